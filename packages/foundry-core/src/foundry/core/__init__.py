@@ -1,0 +1,1 @@
+"""Foundry's contracts, registry, experiment files, model, trainer, checkpoints."""

@@ -1,0 +1,519 @@
+"""What crosses a wall between Foundry's packages, and between Foundry and a plugin.
+
+This module imports neither torch nor numpy, so listing, validating and mutating experiments stay instant. A sibling
+package or a plugin imports this module and `foundry.core.testing`, and nothing else of core.
+
+    Slot       a place in an experiment where a variant is chosen: attention, norm, tokenizer, ...
+    Variant    one way to fill a slot: one module file and one `Variant(...)`
+    Shorthand  a name for a variant with some of its parameters set: gqa_2kv
+    Mutation   a small named edit of an experiment: depth 8
+    Section    a top-level part of the experiment file whose schema a package owns: data, eval
+    Rows, Tokenizer, Evaluator, Attention, ...   what the objects that variants build can do
+
+Shapes: B rows in a batch, T tokens in a row, S keys (T, or cache length + T), C = n_embd, H heads, D = head_dim,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+
+import pluggy
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+FOUNDRY_API = 1
+"""The version of this module. A plugin states the one it was written for as its own `FOUNDRY_API`."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Errors: every way to fail that a user can act on, and the exit code of each.
+
+
+class ExitCode(IntEnum):
+    """What a `foundry` command's exit status means."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    INVALID = 3  # the experiment or the data
+    PLUGIN = 4
+    NOT_PROMOTED = 5  # `sweep --promote` finished without a promotion
+    ENVIRONMENT = 6  # no GPU, no disk, no memory
+    PEER_FAILED = 7  # another rank died
+    STOPPED = 75  # by a signal, with a saved checkpoint (EX_TEMPFAIL: run again to go on)
+    SIGINT = 130
+    SIGTERM = 143
+
+
+class FoundryError(Exception):
+    """An error with a way out: `message` says what is wrong and where, `hint` what to do."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class UsageError(FoundryError):
+    """The command line asks for something that does not exist."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InvalidExperiment(FoundryError):
+    """An experiment file that cannot be trained; `message` holds one `file:line:column: ...` line per problem."""
+
+    exit_code = ExitCode.INVALID
+
+
+class InvalidData(FoundryError):
+    """A corpus, tokenizer, checkpoint or run folder that cannot be used."""
+
+    exit_code = ExitCode.INVALID
+
+
+class PluginError(FoundryError):
+    """A plugin that the experiment needs is broken, missing or in conflict."""
+
+    exit_code = ExitCode.PLUGIN
+
+
+class EnvironmentFailure(FoundryError):
+    """The machine cannot do it: no such device, disk full, out of memory, folder not writable."""
+
+    exit_code = ExitCode.ENVIRONMENT
+
+
+class Diverged(FoundryError):
+    """The loss or a gradient is not finite."""
+
+
+class PeerFailed(FoundryError):
+    """Another rank of a distributed run died or does not answer."""
+
+    exit_code = ExitCode.PEER_FAILED
+
+
+class Stopped(FoundryError):
+    """Stopped by a signal after saving a checkpoint; the same command goes on from there."""
+
+    exit_code = ExitCode.STOPPED
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What a plugin contributes. All of it is data: nothing here imports torch until a variant is built.
+
+
+class Params(BaseModel):
+    """The settings of a variant or a section. The field's types and ranges validate the experiment file, document
+    `--help`, and give a search its space; a field's `description` becomes the editor's tooltip.
+
+    A field that does not change the result (a name, a cadence of saving) says so with
+    `Field(..., json_schema_extra={"identity": False})` and stays out of the experiment's identity.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
+
+    def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
+        """Yield (key, what is wrong and what to do) for values that are impossible in a model of these `dims`."""
+        yield from ()
+
+
+@dataclass(frozen=True)
+class Dims:
+    """The sizes of the model around a variant, and the layer it is built for."""
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+    head_dim: int
+    block_size: int
+    vocab_size: int = 0  # 0 until the tokenizer is known
+    dropout: float = 0.0
+    bias: bool = False
+    layer: int = 0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the experiment where a variant is chosen."""
+
+    name: str
+    path: str  # where it stands in the experiment file: "model_args.attention"
+    default: str  # the variant used where the file says nothing
+    summary: str
+    abbreviation: str = ""  # of the slot in file names: attn_mla; the slot's name by default
+    per_layer: bool = False  # may `layers:` choose another variant for some layers
+
+    @property
+    def section(self) -> str:
+        return self.path.rpartition(".")[0]
+
+    @property
+    def key(self) -> str:
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to fill a slot."""
+
+    slot: str
+    name: str
+    target: str  # "package.module:attribute", imported only when the variant is built
+    params: type[Params] = Params
+    summary: str = ""
+    reference: str = ""  # the paper or the code that it is equal to
+    requires: tuple[str, ...] = ()  # what the machine must have: "cuda", "triton"
+
+    def load(self) -> Any:
+        """Import and return the target.
+
+        Raises:
+            PluginError: the module cannot be imported or lacks the attribute.
+        """
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"{self.slot} {self.name}: cannot load {self.target}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Shorthand:
+    """A name for a variant with some parameters set, usable wherever the variant's name is."""
+
+    slot: str
+    name: str
+    expands_to: Mapping[str, Any]  # {"type": "gqa", "n_kv_head": 2}
+    summary: str = ""
+
+
+Edits: TypeAlias = Mapping[str, Any]
+"""What a mutation changes: dotted path in the experiment file -> new value, or `DROP`."""
+
+DROP: Any = type("Drop", (), {"__repr__": lambda self: "DROP", "__bool__": lambda self: False})()
+"""As the value of an edit: remove the key, so that its default holds."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A small named edit of an experiment, such as `depth 8`. Every slot is one already, without further code."""
+
+    type: str
+    edit: Callable[[Mapping[str, Any], str], Edits]
+    """A pure function of the resolved experiment, every default filled in, as plain data, and of the value from the
+    command line. It raises ValueError, with what would be valid, for a value that makes no sense."""
+    summary: str
+    example: str = ""  # a value that works on the default experiment, for --help and for tests
+    abbreviation: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A top-level part of the experiment file whose schema a package owns."""
+
+    name: str
+    params: type[Params]
+    target: str = ""  # what core calls to build it, see `OpenData`
+    summary: str = ""
+
+
+Contribution: TypeAlias = Slot | Variant | Shorthand | Mutation | Section
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A plugin that could not be used, wholly or in part. The rest works on."""
+
+    distribution: str
+    plugin: str
+    message: str
+
+
+hookspec = pluggy.HookspecMarker("foundry")
+hookimpl = pluggy.HookimplMarker("foundry")
+
+
+class HookSpecs:
+    """The hooks that a plugin may implement: a module named by an entry point of the group `foundry`."""
+
+    @hookspec
+    def foundry_variants(self) -> list[Variant]:  # type: ignore[empty-body]
+        """Return the variants that this plugin adds."""
+
+    @hookspec
+    def foundry_shorthands(self) -> list[Shorthand]:  # type: ignore[empty-body]
+        """Return the shorthands that this plugin adds."""
+
+    @hookspec
+    def foundry_mutations(self) -> list[Mutation]:  # type: ignore[empty-body]
+        """Return the mutation types that this plugin adds, beyond the one that every slot is."""
+
+    @hookspec
+    def foundry_slots(self) -> list[Slot]:  # type: ignore[empty-body]
+        """Return the slots that this plugin adds."""
+
+    @hookspec
+    def foundry_sections(self) -> list[Section]:  # type: ignore[empty-body]
+        """Return the sections of the experiment file that this plugin owns."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Data.
+
+
+class Batch(NamedTuple):
+    """Some rows of a corpus. numpy arrays where a `Rows` makes them, tensors where the model reads them.
+
+    `targets[b, t]` is the token that follows `tokens[b, t]`. `loss_weight` is 0 where nothing is to be learned
+    (padding, a prompt). `positions` and `segments` are None where each row is one piece of one document; otherwise
+    tokens attend only within their segment.
+    """
+
+    tokens: Any  # (B, T) int64
+    targets: Any  # (B, T) int64
+    loss_weight: Any = None  # (B, T) float32, or None: every target counts
+    positions: Any = None  # (B, T) int64, or None: 0..T-1
+    segments: Any = None  # (B, T) int32, or None: one segment
+
+
+class Tokenizer(Protocol):
+    """Text <-> token ids. Special tokens come only from code, never from text that happens to spell them."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V, special tokens included."""
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Name -> id of the control tokens, such as `bos`."""
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the vocabulary: two tokenizers with the same hash encode alike."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without special tokens. Raises InvalidData for text that the vocabulary cannot spell."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD, special tokens become nothing."""
+
+    def bytes_of(self, ids: Sequence[int] | np.ndarray) -> int:
+        """How many bytes of text `ids` stand for; a special token counts 0. Bits per byte divides by it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that `foundry.data.tokenize.load_tokenizer` needs, as JSON."""
+
+
+class FixedRows(Protocol):
+    """A finite list of rows that never changes: what a validation loss is measured on."""
+
+    def __len__(self) -> int: ...
+    def batch(self, start: int, stop: int) -> Batch:
+        """Rows start..stop-1. Each target of the validation text appears in exactly one row."""
+
+
+class Rows(Protocol):
+    """An endless sequence of training rows in which row k is a pure function of (fingerprint, seed, k)."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that row k depends on but the seed: text, tokenizer, plan, block_size."""
+
+    @property
+    def rows_per_epoch(self) -> int: ...
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Supervised training tokens in one epoch."""
+
+    @property
+    def validation(self) -> FixedRows: ...
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Rows start..stop-1, start >= 0, in an order that is shuffled anew each epoch."""
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """The rows with these numbers k, in this order: how one rank reads its part of a global batch."""
+
+    def state(self, cursor: int) -> dict[str, Any]:
+        """What a checkpoint must hold to go on from row `cursor`: JSON, under 1 KB, the same on every rank."""
+
+    def resume(self, state: Mapping[str, Any]) -> int:
+        """The cursor of a saved state. Raises InvalidData, naming the first difference, if the data changed."""
+
+
+class OpenData(Protocol):
+    """The target of the section `data`: prepares the corpus if that was not done yet, and opens it."""
+
+    def __call__(
+        self,
+        params: Any,
+        *,
+        block_size: int,
+        seed: int,
+        tokenizer: Tokenizer | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Rows:
+        """`tokenizer` overrides the one that `params` asks for: a resumed run keeps its own."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The model. Parameter names are public: checkpoints, the zoo and LoRA use them.
+
+Aux: TypeAlias = "Mapping[str, Tensor]"
+"""What a sublayer reports beside its output, 0-D tensors summed over layers: router losses, counters. The names that
+end in `_loss` are added to the training loss."""
+
+
+class Cache(Protocol):
+    """What one attention remembers of the tokens before."""
+
+    length: int
+    """How many positions are filled."""
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """The storage, each (B, ..., max_len, ...): its size over max_len is the KV bytes per token."""
+
+
+class Context(NamedTuple):
+    """What a layer knows about its tokens beside their vectors. All None is the fast path: plain causal attention
+    over whole rows, with no T x T mask."""
+
+    positions: Tensor | None = None  # (B, T) int64; None: 0..T-1 in every row
+    segments: Tensor | None = None  # (B, T) int; attention stays within equal numbers
+    key_padding: Tensor | None = None  # (B, S) bool, False = not a token
+    cache: Any | None = None  # this layer's Cache
+
+
+class Attention(Protocol):
+    """Slot `attention`; built as `target(params, dims, position)`."""
+
+    def __call__(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
+        """x (B, T, C) -> (B, T, C). Position t sees only positions <= t of its segment. With a cache, x is what
+        follows the cache's content, and the cache is extended in place."""
+
+    def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> Cache: ...
+
+
+class FeedForward(Protocol):
+    """Slot `ffn`; built as `target(params, dims, activation)`."""
+
+    def __call__(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
+        """x (B, T, C) -> (B, T, C), each position by itself."""
+
+
+class ActivationParams(Params):
+    """Base of every activation's params. A gated one is called with (gate, up), a plain one with (up)."""
+
+    gated: ClassVar[bool] = False
+
+
+ActsOn: TypeAlias = Literal["embeddings", "qk", "scores", "nothing"]
+
+
+class PositionParams(Params):
+    """Base of every position's params: `acts_on` says which method of `Position` the variant implements."""
+
+    acts_on: ClassVar[ActsOn] = "nothing"
+
+
+class AttentionParams(Params):
+    """Base of every attention's params: `positions` says which kinds of position it composes with."""
+
+    positions: ClassVar[frozenset[ActsOn]] = frozenset({"embeddings", "qk", "scores", "nothing"})
+
+
+class Position(Protocol):
+    """Slot `position`; built as `target(params, dims)`. It implements the one method that its `acts_on` names."""
+
+    def embed(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        """acts_on embeddings: token embeddings (B, T, C) -> with their positions added."""
+
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """acts_on qk: q (B, H, T, D), k (B, H_kv, T, D) -> the same with positions in them."""
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        """acts_on scores: (B, T), (B, S) -> (B, H, T, S), to be added to the attention scores."""
+
+
+class Loss(Protocol):
+    """Slot `loss`; built as `target(params, dims)`."""
+
+    def __call__(self, hidden: Tensor, head: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor, Aux]:
+        """hidden (B, T, C), head: (..., C) -> logits (..., V) -> (sum of token losses, number of supervised tokens,
+        aux). It need not call head on everything at once, or at all."""
+
+
+class OptimizerFactory(Protocol):
+    """Slot `optimizer`: the target itself is this function."""
+
+    def __call__(self, params: Any, model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+        """Every trainable parameter of `model` in exactly one group of one optimizer. The schedule multiplies the
+        learning rate that each group starts with."""
+
+
+class Schedule(Protocol):
+    """Slot `schedule`; built as `target(params)`."""
+
+    def __call__(self, step: int, progress: float) -> float:
+        """The factor on the learning rate for optimizer step `step` (from 0), when the share `progress` in [0, 1] of
+        the budget is used up."""
+
+
+# A module that owns parameters may also define (see foundry.core.model.init):
+#   init_parameter(name, tensor, generator) -> bool   fill `tensor` in place, or return False to leave it to the model
+#   init_buffers() -> None                             recompute buffers that are not saved, after meta-device creation
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Evaluation.
+
+
+class Item(NamedTuple):
+    """One scored item of a task."""
+
+    id: str
+    score: float
+    metric: str  # "bits_per_byte", "accuracy"
+    higher_is_better: bool
+
+
+class Handle(Protocol):
+    """A trained model as an evaluator sees it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def block_size(self) -> int: ...
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """For (context, continuation): the continuation's log-likelihood in nats, and whether greedy decoding gives
+        exactly it."""
+
+    def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]: ...
+    def train(self, edits: Edits) -> Handle:
+        """A new model of the same experiment with `edits`, trained from scratch: how a synthetic probe learns."""
+
+
+class Evaluator(Protocol):
+    """Slot `task`; built as `target(params)`."""
+
+    def run(self, handle: Handle) -> list[Item]: ...

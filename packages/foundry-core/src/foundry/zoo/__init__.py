@@ -1,0 +1,1 @@
+"""Pretrained models, in and out (filled by the zoo issue)."""

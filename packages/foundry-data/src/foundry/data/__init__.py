@@ -1,0 +1,1 @@
+"""Foundry's tokenizers, corpora, shards and rows."""

@@ -1,0 +1,1 @@
+"""Foundry's evaluation tasks."""

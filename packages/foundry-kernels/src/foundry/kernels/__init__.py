@@ -1,0 +1,1 @@
+"""Foundry's custom operators behind torch.library."""

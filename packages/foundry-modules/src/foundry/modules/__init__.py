@@ -1,0 +1,1 @@
+"""Foundry's built-in variants: attention, ffn, norm, activation, position, loss, optimizer, schedule."""
