@@ -1,0 +1,266 @@
+"""Finds and loads plugins: one bad plugin is a `Problem` with its name on it, and never the end of the others.
+
+The order is a function of the names alone: Foundry's own packages, the other distributions by name, then the project's
+`variants/*.py`. Who comes first keeps a contested name, so no plugin can take one from the built-ins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from foundry.core.contracts import (
+    FOUNDRY_API,
+    Contribution,
+    HookSpecs,
+    Mutation,
+    Problem,
+    Section,
+    Shorthand,
+    Slot,
+    Variant,
+)
+
+GROUP = "foundry"
+BUILT_IN = ("foundry-core", "foundry-modules", "foundry-kernels", "foundry-data", "foundry-evals", "foundry-cli")
+LOCAL = "local"
+"""The distribution that a project's `variants/*.py` count as."""
+
+IMPORT_SYSTEM = str(Path(importlib.__file__).parent)
+
+HOOKS: dict[str, type] = {
+    "foundry_slots": Slot,
+    "foundry_sections": Section,
+    "foundry_variants": Variant,
+    "foundry_shorthands": Shorthand,
+    "foundry_mutations": Mutation,
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin that loaded, and what it brought."""
+
+    distribution: str
+    version: str  # of the distribution; of a local file the sha256 of its source
+    name: str  # of the entry point; of a local file its stem
+    module: str
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """FOUNDRY_PLUGINS: `a,b` loads only these plugins, `-a` all but this one; `*` matches anything. A name is that of
+    a distribution or of an entry point. Foundry's own packages always load."""
+
+    allowed: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Selection:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        return cls(
+            allowed=tuple(_normal(name) for name in names if not name.startswith("-")),
+            blocked=tuple(_normal(name[1:]) for name in names if name.startswith("-")),
+        )
+
+    def admits(self, distribution: str, name: str) -> bool:
+        names = (_normal(distribution), _normal(name))
+
+        def matches(patterns: Iterable[str]) -> bool:
+            return any(fnmatchcase(each, pattern) for pattern in patterns for each in names)
+
+        return (not self.allowed or matches(self.allowed)) and not matches(self.blocked)
+
+
+class Broken(Exception):
+    """Why a plugin cannot be used, in words for its user."""
+
+
+def discover(project: Path, selection: Selection = Selection()) -> tuple[list[Plugin], list[Problem]]:
+    """Load Foundry's packages, the installed plugins and the project's `variants/*.py`, in a fixed order."""
+    plugins: list[Plugin] = []
+    problems: list[Problem] = []
+    for candidate in (*_installed(), *_local(project)):
+        if candidate.distribution not in BUILT_IN and not selection.admits(candidate.distribution, candidate.name):
+            continue
+        try:
+            plugins.append(candidate.load())
+        except Broken as reason:
+            problems.append(Problem(candidate.distribution, candidate.name, str(reason)))
+    return plugins, problems
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plugin that was found, before any of its code has run."""
+
+    distribution: str
+    version: str
+    name: str
+    import_module: Callable[[], ModuleType]
+
+    def load(self) -> Plugin:
+        """Run the plugin's code and collect what its hooks return; `Broken` says why it cannot be done."""
+        try:
+            module = self.import_module()
+        except (Exception, SystemExit) as error:
+            raise Broken(f"cannot be imported: {describe(error)}") from error
+        if self.distribution not in (*BUILT_IN, LOCAL):
+            _check_api(module)
+        manager = _register(module)
+        contributions: list[Contribution] = []
+        for hook, kind in HOOKS.items():
+            contributions += _collect(manager, module, hook, kind)
+        if not contributions and self.distribution not in BUILT_IN:
+            raise Broken(f"contributes nothing: {_how_to_contribute(self.distribution)}")
+        return Plugin(self.distribution, self.version, self.name, module.__name__, tuple(contributions))
+
+
+def _installed() -> Iterator[Candidate]:
+    found = []
+    for entry_point in entry_points(group=GROUP):
+        if entry_point.dist is None:
+            continue
+        metadata = entry_point.dist.metadata
+        found.append((_normal(metadata["Name"]), metadata["Version"], entry_point))
+    found.sort(key=lambda each: (_rank(each[0]), each[0], each[2].name))
+    for distribution, version, entry_point in found:
+        yield Candidate(distribution, version, entry_point.name, _importer(entry_point))
+
+
+def _importer(entry_point: EntryPoint) -> Callable[[], ModuleType]:
+    def import_module() -> ModuleType:
+        module = entry_point.load()
+        if not isinstance(module, ModuleType):
+            raise TypeError(f"the entry point {entry_point.value} names a {type(module).__name__}, not a module")
+        return module
+
+    return import_module
+
+
+def _local(project: Path) -> Iterator[Candidate]:
+    """The project's `variants/*.py`. A file that begins with `_` is no plugin, but the others may import it."""
+    folder = project / "variants"
+    files = sorted(folder.glob("*.py")) if folder.is_dir() else []
+    helpers = b"".join(file.read_bytes() for file in files if file.stem.startswith("_"))
+    for file in files:
+        if not file.stem.startswith("_"):
+            version = hashlib.sha256(file.read_bytes() + helpers).hexdigest()
+            yield Candidate(LOCAL, version, file.stem, _local_importer(folder, file.stem))
+
+
+def _local_importer(folder: Path, stem: str) -> Callable[[], ModuleType]:
+    # The folder becomes a package, named after its path: two projects in one process do not mix, and a file can say
+    # `from ._helper import ...` and name its own class as f"{__name__}:Class".
+    package = f"foundry_local_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+
+    def import_module() -> ModuleType:
+        if not stem.isidentifier():
+            raise ImportError(f"{stem!r} is no Python name; call the file {re.sub(r'[^0-9a-zA-Z]+', '_', stem)}.py")
+        if package not in sys.modules:
+            sys.modules[package] = parent = ModuleType(package)
+            parent.__path__ = [str(folder)]
+        return importlib.import_module(f"{package}.{stem}")
+
+    return import_module
+
+
+def _check_api(module: ModuleType) -> None:
+    spoken = getattr(module, "FOUNDRY_API", None)
+    if spoken is None:
+        raise Broken(
+            f"does not say which API it was written for, and this Foundry has API {FOUNDRY_API}: "
+            f"the module {module.__name__} lacks FOUNDRY_API = {FOUNDRY_API}"
+        )
+    if not isinstance(spoken, int) or spoken > FOUNDRY_API:
+        raise Broken(f"was written for API {spoken}, and this Foundry has API {FOUNDRY_API}: upgrade Foundry")
+
+
+def _register(module: ModuleType) -> pluggy.PluginManager:
+    # A manager for each plugin: an unknown hook is then blamed on the one that has it, and two distributions may give
+    # their entry points the same name.
+    manager = pluggy.PluginManager("foundry")
+    manager.add_hookspecs(HookSpecs)
+    try:
+        manager.register(module)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise Broken(_explain(error, module)) from error
+    return manager
+
+
+def _collect(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind: type) -> list[Any]:
+    """What the plugin's `hook` returns; for a local file without that hook, its list of that name: VARIANTS, ..."""
+    source = f"{hook}()"
+    try:
+        answers = list(getattr(manager.hook, hook)())
+    except (Exception, SystemExit) as error:
+        raise Broken(f"{source} failed: {describe(error)}") from error
+    stated = hook.removeprefix("foundry_").upper()
+    if not answers and _is_local(module) and hasattr(module, stated):
+        source, answers = stated, [getattr(module, stated)]
+    for answer in answers:
+        if not isinstance(answer, list | tuple):
+            raise Broken(f"{source} is a {type(answer).__name__}, not a list of {kind.__name__}")
+        for item in answer:
+            if not isinstance(item, kind):
+                raise Broken(f"{source} holds {item!r}, which is not a {kind.__name__}")
+    return [item for answer in answers for item in answer]
+
+
+def _explain(error: pluggy.PluginValidationError, module: ModuleType) -> str:
+    for name in dir(module):
+        if hasattr(getattr(module, name), "foundry_impl") and name not in HOOKS:
+            return f"implements the hook {name}, which does not exist{_did_you_mean(name)}"
+    return " ".join(str(error).split())
+
+
+def _did_you_mean(hook: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(hook, HOOKS, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(HOOKS)}"
+
+
+def describe(error: BaseException) -> str:
+    """`KeyError: 'x' (file.py, line 3)`: one line, with the innermost place that is not the import system's."""
+    text = " ".join(str(error).split())
+    summary = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    place, traceback = "", error.__traceback__
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if not file.startswith(("<frozen", IMPORT_SYSTEM)) and file != __file__:
+            place = f" ({file}, line {traceback.tb_lineno})"
+        traceback = traceback.tb_next
+    return summary if isinstance(error, SyntaxError) else summary + place
+
+
+def _how_to_contribute(distribution: str) -> str:
+    if distribution == LOCAL:
+        return "the file needs VARIANTS = [Variant(...)]"
+    return "the module needs a function foundry_variants() marked with @hookimpl"
+
+
+def _is_local(module: ModuleType) -> bool:
+    return module.__name__.startswith("foundry_local_")
+
+
+def _rank(distribution: str) -> int:
+    return BUILT_IN.index(distribution) if distribution in BUILT_IN else len(BUILT_IN)
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as the package index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

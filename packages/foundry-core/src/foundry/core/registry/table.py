@@ -1,0 +1,205 @@
+"""The checked table of contributions, and the answers to "what is there?", "whose is it?" and "did you mean?"."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from foundry.core.contracts import (
+    Contribution,
+    FoundryError,
+    Mutation,
+    Params,
+    PluginError,
+    Problem,
+    Section,
+    Shorthand,
+    Slot,
+    UsageError,
+    Variant,
+)
+from foundry.core.registry.discovery import Plugin
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+# Among what a name is unique; a slot's name is the third kind, and holds no space.
+TYPE, SECTION = "mutation type", "section of the experiment"
+TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class Registry:
+    """What plugins contributed, after validation. The first owner of a name keeps it; whatever else claims it is
+    refused and reported in `problems`."""
+
+    def __init__(self, plugins: Iterable[Plugin] = (), problems: Iterable[Problem] = ()) -> None:
+        self.plugins = tuple(plugins)
+        self.problems = list(problems)
+        self.slots: dict[str, Slot] = {}
+        self.sections: dict[str, Section] = {}
+        self.mutations: dict[str, Mutation] = {}
+        self._variants: dict[str, dict[str, Variant]] = {}
+        self._shorthands: dict[str, dict[str, Shorthand]] = {}
+        self._owners: dict[tuple[str, str], Plugin] = {}
+        # Kind by kind, because a variant may fill another plugin's slot, and a shorthand name another's variant.
+        for kind in (Slot, Section, Variant, Shorthand, Mutation):
+            for plugin in self.plugins:
+                for contribution in plugin.contributions:
+                    if isinstance(contribution, kind):
+                        self._admit(contribution, plugin)
+        self._check_defaults()
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Look-ups
+
+    def variants(self, slot: str) -> dict[str, Variant]:
+        """Name -> variant, in the order of discovery. Raises UsageError for an unknown slot."""
+        self._check_slot(slot)
+        return self._variants[slot]
+
+    def shorthands(self, slot: str) -> dict[str, Shorthand]:
+        """Name -> shorthand. Raises UsageError for an unknown slot."""
+        self._check_slot(slot)
+        return self._shorthands[slot]
+
+    def variant(self, slot: str, name: str) -> Variant:
+        """Raises UsageError with the nearest names; PluginError if a broken plugin may be what is missing."""
+        variants = self.variants(slot)
+        if name not in variants:
+            raise self.unknown_variant(slot, name)
+        return variants[name]
+
+    def owner(self, slot: str, name: str) -> str:
+        """The distribution that contributed a variant or shorthand, `local` for the project's own files."""
+        if (slot, name) not in self._owners:
+            raise self.unknown_variant(slot, name)
+        return self._owners[slot, name].distribution
+
+    def type_owner(self, type: str) -> str:
+        """The distribution that contributed a mutation type: a `Mutation`, or the slot of that name."""
+        return self._owners[TYPE, type].distribution
+
+    def build(self, slot: str, choice: Any, *args: Any) -> Any:
+        """Import the variant that `choice.type` names and call it with `choice`, its params, and `args`."""
+        return self.variant(slot, choice.type).load()(choice, *args)
+
+    def inventory(self) -> list[tuple[str, str, str]]:
+        """Sorted (distribution, version, "slot/name") of every variant; a local file's version is its source's hash."""
+        rows = []
+        for slot, variants in self._variants.items():
+            for name in variants:
+                owner = self._owners[slot, name]
+                rows.append((owner.distribution, owner.version, f"{slot}/{name}"))
+        return sorted(rows)
+
+    def fingerprint(self) -> str:
+        """sha256 of the inventory: ranks that agree on it build the same variants."""
+        return hashlib.sha256(json.dumps(self.inventory()).encode()).hexdigest()
+
+    def _check_slot(self, slot: str) -> None:
+        if slot not in self.slots:
+            raise UsageError(f"there is no slot {slot!r}", f"known: {', '.join(self.slots) or 'none'}")
+
+    def unknown_variant(self, slot: str, name: str) -> FoundryError:
+        """The error for a name that slot `slot` does not have: near names here, then in other slots, then a way out."""
+        from difflib import get_close_matches
+
+        known = [*self._variants[slot], *self._shorthands[slot]]
+        near = [f"{slot} {match}" for match in get_close_matches(name, known, n=3)]
+        for other in self.slots:
+            if other != slot:
+                names = [*self._variants[other], *self._shorthands[other]]
+                near += [f"{other} {match}" for match in get_close_matches(name, names, n=1, cutoff=0.8)]
+        hints = [f"did you mean: {', '.join(near)}"] if near else []
+        hints.append(f"known: {', '.join(known) or 'none'}")
+        if not near:
+            hints.append("is the plugin that has it installed? `foundry plugins list` shows what is")
+        hints += [f"{problem.distribution} ({problem.plugin}) {problem.message}" for problem in self.problems]
+        error = PluginError if self.problems and not near else UsageError
+        return error(f"{slot} has no variant {name!r}", "\n  ".join(hints))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Admission
+
+    def _admit(self, contribution: Contribution, plugin: Plugin) -> None:
+        """Keep one contribution, or say in `problems` why not."""
+        what = label(contribution)
+        fault = self._fault(contribution)
+        if fault:
+            self._refuse(plugin, f"{what}: {fault}")
+            return
+        claim = _claim(contribution)
+        if claim in self._owners:
+            first = self._owners[claim]
+            self._refuse(plugin, f"{what} already belongs to {first.distribution} ({first.name}), which keeps it")
+            return
+        self._owners[claim] = plugin
+        match contribution:
+            case Slot(name=name):
+                self.slots[name] = contribution
+                self._variants[name], self._shorthands[name] = {}, {}
+            case Section(name=name):
+                self.sections[name] = contribution
+            case Variant(slot=slot, name=name):
+                self._variants[slot][name] = contribution
+            case Shorthand(slot=slot, name=name):
+                self._shorthands[slot][name] = contribution
+            case Mutation(type=name):
+                self.mutations[name] = contribution
+
+    def _fault(self, contribution: Contribution) -> str:
+        """What makes a contribution unusable by itself, or an empty string."""
+        name = contribution.type if isinstance(contribution, Mutation) else contribution.name
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            return "a name is lower-case letters, digits and _, beginning with a letter"
+        if isinstance(contribution, Variant | Shorthand) and contribution.slot not in self.slots:
+            return f"there is no slot {contribution.slot!r}; there are {', '.join(self.slots) or 'none'}"
+        match contribution:
+            case Variant(target=target) if not (isinstance(target, str) and TARGET.fullmatch(target)):
+                return f"its target {target!r} is not 'package.module:attribute'"
+            case Variant(params=params) | Section(params=params):
+                if not (isinstance(params, type) and issubclass(params, Params)):
+                    return f"its params {params!r} are not a subclass of foundry.core.contracts.Params"
+                if isinstance(contribution, Variant) and "type" in params.model_fields:
+                    return "its params may not have a field `type`: that is where the experiment names the variant"
+            case Shorthand(slot=slot, expands_to=expands_to):
+                chosen = expands_to.get("type") if isinstance(expands_to, Mapping) else None
+                if chosen not in self._variants[slot]:
+                    return f"it expands to the type {chosen!r}, which is no variant of {slot}"
+            case Mutation(edit=edit) if not callable(edit):
+                return f"its edit {edit!r} cannot be called"
+            case Slot(path=path) if path.count(".") != 1:
+                return f"its path {path!r} is not 'section.key'"
+        return ""
+
+    def _check_defaults(self) -> None:
+        for name, slot in self.slots.items():
+            if slot.default and slot.default not in self._variants[name] and slot.default not in self._shorthands[name]:
+                self._refuse(self._owners[TYPE, name], f"slot {name}: its default {slot.default!r} was not contributed")
+
+    def _refuse(self, plugin: Plugin, message: str) -> None:
+        self.problems.append(Problem(plugin.distribution, plugin.name, message))
+
+
+def label(contribution: Contribution) -> str:
+    """How a contribution is called in a message: `attention mla`, `slot norm`, `mutation depth`."""
+    match contribution:
+        case Variant(slot=slot, name=name) | Shorthand(slot=slot, name=name):
+            return f"{slot} {name}"
+        case Mutation(type=name):
+            return f"mutation {name}"
+        case _:
+            return f"{type(contribution).__name__.lower()} {contribution.name}"
+
+
+def _claim(contribution: Contribution) -> tuple[str, str]:
+    """The name that only one contribution may have, and among what: a shorthand is used like a variant, and a slot is
+    a mutation type like any other."""
+    match contribution:
+        case Variant(slot=slot, name=name) | Shorthand(slot=slot, name=name):
+            return slot, name
+        case Section(name=name):
+            return SECTION, name
+        case Slot(name=name) | Mutation(type=name):
+            return TYPE, name
