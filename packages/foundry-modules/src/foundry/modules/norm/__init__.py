@@ -1,0 +1,33 @@
+"""Slot `norm`: what keeps a layer's input at one scale. Built as `target(params, dims, size)`, size = the last axis."""
+
+from pydantic import Field
+
+from foundry.core.contracts import Params, Variant
+
+
+class RMSNormParams(Params):
+    eps: float = Field(1e-5, gt=0, lt=1, description="added to the mean square")
+
+
+class LayerNormParams(Params):
+    eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance")
+
+
+VARIANTS = [
+    Variant(
+        slot="norm",
+        name="rmsnorm",
+        target="foundry.modules.norm.rmsnorm:RMSNorm",
+        params=RMSNormParams,
+        summary="divide by the root mean square",
+        reference="arXiv:1910.07467",
+    ),
+    Variant(
+        slot="norm",
+        name="layernorm",
+        target="foundry.modules.norm.layernorm:LayerNorm",
+        params=LayerNormParams,
+        summary="subtract the mean, divide by the standard deviation",
+        reference="arXiv:1607.06450",
+    ),
+]

@@ -1,0 +1,41 @@
+"""Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) for the hidden matrices, AdamW for the rest.
+
+    M <- momentum M + (1 - momentum) G,   U = NewtonSchulz(M) (an approximation of (M M^T)^(-1/2) M),
+    W <- W - lr (weight_decay W + sqrt(max(1, rows / columns)) U)
+
+A hidden matrix is the weight of an nn.Linear inside the model's stack of layers (an nn.ModuleList): not an embedding,
+a head, a position, a norm or a bias, whose updates should not be orthogonal.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from foundry.core.contracts import InvalidExperiment
+from foundry.modules.optimizer import MuonParams
+from foundry.modules.optimizer.adamw import adamw_of
+
+
+def muon(params: MuonParams, model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+    matrices = hidden_matrices(model)
+    if not matrices:
+        raise InvalidExperiment("muon finds no hidden matrices in this model", "train it with optimizer adamw")
+    chosen = {id(matrix) for matrix in matrices}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+    first = torch.optim.Muon(
+        matrices,
+        lr=params.learning_rate,
+        weight_decay=params.weight_decay,
+        momentum=params.momentum,
+        nesterov=params.nesterov,
+        ns_steps=params.ns_steps,
+    )
+    return [first, adamw_of(rest, params, learning_rate)] if rest else [first]
+
+
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    linears = [module for stack in stacks for module in stack.modules() if isinstance(module, nn.Linear)]
+    # A dictionary, since stacks may nest and layers may share weights: each once, in the model's order.
+    weights = {id(linear.weight): linear.weight for linear in linears if linear.weight.requires_grad}
+    return [weight for key, weight in weights.items() if key not in embedded]
