@@ -1,0 +1,204 @@
+"""A corpus is tokenized once, into memory-mapped shards that later starts only verify.
+
+    CACHE/tokenizers/KEY.json     what was learned from a text: KEY = hash of (text, split, what was asked for)
+    CACHE/corpora/KEY/            see foundry.data.shards: KEY = hash of (text, split, tokenizer)
+
+A folder appears under its name only when it is complete; whoever dies before leaves a `.part` that the next one
+sweeps. Of several processes that want the same corpus one prepares it, and the others wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from foundry.core.contracts import InvalidData, Tokenizer
+from foundry.data.corpora import Dataset
+from foundry.data.params import DataParams, build
+from foundry.data.shards import (
+    SCHEMA,
+    PartWriter,
+    TokenPart,
+    read_manifest,
+    token_dtype,
+    write_manifest,
+)
+from foundry.data.split import PARTS, Part, SplitText
+from foundry.data.storage import cache_folder, sync_folder, write_atomically, writing
+from foundry.data.tokenize import load_tokenizer
+
+Progress = Callable[[str], None]
+
+
+class Prepared(NamedTuple):
+    """A corpus as token shards."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    tokenizer: Tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the tokens, the split and the tokenizer: equal wherever the same text was prepared."""
+        return str(self.manifest["content"])
+
+    def part(self, name: Part) -> TokenPart:
+        return TokenPart(self.folder, name, self.manifest)
+
+
+def prepare(params: DataParams, *, tokenizer: Tokenizer | None = None, progress: Progress | None = None) -> Prepared:
+    """Tokenize the corpus of `params` into the cache, unless it is there already, and verify what is there.
+
+    `tokenizer` takes the place of the one that `params` asks for.
+
+    Raises:
+        InvalidData: the text cannot be used; the message names the file and the place.
+        EnvironmentFailure: the cache cannot be written: disk full, folder read-only.
+    """
+    say = progress or (lambda message: None)
+    cache = cache_folder(params.cache)
+    dataset: Dataset = build(params.dataset)
+    text = SplitText(dataset, params.val_fraction)
+    source = {"text": dataset.fingerprint, "reader": _source_of(dataset), "val_fraction": params.val_fraction}
+    tokenizer = tokenizer or _learned(params.tokenizer, text, source, cache, say)
+    key = _hash({"schema": SCHEMA, **source, "tokenizer": tokenizer.hash, "encoder": _source_of(tokenizer)})
+    folder = cache / "corpora" / key
+
+    manifest = _usable(folder, say)
+    if manifest is None:
+        with _only_one(folder, say):
+            manifest = _usable(folder, lambda _: None)  # another process may have prepared it while we waited
+            if manifest is None:
+                _write(folder, text, tokenizer, say)
+                manifest = read_manifest(folder)
+    return Prepared(folder, manifest, tokenizer)
+
+
+def _learned(choice: Any, text: SplitText, source: dict[str, Any], cache: Path, say: Progress) -> Tokenizer:
+    """The tokenizer that `choice` stands for. What had to be learned from the text is kept for the next start."""
+    asked = {"type": type(choice).__qualname__, **choice.model_dump(mode="json")}
+    path = cache / "tokenizers" / f"{_hash({'schema': SCHEMA, **source, 'tokenizer': asked})}.json"
+    if path.exists():
+        try:
+            return load_tokenizer(path)
+        except InvalidData as error:
+            say(f"{error.message}; learning it again")
+    tokenizer: Tokenizer = build(choice, text)
+    if hasattr(tokenizer, "fit"):
+        write_atomically(path, json.dumps(tokenizer.to_json()).encode())
+    return tokenizer
+
+
+def _usable(folder: Path, say: Progress) -> dict[str, Any] | None:
+    if not folder.exists():
+        return None
+    try:
+        return read_manifest(folder)
+    except InvalidData as error:
+        say(f"{error.message}; preparing the corpus again")
+        return None
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path, say: Progress) -> Iterator[None]:
+    """Waits until no other process prepares `folder`. The system releases the lock of one that is killed."""
+    with writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(folder.with_name(f"{folder.name}.lock"), "wb")  # noqa: SIM115
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is preparing this corpus; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress) -> None:
+    staged = folder.with_name(f"{folder.name}.part")
+    with writing(staged):
+        shutil.rmtree(staged, ignore_errors=True)  # of one that was killed: we hold the lock
+        staged.mkdir()
+        try:
+            manifest = _tokenize(staged, text, tokenizer, say)
+            write_manifest(staged, manifest)
+            sync_folder(staged)
+            shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been used
+            staged.rename(folder)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+
+
+def _tokenize(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress) -> dict[str, Any]:
+    """Write the shards into `folder`; returns the manifest."""
+    dtype = token_dtype(tokenizer.vocab_size)
+    writers = {part: PartWriter(folder, part, dtype) for part in PARTS}
+    bos = tokenizer.special_tokens.get("bos")
+    report = _Report(f"tokenizing {text.documents} documents", text.characters, say)
+    for piece in text.pieces():
+        tokens = _encode(tokenizer, piece.text)
+        if piece.begins_document and bos is not None:
+            tokens = np.concatenate([np.array([bos], dtype), tokens])
+        writers[piece.part].add(tokens)
+        report.advance(len(piece.text))
+    parts = {part: writer.close() for part, writer in writers.items()}
+    write_atomically(folder / "tokenizer.json", json.dumps(tokenizer.to_json()).encode())
+    files = {name: entry for writer in writers.values() for name, entry in writer.files.items()}
+    content = {"files": files, "dtype": dtype.str, "tokenizer": tokenizer.hash}
+    return {
+        "schema": SCHEMA,
+        "content": _hash(content),
+        **content,
+        "parts": parts,
+        "documents": text.documents,
+        "characters": text.characters,
+        "val_fraction": text.val_fraction,
+        "source": text.dataset.fingerprint,
+    }
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    """Ids of `text`; ours give an array at once, a plugin's tokenizer may only know lists."""
+    if hasattr(tokenizer, "encode_array"):
+        tokens: np.ndarray = tokenizer.encode_array(text)
+    else:
+        tokens = np.asarray(tokenizer.encode(text), dtype=np.int64)
+    if len(tokens) and int(tokens.max()) >= tokenizer.vocab_size:
+        raise InvalidData(f"the tokenizer gave id {int(tokens.max())} with a vocabulary of {tokenizer.vocab_size}")
+    return tokens
+
+
+class _Report:
+    """Says how far it is, at most once a second, and nothing of what takes less."""
+
+    def __init__(self, what: str, total: int, say: Progress) -> None:
+        self.what, self.total, self.say = what, total, say
+        self.done, self.last = 0, time.monotonic()
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+        if time.monotonic() - self.last > 1:
+            self.last = time.monotonic()
+            self.say(f"{self.what}: {100 * self.done // self.total} %")
+
+
+def _hash(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _source_of(thing: object) -> str:
+    """sha256 of the file that `thing`'s class is written in: an edited reader or encoder never meets old shards."""
+    file = getattr(sys.modules[type(thing).__module__], "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

@@ -1,0 +1,153 @@
+"""Token shards on disk, and their manifest.
+
+    KEY/manifest.json              what follows, with sizes and sha256
+    KEY/tokenizer.json
+    KEY/train-00000.bin            tokens, little-endian, uint16 or uint32 by the size of the vocabulary
+    KEY/train.documents.bin        int64: where each document starts, and where the last one ends
+    KEY/validation-00000.bin, KEY/validation.documents.bin
+
+A document never straddles two shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foundry.core.contracts import InvalidData
+from foundry.data.split import PARTS, Part
+
+SCHEMA = 1
+SHARD_TOKENS = 2**27  # 256 MB of uint16
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest type that holds every id, special tokens included."""
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+class PartWriter:
+    """Writes the documents of one part into `folder`."""
+
+    def __init__(self, folder: Path, part: Part, dtype: np.dtype, shard_tokens: int = SHARD_TOKENS) -> None:
+        self.folder, self.part, self.dtype, self.shard_tokens = folder, part, dtype, shard_tokens
+        self.offsets = [0]
+        self.shards: list[int] = []  # tokens in each
+        self.files: dict[str, dict[str, Any]] = {}
+        self._open = _HashedFile(folder, self._shard_name())
+
+    def _shard_name(self) -> str:
+        return f"{self.part}-{len(self.shards):05d}.bin"
+
+    def add(self, tokens: np.ndarray) -> None:
+        """One document, (N,) ids."""
+        if self._open.size and self._open.size // self.dtype.itemsize + len(tokens) > self.shard_tokens:
+            self._close_shard()
+            self._open = _HashedFile(self.folder, self._shard_name())
+        self._open.write(tokens.astype(self.dtype).tobytes())
+        self.offsets.append(self.offsets[-1] + len(tokens))
+
+    def _close_shard(self) -> None:
+        self.shards.append(self._open.size // self.dtype.itemsize)
+        self.files[self._open.name] = self._open.close()
+
+    def close(self) -> dict[str, Any]:
+        """The part's entry in the manifest."""
+        self._close_shard()
+        documents = _HashedFile(self.folder, f"{self.part}.documents.bin")
+        documents.write(np.asarray(self.offsets, dtype="<i8").tobytes())
+        self.files[documents.name] = documents.close()
+        return {"documents": len(self.offsets) - 1, "tokens": self.offsets[-1], "shards": self.shards}
+
+
+class _HashedFile:
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self.size = name, 0
+        self._sha256 = hashlib.sha256()
+        self._file = open(folder / name, "wb")  # noqa: SIM115 - closed by close(), or with the process
+
+    def write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._sha256.update(content)
+        self.size += len(content)
+
+    def close(self) -> dict[str, Any]:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return {"bytes": self.size, "sha256": self._sha256.hexdigest()}
+
+
+class TokenPart:
+    """The documents of one part, memory-mapped.
+
+    documents   (D + 1,) int64: document d is tokens documents[d] to documents[d + 1]
+    """
+
+    def __init__(self, folder: Path, part: Part, manifest: Mapping[str, Any]) -> None:
+        dtype = np.dtype(manifest["dtype"])
+        entry = manifest["parts"][part]
+        self.documents = _map(folder / f"{part}.documents.bin", np.dtype("<i8"))
+        self._shards = [_map(folder / f"{part}-{i:05d}.bin", dtype) for i in range(len(entry["shards"]))]
+        self._shard_starts = np.concatenate([[0], np.cumsum(entry["shards"], dtype=np.int64)])[:-1]
+
+    def windows(self, starts: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
+        """(B, width) int64: tokens starts[b] to starts[b] + lengths[b], filled up with 0. None leaves its document."""
+        windows = np.zeros((len(starts), width), dtype=np.int64)
+        shards = np.searchsorted(self._shard_starts, starts, side="right") - 1
+        firsts = starts - self._shard_starts[shards]
+        for row, (shard, first, length) in enumerate(
+            zip(shards.tolist(), firsts.tolist(), lengths.tolist(), strict=True)
+        ):
+            windows[row, :length] = self._shards[shard][first : first + length]
+        return windows
+
+
+def _map(path: Path, dtype: np.dtype) -> np.ndarray:
+    if path.stat().st_size == 0:  # which cannot be mapped
+        return np.zeros(0, dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain array: slicing np.memmap costs 2 us more
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    with open(folder / "manifest.json", "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of `folder`, once every file that it names was found to be what it says.
+
+    Raises:
+        InvalidData: names the first file that is missing, damaged or not understood.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+        if manifest["schema"] != SCHEMA:
+            raise InvalidData(f"{path}: of schema {manifest['schema']}, where this version reads {SCHEMA}")
+        for name, file in manifest["files"].items():
+            _verify(folder / name, file["bytes"], file["sha256"])
+        for part in PARTS:
+            _ = manifest["parts"][part]["shards"], manifest["dtype"], manifest["content"]
+    except OSError as error:
+        raise InvalidData(f"{error.filename}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidData(f"{path}: damaged: {error!r}") from error
+    return manifest
+
+
+def _verify(path: Path, size: int, sha256: str) -> None:
+    actual = path.stat().st_size
+    if actual != size:
+        raise InvalidData(f"{path}: damaged: {actual} bytes where the manifest says {size}")
+    with open(path, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise InvalidData(f"{path}: damaged: its sha256 is not the manifest's")

@@ -1,0 +1,77 @@
+"""The slot `tokenizer`: one file per tokenizer. This file imports neither torch nor numpy; the classes come when asked.
+
+from foundry.data.tokenize import BPETokenizer
+tok = BPETokenizer(vocab_size=4096)
+tok.fit(corpus)
+tok.encode("hello world")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from foundry.core.contracts import Params, Variant
+
+if TYPE_CHECKING:
+    from foundry.data.tokenize.bpe import BPETokenizer
+    from foundry.data.tokenize.byte import ByteTokenizer
+    from foundry.data.tokenize.char import CharTokenizer
+    from foundry.data.tokenize.files import load_tokenizer
+
+__all__ = ["VARIANTS", "BPETokenizer", "ByteTokenizer", "CharTokenizer", "load_tokenizer"]
+
+_HOME = {
+    "BPETokenizer": "bpe",
+    "ByteTokenizer": "byte",
+    "CharTokenizer": "char",
+    "load_tokenizer": "files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+class ByteParams(Params):
+    """The 256 bytes of UTF-8."""
+
+
+class CharParams(Params):
+    """The characters that occur in the corpus."""
+
+
+class BPEParams(Params):
+    """Byte-pair encoding learned from the training text."""
+
+    vocab_size: int = Field(4096, ge=257, description="ids in all: 256 bytes, the merges, 1 special token")
+
+
+VARIANTS = [
+    Variant(
+        slot="tokenizer",
+        name="byte",
+        target="foundry.data.tokenize.byte:build",
+        params=ByteParams,
+        summary="the 256 bytes of UTF-8: nothing to learn, nothing it cannot spell",
+    ),
+    Variant(
+        slot="tokenizer",
+        name="char",
+        target="foundry.data.tokenize.char:build",
+        params=CharParams,
+        summary="the characters that occur in the corpus",
+    ),
+    Variant(
+        slot="tokenizer",
+        name="bpe",
+        target="foundry.data.tokenize.bpe:build",
+        params=BPEParams,
+        summary="byte-pair encoding, learned from the training text",
+        reference="arXiv:1508.07909",
+    ),
+]

@@ -1,0 +1,30 @@
+"""UTF-8 itself: 256 bytes and the special tokens."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from foundry.data.split import SplitText
+from foundry.data.tokenize import ByteParams
+from foundry.data.tokenize.spelling import SpellingTokenizer, utf8
+
+
+class ByteTokenizer(SpellingTokenizer):
+    type = "byte"
+    spelling = tuple(bytes([byte]) for byte in range(256))
+
+    def encode_array(self, text: str) -> np.ndarray:
+        return np.frombuffer(utf8(text), dtype=np.uint8)
+
+    def vocabulary(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_vocabulary(cls, vocabulary: dict[str, Any]) -> Self:
+        return cls()
+
+
+def build(params: ByteParams, text: SplitText) -> ByteTokenizer:
+    return ByteTokenizer()

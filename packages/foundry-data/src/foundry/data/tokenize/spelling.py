@@ -1,0 +1,119 @@
+"""What every tokenizer here shares: an id stands for a string of bytes, and the special tokens stand for nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from foundry.core.contracts import InvalidData
+from foundry.data.storage import write_atomically
+
+BOS = "bos"
+"""The special token that every document starts with."""
+
+
+class SpellingTokenizer(ABC):
+    """A tokenizer whose id i stands for the bytes `spelling[i]`; the ids after those are the special tokens."""
+
+    type: ClassVar[str]
+    special_names: ClassVar[tuple[str, ...]] = (BOS,)
+
+    @property
+    @abstractmethod
+    def spelling(self) -> Sequence[bytes]:
+        """The bytes of each id, special tokens left out."""
+
+    @abstractmethod
+    def encode_array(self, text: str) -> np.ndarray:
+        """Ids of `text`, (N,) of some unsigned integer type, without special tokens.
+
+        Raises:
+            InvalidData: the vocabulary cannot spell `text`.
+        """
+
+    @abstractmethod
+    def vocabulary(self) -> dict[str, Any]:
+        """What makes this tokenizer, as JSON."""
+
+    @classmethod
+    @abstractmethod
+    def from_vocabulary(cls, vocabulary: dict[str, Any]) -> Self:
+        """The tokenizer whose `vocabulary()` this is."""
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_array(text).tolist()
+
+    @cached_property
+    def vocab_size(self) -> int:
+        return len(self.spelling) + len(self.special_names)
+
+    @cached_property
+    def special_tokens(self) -> Mapping[str, int]:
+        return {name: len(self.spelling) + i for i, name in enumerate(self.special_names)}
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        first_special = len(self.spelling)
+        numbers = [operator.index(i) for i in ids]
+        if numbers and not 0 <= min(numbers) <= max(numbers) < self.vocab_size:
+            bad = next(i for i in numbers if not 0 <= i < self.vocab_size)
+            raise InvalidData(f"id {bad} is not in this tokenizer's vocabulary of {self.vocab_size}")
+        return b"".join(self.spelling[i] for i in numbers if i < first_special)
+
+    def bytes_of(self, ids: Sequence[int] | np.ndarray) -> int:
+        return int(self._byte_lengths[np.asarray(ids, dtype=np.int64)].sum())
+
+    @cached_property
+    def _byte_lengths(self) -> np.ndarray:
+        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        lengths[: len(self.spelling)] = [len(spelling) for spelling in self.spelling]
+        return lengths
+
+    @cached_property
+    def hash(self) -> str:
+        return hash_of(self._plain())
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self._plain(), "hash": self.hash}
+
+    def _plain(self) -> dict[str, Any]:
+        return {"type": self.type, "special_tokens": dict(self.special_tokens), **self.vocabulary()}
+
+    def save(self, path: str | Path) -> None:
+        """Write `path` as JSON, whole or not at all; `load_tokenizer` reads it.
+
+        Raises:
+            EnvironmentFailure: the disk is full or the folder not writable.
+        """
+        write_atomically(Path(path), (json.dumps(self.to_json(), ensure_ascii=True, indent=1) + "\n").encode())
+
+
+def hash_of(plain: Mapping[str, Any]) -> str:
+    """sha256 of JSON in its canonical form."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def utf8(text: str) -> bytes:
+    """The bytes of `text`.
+
+    Raises:
+        InvalidData: it holds half of a surrogate pair, which is no character.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidData(
+            f"character {error.start} is U+{ord(text[error.start]):04X}, half of a surrogate pair, which UTF-8 cannot "
+            "spell",
+            'drop such halves, for instance with text.encode("utf-8", "ignore").decode()',
+        ) from error
