@@ -128,6 +128,9 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
+    variant: ClassVar[Variant | None] = None
+    """The variant that these params chose: set on the classes of which an experiment's slots hold instances."""
+
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         """Yield (key, what is wrong and what to do) for values that are impossible in a model of these `dims`."""
         yield from ()
@@ -186,11 +189,7 @@ class Variant:
         Raises:
             PluginError: the module cannot be imported or lacks the attribute.
         """
-        module, _, attribute = self.target.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise PluginError(f"{self.slot} {self.name}: cannot load {self.target}: {error}") from error
+        return _import(self.target, f"{self.slot} {self.name}")
 
 
 @dataclass(frozen=True)
@@ -231,6 +230,22 @@ class Section:
     params: type[Params]
     target: str = ""  # what core calls to build it, see `OpenData`
     summary: str = ""
+
+    def load(self) -> Any:
+        """Import and return the target.
+
+        Raises:
+            PluginError: the module cannot be imported or lacks the attribute.
+        """
+        return _import(self.target, f"section {self.name}")
+
+
+def _import(target: str, whose: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{whose}: cannot load {target}: {error}") from error
 
 
 Contribution: TypeAlias = Slot | Variant | Shorthand | Mutation | Section
@@ -313,11 +328,14 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD, special tokens become nothing."""
 
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of `ids`, of which a part may end inside a character; special tokens become nothing."""
+
     def bytes_of(self, ids: Sequence[int] | np.ndarray) -> int:
         """How many bytes of text `ids` stand for; a special token counts 0. Bits per byte divides by it."""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that `foundry.data.tokenize.load_tokenizer` needs, as JSON."""
+        """Everything that the class's own `from_json(data)` needs, with the variant's name under `type`."""
 
 
 class FixedRows(Protocol):
@@ -326,6 +344,9 @@ class FixedRows(Protocol):
     def __len__(self) -> int: ...
     def batch(self, start: int, stop: int) -> Batch:
         """Rows start..stop-1. Each target of the validation text appears in exactly one row."""
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """The rows with these numbers."""
 
 
 class Rows(Protocol):
@@ -404,7 +425,8 @@ class Context(NamedTuple):
 
 
 class Attention(Protocol):
-    """Slot `attention`; built as `target(params, dims, position)`."""
+    """Slot `attention`; built as `target(params, dims, position)`. `position` is a `Position` that acts on q and k or
+    on the scores, or None."""
 
     def __call__(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         """x (B, T, C) -> (B, T, C). Position t sees only positions <= t of its segment. With a cache, x is what
@@ -459,7 +481,8 @@ class Loss(Protocol):
 
     def __call__(self, hidden: Tensor, head: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor, Aux]:
         """hidden (B, T, C), head: (..., C) -> logits (..., V) -> (sum of token losses, number of supervised tokens,
-        aux). It need not call head on everything at once, or at all."""
+        aux). It need not call head on everything at once, or at all: where `head.softcap` is None the logits are
+        hidden @ head.weight.T."""
 
 
 class OptimizerFactory(Protocol):

@@ -1,0 +1,62 @@
+"""foundry analyze: what a model costs before it is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.options import Config, Json, Sets
+
+
+def analyze(
+    config: Config = None,
+    sets: Sets = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(min=1, help="Ids of the tokenizer.", show_default="the experiment's own tokenizer's")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw parameters, FLOPs and memory: .png, .svg or .pdf.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Parameters, FLOPs, KV-cache bytes and training memory of CONFIG, by part.
+
+    Example: foundry analyze experiments/baseline.yaml --set model_args.attention=gqa_1kv --plot cost.png
+    """
+    from foundry.core.analyze import analyze
+    from foundry.core.config import load_experiment
+    from foundry.core.training import vocab_size_of
+
+    experiment = load_experiment(config, sets or ())
+    figures = analyze(experiment, vocab_size or vocab_size_of(experiment))
+    if plot:
+        from foundry.cli.plots import draw_costs
+
+        draw_costs(figures, plot)
+        render.say(f"wrote {plot}")
+    render.result(figures, lambda: _draw(figures), f"foundry train{f' {config}' if config else ''}")
+
+
+def _draw(figures: dict[str, Any]) -> None:
+    parameters, flops, total = figures["parameters_by_part"], figures["flops_per_token_by_part"], figures["parameters"]
+    rows = [
+        (part, f"{count:,}", f"{count / total:.1%}", f"{flops[part]:,.0f}" if part in flops else "")
+        for part, count in parameters.items()
+    ]
+    rows += [(part, "0", "0.0%", f"{count:,.0f}") for part, count in flops.items() if part not in parameters]
+    rows.append(("total", f"{total:,}", "100.0%", f"{figures['flops_per_token']:,.0f}"))
+    render.table(("part", "parameters", "share", "FLOPs per token"), rows)
+    memory = figures["memory"]
+    render.table(
+        ("", "value"),
+        [
+            ("active parameters", f"{figures['active_parameters']:,}"),
+            ("vocabulary", f"{figures['vocab_size']:,}"),
+            ("training FLOPs per token", f"{figures['training_flops_per_token']:,.0f}"),
+            ("KV cache bytes per token", f"{figures['kv_bytes_per_token']:,.0f}"),
+            *((f"memory: {part}", render.size(count)) for part, count in memory.items()),
+        ],
+    )

@@ -1,0 +1,45 @@
+"""foundry generate: let a trained model write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.options import Json
+
+
+def generate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
+    max_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to write at most.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Above 1 wilder, below 1 tamer, 0 greedy.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Choose among the K likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Choose among the likeliest that reach P together.")
+    ] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the choice; the same seed writes the same text.")] = 0,
+    checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="Which checkpoint.")] = "last",
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    json: Json = False,
+) -> None:
+    """Stream text from the model of RUN.
+
+    Example: foundry generate runs/baseline-1a2b3c4d-1337 --prompt "def " --top-k 40
+    """
+    from foundry.core.generate import Sampling, stream_text
+    from foundry.core.run import load_run
+
+    sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
+    _, tokenizer, model = load_run(run, checkpoint, device=device)
+    pieces = stream_text(model, tokenizer, prompt, max_tokens, sampling, seed=seed)
+    if render.wants_json():
+        text = "".join(pieces)
+        return render.result({"run": str(run), "prompt": prompt, "text": text}, lambda: None)
+    render.write(prompt, flush=True)
+    for piece in pieces:
+        render.write(piece, flush=True)
+    render.line()

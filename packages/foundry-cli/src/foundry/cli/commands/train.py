@@ -1,0 +1,92 @@
+"""foundry train: train an experiment, or go on with its run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.options import Config, Json, Sets
+from foundry.core.contracts import UsageError
+
+
+class Resume(StrEnum):
+    auto = "auto"
+    must = "must"
+    never = "never"
+
+
+def train(
+    config: Config = None,
+    sets: Sets = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The run folder.", show_default="runs/NAME-HASH8-SEED")
+    ] = None,
+    resume: Annotated[
+        Resume, typer.Option(help="auto: go on where a checkpoint is; must: fail without one; never: start afresh.")
+    ] = Resume.auto,
+    nproc: Annotated[int, typer.Option(min=1, metavar="N", help="Ranks on this machine (DDP).")] = 1,
+    eval_only: Annotated[bool, typer.Option("--eval-only", help="Only evaluate the run's last checkpoint.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Trace a few steps to RUN/profile/trace.json.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and its cost; train nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train CONFIG, or go on with its run, or print the result if it is finished.
+
+    Ctrl-C saves a checkpoint; the same command goes on from there.
+
+    Example: foundry train experiments/baseline.yaml --set training.max_iters=100
+    """
+    from foundry.core.config import load_experiment
+
+    experiment = load_experiment(config, sets or ())
+    render.problems(experiment.registry.problems)
+    if dry_run:
+        from foundry.core.training import plan
+
+        planned = plan(experiment)
+        return render.result(planned, lambda: _draw(planned), f"foundry train{_argument(config)}")
+    if nproc > 1 and "RANK" not in os.environ:
+        from foundry.core.training.launch import launch
+
+        raise typer.Exit(launch(sys.argv[1:], nproc))
+    from foundry.cli.progress import reporter
+    from foundry.core.training import evaluate_run, train
+
+    if eval_only:
+        scored = evaluate_run(experiment, out, reporter=reporter())
+        return render.result(scored, lambda: _draw(scored))
+    if nproc > 1 and int(os.environ.get("WORLD_SIZE", 1)) != nproc:
+        raise UsageError(f"--nproc {nproc}, but {os.environ.get('WORLD_SIZE', 1)} ranks were started")
+    result = train(experiment, out, resume=resume.value, reporter=reporter(), profile=profile)
+    if int(os.environ.get("RANK", 0)) == 0:
+        run = os.path.relpath(result["run"]) if not Path(result["run"]).is_absolute() else result["run"]
+        render.result(result, lambda: _draw(result), f"foundry generate {run}")
+
+
+def _draw(figures: dict[str, Any]) -> None:
+    """Key, value: nested figures as dotted keys."""
+    rows = []
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            rows += [(f"{key}.{inner}", _figure(number)) for inner, number in value.items()]
+        elif key != "schema_version" and value is not None:
+            rows.append((key, _figure(value)))
+    render.table(("", "value"), rows)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _argument(config: Path | None) -> str:
+    return f" {config}" if config else ""

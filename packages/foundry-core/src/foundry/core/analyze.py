@@ -1,0 +1,129 @@
+"""What a model costs, measured on the modules themselves: a forward pass on the meta device, which computes shapes
+but no numbers, is watched by a FLOP counter and by autograd's own record of what it keeps."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from foundry.core.contracts import Batch, Context
+from foundry.core.model import GPT
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+FP32_BYTES = 4
+
+
+def flops_per_token(experiment: Experiment, vocab_size: int) -> float:
+    """FLOPs of the matrix products of one forward pass over a block, per token; a multiply and an add are two.
+
+    Attention counts all T x T scores, as the field does, though causal kernels skip about half. Training costs three
+    times as much: the backward pass has two products for each one of the forward pass.
+    """
+    return _forward_flops(_meta_model(experiment, vocab_size))[0]
+
+
+def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
+    """Parameters, FLOPs, KV bytes and an estimate of the training memory of `experiment`.
+
+    Returns:
+        parameters                 total; `active` of them take part in one token's forward pass
+        parameters_by_part         embed, attention, ffn, norm, head, ... -> count
+        flops_per_token            one forward pass, see `flops_per_token`; `by_part` likewise
+        training_flops_per_token   forward and backward
+        kv_bytes_per_token         what the caches of all layers hold per token, in fp32
+        memory                     bytes of weights, gradients, optimizer and activations at the first micro-batch
+    """
+    model = _meta_model(experiment, vocab_size)
+    forward, flops_by_part = _forward_flops(model)
+    by_part: dict[str, int] = defaultdict(int)
+    for name, parameter in model.named_parameters():
+        by_part[_part(name)] += parameter.numel()
+    total = sum(by_part.values())
+    inactive = sum(getattr(module, "inactive_parameters", 0) for module in model.modules())
+    cache_bytes = sum(t.numel() * t.element_size() for cache in model.init_cache(1) for t in cache.tensors)
+    factory = experiment.registry.variant("optimizer", experiment.training.optimizer.type).load()
+    micro = experiment.training.micro_batch
+    rows = experiment.training.batch_size if micro == "auto" else micro
+    memory = {
+        "weights": total * FP32_BYTES,
+        "gradients": total * FP32_BYTES,
+        "optimizer": _optimizer_bytes(factory(experiment.training.optimizer, model, 1e-3)),
+        "activations": rows * _activation_bytes(experiment, model),
+    }
+    if experiment.training.ema:
+        memory["ema"] = total * FP32_BYTES
+    return {
+        "name": experiment.name,
+        "vocab_size": vocab_size,
+        "parameters": total,
+        "active_parameters": total - inactive,
+        "parameters_by_part": dict(by_part),
+        "flops_per_token": forward,
+        "flops_per_token_by_part": flops_by_part,
+        "training_flops_per_token": 3 * forward,
+        "kv_bytes_per_token": cache_bytes / model.dims.block_size,
+        "memory": memory | {"total": sum(memory.values())},
+    }
+
+
+def _meta_model(experiment: Experiment, vocab_size: int) -> GPT:
+    with torch.device("meta"):
+        return GPT(experiment, vocab_size)
+
+
+def _forward_flops(model: GPT) -> tuple[float, dict[str, float]]:
+    ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(ids)
+    by_part: dict[str, float] = defaultdict(float)
+    for module, counts in counter.get_flop_counts().items():
+        path = module.split(".")  # "GPT.blocks.0.attention"
+        if path[:2] == ["GPT", "blocks"] and len(path) == 4:
+            by_part[path[3]] += sum(counts.values()) / model.dims.block_size
+        elif path == ["GPT", "head"]:
+            by_part["head"] += sum(counts.values()) / model.dims.block_size
+    return counter.get_total_flops() / model.dims.block_size, dict(by_part)
+
+
+def _activation_bytes(experiment: Experiment, model: GPT) -> int:
+    """Bytes that autograd keeps for the backward pass of one row, parameters left out."""
+    loss = experiment.registry.build("loss", experiment.training.loss, model.dims)
+    kept: dict[int, int] = {}
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+            alive.append(storage)  # so that no address is used twice
+        return tensor
+
+    alive: list[Any] = []
+    ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden, _ = model.hidden(ids, Context())
+        loss(hidden, model.head, Batch(ids, ids))
+    return sum(kept.values())
+
+
+def _optimizer_bytes(optimizers: list[torch.optim.Optimizer]) -> int:
+    """Two moments for Adam and its kin, one momentum for the rest."""
+    return sum(
+        parameter.numel() * FP32_BYTES * (2 if "betas" in group else 1)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    )
+
+
+def _part(parameter_name: str) -> str:
+    path = parameter_name.split(".")
+    return path[2] if path[0] == "blocks" else path[0]

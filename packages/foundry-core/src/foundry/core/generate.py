@@ -1,0 +1,112 @@
+"""Sampling from a trained model, one token at a time from its KV cache."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foundry.core.contracts import Tokenizer, UsageError
+from foundry.core.model import GPT
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen from its logits.
+
+    temperature 0 is greedy; top_k keeps the k likeliest tokens; top_p the smallest set whose probability reaches p
+    (nucleus sampling, arXiv:1904.09751).
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise UsageError(f"temperature {self.temperature} is not a number >= 0", "0 means greedy")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top_k {self.top_k} is less than 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p {self.top_p} is not in (0, 1]")
+
+    def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """logits (B, V) -> token ids (B, 1)."""
+        if self.temperature == 0:
+            return logits.argmax(-1, keepdim=True)
+        logits = logits.float() / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            smallest_kept = logits.topk(self.top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
+        if self.top_p is not None and self.top_p < 1:
+            ordered, order = logits.sort(-1, descending=True)
+            probability = F.softmax(ordered, -1)
+            before = probability.cumsum(-1) - probability  # the first token always stays
+            dropped = before >= self.top_p
+            logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -torch.inf)
+        return torch.multinomial(F.softmax(logits, -1), 1, generator=generator)
+
+
+@torch.inference_mode()
+def generate_ids(
+    model: GPT,
+    prompt: Tensor,
+    max_tokens: int,
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+    attention_mask: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Yield `max_tokens` times the next id of each sequence, (B,) int64.
+
+    The model sees at most its block_size: when the cache is full, it is filled anew with the newer half.
+
+    Args:
+        prompt: (B, T) int64, T >= 1; with `attention_mask` (B, T), prompts of different lengths padded on the left.
+        seed: the generator's own; nothing else draws from it.
+    """
+    model.eval()
+    block_size = model.dims.block_size
+    generator = torch.Generator(prompt.device).manual_seed(seed)
+    ids, mask = prompt[:, -block_size:], None if attention_mask is None else attention_mask[:, -block_size:].bool()
+    cache, fresh = model.init_cache(len(ids)), ids
+    for _ in range(max_tokens):
+        if cache[0].length + fresh.shape[1] > block_size:
+            keep = max(1, block_size // 2)
+            fresh, mask = ids[:, -keep:], None if mask is None else mask[:, -keep:]
+            ids, cache = fresh, model.init_cache(len(ids))
+        logits, _ = model(fresh, attention_mask=mask, cache=cache)
+        fresh = sampling.choose(logits[:, -1], generator)
+        ids = torch.cat([ids, fresh], 1)
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        yield fresh[:, 0]
+
+
+def stream_text(
+    model: GPT, tokenizer: Tokenizer, prompt: str, max_tokens: int, sampling: Sampling, *, seed: int = 0
+) -> Iterator[str]:
+    """Yield the continuation of `prompt` as it grows. Half a character is held back until it is whole; a document's
+    end (the next `bos`) ends the text."""
+    bos = tokenizer.special_tokens.get("bos")
+    start = tokenizer.encode(prompt)
+    if bos is not None:
+        start = [bos, *start]
+    if not start:
+        raise UsageError("this tokenizer has no bos token: give a prompt")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    prompt_ids = torch.tensor([start], device=model.embed.weight.device)
+    for token in generate_ids(model, prompt_ids, max_tokens, sampling, seed=seed):
+        if (number := int(token)) == bos:
+            break
+        if text := decoder.decode(tokenizer.decode_bytes([number])):
+            yield text
+    if rest := decoder.decode(b"", final=True):
+        yield rest

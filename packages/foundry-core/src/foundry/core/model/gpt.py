@@ -1,0 +1,156 @@
+"""A decoder-only transformer, assembled from slots.
+
+    ids -> embed (+ position) -> [x + attention(norm(x)); x + ffn(norm(x))] * n_layer -> norm -> head -> logits
+
+Pre-norm residual blocks. What attention, ffn, norm, activation and position are is the experiment's choice, layer by
+layer; this file only wires them. Shapes: B rows, T tokens, S keys (cache length + T), C = n_embd, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from foundry.core.contracts import Aux, Cache, Context, Dims
+from foundry.core.model.init import normal_
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+
+class Block(nn.Module):
+    """One layer: attention, then a feed-forward, each on a normed copy of the residual stream."""
+
+    def __init__(self, experiment: Experiment, dims: Dims, positions: dict[object, nn.Module]) -> None:
+        super().__init__()
+        args, build = experiment.layer_args(dims.layer), experiment.registry.build
+        position = None
+        if args.position.acts_on in ("qk", "scores"):
+            # One module per distinct choice, so that all layers share its tables.
+            if args.position not in positions:
+                positions[args.position] = build("position", args.position, dims)
+            position = positions[args.position]
+        self.attention_norm = build("norm", args.norm, dims, dims.n_embd)
+        self.attention = build("attention", args.attention, dims, position)
+        self.ffn_norm = build("norm", args.norm, dims, dims.n_embd)
+        self.ffn = build("ffn", args.ffn, dims, build("activation", args.activation, dims))
+
+    def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
+        """x (B, T, C) -> (B, T, C), and what the sublayers report."""
+        y, attention_aux = self.attention(self.attention_norm(x), ctx)
+        x = x + y
+        y, ffn_aux = self.ffn(self.ffn_norm(x), ctx)
+        return x + y, _add_aux(dict(attention_aux), ffn_aux)
+
+
+class Head(nn.Module):
+    """Hidden states -> logits. `weight` (V, C) is the embedding's own where they are tied."""
+
+    def __init__(self, n_embd: int, vocab_size: int, tied_to: nn.Embedding | None, softcap: float | None) -> None:
+        super().__init__()
+        self.weight = tied_to.weight if tied_to is not None else nn.Parameter(torch.empty(vocab_size, n_embd))
+        self.softcap = softcap  # Gemma 2 (arXiv:2408.00118): logits stay within +-softcap
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., V)."""
+        logits = F.linear(hidden, self.weight)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+class GPT(nn.Module):
+    """The whole model. Its weights are undefined until `foundry.core.model.initialize` or a checkpoint fills them.
+
+    Args:
+        experiment: names the variant of every slot.
+        vocab_size: V, the tokenizer's.
+    """
+
+    def __init__(self, experiment: Experiment, vocab_size: int) -> None:
+        super().__init__()
+        args = experiment.model_args
+        self.dims = experiment.dims(vocab_size=vocab_size)
+        self.gradient_checkpointing = experiment.training.gradient_checkpointing
+        self.embed = nn.Embedding(vocab_size, args.n_embd)
+        self.position = None
+        if args.position.acts_on == "embeddings":
+            self.position = experiment.registry.build("position", args.position, self.dims)
+        self.dropout = nn.Dropout(args.dropout)
+        shared: dict[object, nn.Module] = {}
+        self.blocks = nn.ModuleList(
+            Block(experiment, experiment.dims(vocab_size=vocab_size, layer=i), shared) for i in range(args.n_layer)
+        )
+        self.norm = experiment.registry.build("norm", args.norm, self.dims, args.n_embd)
+        self.head = Head(args.n_embd, vocab_size, self.embed if args.tie_embeddings else None, args.logit_softcap)
+
+    def forward(
+        self,
+        ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        cache: list[Cache] | None = None,
+    ) -> tuple[Tensor, list[Cache] | None]:
+        """Logits for every position, and the cache, extended in place.
+
+        Args:
+            ids: (B, T) int64. With a cache, the tokens that follow its content.
+            attention_mask: (B, S), 0 or False = not a token (padding on either side). Positions then count only
+                tokens, unless they are given.
+            positions: (B, T) int64; by default 0..T-1, or on from the cache.
+            segments: (B, T) int; tokens attend only within their segment.
+            cache: from `init_cache`.
+
+        Returns:
+            logits (B, T, V), cache.
+        """
+        key_padding = None if attention_mask is None else attention_mask.bool()
+        if key_padding is not None and positions is None:
+            positions = (key_padding.long().cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        hidden, _ = self.hidden(ids, Context(positions, segments, key_padding), cache)
+        return self.head(hidden), cache
+
+    def hidden(self, ids: Tensor, ctx: Context, cache: list[Cache] | None = None) -> tuple[Tensor, Aux]:
+        """The normed residual stream (B, T, C) before the head, and the sum over layers of what they report."""
+        if cache is not None and ctx.positions is None:
+            filled, n_new = cache[0].length, ids.shape[1]
+            ctx = ctx._replace(positions=torch.arange(filled, filled + n_new, device=ids.device).expand(ids.shape))
+        x = self.embed(ids)
+        if self.position is not None:
+            x = self.position.embed(x, ctx.positions)
+        x = self.dropout(x)
+        total: dict[str, Tensor] = {}
+        for i, block in enumerate(self.blocks):
+            layer_ctx = ctx if cache is None else ctx._replace(cache=cache[i])
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x, aux = checkpoint(block, x, layer_ctx, use_reentrant=False)
+            else:
+                x, aux = block(x, layer_ctx)
+            _add_aux(total, aux)
+        return self.norm(x), total
+
+    def init_cache(self, batch: int, max_len: int | None = None) -> list[Cache]:
+        """An empty cache for `batch` sequences of up to `max_len` (default block_size) tokens."""
+        max_len, weight = max_len or self.dims.block_size, self.embed.weight
+        return [block.attention.init_cache(batch, max_len, weight.dtype, weight.device) for block in self.blocks]
+
+    def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
+        """GPT-2's initialisation, for every parameter that its own module leaves to the model: matrices and
+        embeddings normal with standard deviation 0.02, biases zero."""
+        if name.endswith("bias"):
+            tensor.zero_()
+        elif tensor.ndim >= 2:
+            normal_(tensor, 0.02, generator)
+        else:
+            return False
+        return True
+
+
+def _add_aux(total: dict[str, Tensor], aux: Aux) -> dict[str, Tensor]:
+    for name, value in aux.items():
+        total[name] = total[name] + value if name in total else value
+    return total

@@ -1,0 +1,58 @@
+"""Initial weights from streams named by (seed, parameter path).
+
+Each parameter has a random stream of its own, so two variants start with the same values in everything they share,
+and neither the order of construction nor the device changes a weight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, seed: int) -> None:
+    """Fill every parameter and every unsaved buffer of `model`.
+
+    The nearest module on the path to a parameter that defines `init_parameter(name, tensor, generator)` and returns
+    True decides its distribution; `name` is relative to that module. A module with `init_buffers()` recomputes its
+    tables, which matters after creation on the meta device.
+
+    Raises:
+        RuntimeError: a parameter that no module on its path knows how to fill.
+    """
+    for path, parameter in model.named_parameters():
+        values = torch.empty(parameter.shape, dtype=torch.float32)
+        if not _fill(model, path, values, _stream(seed, path)):
+            raise RuntimeError(f"no module initialises {path} {tuple(parameter.shape)}; define init_parameter")
+        parameter.copy_(values)
+    init_buffers(model)
+
+
+def init_buffers(model: nn.Module) -> None:
+    """Recompute the tables that no checkpoint holds."""
+    for module in model.modules():
+        if hasattr(module, "init_buffers"):
+            module.init_buffers()
+
+
+def normal_(tensor: Tensor, std: float, generator: torch.Generator) -> Tensor:
+    """Fill in place from a normal distribution with mean 0."""
+    return tensor.normal_(0.0, std, generator=generator)
+
+
+def _stream(seed: int, path: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def _fill(model: nn.Module, path: str, values: Tensor, generator: torch.Generator) -> bool:
+    parts = path.split(".")
+    for depth in range(len(parts) - 1, -1, -1):  # the owner first, the model last
+        owner = model.get_submodule(".".join(parts[:depth]))
+        rule = getattr(owner, "init_parameter", None)
+        if rule is not None and rule(".".join(parts[depth:]), values, generator):
+            return True
+    return False

@@ -1,0 +1,17 @@
+"""Training: one loop for one device or several ranks.
+
+setup.py        train(): build or restore everything, run, finish
+trainer.py      the loop, and what happens beside it
+feed.py         rows -> this rank's micro-batches
+objective.py    model + loss
+optimization.py optimizers as one, the moving average
+evaluation.py   the validation loss
+budget.py clock.py signals.py      how long, by which clock, and stopping early
+checkpoint.py metrics.py samples.py report.py profile.py      what is written and shown
+device.py distributed.py launch.py      where it runs
+"""
+
+from foundry.core.training.report import PlainReporter, Reporter
+from foundry.core.training.setup import evaluate_run, plan, train, vocab_size_of
+
+__all__ = ["PlainReporter", "Reporter", "evaluate_run", "plan", "train", "vocab_size_of"]

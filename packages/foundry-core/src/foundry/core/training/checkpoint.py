@@ -1,0 +1,189 @@
+"""Checkpoints that survive anything: safetensors and JSON, hashed, staged, renamed.
+
+    checkpoints/step-00000600/   model.safetensors  optimizer.safetensors  ema.safetensors  rng.safetensors
+                                 state.json         manifest.json (sha256 and size of every file, written last)
+
+A folder is made under another name, every file and the folder are flushed to disk, and one rename publishes it: at no
+instant does a kill leave a folder that `newest` accepts and that is not whole. A folder whose hashes do not match is
+renamed `*.corrupt`, with the reason on the screen, and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from foundry.core.contracts import Diverged, EnvironmentFailure, InvalidData
+
+SCHEMA_VERSION = 1
+_NAME = re.compile(r"step-(\d{8,})$")
+
+
+@dataclass
+class Checkpoint:
+    """One saved state: groups of tensors, and what is not a tensor."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]  # "model" -> parameter path -> tensor
+    state: Mapping[str, Any]
+
+
+def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
+    """Write `checkpoint` under `folder` (a run's checkpoints/) and return its path.
+
+    Raises:
+        Diverged: a weight is not finite; nothing is written.
+        EnvironmentFailure: the disk is full or the folder not writable; earlier checkpoints are untouched.
+    """
+    for name, tensor in checkpoint.tensors["model"].items():
+        if not torch.isfinite(tensor).all():
+            raise Diverged(f"weight {name} is not finite at step {step}; nothing was saved over the checkpoints before")
+    final = folder / f"step-{step:08d}"
+    staging = folder / f".step-{step:08d}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "step": step, "files": {}}
+        contents = {f"{group}.safetensors": _pack(tensors) for group, tensors in checkpoint.tensors.items() if tensors}
+        contents["state.json"] = json.dumps(checkpoint.state, indent=1, sort_keys=True).encode()
+        for name, data in contents.items():
+            write_durably(staging / name, data)
+            manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        write_durably(staging / "manifest.json", json.dumps(manifest, indent=1).encode())
+        _sync_folder(staging)
+        if final.exists():  # the same step, saved again after a resume: equal content
+            _retire(final)
+        os.rename(staging, final)
+        _sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise EnvironmentFailure(
+            f"cannot save {final}: {error.strerror}", "free some space or make it writable; the run goes on from there"
+        ) from error
+    return final
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps with a published checkpoint, oldest first, verified or not."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(match[1]) for entry in folder.iterdir() if (match := _NAME.match(entry.name)))
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def load(path: Path) -> Checkpoint:
+    """Read one checkpoint, every byte checked against the manifest.
+
+    Raises:
+        InvalidData: a file is missing, truncated, swapped or altered; the message names it.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        files = manifest["files"]
+        if manifest["schema_version"] > SCHEMA_VERSION:
+            raise InvalidData(f"{path}: written by a newer Foundry (schema {manifest['schema_version']})")
+        tensors, state = {}, None
+        for name, expected in files.items():
+            data = (path / name).read_bytes()
+            if len(data) != expected["bytes"]:
+                raise InvalidData(f"{path / name}: {len(data)} bytes, the manifest says {expected['bytes']}")
+            if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+                raise InvalidData(f"{path / name}: its sha256 is not the manifest's")
+            if name.endswith(".safetensors"):
+                tensors[name.removesuffix(".safetensors")] = load_bytes(data)
+            else:
+                state = json.loads(data)
+        if state is None or "model" not in tensors:
+            raise InvalidData(f"{path / 'manifest.json'}: lists no model.safetensors or state.json")
+        if state["step"] != manifest["step"] or path_of(path.parent, state["step"]).name != path.name:
+            raise InvalidData(f"{path}: holds step {state['step']}, not the one its name says")
+    except OSError as error:
+        raise InvalidData(f"{error.filename}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise InvalidData(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    return Checkpoint(tensors, state)
+
+
+def newest(folder: Path, warn: Callable[[str], None], *, quarantine: bool = True) -> Checkpoint | None:
+    """The newest checkpoint that verifies, or None if there never was one.
+
+    Raises:
+        InvalidData: there are checkpoints, but all are damaged. Never a silent fresh start.
+    """
+    reasons = []
+    for step in reversed(steps(folder)):
+        try:
+            return load(path_of(folder, step))
+        except InvalidData as error:
+            reasons.append(error.message)
+            warn(f"refused: {error.message}")
+            if quarantine:
+                os.rename(path_of(folder, step), folder / f"step-{step:08d}.corrupt")
+    if reasons:
+        raise InvalidData(
+            f"no checkpoint in {folder} can be used:\n  " + "\n  ".join(reasons),
+            "train again with --resume never",
+        )
+    return None
+
+
+def sweep(folder: Path, *, keep: int, pinned: set[int]) -> None:
+    """Delete what crashed saves left, and all but the last `keep` checkpoints and the pinned ones."""
+    for entry in folder.glob(".*.partial"):
+        shutil.rmtree(entry, ignore_errors=True)
+    published = steps(folder)
+    for step in published[: max(0, len(published) - max(1, keep))]:
+        if step not in pinned:
+            _retire(path_of(folder, step))
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_durably(path: Path, data: bytes) -> None:
+    """Replace a file's content in one step: a reader sees the old or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.partial")
+    write_durably(temporary, data)
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _retire(path: Path) -> None:
+    """Delete a checkpoint, its name first, so that a kill halfway leaves nothing that looks like one."""
+    hidden = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(hidden, ignore_errors=True)
+    os.rename(path, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+    return save_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,118 @@
+"""What a run computes on: device, precision, threads. Resolved once from the experiment and the machine, saved with
+the run, and reused by every resume: nothing here is chosen by a stopwatch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from foundry.core.contracts import EnvironmentFailure
+
+# Dense bf16 peaks in FLOP/s, from the vendors' data sheets (without sparsity).
+PEAK_BF16 = {
+    "B200": 2.25e15,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "V100": 125e12,
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """The resolved choices that a run's numbers depend on."""
+
+    type: str  # cpu | cuda | mps
+    model: str  # "NVIDIA H200", or the processor's architecture
+    precision: str  # fp32 | bf16
+    threads: int  # of intra-op parallelism on CPU
+    compile: bool
+    local_rank: int = 0
+
+    @property
+    def torch(self) -> torch.device:
+        return torch.device(self.type, self.local_rank) if self.type == "cuda" else torch.device(self.type)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which the forward pass runs; parameters and optimizer state stay fp32."""
+        if self.precision == "bf16":
+            return torch.autocast(self.type, torch.bfloat16)
+        return nullcontext()
+
+    def memory_bytes(self) -> int:
+        """The most memory the process has held so far: of the GPU, or resident on CPU."""
+        if self.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+    def peak_flops(self) -> float | None:
+        """FLOP/s that MFU is measured against: the data sheet's for a known GPU at bf16, the measured rate of a matrix
+        product on CPU, else None."""
+        if self.type == "cuda" and self.precision == "bf16":
+            return next((peak for name, peak in PEAK_BF16.items() if name in self.model), None)
+        return matmul_rate(self.torch) if self.type == "cpu" else None
+
+
+def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: Device | None = None) -> Device:
+    """Decide the device for `training` (the experiment's section), or reuse `saved` from an earlier part of the run.
+
+    Raises:
+        EnvironmentFailure: the device that is asked for, or that the run began on, is not here.
+    """
+    wanted = saved.type if saved else training.device
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kind = wanted if wanted != "auto" else next(name for name, here in available.items() if here)
+    if not available[kind]:
+        raise EnvironmentFailure(
+            f"training.device is {kind}, but torch {torch.__version__} sees no such device here",
+            "use --set training.device=auto, or see `foundry doctor`",
+        )
+    precision, threads = training.precision, training.threads
+    if precision == "auto":
+        precision = "bf16" if kind == "cuda" else "fp32"
+    if threads == "auto":
+        threads = max(1, available_cores() // local_world)
+    device = Device(kind, _model(kind, local_rank), precision, threads, training.compile, local_rank)
+    if saved is not None:
+        device = Device(kind, device.model, saved.precision, saved.threads, saved.compile, local_rank)
+    torch.set_num_threads(device.threads)
+    if kind == "cuda":
+        torch.cuda.set_device(local_rank)
+        torch.set_float32_matmul_precision("high")  # TF32 where fp32 is left
+    return device
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def matmul_rate(device: torch.device, size: int = 768, seconds: float = 0.15) -> float:
+    """FLOP/s of a square fp32 matrix product: the best of the repetitions that fit in `seconds`."""
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    best, end = float("inf"), time.perf_counter() + seconds
+    out = a @ b
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        torch.mm(a, b, out=out)
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def _model(kind: str, local_rank: int) -> str:
+    if kind == "cuda":
+        return torch.cuda.get_device_name(local_rank)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

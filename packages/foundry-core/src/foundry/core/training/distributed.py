@@ -1,0 +1,132 @@
+"""Several ranks, one run. Ranks come from `foundry train --nproc` or torchrun; FSDP2 and several nodes will join here.
+
+Every rank reads its own rows of the same global batch, r::W, so the rows of a step do not depend on W.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from foundry.core.contracts import InvalidExperiment, PeerFailed
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers. `control` is a CPU group for counts and flags, so that they never sync a GPU."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    control: Any = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: list[float]) -> list[float]:
+        """The sum over ranks of each value; every rank must call it."""
+        if self.size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.control)
+        return tensor.tolist()
+
+    def from_main(self, number: int) -> int:
+        """Rank 0's number, on every rank."""
+        return int(self.sum([number if self.is_main else 0])[0])
+
+    def agree(self, fingerprint: str) -> bool:
+        """Whether all ranks hold the same hexadecimal fingerprint."""
+        if self.size == 1:
+            return True
+        mine = torch.tensor(list(bytes.fromhex(fingerprint)), dtype=torch.int32)
+        low, high = mine.clone(), mine.clone()
+        dist.all_reduce(low, dist.ReduceOp.MIN, group=self.control)
+        dist.all_reduce(high, dist.ReduceOp.MAX, group=self.control)
+        return bool(torch.equal(low, high))
+
+    def gather_tensors(self, own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """All ranks' tensors on rank 0. Each rank names its own `what.RANK`, in the same order and sizes."""
+        if self.size == 1:
+            return own
+        gathered: dict[str, torch.Tensor] = {}
+        for name, tensor in own.items():
+            parts = [torch.empty_like(tensor) for _ in range(self.size)]
+            dist.all_gather(parts, tensor, group=self.control)
+            gathered |= {f"{name.rpartition('.')[0]}.{rank}": part for rank, part in enumerate(parts)}
+        return gathered
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        """`objective` with its gradients averaged over ranks in backward."""
+        if self.size == 1:
+            return objective
+        from torch.nn.parallel import DistributedDataParallel
+
+        device_ids = [self.local_rank] if next(objective.parameters()).is_cuda else None
+        return DistributedDataParallel(objective, device_ids=device_ids, gradient_as_bucket_view=True)
+
+
+@contextmanager
+def join(training: Any, *, timeout_seconds: float = 300) -> Iterator[World]:
+    """Join the process group that the environment describes; alone, do nothing.
+
+    Raises:
+        InvalidExperiment: `batch_size` does not divide among the ranks, or the strategy cannot run here.
+        PeerFailed: another rank died or does not answer, from anywhere inside the context.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    strategy = training.distributed
+    if strategy == "fsdp":
+        raise InvalidExperiment("training.distributed: fsdp is not built yet", "use ddp, or auto")
+    if size == 1 or strategy == "none":
+        if size > 1:
+            raise InvalidExperiment(f"training.distributed is none, but {size} ranks were started", "use auto")
+        yield World()
+        return
+    if training.batch_size % size:
+        allowed = [n for n in range(1, training.batch_size + 1) if training.batch_size % n == 0]
+        raise InvalidExperiment(
+            f"training.batch_size {training.batch_size} does not divide among {size} ranks",
+            f"use {', '.join(map(str, allowed))} ranks, or another batch_size",
+        )
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
+    backend = "nccl" if training.device in ("auto", "cuda") and torch.cuda.is_available() else "gloo"
+    timeout = timedelta(seconds=timeout_seconds)
+    try:
+        dist.init_process_group(backend, timeout=timeout)
+        control = dist.new_group(backend="gloo", timeout=timeout)
+        yield World(rank, size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", size)), control)
+    except (dist.DistBackendError, dist.DistNetworkError, RuntimeError) as error:
+        if not _lost_peer(error):
+            raise
+        raise PeerFailed(f"rank {rank}: lost another rank: {str(error).splitlines()[0]}") from error
+    finally:
+        # After a peer's death the group cannot be torn down without hanging; the process is about to exit anyway.
+        if dist.is_initialized() and not _failing():
+            dist.destroy_process_group()
+
+
+def _lost_peer(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or any(
+        sign in text for sign in ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "gloo")
+    )
+
+
+def _failing() -> bool:
+    return sys.exc_info()[0] is not None

@@ -1,0 +1,72 @@
+"""`--nproc N`: start N ranks of this command on this machine, pass signals on, and answer with one exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from foundry.core.contracts import ExitCode
+from foundry.core.training.device import available_cores
+
+# A dead rank's peers notice at their next collective; after this many seconds they are stopped.
+GRACE_SECONDS = 30.0
+
+
+def launch(arguments: Sequence[str], nproc: int) -> int:
+    """Run `python -m foundry.cli ARGUMENTS` as `nproc` ranks.
+
+    Returns:
+        0 if every rank ended well, 75 if they were stopped with a checkpoint, else the status of the first rank that
+        failed for a reason of its own.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(nproc),
+        "LOCAL_WORLD_SIZE": str(nproc),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, available_cores() // nproc))),
+    }
+    command = [sys.executable, "-m", "foundry.cli", *arguments]
+    # A session of their own: Ctrl-C reaches the ranks once, through us.
+    ranks = [
+        subprocess.Popen(command, env={**common, "RANK": str(r), "LOCAL_RANK": str(r)}, start_new_session=True)
+        for r in range(nproc)
+    ]
+
+    def forward(number: int, _frame: object) -> None:
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return _supervise(ranks)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _supervise(ranks: list[subprocess.Popen[bytes]]) -> int:
+    deadline = None
+    while any(rank.poll() is None for rank in ranks):
+        if deadline is None and any(rank.poll() not in (None, 0, ExitCode.STOPPED) for rank in ranks):
+            deadline = time.monotonic() + GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            for rank in ranks:
+                if rank.poll() is None:
+                    rank.kill()
+        time.sleep(0.05)
+    statuses = [rank.returncode for rank in ranks]
+    # A rank that lost its peer (7) is a consequence; the peer's own status is the reason, unless a signal ate it.
+    reasons = [code for code in statuses if code not in (0, ExitCode.PEER_FAILED)]
+    code = next(iter(reasons), max(statuses))
+    return int(ExitCode.PEER_FAILED) if code < 0 else code

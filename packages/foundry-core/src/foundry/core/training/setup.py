@@ -1,0 +1,319 @@
+"""From an experiment to a finished run: build everything, restore what was saved, train, write the result."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from foundry.core.analyze import flops_per_token
+from foundry.core.contracts import EnvironmentFailure, InvalidData, PluginError
+from foundry.core.model import GPT, initialize
+from foundry.core.run import SCHEMA_VERSION, Run, default_run, load_run, read_tokenizer, restore_weights
+from foundry.core.training import checkpoint as checkpoints
+from foundry.core.training.budget import Budget
+from foundry.core.training.device import Device, resolve
+from foundry.core.training.distributed import World, join
+from foundry.core.training.evaluation import evaluate
+from foundry.core.training.feed import Feed
+from foundry.core.training.metrics import Metrics
+from foundry.core.training.objective import Objective
+from foundry.core.training.optimization import MovingAverage, OptimizerSet
+from foundry.core.training.profile import Profile
+from foundry.core.training.report import PlainReporter, Reporter
+from foundry.core.training.samples import drop_samples_after
+from foundry.core.training.signals import StopRequest
+from foundry.core.training.trainer import Progress, Trainer
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+Resume = Literal["auto", "must", "never"]
+
+
+def train(
+    experiment: Experiment,
+    out: str | Path | None = None,
+    *,
+    resume: Resume = "auto",
+    reporter: Reporter | None = None,
+    profile: bool = False,
+) -> dict[str, Any]:
+    """Train `experiment`, or go on with its run, or return its result if it is finished.
+
+    Args:
+        out: the run folder; by default runs/NAME-HASH8-SEED in the experiment's project.
+        resume: `auto` goes on where a checkpoint is, `must` fails without one, `never` starts afresh and renames an
+            existing folder to NAME~1.
+        profile: trace a few steps to RUN/profile.
+
+    Returns:
+        The content of result.json: run, step, tokens, val_loss, val_bpb, ...
+
+    Raises:
+        FoundryError: of the kind that the contracts name; `Stopped` after a signal, with everything saved.
+    """
+    reporter = reporter or PlainReporter()
+    run = Run(Path(out)) if out is not None else default_run(experiment)
+    with StopRequest() as stop, join(experiment.training) as world:
+        if world.is_main:
+            _claim(run, experiment, resume, reporter)
+        world.barrier()
+        if result := run.result():
+            if world.is_main:
+                reporter.finished(result)
+            return result
+        if not world.agree(experiment.registry.fingerprint()):
+            raise PluginError("the ranks found different plugins", "install the same distributions everywhere")
+        began = time.perf_counter()
+        trainer = _build(run, experiment, world, reporter, stop, profile)
+        try:
+            trainer.loop()
+        finally:
+            trainer.profile.close()
+        return _finish(trainer, time.perf_counter() - began)
+
+
+def plan(experiment: Experiment) -> dict[str, Any]:
+    """What `train` would do: the figures of `foundry analyze`, the budget, the run folder. Writes no run folder.
+
+    The corpus is prepared if it never was, because only it knows the vocabulary.
+    """
+    from foundry.core.analyze import analyze
+
+    rows = _open_rows(experiment, None, print_nothing)
+    figures = analyze(experiment, rows.tokenizer.vocab_size)
+    tokens_per_step = experiment.training.batch_size * experiment.model_args.block_size
+    per_token = figures["training_flops_per_token"]
+    budget = Budget.of(experiment.training, tokens_per_step=tokens_per_step, flops_per_token=per_token)
+    steps = budget.steps
+    return {
+        "run": str(default_run(experiment).path),
+        "identity": experiment.identity,
+        **figures,
+        "tokens_per_step": tokens_per_step,
+        "steps": steps,
+        "seconds": budget.seconds,
+        "tokens": None if steps is None else steps * tokens_per_step,
+        "epochs": None if steps is None else steps * tokens_per_step / rows.tokens_per_epoch,
+        "flops": None if steps is None else steps * tokens_per_step * per_token,
+    }
+
+
+def evaluate_run(
+    experiment: Experiment, out: str | Path | None = None, *, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """The validation loss of a run's last checkpoint over the whole validation text.
+
+    Raises:
+        InvalidData: the run has no checkpoint.
+    """
+    reporter = reporter or PlainReporter()
+    run = Run(Path(out)) if out is not None else default_run(experiment)
+    config, tokenizer, model = load_run(run.path)
+    device = resolve(config.training, saved=Device(**run.config()["device"]))
+    rows = _open_rows(config, run, reporter.note)
+    scored = evaluate(model.to(device.torch), rows.validation, tokenizer, device, World())
+    assert scored is not None
+    return {"run": str(run.path), "val_loss": scored.val_loss, "val_bpb": scored.val_bpb, "tokens": scored.tokens}
+
+
+def vocab_size_of(experiment: Experiment) -> int:
+    """V of the experiment's tokenizer. The corpus is prepared if it never was, because a tokenizer may learn from it."""
+    return int(_open_rows(experiment, None, print_nothing).tokenizer.vocab_size)
+
+
+def print_nothing(text: str) -> None:
+    """A reporter's note that nobody reads."""
+
+
+def _claim(run: Run, experiment: Experiment, resume: Resume, reporter: Reporter) -> None:
+    """Make the folder this experiment's, or refuse to mix two runs in one."""
+    if resume == "never" and (aside := run.set_aside()):
+        reporter.note(f"the earlier run is now {aside}")
+    if run.config_file.exists():
+        saved = run.config()
+        if (saved["identity"], saved["seed"]) != (experiment.identity, experiment.seed):
+            raise InvalidData(
+                f"{run.path} holds another experiment: {saved['identity'][:8]} seed {saved['seed']}, "
+                f"this one is {experiment.identity[:8]} seed {experiment.seed}",
+                "choose another --out, or --resume never to set the old one aside",
+            )
+    if resume == "must" and not checkpoints.steps(run.checkpoints):
+        raise InvalidData(f"{run.path} has no checkpoint to resume from", "drop --resume must to start it")
+    run.create()
+
+
+def _build(
+    run: Run, experiment: Experiment, world: World, reporter: Reporter, stop: StopRequest, profile: bool
+) -> Trainer:
+    training, registry = experiment.training, experiment.registry
+    config = run.config() if run.config_file.exists() else None
+    saved_device = Device(**config["device"]) if config else None
+    device = resolve(training, local_rank=world.local_rank, local_world=world.local_size, saved=saved_device)
+    rows = _open_rows(experiment, run if run.tokenizer_file.exists() else None, reporter.note)
+    vocab_size, block_size = rows.tokenizer.vocab_size, experiment.model_args.block_size
+
+    model = GPT(experiment, vocab_size)
+    initialize(model, experiment.seed)
+    model.to(device.torch)
+    loss = registry.build("loss", training.loss, model.dims)
+    objective: torch.nn.Module = Objective(model, loss)
+    if device.compile:
+        objective = torch.compile(objective, dynamic=False)
+    objective = world.wrap(objective)
+    factory = registry.variant("optimizer", training.optimizer.type).load()
+    optimizer = OptimizerSet(factory(training.optimizer, model, training.learning_rate), model)
+    ema = MovingAverage(model, training.ema) if training.ema else None
+
+    local_rows = training.batch_size // world.size
+    micro_batch = local_rows if training.micro_batch == "auto" else min(training.micro_batch, local_rows)
+    progress = Progress(micro_batch=micro_batch)
+    torch.manual_seed(experiment.seed * 1_000_003 + world.rank)  # dropout; restored below when resuming
+    if saved := _newest(run, world, reporter):
+        progress = _restore(saved, run, rows, model, optimizer, ema, device, world)
+        if saved.state["plugins"] != registry.fingerprint():
+            reporter.note("the installed plugins differ from those that this run began with")
+    if world.is_main:
+        drop_samples_after(run, progress.step)
+        if config is None:
+            _write_config(run, experiment, device, rows)
+
+    per_token = 3 * flops_per_token(experiment, vocab_size)
+    budget = Budget.of(training, tokens_per_step=training.batch_size * block_size, flops_per_token=per_token)
+    ended = budget.spent(progress.step, progress.seconds)
+    due = ended or (training.eval_interval and progress.step % training.eval_interval == 0)
+    metrics = Metrics(run, world, resumed_at=progress.step, reopen=bool(due and progress.evaluated_at != progress.step))
+    peak_flops = device.peak_flops()
+    if world.is_main:
+        n_parameters = sum(p.numel() for p in model.parameters())
+        plan = {"run": str(run.path), "parameters": n_parameters, "device": device.model, "ranks": world.size}
+        plan |= {"precision": device.precision, "threads": device.threads, "compile": device.compile}
+        plan |= {"steps": budget.steps, "step": progress.step, "rows_per_epoch": rows.rows_per_epoch}
+        reporter.started(plan | {"peak_flops": peak_flops})
+    return Trainer(
+        experiment=experiment,
+        run=run,
+        world=world,
+        device=device,
+        rows=rows,
+        feed=Feed(rows, world, device, training.batch_size, progress.micro_batch),
+        model=model,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=registry.build("schedule", training.schedule),
+        budget=budget,
+        ema=ema,
+        metrics=metrics,
+        reporter=reporter,
+        stop=stop,
+        profile=Profile(run.path / "profile" if profile and world.is_main else None, reporter.note),
+        flops_per_token=per_token,
+        peak_flops=peak_flops,
+        progress=progress,
+    )
+
+
+def _open_rows(experiment: Experiment, run: Run | None, note: Any) -> Any:
+    return experiment.registry.sections["data"].load()(
+        experiment.data,
+        block_size=experiment.model_args.block_size,
+        seed=experiment.seed,
+        tokenizer=read_tokenizer(run, experiment) if run else None,
+        progress=note,
+    )
+
+
+def _newest(run: Run, world: World, reporter: Reporter) -> checkpoints.Checkpoint | None:
+    """The checkpoint to go on from, the same on every rank. Rank 0 judges; the others read what it chose."""
+    saved = checkpoints.newest(run.checkpoints, reporter.note) if world.is_main else None
+    step = world.from_main(int(saved.state["step"]) if saved else -1)
+    if step < 0 or world.is_main:
+        return saved
+    return checkpoints.load(checkpoints.path_of(run.checkpoints, step))
+
+
+def _restore(
+    saved: checkpoints.Checkpoint,
+    run: Run,
+    rows: Any,
+    model: GPT,
+    optimizer: OptimizerSet,
+    ema: MovingAverage | None,
+    device: Device,
+    world: World,
+) -> Progress:
+    state = saved.state
+    if state["tokenizer"] != rows.tokenizer.hash:
+        raise InvalidData(f"{run.tokenizer_file} is not the tokenizer that {run.path} was trained with")
+    cursor = rows.resume(state["loader"])
+    restore_weights(model, saved.tensors["model"], source=str(run.path))
+    optimizer.load(dict(saved.tensors.get("optimizer", {})))
+    if ema:
+        ema.updates = state["ema_updates"]
+        for name, weight in saved.tensors["ema"].items():
+            ema.weights[name].copy_(weight)
+    streams = saved.tensors["rng"]
+    if f"cpu.{world.rank}" in streams:  # another number of ranks: fresh streams; the order of rows is the same
+        torch.set_rng_state(streams[f"cpu.{world.rank}"])
+    if device.type == "cuda" and f"cuda.{world.rank}" in streams:
+        torch.cuda.set_rng_state(streams[f"cuda.{world.rank}"])
+    known = {field.name for field in fields(Progress)}
+    progress = Progress(**{key: value for key, value in state.items() if key in known})
+    progress.cursor = cursor
+    return progress
+
+
+def _write_config(run: Run, experiment: Experiment, device: Device, rows: Any) -> None:
+    """config.json and the tokenizer: what `load_run` and a resume need."""
+    try:
+        run.tokenizer_file.parent.mkdir(exist_ok=True)
+        checkpoints.replace_durably(run.tokenizer_file, json.dumps(rows.tokenizer.to_json()).encode())
+        config = {
+            "schema_version": SCHEMA_VERSION,
+            "name": experiment.name,
+            "identity": experiment.identity,
+            "seed": experiment.seed,
+            "experiment": experiment.plain(),
+            "device": asdict(device),
+            "data": rows.fingerprint,
+            "plugins": experiment.registry.inventory(),
+            "versions": {name: version(name) for name in ("foundry-core", "torch", "numpy")},
+        }
+        checkpoints.replace_durably(run.config_file, json.dumps(config, indent=1).encode())
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"cannot write {run.path}: {error.strerror}", "free some space, then run again"
+        ) from error
+
+
+def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
+    at, experiment, run = trainer.progress, trainer.experiment, trainer.run
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "run": str(run.path),
+        "name": experiment.name,
+        "identity": experiment.identity,
+        "seed": experiment.seed,
+        "step": at.step,
+        "tokens": at.tokens,
+        "train_loss": at.train_loss,
+        "val_loss": at.val_loss,
+        "val_bpb": at.val_bpb,
+        "best_step": at.best_step,
+        "best_val_loss": at.best_val_loss,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "flops": at.tokens * trainer.flops_per_token,
+        "training_seconds": at.seconds,
+        "seconds": seconds,
+    }
+    if trainer.world.is_main:
+        checkpoints.replace_durably(run.result_file, json.dumps(result, indent=1).encode())
+        trainer.reporter.finished(result)
+    trainer.world.barrier()
+    return result

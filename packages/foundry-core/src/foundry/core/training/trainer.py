@@ -1,0 +1,269 @@
+"""The training loop, and what happens beside it every so many steps."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from foundry.core.contracts import Batch, EnvironmentFailure, Rows, Schedule, Stopped
+from foundry.core.generate import Sampling, stream_text
+from foundry.core.model import GPT
+from foundry.core.run import Run
+from foundry.core.training import checkpoint as checkpoints
+from foundry.core.training.budget import Budget
+from foundry.core.training.clock import Clock
+from foundry.core.training.device import Device
+from foundry.core.training.distributed import World
+from foundry.core.training.evaluation import evaluate
+from foundry.core.training.feed import Feed
+from foundry.core.training.metrics import Metrics
+from foundry.core.training.optimization import MovingAverage, OptimizerSet
+from foundry.core.training.profile import Profile
+from foundry.core.training.report import Reporter
+from foundry.core.training.samples import append_sample
+from foundry.core.training.signals import StopRequest
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+
+@dataclass
+class Progress:
+    """Where the run is: all of it goes into every checkpoint."""
+
+    step: int = 0
+    cursor: int = 0  # training rows used
+    tokens: int = 0
+    seconds: float = 0.0  # of training; evaluation, sampling and saving left out
+    evaluated_at: int = 0
+    saved_at: int = 0
+    sampled_at: int = 0
+    train_loss: float | None = None
+    val_loss: float | None = None
+    val_bpb: float | None = None
+    best_step: int | None = None
+    best_val_loss: float | None = None
+    micro_batch: int = 0
+
+
+@dataclass
+class Trainer:
+    """Everything one rank needs, built or restored by `foundry.core.training.train`."""
+
+    experiment: Experiment
+    run: Run
+    world: World
+    device: Device
+    rows: Rows
+    feed: Feed
+    model: GPT
+    objective: nn.Module  # (batch) -> loss sum, count, aux; compiled and wrapped for several ranks where asked
+    optimizer: OptimizerSet
+    schedule: Schedule
+    budget: Budget
+    ema: MovingAverage | None
+    metrics: Metrics
+    reporter: Reporter
+    stop: StopRequest
+    profile: Profile
+    flops_per_token: float
+    peak_flops: float | None
+    progress: Progress = field(default_factory=Progress)
+    clock: Clock = field(default_factory=Clock)
+    stopping: bool = False  # every rank knows that one was asked to stop
+
+    def loop(self) -> None:
+        """Train until the budget is spent. A signal saves and raises `Stopped`."""
+        training, at = self.experiment.training, self.progress
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.train()
+        self.clock.start(at.seconds, at.tokens)
+        self.housekeeping()
+        while not self.budget.spent(at.step, at.seconds):
+            lr_factor = self.schedule(at.step, self.budget.progress(at.step, at.seconds))
+
+            loss = self.forward_backward(at.cursor)
+            if training.grad_clip:
+                grad_norm = nn.utils.clip_grad_norm_(parameters, training.grad_clip)
+            else:
+                grad_norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+            self.optimizer.step(lr_factor)
+            self.optimizer.zero_grad()
+            if self.ema:
+                self.ema.update()
+
+            at.step += 1
+            at.cursor += training.batch_size
+            at.tokens += training.batch_size * self.model.dims.block_size
+            lr = training.learning_rate * lr_factor
+            self.metrics.record(step=at.step, tokens=at.tokens, loss_share=loss, lr=lr, grad_norm=grad_norm)
+            self.housekeeping()
+
+    def forward_backward(self, cursor: int) -> Tensor:
+        """Gradients of the mean loss over the global batch at `cursor`; returns this rank's share of that mean.
+
+        A forward pass that does not fit the memory is done again with half the rows: the sum is the same up to the
+        order of addition.
+        """
+        with self.clock.waiting():
+            local = self.feed.local(cursor)
+        mine = [self.feed.supervised_tokens(local), float(self.stop.requested)]
+        # Ranks must stop, and judge a budget of seconds, at the same step: they agree on both once per step.
+        n_tokens, n_stops, self.progress.seconds = self.world.sum([*mine, self.clock.read() * self.world.is_main])
+        self.stopping = n_stops > 0
+        while True:
+            try:
+                return self._accumulate(local, n_tokens)
+            except torch.OutOfMemoryError as error:
+                self.optimizer.zero_grad()
+                rows = self.feed.micro_batch
+                if self.world.size > 1 or self.experiment.training.micro_batch != "auto" or not self.feed.halve():
+                    raise EnvironmentFailure(
+                        f"out of memory with {rows} rows of {self.model.dims.block_size} tokens in a forward pass",
+                        f"use --set training.micro_batch={max(1, rows // 2)}, or training.gradient_checkpointing=true",
+                    ) from error
+                self.progress.micro_batch = self.feed.micro_batch
+                self.reporter.note(f"out of memory at {rows} rows; micro_batch is now {self.feed.micro_batch}")
+
+    def _accumulate(self, local: Batch, n_tokens: float) -> Tensor:
+        total = torch.zeros((), device=self.device.torch)
+        for batch, is_last in self.feed.micro_batches(local):
+            with nullcontext() if is_last or self.world.size == 1 else self.objective.no_sync():  # type: ignore[operator]
+                with self.device.autocast():
+                    loss, count, aux = self.objective(batch)
+                extra = sum(value for name, value in aux.items() if name.endswith("_loss"))
+                # DDP averages gradients over ranks; times its size, the average is the sum that n_tokens divides.
+                ((loss + count * extra) * (self.world.size / n_tokens)).backward()
+            total += loss.detach()
+        return total / n_tokens
+
+    # ---- beside the loop ---------------------------------------------------------------------------------------
+
+    def housekeeping(self) -> None:
+        """Log, evaluate, sample, save or stop: whatever is due at this step and not done yet."""
+        at, training, logging = self.progress, self.experiment.training, self.experiment.logging
+        self.profile.step(at.step)
+        ended = self.budget.spent(at.step, at.seconds)
+        stopping = self.stopping or (self.world.size == 1 and self.stop.requested)
+        evaluating = (ended or _due(at.step, training.eval_interval)) and at.evaluated_at != at.step and not stopping
+        sampling = (ended or _due(at.step, logging.sample_interval)) and at.sampled_at != at.step and not stopping
+        saving = (ended or _due(at.step, self.experiment.checkpoints.save_interval)) and at.saved_at != at.step
+
+        if _due(at.step, logging.log_interval) or evaluating or sampling or saving or stopping:
+            measured = self._measure()
+            with self.clock.paused():
+                scored = self._evaluate() if evaluating else {}
+                # A signal during the evaluation ends it; the resumed run does it first.
+                stopping = stopping or (evaluating and not scored)
+                if row := self.metrics.flush(**measured, **scored):
+                    at.train_loss = row["train_loss"]
+                    if self.world.is_main:
+                        progress = self.budget.progress(at.step, at.seconds)
+                        self.reporter.step(row, progress, self.budget.seconds_left(at.step, at.seconds))
+                if sampling and not stopping and logging.sample_tokens:
+                    self._sample()
+                if saving or stopping or (scored and (at.best_step == at.step or at.saved_at == at.step)):
+                    self.save()
+        if stopping:
+            raise Stopped(
+                f"stopped by {self.stop.name or 'a signal'} at step {at.step}, saved in {self.run.path}",
+                "run the same command again to go on",
+            )
+
+    def save(self) -> None:
+        """A checkpoint of everything, of which `keep` and the best are kept."""
+        at = self.progress
+        self.metrics.sync()
+        at.saved_at = at.step
+        streams = self._rng_streams()
+        if self.world.is_main:
+            tensors = {
+                "model": saved_tensors(self.model),
+                "optimizer": self.optimizer.tensors(),
+                "ema": self.ema.weights if self.ema else {},
+                "rng": streams,
+            }
+            state = {
+                **asdict(at),
+                "loader": self.rows.state(at.cursor),
+                "ema_updates": self.ema.updates if self.ema else 0,
+                "tokenizer": self.rows.tokenizer.hash,
+                "plugins": self.experiment.registry.fingerprint(),
+            }
+            checkpoints.save(self.run.checkpoints, at.step, checkpoints.Checkpoint(tensors, state))
+            pinned = {at.best_step} if at.best_step is not None else set()
+            checkpoints.sweep(self.run.checkpoints, keep=self.experiment.checkpoints.keep, pinned=pinned)
+        self.world.barrier()
+
+    def _evaluate(self) -> dict[str, float]:
+        """The validation loss of the judged weights: the moving average where the run keeps one."""
+        at = self.progress
+        if self.ema:
+            self.ema.swap()
+        try:
+            scored = evaluate(
+                self.model, self.rows.validation, self.rows.tokenizer, self.device, self.world,
+                max_tokens=self.experiment.training.eval_tokens, stop=lambda: self.stop.requested,
+            )  # fmt: skip
+        finally:
+            if self.ema:
+                self.ema.swap()
+        if scored is None:
+            return {}
+        at.evaluated_at, at.val_loss, at.val_bpb = at.step, scored.val_loss, scored.val_bpb
+        if at.best_val_loss is None or scored.val_loss < at.best_val_loss:
+            at.best_val_loss, at.best_step = scored.val_loss, at.step
+        return {"val_loss": scored.val_loss, "val_bpb": scored.val_bpb}
+
+    def _sample(self) -> None:
+        at, logging = self.progress, self.experiment.logging
+        at.sampled_at = at.step
+        if not self.world.is_main:
+            return
+        if self.ema:
+            self.ema.swap()
+        text = "".join(
+            stream_text(
+                self.model, self.rows.tokenizer, logging.sample_prompt, logging.sample_tokens, Sampling(),
+                seed=self.experiment.seed,
+            )
+        )  # fmt: skip
+        if self.ema:
+            self.ema.swap()
+        self.model.train()
+        append_sample(self.run, at.step, logging.sample_prompt, text)
+        self.reporter.sample(at.step, logging.sample_prompt + text)
+
+    def _rng_streams(self) -> dict[str, Tensor]:
+        """The state of every rank's dropout generators."""
+        own = {f"cpu.{self.world.rank}": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            own[f"cuda.{self.world.rank}"] = torch.cuda.get_rng_state()
+        return self.world.gather_tensors(own)
+
+    def _measure(self) -> dict[str, float]:
+        """Speed since the last call."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds, waited, tokens = self.clock.lap(self.progress.tokens)
+        measured: dict[str, float] = {"memory_bytes": self.device.memory_bytes(), "elapsed": self.clock.read()}
+        if tokens and seconds:
+            rate = tokens / seconds
+            measured |= {"tokens_per_second": rate, "data_wait": waited / seconds}
+            if self.peak_flops:
+                measured["mfu"] = rate * self.flops_per_token / (self.peak_flops * self.world.size)
+        return measured
+
+
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of a model: each parameter once, tied or not, and the buffers that persist."""
+    persistent = model.state_dict().keys()
+    return dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in persistent}
+
+
+def _due(step: int, interval: int) -> bool:
+    return bool(step and interval and step % interval == 0)
