@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from foundry.core.contracts import Params, Slot
+from foundry.core.contracts import Params, Slot, Variant
 from foundry.data import corpora, tokenize
 
 SLOTS = [
@@ -14,14 +12,14 @@ SLOTS = [
         name="dataset",
         path="data.dataset",
         default="stdlib",
-        summary="where the text comes from; built as target(params) -> foundry.data.corpora.Dataset",
+        summary="where the text comes from; see foundry.data.corpora.Dataset",
         abbreviation="data",
     ),
     Slot(
         name="tokenizer",
         path="data.tokenizer",
         default="byte",
-        summary="text to ids; built as target(params, text: foundry.data.split.SplitText) -> Tokenizer",
+        summary="text to ids; see foundry.data.tokenize.TokenizerClass",
         abbreviation="tok",
     ),
 ]
@@ -50,10 +48,9 @@ class DataParams(Params):
     )
 
 
-def build(choice: Params, *args: Any) -> Any:
-    """The object that a choice of a slot stands for.
+def variant_of(choice: Params) -> Variant:
+    """The variant that a slot's params choose.
 
-    What stands in an experiment carries its `variant`, whoever's it is; params made in Python are looked up here.
+    What stands in an experiment carries its variant, whoever's it is; params made in Python are looked up here.
     """
-    variant = choice.variant or next(ours for ours in VARIANTS if isinstance(choice, ours.params))
-    return variant.load()(choice, *args)
+    return choice.variant or next(ours for ours in VARIANTS if isinstance(choice, ours.params))

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from foundry.core.contracts import InvalidData, Tokenizer
+from foundry.core.contracts import InvalidData, Params, Tokenizer
 from foundry.data.corpora import Dataset
-from foundry.data.params import DataParams, build
+from foundry.data.params import DataParams, variant_of
 from foundry.data.shards import (
     SCHEMA,
     PartWriter,
@@ -33,9 +33,9 @@ from foundry.data.shards import (
     token_dtype,
     write_manifest,
 )
-from foundry.data.split import PARTS, Part, SplitText
-from foundry.data.storage import cache_folder, sync_folder, write_atomically, writing
-from foundry.data.tokenize import load_tokenizer
+from foundry.data.split import PARTS, Part, Piece, SplitText
+from foundry.data.storage import cache_folder, hash_of, sync_folder, write_atomically, writing
+from foundry.data.tokenize import TokenizerClass
 
 Progress = Callable[[str], None]
 
@@ -50,10 +50,10 @@ class Prepared(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """sha256 over the tokens, the split and the tokenizer: equal wherever the same text was prepared."""
-        return str(self.manifest["content"])
+        return str(self.manifest["fingerprint"])
 
     def part(self, name: Part) -> TokenPart:
-        return TokenPart(self.folder, name, self.manifest)
+        return TokenPart(self.folder, name, self.manifest["data"])
 
 
 def prepare(params: DataParams, *, tokenizer: Tokenizer | None = None, progress: Progress | None = None) -> Prepared:
@@ -67,11 +67,11 @@ def prepare(params: DataParams, *, tokenizer: Tokenizer | None = None, progress:
     """
     say = progress or (lambda message: None)
     cache = cache_folder(params.cache)
-    dataset: Dataset = build(params.dataset)
+    dataset: Dataset = variant_of(params.dataset).load()(params.dataset, cache)
     text = SplitText(dataset, params.val_fraction)
-    source = {"text": dataset.fingerprint, "reader": _source_of(dataset), "val_fraction": params.val_fraction}
+    source = {"text": dataset.fingerprint, "reader": _source_of(type(dataset)), "val_fraction": params.val_fraction}
     tokenizer = tokenizer or _learned(params.tokenizer, text, source, cache, say)
-    key = _hash({"schema": SCHEMA, **source, "tokenizer": tokenizer.hash, "encoder": _source_of(tokenizer)})
+    key = hash_of({"schema": SCHEMA, **source, "tokenizer": tokenizer.hash, "encoder": _source_of(type(tokenizer))})
     folder = cache / "corpora" / key
 
     manifest = _usable(folder, say)
@@ -84,18 +84,22 @@ def prepare(params: DataParams, *, tokenizer: Tokenizer | None = None, progress:
     return Prepared(folder, manifest, tokenizer)
 
 
-def _learned(choice: Any, text: SplitText, source: dict[str, Any], cache: Path, say: Progress) -> Tokenizer:
+def _learned(choice: Params, text: SplitText, source: dict[str, Any], cache: Path, say: Progress) -> Tokenizer:
     """The tokenizer that `choice` stands for. What had to be learned from the text is kept for the next start."""
-    asked = {"type": type(choice).__qualname__, **choice.model_dump(mode="json")}
-    path = cache / "tokenizers" / f"{_hash({'schema': SCHEMA, **source, 'tokenizer': asked})}.json"
+    variant = variant_of(choice)
+    tokenizer_class: TokenizerClass = variant.load()
+    if not hasattr(tokenizer_class, "fit"):
+        return tokenizer_class.learn(choice, text)
+    asked = [variant.name, choice.model_dump(mode="json", exclude={"type"}), _source_of(tokenizer_class)]
+    path = cache / "tokenizers" / f"{hash_of({'schema': SCHEMA, **source, 'tokenizer': asked})}.json"
     if path.exists():
         try:
-            return load_tokenizer(path)
-        except InvalidData as error:
-            say(f"{error.message}; learning it again")
-    tokenizer: Tokenizer = build(choice, text)
-    if hasattr(tokenizer, "fit"):
-        write_atomically(path, json.dumps(tokenizer.to_json()).encode())
+            return tokenizer_class.from_json(json.loads(path.read_bytes()))
+        except (InvalidData, ValueError) as error:
+            say(f"{path}: {error}; learning it again")
+    say(f"learning the {variant.name} tokenizer")
+    tokenizer = tokenizer_class.learn(choice, text)
+    write_atomically(path, json.dumps(tokenizer.to_json()).encode())
     return tokenizer
 
 
@@ -148,35 +152,38 @@ def _tokenize(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress
     bos = tokenizer.special_tokens.get("bos")
     report = _Report(f"tokenizing {text.documents} documents", text.characters, say)
     for piece in text.pieces():
-        tokens = _encode(tokenizer, piece.text)
+        tokens = _encode(tokenizer, piece)
         if piece.begins_document and bos is not None:
             tokens = np.concatenate([np.array([bos], dtype), tokens])
         writers[piece.part].add(tokens)
         report.advance(len(piece.text))
     parts = {part: writer.close() for part, writer in writers.items()}
     write_atomically(folder / "tokenizer.json", json.dumps(tokenizer.to_json()).encode())
-    files = {name: entry for writer in writers.values() for name, entry in writer.files.items()}
-    content = {"files": files, "dtype": dtype.str, "tokenizer": tokenizer.hash}
-    return {
-        "schema": SCHEMA,
-        "content": _hash(content),
-        **content,
-        "parts": parts,
+    data = {"parts": parts, "dtype": dtype.str, "tokenizer": tokenizer.hash}
+    origin = {
+        "text": text.dataset.fingerprint,
         "documents": text.documents,
         "characters": text.characters,
         "val_fraction": text.val_fraction,
-        "source": text.dataset.fingerprint,
     }
+    say(
+        f"prepared {text.documents} documents (text {origin['text'][:12]}): {parts['train']['tokens']} tokens to train "
+        f"on, {parts['validation']['tokens']} to validate"
+    )
+    return {"schema": SCHEMA, "fingerprint": hash_of(data), "data": data, "origin": origin}
 
 
-def _encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """Ids of `text`; ours give an array at once, a plugin's tokenizer may only know lists."""
-    if hasattr(tokenizer, "encode_array"):
-        tokens: np.ndarray = tokenizer.encode_array(text)
-    else:
-        tokens = np.asarray(tokenizer.encode(text), dtype=np.int64)
-    if len(tokens) and int(tokens.max()) >= tokenizer.vocab_size:
-        raise InvalidData(f"the tokenizer gave id {int(tokens.max())} with a vocabulary of {tokenizer.vocab_size}")
+def _encode(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
+    """Ids of the text; ours give an array at once, a plugin's tokenizer may only know lists."""
+    try:
+        if hasattr(tokenizer, "encode_array"):
+            tokens: np.ndarray = tokenizer.encode_array(piece.text)
+        else:
+            tokens = np.asarray(tokenizer.encode(piece.text), dtype=np.int64)
+    except InvalidData as error:
+        raise InvalidData(f"{piece.name}: {error.message}", error.hint) from error
+    if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < tokenizer.vocab_size:
+        raise InvalidData(f"{piece.name}: the tokenizer gave ids outside its vocabulary of {tokenizer.vocab_size}")
     return tokens
 
 
@@ -194,11 +201,7 @@ class _Report:
             self.say(f"{self.what}: {100 * self.done // self.total} %")
 
 
-def _hash(plain: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def _source_of(thing: object) -> str:
-    """sha256 of the file that `thing`'s class is written in: an edited reader or encoder never meets old shards."""
-    file = getattr(sys.modules[type(thing).__module__], "__file__", None)
+def _source_of(thing: Any) -> str:
+    """sha256 of the file that the class `thing` is written in: an edited reader or encoder never meets old shards."""
+    file = getattr(sys.modules[thing.__module__], "__file__", None)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

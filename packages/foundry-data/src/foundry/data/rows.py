@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from foundry.core.contracts import Batch, InvalidData, Tokenizer
+from foundry.core.contracts import Batch, InvalidData, Rows, Tokenizer
 from foundry.data.order import permute
 from foundry.data.params import DataParams
 from foundry.data.prepare import Prepared, prepare
@@ -32,7 +32,7 @@ def open_data(
     seed: int,
     tokenizer: Tokenizer | None = None,
     progress: Callable[[str], None] | None = None,
-) -> TrainingRows:
+) -> Rows:
     """Prepare the corpus of `params` if that was not done yet, and open it.
 
     Raises:
@@ -95,7 +95,7 @@ class TrainingRows:
             )
         if not self.validation.targets:
             raise InvalidData(
-                f"data.val_fraction: {self._prepared.manifest['val_fraction']} leaves no token to validate on",
+                f"data.val_fraction: {self._prepared.manifest['origin']['val_fraction']} leaves no token to validate on",
                 "give it more text, or a larger val_fraction",
             )
 

@@ -1,6 +1,6 @@
 """Token shards on disk, and their manifest.
 
-    KEY/manifest.json              what follows, with sizes and sha256
+    KEY/manifest.json              the files below with their sizes and sha256, a hash over that, and where they are from
     KEY/tokenizer.json
     KEY/train-00000.bin            tokens, little-endian, uint16 or uint32 by the size of the vocabulary
     KEY/train.documents.bin        int64: where each document starts, and where the last one ends
@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from foundry.core.contracts import InvalidData
-from foundry.data.split import PARTS, Part
+from foundry.data.split import Part
+from foundry.data.storage import hash_of
 
 SCHEMA = 1
 SHARD_TOKENS = 2**27  # 256 MB of uint16
@@ -63,7 +64,12 @@ class PartWriter:
         documents = _HashedFile(self.folder, f"{self.part}.documents.bin")
         documents.write(np.asarray(self.offsets, dtype="<i8").tobytes())
         self.files[documents.name] = documents.close()
-        return {"documents": len(self.offsets) - 1, "tokens": self.offsets[-1], "shards": self.shards}
+        return {
+            "documents": len(self.offsets) - 1,
+            "tokens": self.offsets[-1],
+            "shards": self.shards,
+            "files": self.files,
+        }
 
 
 class _HashedFile:
@@ -90,9 +96,9 @@ class TokenPart:
     documents   (D + 1,) int64: document d is tokens documents[d] to documents[d + 1]
     """
 
-    def __init__(self, folder: Path, part: Part, manifest: Mapping[str, Any]) -> None:
-        dtype = np.dtype(manifest["dtype"])
-        entry = manifest["parts"][part]
+    def __init__(self, folder: Path, part: Part, data: Mapping[str, Any]) -> None:
+        dtype = np.dtype(data["dtype"])
+        entry = data["parts"][part]
         self.documents = _map(folder / f"{part}.documents.bin", np.dtype("<i8"))
         self._shards = [_map(folder / f"{part}-{i:05d}.bin", dtype) for i in range(len(entry["shards"]))]
         self._shard_starts = np.concatenate([[0], np.cumsum(entry["shards"], dtype=np.int64)])[:-1]
@@ -133,10 +139,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
         if manifest["schema"] != SCHEMA:
             raise InvalidData(f"{path}: of schema {manifest['schema']}, where this version reads {SCHEMA}")
-        for name, file in manifest["files"].items():
-            _verify(folder / name, file["bytes"], file["sha256"])
-        for part in PARTS:
-            _ = manifest["parts"][part]["shards"], manifest["dtype"], manifest["content"]
+        if manifest["fingerprint"] != hash_of(manifest["data"]):
+            raise InvalidData(f"{path}: damaged: it does not match its own hash")
+        for part in manifest["data"]["parts"].values():
+            for name, file in part["files"].items():
+                _verify(folder / name, file["bytes"], file["sha256"])
     except OSError as error:
         raise InvalidData(f"{error.filename}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

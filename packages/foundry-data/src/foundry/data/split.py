@@ -24,6 +24,7 @@ class Piece(NamedTuple):
     """A document, or the part of it that falls on one side of the split."""
 
     part: Part
+    name: str
     text: str
     begins_document: bool = True
 
@@ -41,12 +42,12 @@ class SplitText:
 
     def pieces(self) -> Iterator[Piece]:
         """The corpus in order. Documents without a visible character are left out."""
-        texts = (text for _, text in self.dataset.documents() if text.strip())
-        for text, train in zip(texts, self._training_characters, strict=True):
+        documents = (document for document in self.dataset.documents() if document.text.strip())
+        for (name, text), train in zip(documents, self._training_characters, strict=True):
             if train:
-                yield Piece("train", text[:train])
+                yield Piece("train", name, text[:train])
             if train < len(text):
-                yield Piece("validation", text[train:], begins_document=train == 0)
+                yield Piece("validation", name, text[train:], begins_document=train == 0)
 
     @property
     def characters(self) -> int:

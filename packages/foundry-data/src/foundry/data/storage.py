@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from foundry.core.contracts import EnvironmentFailure
+
+
+def hash_of(plain: Any) -> str:
+    """sha256 of plain data, as JSON in its canonical form."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def cache_folder(configured: str | None = None) -> Path:

@@ -1,6 +1,6 @@
 """The slot `dataset`: one file per kind of corpus. This file imports neither torch nor numpy.
 
-A dataset is built as `target(params)` and yields documents. A document is the unit of everything that follows: rows
+A dataset yields documents. A document is the unit of everything that follows: rows
 never cross it, and the validation split never cuts it where there are enough of them.
 """
 
@@ -20,7 +20,7 @@ class Document(NamedTuple):
 
 
 class Dataset(Protocol):
-    """Slot `dataset`; built as `target(params)`."""
+    """Slot `dataset`; built as `target(params, cache)`, where `cache` is the folder to keep downloads in."""
 
     @property
     def fingerprint(self) -> str:
@@ -43,6 +43,26 @@ class TextParams(Params):
     )
 
 
+class ShakespeareCharParams(Params):
+    """The plays of Shakespeare, as char-rnn and nanoGPT train on them. `sha256` says what the text is, wherever it
+    comes from."""
+
+    sha256: str = Field(
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        pattern="^[0-9a-f]{64}$",
+        description="hash of the file",
+    )
+    url: str = Field(
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        pattern="^https?://",
+        description="where it is downloaded from, once",
+        json_schema_extra={"identity": False},
+    )
+    path: str | None = Field(
+        None, description="a copy of the file, instead of a download", json_schema_extra={"identity": False}
+    )
+
+
 VARIANTS = [
     Variant(
         slot="dataset",
@@ -50,6 +70,14 @@ VARIANTS = [
         target="foundry.data.corpora.stdlib:StandardLibrary",
         params=StdlibParams,
         summary="the interpreter's own Python sources: always there, offline",
+    ),
+    Variant(
+        slot="dataset",
+        name="shakespeare_char",
+        target="foundry.data.corpora.shakespeare_char:ShakespeareChar",
+        params=ShakespeareCharParams,
+        summary="1.1 MB of Shakespeare's plays, the field's smallest common benchmark; downloaded once",
+        reference="https://karpathy.github.io/2015/05/21/rnn-effectiveness/",
     ),
     Variant(
         slot="dataset",

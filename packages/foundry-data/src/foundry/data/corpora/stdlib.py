@@ -39,7 +39,7 @@ class StandardLibrary(FileDocuments):
     """One document per source file, in the order of their names. Modules that a distribution leaves out are missing
     from the text, and so change its fingerprint."""
 
-    def __init__(self, params: StdlibParams) -> None:
+    def __init__(self, params: StdlibParams, cache: Path) -> None:
         root = Path(sysconfig.get_path("stdlib"))
         files = [file for module in MODULES for file in _sources(root, module)]
         if not files:

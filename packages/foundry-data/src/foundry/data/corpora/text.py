@@ -20,7 +20,7 @@ SUFFIXES = frozenset([
 class TextFiles(FileDocuments):
     """One document per file, in the order of their paths; hidden files and folders are left out."""
 
-    def __init__(self, params: TextParams) -> None:
+    def __init__(self, params: TextParams, cache: Path) -> None:
         path = Path(params.path).expanduser()
         if path.is_file():
             files = [path]

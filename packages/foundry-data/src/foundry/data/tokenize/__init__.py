@@ -9,13 +9,14 @@ tok.encode("hello world")
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
-from foundry.core.contracts import Params, Variant
+from foundry.core.contracts import Params, Tokenizer, Variant
 
 if TYPE_CHECKING:
+    from foundry.data.split import SplitText
     from foundry.data.tokenize.bpe import BPETokenizer
     from foundry.data.tokenize.byte import ByteTokenizer
     from foundry.data.tokenize.char import CharTokenizer
@@ -37,6 +38,16 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
+class TokenizerClass(Protocol):
+    """Slot `tokenizer`; the target is the class itself. One that has a method `fit` is learned once per text."""
+
+    def learn(self, params: Any, text: SplitText) -> Tokenizer:
+        """Classmethod: the tokenizer that `params` ask for, with what it must know of the text."""
+
+    def from_json(self, data: dict[str, Any]) -> Tokenizer:
+        """Classmethod: the tokenizer whose `to_json()` is `data`. Raises InvalidData for any other."""
+
+
 class ByteParams(Params):
     """The 256 bytes of UTF-8."""
 
@@ -48,28 +59,28 @@ class CharParams(Params):
 class BPEParams(Params):
     """Byte-pair encoding learned from the training text."""
 
-    vocab_size: int = Field(4096, ge=257, description="ids in all: 256 bytes, the merges, 1 special token")
+    vocab_size: int = Field(4096, ge=257, le=2**24, description="ids in all: 256 bytes, the merges, 1 special token")
 
 
 VARIANTS = [
     Variant(
         slot="tokenizer",
         name="byte",
-        target="foundry.data.tokenize.byte:build",
+        target="foundry.data.tokenize.byte:ByteTokenizer",
         params=ByteParams,
         summary="the 256 bytes of UTF-8: nothing to learn, nothing it cannot spell",
     ),
     Variant(
         slot="tokenizer",
         name="char",
-        target="foundry.data.tokenize.char:build",
+        target="foundry.data.tokenize.char:CharTokenizer",
         params=CharParams,
         summary="the characters that occur in the corpus",
     ),
     Variant(
         slot="tokenizer",
         name="bpe",
-        target="foundry.data.tokenize.bpe:build",
+        target="foundry.data.tokenize.bpe:BPETokenizer",
         params=BPEParams,
         summary="byte-pair encoding, learned from the training text",
         reference="arXiv:1508.07909",

@@ -31,7 +31,7 @@ PIECES = "|".join(
         r"\s{1,64}",
     )
 )
-"""A cut of any text into pieces of <= 137 characters that lose nothing. The branches follow GPT-4's tokenizer
+"""A cut of any text into pieces of <= 73 characters that lose nothing. The branches follow GPT-4's tokenizer
 (tiktoken's cl100k_base); the bounds are ours: merging is quadratic in a piece's length, so that 50 000 underscores in
 a row, one piece in cl100k_base, would take seconds."""
 
@@ -97,6 +97,13 @@ class BPETokenizer(SpellingTokenizer):
         utf8(text)
         return self._encoding.encode_to_numpy(text, disallowed_special=())
 
+    @classmethod
+    def learn(cls, params: BPEParams, text: SplitText) -> Self:
+        """From the training text alone, so that nothing of the validation text leaks into the model."""
+        tokenizer = cls(params.vocab_size)
+        tokenizer.fit(piece.text for piece in text.pieces() if piece.part == "train")
+        return tokenizer
+
     def vocabulary(self) -> dict[str, Any]:
         return {"pieces": PIECES, "merges": [base64.b64encode(token).decode() for token in self.spelling[256:]]}
 
@@ -112,10 +119,3 @@ def _utf8_texts(corpus: str | Iterable[str]) -> Iterator[str]:
     for text in [corpus] if isinstance(corpus, str) else corpus:
         utf8(text)  # rustbpe would stop with a UnicodeEncodeError
         yield text
-
-
-def build(params: BPEParams, text: SplitText) -> BPETokenizer:
-    """Learned from the training text alone, so that nothing of the validation text leaks into the model."""
-    tokenizer = BPETokenizer(params.vocab_size)
-    tokenizer.fit(piece.text for piece in text.pieces() if piece.part == "train")
-    return tokenizer

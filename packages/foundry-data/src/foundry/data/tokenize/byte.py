@@ -18,13 +18,13 @@ class ByteTokenizer(SpellingTokenizer):
     def encode_array(self, text: str) -> np.ndarray:
         return np.frombuffer(utf8(text), dtype=np.uint8)
 
+    @classmethod
+    def learn(cls, params: ByteParams, text: SplitText) -> Self:
+        return cls()
+
     def vocabulary(self) -> dict[str, Any]:
         return {}
 
     @classmethod
     def from_vocabulary(cls, vocabulary: dict[str, Any]) -> Self:
         return cls()
-
-
-def build(params: ByteParams, text: SplitText) -> ByteTokenizer:
-    return ByteTokenizer()

@@ -56,6 +56,13 @@ class CharTokenizer(SpellingTokenizer):
             )
         return ids.astype(np.uint32)
 
+    @classmethod
+    def learn(cls, params: CharParams, text: SplitText) -> Self:
+        """From the whole corpus: a character that only the validation text has must be spelled too."""
+        tokenizer = cls()
+        tokenizer.fit(piece.text for piece in text.pieces())
+        return tokenizer
+
     def vocabulary(self) -> dict[str, Any]:
         return {"characters": self.characters}
 
@@ -64,10 +71,3 @@ class CharTokenizer(SpellingTokenizer):
         tokenizer = cls()
         tokenizer._know(vocabulary["characters"])
         return tokenizer
-
-
-def build(params: CharParams, text: SplitText) -> CharTokenizer:
-    """Learned from the whole corpus: a character that only the validation text has must be spelled too."""
-    tokenizer = CharTokenizer()
-    tokenizer.fit(piece.text for piece in text.pieces())
-    return tokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import operator
 from abc import ABC, abstractmethod
@@ -14,7 +13,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from foundry.core.contracts import InvalidData
-from foundry.data.storage import write_atomically
+from foundry.data.split import SplitText
+from foundry.data.storage import hash_of, write_atomically
 
 BOS = "bos"
 """The special token that every document starts with."""
@@ -42,6 +42,11 @@ class SpellingTokenizer(ABC):
     @abstractmethod
     def vocabulary(self) -> dict[str, Any]:
         """What makes this tokenizer, as JSON."""
+
+    @classmethod
+    @abstractmethod
+    def learn(cls, params: Any, text: SplitText) -> Self:
+        """The tokenizer that `params` ask for, with what it must know of the text."""
 
     @classmethod
     @abstractmethod
@@ -89,6 +94,24 @@ class SpellingTokenizer(ABC):
     def _plain(self) -> dict[str, Any]:
         return {"type": self.type, "special_tokens": dict(self.special_tokens), **self.vocabulary()}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The tokenizer whose `to_json()` is `data`.
+
+        Raises:
+            InvalidData: it does not match its own hash, or is not of this type.
+        """
+        plain = {key: value for key, value in data.items() if key != "hash"}
+        if data.get("hash") != hash_of(plain):
+            raise InvalidData("the tokenizer does not match its own hash: damaged, or edited by hand", "restore it")
+        try:
+            tokenizer = cls.from_vocabulary(plain)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidData(f"not the vocabulary of a {cls.type} tokenizer: {error!r}") from error
+        if tokenizer.hash != data["hash"]:
+            raise InvalidData(f"this version's {cls.type} tokenizer is not the one that was saved")
+        return tokenizer
+
     def save(self, path: str | Path) -> None:
         """Write `path` as JSON, whole or not at all; `load_tokenizer` reads it.
 
@@ -96,11 +119,6 @@ class SpellingTokenizer(ABC):
             EnvironmentFailure: the disk is full or the folder not writable.
         """
         write_atomically(Path(path), (json.dumps(self.to_json(), ensure_ascii=True, indent=1) + "\n").encode())
-
-
-def hash_of(plain: Mapping[str, Any]) -> str:
-    """sha256 of JSON in its canonical form."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def utf8(text: str) -> bytes:
