@@ -167,7 +167,7 @@ def _tokenize(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress
         "val_fraction": text.val_fraction,
     }
     say(
-        f"prepared {text.documents} documents (text {origin['text'][:12]}): {parts['train']['tokens']} tokens to train "
+        f"prepared {text.documents} documents (text {text.dataset.fingerprint[:12]}): {parts['train']['tokens']} tokens to train "
         f"on, {parts['validation']['tokens']} to validate"
     )
     return {"schema": SCHEMA, "fingerprint": hash_of(data), "data": data, "origin": origin}

@@ -94,8 +94,9 @@ class TrainingRows:
                 f"give it more text, or set block_size to at most {self._rows.targets}",
             )
         if not self.validation.targets:
+            val_fraction = self._prepared.manifest["origin"]["val_fraction"]
             raise InvalidData(
-                f"data.val_fraction: {self._prepared.manifest['origin']['val_fraction']} leaves no token to validate on",
+                f"data.val_fraction: {val_fraction} leaves no token to validate on",
                 "give it more text, or a larger val_fraction",
             )
 

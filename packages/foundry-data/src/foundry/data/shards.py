@@ -1,6 +1,6 @@
 """Token shards on disk, and their manifest.
 
-    KEY/manifest.json              the files below with their sizes and sha256, a hash over that, and where they are from
+    KEY/manifest.json              the files below with their sizes and sha256, a hash over that, and their origin
     KEY/tokenizer.json
     KEY/train-00000.bin            tokens, little-endian, uint16 or uint32 by the size of the vocabulary
     KEY/train.documents.bin        int64: where each document starts, and where the last one ends
