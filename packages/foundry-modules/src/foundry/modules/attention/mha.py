@@ -40,10 +40,10 @@ class MultiHeadAttention(nn.Module):
         batch, length, _ = x.shape
         q = self.q_proj(x).view(batch, length, self.n_head, self.head_dim)
         k = self.k_proj(x).view(batch, length, self.n_kv_head, self.head_dim)
-        v = self.v_proj(x).view(batch, length, self.n_kv_head, self.head_dim).transpose(1, 2)
+        v = self.v_proj(x).view(batch, length, self.n_kv_head, self.head_dim)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         cache: KVCache | None = ctx.cache
         if self.rotate is not None:
             positions = ctx.positions

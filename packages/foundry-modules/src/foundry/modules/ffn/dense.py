@@ -30,8 +30,10 @@ class Dense(nn.Module):
         self.residual_std = 0.02 / math.sqrt(2 * dims.n_layer)  # GPT-2: 2 n_layer sums into the residual stream
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
-        up = self.up_proj(x)
-        hidden = self.activation(up) if self.gate_proj is None else self.activation(self.gate_proj(x), up)
+        if self.gate_proj is None:
+            hidden = self.activation(self.up_proj(x))
+        else:
+            hidden = self.activation(self.gate_proj(x), self.up_proj(x))
         y = self.down_proj(hidden)
         return F.dropout(y, self.dropout) if self.training and self.dropout else y, {}
 

@@ -4,10 +4,10 @@ y = x / sqrt(mean(x^2) + eps) * weight          x, y (..., size); weight (size,)
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Dims
+from foundry.kernels import rms_norm
 from foundry.modules.norm import RMSNormParams
 
 
@@ -18,7 +18,7 @@ class RMSNorm(nn.Module):
         self.eps = params.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         tensor.fill_(1.0)

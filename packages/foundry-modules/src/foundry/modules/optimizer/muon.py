@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from foundry.core.contracts import InvalidExperiment
 from foundry.modules.optimizer import MuonParams
 from foundry.modules.optimizer.adamw import adamw_of
+from foundry.modules.optimizer.batched_muon import BatchedMuon
 
 
 def muon(params: MuonParams, model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
@@ -21,7 +22,7 @@ def muon(params: MuonParams, model: nn.Module, learning_rate: float) -> list[tor
         raise InvalidExperiment("muon finds no hidden matrices in this model", "train it with optimizer adamw")
     chosen = {id(matrix) for matrix in matrices}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
-    first = torch.optim.Muon(
+    of_matrices = BatchedMuon(
         matrices,
         lr=params.learning_rate,
         weight_decay=params.weight_decay,
@@ -29,7 +30,7 @@ def muon(params: MuonParams, model: nn.Module, learning_rate: float) -> list[tor
         nesterov=params.nesterov,
         ns_steps=params.ns_steps,
     )
-    return [first, adamw_of(rest, params, learning_rate)] if rest else [first]
+    return [of_matrices, adamw_of(rest, params, learning_rate)] if rest else [of_matrices]
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:

@@ -14,40 +14,41 @@ from foundry.modules.position import RoPEParams
 
 
 class RoPE(nn.Module):
-    cos: Tensor
-    sin: Tensor
+    cos: Tensor  # (block_size, D): cosines twice
+    sin: Tensor  # (block_size, D): sines with a minus, then sines
 
     def __init__(self, params: RoPEParams, dims: Dims) -> None:
         super().__init__()
         self.theta, self.head_dim = params.theta, dims.head_dim
-        self.register_buffer("cos", torch.empty(dims.block_size, dims.head_dim // 2), persistent=False)
-        self.register_buffer("sin", torch.empty(dims.block_size, dims.head_dim // 2), persistent=False)
+        self.register_buffer("cos", torch.empty(dims.block_size, dims.head_dim), persistent=False)
+        self.register_buffer("sin", torch.empty(dims.block_size, dims.head_dim), persistent=False)
         self.init_buffers()
 
     def init_buffers(self) -> None:
         self._tabulate(len(self.cos))
 
     def _tabulate(self, length: int) -> None:
-        self.cos, self.sin = self.angles(torch.arange(length, device=self.cos.device), self.cos.dtype)
+        self.cos, self.sin = self.waves(torch.arange(length, device=self.cos.device), self.cos.dtype)
 
-    def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine for positions (...) of every pair: (..., D / 2) each. In fp32 whatever the model's dtype:
-        bf16 cannot tell position 256 from 257."""
+    def waves(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """`cos` and `sin` for positions (...): (..., D) each. Made in fp32 whatever the model's dtype: bf16 cannot tell
+        position 256 from 257."""
         pairs = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=positions.device)
         angles = positions[..., None].float() * self.theta ** (-pairs / self.head_dim)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         if positions is None:
             length = q.size(2)
-            if length > len(self.cos):  # generation beyond block_size
+            if length > len(self.cos):  # text longer than block_size
                 self._tabulate(length)
             cos, sin = self.cos[:length].to(q.dtype), self.sin[:length].to(q.dtype)
         else:
-            cos, sin = self.angles(positions[:, None], q.dtype)
+            cos, sin = self.waves(positions[:, None], q.dtype)
         return rotated(q, cos, sin), rotated(k, cos, sin)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    """[a, b] cos + [b, a] [-sin, sin]: half the time of rotating the halves apart, for the kernels' sake."""
+    return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, dims=-1), sin)
