@@ -92,7 +92,7 @@ def discover(project: Path, selection: Selection = Selection()) -> tuple[list[Pl
     """Load Foundry's packages, the installed plugins and the project's `variants/*.py`, in a fixed order."""
     plugins: list[Plugin] = []
     problems: list[Problem] = []
-    for candidate in (*_installed(), *_local(project)):
+    for candidate in (*_installed(), *local_candidates(project)):
         if candidate.distribution not in BUILT_IN and not selection.admits(candidate.distribution, candidate.name):
             continue
         try:
@@ -150,7 +150,7 @@ def _importer(entry_point: EntryPoint) -> Callable[[], ModuleType]:
     return import_module
 
 
-def _local(project: Path) -> Iterator[Candidate]:
+def local_candidates(project: Path) -> Iterator[Candidate]:
     """The project's `variants/*.py`. A file that begins with `_` is no plugin, but the others may import it."""
     folder = project / "variants"
     files = sorted(folder.glob("*.py")) if folder.is_dir() else []

@@ -1,0 +1,106 @@
+"""`foundry plugins list | check | new`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.options import Json
+from foundry.core.contracts import ExitCode
+
+app = typer.Typer(help="List, check and write plugins.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_plugins(json: Json = False) -> None:
+    """List the installed plugins, and the broken ones.
+
+    FOUNDRY_PLUGINS=a,b loads only those plugins, FOUNDRY_PLUGINS=-a all but that one.
+    """
+    from foundry.core.registry import registry
+    from foundry.core.registry.table import label
+
+    found = registry()
+    plugins = [
+        {
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "plugin": plugin.name,
+            "module": plugin.module,
+            "contributes": [label(contribution) for contribution in plugin.contributions],
+        }
+        for plugin in found.plugins
+    ]
+    broken = [vars(problem) for problem in found.problems]
+
+    def draw() -> None:
+        render.table(
+            ("distribution", "version", "plugin", "contributes"),
+            [(p["distribution"], p["version"][:12], p["plugin"], ", ".join(p["contributes"])) for p in plugins],
+        )
+        render.problems(found.problems)
+
+    data = {"fingerprint": found.fingerprint(), "plugins": plugins, "problems": broken}
+    render.result(data, draw, "foundry mutate --list")
+
+
+@app.command()
+def check(
+    plugin: Annotated[
+        str, typer.Argument(help="A distribution, `local`, a plugin's folder, or variants/FILE.py; all by default.")
+    ] = "",
+    json: Json = False,
+) -> int:
+    """Look for what makes a plugin slow or unusable. Exit code 4 if anything is found."""
+    from foundry.core.registry import registry
+    from foundry.core.registry.check import check, find_plugins
+
+    found, plugins = find_plugins(plugin, registry())
+    rows = [(each, result) for each in plugins for result in check(each, found)]
+    faults = sum(bool(result.fault) for _, result in rows)
+
+    def draw() -> None:
+        render.table(
+            ("plugin", "check", "result"),
+            [(f"{each.distribution} ({each.name})", result.name, result.fault or "ok") for each, result in rows],
+        )
+        if not plugin:
+            render.problems(found.problems)
+        render.say(f"{len(rows)} checks of {len(plugins)} plugins, {faults} faults")
+
+    data = {
+        "ok": not faults,
+        "checks": [
+            {"distribution": each.distribution, "plugin": each.name, "check": result.name, "fault": result.fault}
+            for each, result in rows
+        ],
+    }
+    render.result(data, draw)
+    return ExitCode.PLUGIN if faults else ExitCode.OK
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="What the variant is called: squared-silu.")],
+    folder: Annotated[Path, typer.Argument(help="Where the plugin's folder is made.")] = Path("."),
+    json: Json = False,
+) -> None:
+    """Write a plugin to start from."""
+    from foundry.cli.scaffold import write_plugin
+
+    made = write_plugin(name, folder)
+
+    def draw() -> None:
+        for path in made.files:
+            render.line(str(path))
+
+    data = {
+        "folder": str(made.folder),
+        "distribution": made.distribution,
+        "variant": made.variant,
+        "files": [str(path) for path in made.files],
+    }
+    render.result(data, draw, f"uv pip install -e {made.folder} && foundry plugins check {made.distribution}")

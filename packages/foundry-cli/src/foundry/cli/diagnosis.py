@@ -1,0 +1,93 @@
+"""What `foundry doctor` finds out about the machine and the installation."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from foundry.core.registry import find_project, registry
+from foundry.core.registry.discovery import BUILT_IN
+
+MIN_FREE_BYTES = 1 << 30  # a run of the baseline needs some 10 MB; below this, checkpoints of anything larger fail
+
+
+def diagnose() -> tuple[dict[str, Any], list[str]]:
+    """Facts by name, and the reasons why this machine cannot train (none: it can)."""
+    project = find_project(Path.cwd())
+    found = registry(project)
+    torch_facts, reasons = _torch()
+    free = shutil.disk_usage(project).free
+    if free < MIN_FREE_BYTES:
+        reasons.append(f"only {free / 1e6:.0f} MB are free on the disk of {project}")
+    if not _writable(project):
+        reasons.append(f"{project} is not writable: there is no place for runs/")
+    packages = {name: _version(name) for name in BUILT_IN}
+    reasons += [f"{name} is not installed" for name, found_version in packages.items() if found_version is None]
+    reasons += [
+        f"{problem.distribution} ({problem.plugin}) {problem.message}"
+        for problem in found.problems
+        if problem.distribution in BUILT_IN
+    ]
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        **torch_facts,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads_set": {key: os.environ[key] for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if key in os.environ},
+        "memory_bytes": _memory(),
+        "disk_free_bytes": free,
+        "project": str(project),
+        "temporary_folder_writable": _writable(Path(tempfile.gettempdir())),
+        "compiler": shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"),
+        "packages": packages,
+        "plugins": [f"{p.distribution} {p.version[:12]}" for p in found.plugins if p.distribution not in BUILT_IN],
+        "plugin_problems": [f"{p.distribution} ({p.plugin}): {p.message}" for p in found.problems],
+    }
+    return facts, reasons
+
+
+def _torch() -> tuple[dict[str, Any], list[str]]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a shared library that it needs is missing
+        return {"torch": None}, [f"torch cannot be imported: {error}"]
+    cuda = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    devices = [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    return {
+        "torch": torch.__version__,
+        "torch_folder": str(Path(torch.__file__).parent),
+        "torch_cuda_build": torch.version.cuda,
+        "torch_threads": torch.get_num_threads(),
+        "devices": devices,
+    }, []
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,23 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; errors are JSON on stderr.")]
+"""Only declared by a command, never read: `render` knows."""
+
+Config = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CONFIG]", help="An experiment file.", show_default="experiments/baseline.yaml"),
+]
+
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one value: --set training.learning_rate=3e-4. Repeatable."
+    ),
+]

@@ -1,0 +1,155 @@
+"""How commands speak: stdout is the result, stderr is everything else.
+
+result(data, draw, next_step)    with --json `data` as one document, otherwise what `draw()` prints, and where to go next
+table(columns, rows)             a table on a terminal; tab-separated, with nothing cut off, elsewhere
+record(data)                     one line of a stream, with --json
+say(text)                        a remark on stderr
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from foundry.core.contracts import ExitCode, FoundryError, Problem
+
+SCHEMA_VERSION = 1
+"""Of every JSON document. A new key does not change it; a key that goes or changes its meaning does."""
+
+_json = False
+
+
+class ClosedPipe(Exception):
+    """Whoever read our stdout has gone: `foundry ... | head`. Not an OSError, which typer would turn into exit 1."""
+
+
+def use_json(wanted: bool) -> None:
+    """Whether results, streams and errors are JSON from now on."""
+    global _json
+    _json = wanted
+
+
+def wants_json() -> bool:
+    return _json
+
+
+def result(data: Mapping[str, Any], draw: Callable[[], None], next_step: str = "") -> None:
+    """A command's result. `next_step` is the command that a user would type now."""
+    if _json:
+        extra = {"next": next_step} if next_step else {}
+        write(json.dumps({"schema_version": SCHEMA_VERSION, **data, **extra}, indent=2, default=str) + "\n")
+        return
+    draw()
+    if next_step:
+        say(f"next: {next_step}")
+
+
+def document(data: Mapping[str, Any]) -> None:
+    """A document whose form others have laid down, such as a JSON Schema: printed as it is."""
+    write(json.dumps(data, indent=2) + "\n")
+
+
+def record(data: Mapping[str, Any]) -> None:
+    """One line of a JSON Lines stream."""
+    write(json.dumps({"schema_version": SCHEMA_VERSION, **data}, default=str) + "\n", flush=True)
+
+
+def line(text: str = "") -> None:
+    write(text + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
+    """Rows of values on stdout. The title is for people only."""
+    if not is_terminal(sys.stdout):
+        for row in (columns, *rows):
+            line("\t".join(" ".join(_cell(value).split()) for value in row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*columns, title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    console = Console()
+    with console.capture() as capture:
+        console.print(drawn)
+    write(capture.get())
+
+
+def say(text: str) -> None:
+    """A remark for whoever watches; silent with --json, where stderr holds errors only."""
+    if not _json:
+        _to_stderr(text)
+
+
+def problems(found: Iterable[Problem]) -> None:
+    """Plugins that could not be used: a remark, since the rest works."""
+    for problem in found:
+        say(f"plugin problem: {problem.distribution} ({problem.plugin}): {problem.message}")
+
+
+def error(message: str, hint: str, code: int) -> None:
+    """The one way in which commands fail: what is wrong, and what to do about it."""
+    if _json:
+        body = {"message": message, "hint": hint, "exit_code": int(code), "kind": _kind(code)}
+        _to_stderr(json.dumps({"schema_version": SCHEMA_VERSION, "error": body}))
+        return
+    _to_stderr(f"error: {message}")
+    if hint:
+        _to_stderr("  " + hint.replace("\n", "\n  ").replace("\n    ", "\n  "))
+
+
+def foundry_error(failure: FoundryError) -> None:
+    error(failure.message, failure.hint, failure.exit_code)
+
+
+def write(text: str, flush: bool = False) -> None:
+    """All that goes to stdout goes through here."""
+    try:
+        sys.stdout.write(text)
+        if flush:
+            sys.stdout.flush()
+    except BrokenPipeError as gone:
+        raise ClosedPipe from gone
+
+
+def flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as gone:
+        raise ClosedPipe from gone
+
+
+def drop_stdout() -> None:
+    """After a closed pipe: nothing more is written, and the interpreter's own flush at exit stays quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def size(n_bytes: float) -> str:
+    """1536 -> 1.5 KiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _kind(code: int) -> str:
+    return ExitCode(code).name.lower() if code in set(ExitCode) else "failure"
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,154 @@
+"""`foundry plugins check`: what can be said of a plugin without building a model. The conformance kit,
+`foundry.core.testing`, does the rest in the plugin's own tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from foundry.core.contracts import FoundryError, Mutation, PluginError, Section, UsageError, Variant
+from foundry.core.registry.discovery import BUILT_IN, LOCAL, Broken, Candidate, Plugin, Selection, describe, discover
+from foundry.core.registry.discovery import local_candidates
+from foundry.core.registry.table import Registry, label
+
+HEAVY = ("torch", "numpy", "triton", "transformers", "jax", "tensorflow")
+"""What a plugin may import only when one of its variants is built: listing would take seconds."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, and what is wrong with it: nothing, where `fault` is empty."""
+
+    name: str
+    fault: str = ""
+
+
+def find_plugins(wanted: str, registry: Registry) -> tuple[Registry, list[Plugin]]:
+    """The plugins that `wanted` names, in a registry that holds them.
+
+    Args:
+        wanted: a distribution, an entry point's name, `local`, a plugin's project folder (it need not be installed), or
+            a project's variants/FILE.py. Empty: every plugin that is not built in.
+
+    Raises:
+        UsageError: there is none of that name.
+        FoundryError: its own code cannot be used.
+    """
+    path = Path(wanted)
+    if wanted and path.exists():
+        loaded = [_load(candidate) for candidate in _candidates(path)]
+        plugins, problems = discover(Path.cwd(), Selection.parse("-*"))
+        return Registry([*plugins, *loaded], problems), loaded
+    if not wanted:
+        return registry, [plugin for plugin in registry.plugins if plugin.distribution not in BUILT_IN]
+    selection = Selection.parse(wanted)
+    found = [plugin for plugin in registry.plugins if selection.admits(plugin.distribution, plugin.name)]
+    for problem in registry.problems:
+        if not found and selection.admits(problem.distribution, problem.plugin):
+            raise _broken(problem.distribution, problem.plugin, problem.message)
+    if not found:
+        names = ", ".join(sorted({plugin.distribution for plugin in registry.plugins}))
+        raise UsageError(f"no plugin {wanted!r} is installed", f"there are {names}; a plugin's folder will do as well")
+    return registry, found
+
+
+def check(plugin: Plugin, registry: Registry) -> Iterator[Check]:
+    """Look at a plugin that loaded, thing by thing. Resolving its targets imports what they import."""
+    refused = [problem.message for problem in registry.problems if problem.distribution == plugin.distribution]
+    yield Check("every contribution is accepted", "; ".join(refused))
+    yield Check("listing it imports nothing heavy", _heavy_imports(plugin))
+    for contribution in plugin.contributions:
+        what = label(contribution)
+        if not isinstance(contribution, Mutation):
+            yield Check(f"{what} has a summary", "" if contribution.summary else "summary is empty")
+        if isinstance(contribution, Variant):
+            yield Check(f"{what} has a target", _target_fault(contribution))
+        if isinstance(contribution, Variant | Section):
+            yield Check(f"{what}: its defaults survive YAML", _yaml_fault(contribution.params))
+        if isinstance(contribution, Mutation):
+            fault = "" if contribution.example else "give a value that works on the default experiment"
+            yield Check(f"{what} has an example", fault)
+
+
+def _candidates(path: Path) -> Iterator[Candidate]:
+    path = path.resolve()
+    if path.is_file():
+        if path.suffix != ".py" or path.parent.name != "variants":
+            raise UsageError(f"{path} is no plugin", "give a plugin's folder, or a file in a project's variants/")
+        yield from (each for each in local_candidates(path.parent.parent) if each.name == path.stem)
+        return
+    try:
+        project = tomllib.loads((path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        entry_points = project["entry-points"]["foundry"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{path} is no plugin: its pyproject.toml has no [project.entry-points.foundry]",
+            "`foundry plugins new NAME` writes a plugin to start from",
+        ) from error
+    source = path / "src" if (path / "src").is_dir() else path
+    sys.path.insert(0, str(source))
+    for name, module in sorted(entry_points.items()):
+        yield Candidate(project["name"], project.get("version", "0"), name, _Importer(module))
+
+
+@dataclass(frozen=True)
+class _Importer:
+    module: str
+
+    def __call__(self) -> ModuleType:
+        return import_module(self.module)
+
+
+def _load(candidate: Candidate) -> Plugin:
+    try:
+        return candidate.load()
+    except Broken as reason:
+        raise _broken(candidate.distribution, candidate.name, str(reason)) from reason
+
+
+def _broken(distribution: str, plugin: str, message: str) -> FoundryError:
+    return PluginError(f"{distribution} ({plugin}): {message}", "run `foundry plugins check` again once it is mended")
+
+
+def _heavy_imports(plugin: Plugin) -> str:
+    """Imports the plugin's module in an interpreter of its own, and looks at what came along."""
+    if plugin.distribution == LOCAL:
+        return ""  # a local file may hold its nn.Module; it costs its owner alone
+    script = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        f"import {plugin.module}\n"
+        f"print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or ["the interpreter died"])[-1]
+    found = done.stdout.split()
+    return f"{plugin.module} imports {', '.join(found)}; import that in the module that a target names" if found else ""
+
+
+def _target_fault(variant: Variant) -> str:
+    try:
+        target = variant.load()
+    except Exception as error:  # whatever the target's module does is the finding
+        return describe(error)
+    return "" if callable(target) else f"{variant.target} is a {type(target).__name__}, which cannot be called"
+
+
+def _yaml_fault(params: type[Any]) -> str:
+    import yaml
+
+    if any(field.is_required() for field in params.model_fields.values()):
+        return ""
+    defaults = params()
+    try:
+        again = params(**yaml.safe_load(yaml.safe_dump(defaults.model_dump(mode="json"))))
+    except (ValueError, yaml.YAMLError) as error:
+        return describe(error)
+    return "" if again == defaults else f"{defaults!r} comes back as {again!r}"
