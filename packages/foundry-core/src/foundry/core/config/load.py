@@ -1,0 +1,129 @@
+"""Reads an experiment: defaults < `extends:` < file < `--set`, all faults at once, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from foundry.core.config.document import Document, Fault, Place, raise_faults
+from foundry.core.config.experiment import Experiment, Origin
+from foundry.core.config.merge import merge
+from foundry.core.config.resolve import resolve
+from foundry.core.config.sugar import desugar
+from foundry.core.config.validate import validate
+from foundry.core.config.yaml import read_file, read_value
+from foundry.core.contracts import InvalidExperiment, UsageError
+from foundry.core.registry import Registry, find_project
+from foundry.core.registry import registry as discover
+
+BASELINE = Path("experiments", "baseline.yaml")
+
+
+def load_experiment(
+    path: str | Path | None = None, sets: Sequence[str] = (), registry: Registry | None = None
+) -> Experiment:
+    """The experiment of a file.
+
+    Args:
+        path: a YAML file; None is experiments/baseline.yaml of the project around the working directory.
+        sets: `section.key=value` each, on top of the file; the value is YAML.
+        registry: what may be chosen; by default what the file's project has.
+
+    Raises:
+        InvalidExperiment: with one `file:line:column: key: what is wrong` line per fault.
+        PluginError: it needs a variant that a broken plugin has.
+        UsageError: one of `sets` is not `key=value`.
+    """
+    file = _baseline() if path is None else Path(path)
+    project = find_project(file if file.exists() else Path.cwd())
+    registry = registry or discover(project)
+    documents = [*_read_chain(file), *map(_read_set, sets)]
+    return _assemble(documents, registry, project, file)
+
+
+def from_plain(
+    data: Mapping[str, Any],
+    *,
+    project: Path | None = None,
+    source: str = "config.json",
+    registry: Registry | None = None,
+) -> Experiment:
+    """The experiment that plain data describes, in full as `Experiment.plain()` does or with defaults left out.
+
+    Args:
+        project: a folder in the project whose `variants/*.py` take part; by default the working directory.
+        source: what messages call the data.
+
+    Raises:
+        InvalidExperiment, PluginError: as for `load_experiment`.
+    """
+    project = find_project(project or Path.cwd())
+    document = Document(deepcopy(dict(data)), {(): Place(source)})
+    return _assemble([document], registry or discover(project), project, None)
+
+
+def _assemble(documents: list[Document], registry: Registry, project: Path, file: Path | None) -> Experiment:
+    sources = [document.place(()).source for document in documents]
+    faults: list[Fault] = []
+    explicit = Document({}, {})
+    for document in documents:
+        faults += desugar(document, registry)
+        explicit = merge(explicit, document, registry)
+    resolved, contradictions = resolve(explicit, registry)
+    if file is not None:
+        resolved.data.setdefault("name", file.stem)
+    faults += contradictions
+    experiment, invalid = validate(resolved, registry, known=faults)
+    raise_faults(faults + invalid, sources)
+    assert experiment is not None
+    experiment._origin = Origin(registry, project, explicit, file)
+    return experiment
+
+
+def _baseline() -> Path:
+    project = find_project(Path.cwd())
+    file = project / BASELINE
+    if not file.exists():
+        raise InvalidExperiment(f"there is no {BASELINE} in {project}", "`foundry init` writes one, or name a file")
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+def _read_chain(file: Path) -> list[Document]:
+    """The file, after everything that it extends."""
+    documents: list[Document] = []
+    seen: list[Path] = []
+    while True:
+        seen.append(file.resolve())
+        document = read_file(file)
+        if documents:
+            document.drop(("name",))  # a file is called by its own
+        documents.insert(0, document)
+        if "extends" not in document.data:
+            return documents
+        named = document.data["extends"]
+        if not isinstance(named, str) or not named:
+            _refuse(document.fault(("extends",), "needs the path of another experiment file, relative to this one"))
+        file = file.parent / named
+        if file.resolve() in seen:
+            chain = " -> ".join(each.name for each in [*seen, file])
+            _refuse(document.fault(("extends",), f"goes in a circle: {chain}"))
+        if not file.is_file():
+            _refuse(document.fault(("extends",), f"there is no file {file}"))
+        document.drop(("extends",))
+
+
+def _read_set(flag: str) -> Document:
+    key, equals, text = flag.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        raise UsageError(f"--set {flag}: is not key=value", "for example: --set training.learning_rate=3e-4")
+    source = f"--set {flag}"
+    document = Document({}, {(): Place(source)})
+    document.set(path, read_value(text, source), Place(source))
+    return document
+
+
+def _refuse(fault: Fault) -> None:
+    raise InvalidExperiment(str(fault))

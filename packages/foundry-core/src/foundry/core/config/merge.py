@@ -1,0 +1,70 @@
+"""Lays one document over another: mappings merge key by key, anything else replaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foundry.core.config.document import Document, Path
+from foundry.core.config.schema import BUDGETS
+from foundry.core.config.sugar import KV_HEADS
+from foundry.core.registry import Registry
+
+
+def merge(base: Document, over: Document, registry: Registry) -> Document:
+    """`base` with `over` on top; both without sugar. A choice of another `type` replaces the choice below it, with all
+    its params; one of the same type, or without one, merges with it. A budget replaces a budget."""
+    merged = Document(base.data, dict(base.places))
+    training = over.get(("training",))
+    if isinstance(training, dict) and any(training.get(budget) is not None for budget in BUDGETS):
+        for budget in BUDGETS:
+            merged.drop(("training", budget))
+    merged.data = _merge(merged, over, (), registry)
+    merged.places.update(over.places)
+    return merged
+
+
+def _merge(base: Document, over: Document, path: Path, registry: Registry) -> Any:
+    below, above = base.get(path), over.get(path)
+    if not (isinstance(below, dict) and isinstance(above, dict)) or _is_other_choice(base, above, path, registry):
+        base.forget(path)
+        return above
+    return {key: _merge(base, over, (*path, key), registry) if key in above else below[key] for key in below} | {
+        key: above[key] for key in above if key not in below
+    }
+
+
+def _is_other_choice(base: Document, above: dict[str, Any], path: Path, registry: Registry) -> bool:
+    slot = slot_at(path, registry)
+    return slot is not None and "type" in above and above["type"] != chosen_type(base, path, slot, registry)
+
+
+def slot_at(path: Path, registry: Registry) -> str | None:
+    """The slot whose choice stands at `path`, if one does."""
+    for slot in registry.slots.values():
+        if path == (slot.section, slot.key):
+            return slot.name
+        if slot.per_layer and len(path) == 3 and path[0] == "layers" and path[2] == slot.key:
+            return slot.name
+    return None
+
+
+def chosen_type(document: Document, path: Path, slot: str, registry: Registry) -> str:
+    """The variant that a choice means, whether it says so or not; empty for an optional slot without a choice.
+
+    A choice without `type` is the slot's default; `model_args.n_kv_head` on its own asks for the variant that has it.
+    """
+    choice = document.get(path)
+    if isinstance(choice, dict) and isinstance(choice.get("type"), str):
+        return str(choice["type"])
+    if path[0] == "layers":
+        base = registry.slots[slot]
+        return chosen_type(document, (base.section, base.key), slot, registry)
+    default = registry.slots[slot].default
+    shorthand = registry.shorthands(slot).get(default)
+    default = str(shorthand.expands_to["type"]) if shorthand else default
+    if (*path, KV_HEADS[-1]) == KV_HEADS and document.get(KV_HEADS) is not None and document.places[KV_HEADS].key:
+        variants = registry.variants(slot)
+        having = [name for name in variants if KV_HEADS[-1] in variants[name].params.model_fields]
+        if default not in having and having:
+            return "gqa" if "gqa" in having else having[0]
+    return default

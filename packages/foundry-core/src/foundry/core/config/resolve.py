@@ -1,0 +1,85 @@
+"""From the merged document to one in which every choice is complete: names its variant, and has the params that a
+layer's choice takes over from the model's."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from foundry.core.config.document import Document, Fault
+from foundry.core.config.merge import chosen_type
+from foundry.core.config.schema import BUDGETS
+from foundry.core.config.sugar import KV_HEADS, slot_paths
+from foundry.core.registry import Registry
+
+
+def resolve(merged: Document, registry: Registry) -> tuple[Document, list[Fault]]:
+    """The document to validate, a new one, and what is wrong with it beyond any field."""
+    document = Document(deepcopy(merged.data), dict(merged.places))
+    faults: list[Fault] = []
+    for path, slot in slot_paths(document, registry):
+        parent, choice = document.get(path[:-1], {}), document.get(path)
+        is_present = isinstance(parent, dict) and path[-1] in parent
+        if not isinstance(parent, dict) or (is_present and not isinstance(choice, dict)):
+            continue  # reported when it is validated
+        if path[0] == "layers":
+            if is_present:
+                document.set(path, _on_top(document, path, slot, choice, registry))
+            continue
+        if name := chosen_type(document, path, slot, registry):
+            registry.variant(slot, name)  # a default may be a plugin's that is broken
+            default = registry.shorthands(slot).get(registry.slots[slot].default) if not is_present else None
+            document.set(path, {**(default.expands_to if default else {}), "type": name, **(choice or {})})
+    _settle_kv_heads(document, registry, faults)
+    _settle_budget(document, faults)
+    return document, faults
+
+
+def chosen(document: Document, registry: Registry) -> dict[str, frozenset[str]]:
+    """Slot -> the variants that a resolved document names in it."""
+    named: dict[str, set[str]] = {slot: set() for slot in registry.slots}
+    for path, slot in slot_paths(document, registry):
+        choice = document.get(path)
+        if isinstance(choice, dict):
+            named[slot].add(choice["type"])
+    return {slot: frozenset(names) for slot, names in named.items()}
+
+
+def _on_top(document: Document, path: Any, slot: str, choice: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """A layer's choice, on top of the model's if that is of the same variant."""
+    base = document.get((registry.slots[slot].section, registry.slots[slot].key))
+    name = chosen_type(document, path, slot, registry)
+    inherited = base if isinstance(base, dict) and base.get("type") == name else {}
+    return {**inherited, "type": name, **choice}
+
+
+def _settle_kv_heads(document: Document, registry: Registry, faults: list[Fault]) -> None:
+    """`model_args.n_kv_head` where the attention has no such param: harmless if it is n_head, else a contradiction."""
+    place = document.places.get(KV_HEADS)
+    choice = document.get(KV_HEADS[:-1])
+    if place is None or not place.key or not isinstance(choice, dict) or KV_HEADS[-1] not in choice:
+        return
+    name = choice["type"]
+    if KV_HEADS[-1] in registry.variant("attention", name).params.model_fields:
+        return
+    n_head = document.get(("model_args", "n_head"), 4)
+    if choice[KV_HEADS[-1]] != n_head:
+        given = choice[KV_HEADS[-1]]
+        message = f"{given!r} contradicts attention: {name}, which has one per query head ({n_head!r}); choose gqa"
+        faults.append(document.fault(KV_HEADS, message))
+    document.drop(KV_HEADS)
+
+
+def _settle_budget(document: Document, faults: list[Fault]) -> None:
+    """Exactly one budget: max_iters where none is given."""
+    training = document.get(("training",), {})
+    if not isinstance(training, dict):
+        return
+    given = [budget for budget in BUDGETS if training.get(budget) is not None]
+    for extra in given[1:]:
+        faults.append(document.fault(("training", extra), f"a second budget beside {given[0]}; give one of them"))
+        document.drop(("training", extra))
+    if not given:
+        document.drop(("training", "max_iters"))
+    elif given[0] != "max_iters":
+        document.set(("training", "max_iters"), None)

@@ -1,0 +1,160 @@
+"""What fields mean together: the combinations that no model can be built from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from foundry.core.config.document import Document, Fault, Path
+from foundry.core.config.experiment import Experiment
+from foundry.core.config.layers import parse_layers
+from foundry.core.contracts import Params, PluginError
+
+SIZES: tuple[Path, ...] = tuple(
+    ("model_args", key) for key in ("n_layer", "n_head", "n_embd", "head_dim", "block_size")
+)
+
+
+def contradictions(experiment: Experiment, document: Document, wrong: Sequence[Path]) -> list[Fault]:
+    """Every impossible combination, less those of values that are `wrong` by themselves.
+
+    Raises:
+        PluginError: a variant's own check fails.
+    """
+    found: list[Fault] = []
+
+    def is_wrong(*paths: Path) -> bool:
+        return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in wrong for path in paths)
+
+    if not is_wrong(("training", "batch_size"), ("training", "micro_batch")):
+        found += _micro_batch(experiment, document)
+    if is_wrong(*SIZES):
+        return found
+    found += _heads(experiment, document)
+    layers_faults = list(_layers(experiment, document))
+    found += layers_faults
+    for path, params in _all_params(experiment):
+        if not is_wrong(path):
+            found += _problems(experiment, document, path, params)
+    choices = [("model_args", "attention"), ("model_args", "position"), ("layers",)]
+    if not is_wrong(*choices) and not layers_faults:
+        found += _positions(experiment, document)
+    return found
+
+
+def _heads(experiment: Experiment, document: Document) -> Iterator[Fault]:
+    args = experiment.model_args
+    if args.head_dim is None and args.n_embd % args.n_head:
+        path = ("model_args", "n_head" if ("model_args", "n_head") in document.places else "n_embd")
+        below = args.n_embd // args.n_head * args.n_head
+        widths = " or ".join(str(width) for width in (below, below + args.n_head) if width)
+        heads = near_divisors(args.n_embd, args.n_head)
+        yield document.fault(
+            path,
+            f"n_embd {args.n_embd} is not a multiple of n_head {args.n_head}; "
+            f"try n_embd {widths}, or n_head {heads}, or set head_dim",
+        )
+
+
+def _micro_batch(experiment: Experiment, document: Document) -> Iterator[Fault]:
+    rows, micro = experiment.training.batch_size, experiment.training.micro_batch
+    if isinstance(micro, int) and rows % micro:
+        tries = near_divisors(rows, micro)
+        yield document.fault(("training", "micro_batch"), f"{micro} does not divide batch_size {rows}; try {tries}")
+
+
+def _layers(experiment: Experiment, document: Document) -> Iterator[Fault]:
+    taken: dict[int, str] = {}
+    for key, override in experiment.layers.items():
+        path = ("layers", key)
+        try:
+            layers = parse_layers(key, experiment.model_args.n_layer)
+        except ValueError as error:
+            yield document.fault(path, str(error))
+            continue
+        twice = [layer for layer in layers if layer in taken]
+        if twice:
+            yield document.fault(path, f"layer {twice[0]} is in {taken[twice[0]]!r} too; a layer has one entry")
+        taken |= dict.fromkeys(layers, key)
+        position: Any = getattr(override, "position", None)
+        if getattr(position, "acts_on", None) == "embeddings":
+            message = f"{position.type} acts on the embeddings, which come before any layer; choose it in model_args"
+            yield document.fault((*path, "position"), message)
+
+
+def _positions(experiment: Experiment, document: Document) -> Iterator[Fault]:
+    """Each layer's attention must know what to do with its position."""
+    judged = set()
+    origin = _layer_keys(experiment)
+    for layer in range(experiment.model_args.n_layer):
+        args = experiment.layer_args(layer)
+        attention, position = args.attention, args.position
+        acts_on, accepted = getattr(position, "acts_on", "nothing"), getattr(attention, "positions", None)
+        if accepted is None or acts_on in accepted or (attention, position) in judged:
+            continue
+        judged.add((attention, position))
+        fitting = [
+            name
+            for name, variant in experiment.registry.variants("position").items()
+            if getattr(variant.params, "acts_on", "nothing") in accepted
+        ]
+        path: Path = ("model_args", "position")
+        for slot in ("attention", "position"):
+            if layer in origin and getattr(experiment.layers[origin[layer]], slot, None) is not None:
+                path = ("layers", origin[layer], slot)
+        yield document.fault(
+            path,
+            f"{position.type} acts on {_WHERE.get(acts_on, acts_on)}; {attention.type} has no place for that; "
+            f"choose position {', '.join(fitting)}, or another attention",
+        )
+
+
+_WHERE = {"qk": "queries and keys", "scores": "the attention scores", "embeddings": "the embeddings"}
+
+
+def _problems(experiment: Experiment, document: Document, path: Path, params: Params) -> Iterator[Fault]:
+    layer = min(_layers_of(experiment, path), default=0)
+    dims = experiment.dims(layer=layer)
+    args = experiment.model_args
+    if args.head_dim is None and args.n_embd % args.n_head:
+        dims = replace(dims, head_dim=64)  # not known, and said so by `_heads`: one that every variant takes
+    try:
+        problems = list(params.problems(dims))
+    except Exception as error:
+        raise PluginError(f"{'.'.join(map(str, path))}: its check failed: {type(error).__name__}: {error}") from error
+    for key, message in problems:
+        where = path if key == "type" and (*path, "type") not in document.places else (*path, *key.split("."))
+        yield document.fault(where, message)
+
+
+def _all_params(experiment: Experiment) -> Iterator[tuple[Path, Params]]:
+    """Sections and every choice in them."""
+    for name in type(experiment).model_fields:
+        section = getattr(experiment, name)
+        if isinstance(section, Params):
+            yield (name,), section
+            yield from (((name, key), value) for key, value in section if isinstance(value, Params))
+    for key, override in experiment.layers.items():
+        yield from ((("layers", key, slot), choice) for slot, choice in override if isinstance(choice, Params))
+
+
+def _layer_keys(experiment: Experiment) -> dict[int, str]:
+    n_layer = experiment.model_args.n_layer
+    return {layer: key for key in experiment.layers for layer in parse_layers(key, n_layer)}
+
+
+def _layers_of(experiment: Experiment, path: Path) -> list[int]:
+    if path[0] != "layers":
+        return [0]
+    try:
+        return parse_layers(str(path[1]), experiment.model_args.n_layer)
+    except ValueError:
+        return []
+
+
+def near_divisors(number: int, wanted: int) -> str:
+    """The divisors of `number` around `wanted`, as words: "2, 4 or 5"."""
+    divisors = [n for n in range(1, min(number, 4096) + 1) if number % n == 0]
+    near: list[Any] = sorted(sorted(divisors, key=lambda n: abs(n - wanted))[:4])
+    return f"{', '.join(map(str, near[:-1]))} or {near[-1]}" if len(near) > 1 else str(near[0])

@@ -1,0 +1,100 @@
+"""What stands in an experiment file: core's sections. Other packages own theirs (`data`, `eval`), and every slot's
+field is filled in from the registry by `compose`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field
+
+from foundry.core.contracts import Params
+
+Choice: TypeAlias = Any
+"""A slot's choice: an instance of the variant's own params class, with the variant's name in `.type`."""
+
+BUDGETS = ("max_iters", "tokens", "flops", "seconds")
+"""The ways to say how long to train; an experiment uses one."""
+
+Positive: TypeAlias = Annotated[int, Field(ge=1, le=16_777_216)]
+
+NOT_IDENTITY: dict[str, Any] = {"identity": False}
+"""For fields that cannot change the trained weights or their score."""
+
+
+class ModelArgs(Params):
+    """The sizes of the model and the variant of each of its parts."""
+
+    n_layer: int = Field(4, ge=1, le=10_000, description="layers")
+    n_head: int = Field(4, ge=1, le=65_536, description="query heads of each attention")
+    n_embd: int = Field(128, ge=1, le=1_048_576, description="width of the residual stream")
+    head_dim: int | None = Field(None, ge=1, le=65_536, description="width of a head; null: n_embd / n_head")
+    block_size: int = Field(128, ge=1, le=16_777_216, description="tokens in a row: the context that is trained")
+    tie_embeddings: bool = Field(True, description="the output head shares the embedding's weights")
+    dropout: float = Field(0.0, ge=0, lt=1, description="probability of dropping an activation in training")
+    bias: bool = Field(False, description="biases in linear layers and norms")
+    logit_softcap: float | None = Field(
+        None, gt=0, description="keep logits within +-this by softcap * tanh(logits / softcap) (arXiv:2408.00118)"
+    )
+    attention: Choice
+    ffn: Choice
+    norm: Choice
+    activation: Choice
+    position: Choice
+
+
+class Training(Params):
+    """How long, how fast and on what the model is trained."""
+
+    max_iters: int | None = Field(600, ge=1, description="optimizer steps; the budget where no other is given")
+    tokens: int | None = Field(None, ge=1, description="training tokens, instead of max_iters")
+    flops: float | None = Field(None, gt=0, description="floating-point operations, instead of max_iters")
+    seconds: float | None = Field(None, gt=0, description="seconds of training, instead of max_iters")
+    batch_size: int = Field(16, ge=1, le=16_777_216, description="rows in an optimizer step, over all ranks")
+    micro_batch: Positive | Literal["auto"] = Field(
+        "auto", description="rows that a rank computes at once; auto: as many as fit in memory"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="the peak, which the schedule multiplies")
+    grad_clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 = never clip")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay per step of a moving average of the weights, which is then judged"
+    )
+    optimizer: Choice
+    schedule: Choice
+    loss: Choice
+    eval_interval: int = Field(
+        100, ge=0, description="steps between measurements of the validation loss; 0 = only at the end"
+    )
+    eval_tokens: int | None = Field(None, ge=1, description="validate on this many tokens; null: the whole text")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 elsewhere")
+    compile: bool = Field(False, description="torch.compile the model")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: cuda, else mps, else cpu")
+    threads: Positive | Literal["auto"] = Field("auto", description="CPU threads of a rank")
+    distributed: Literal["auto", "none", "ddp", "fsdp"] = Field(
+        "auto", description="auto: none on one rank, ddp on several, fsdp from fsdp_min_params parameters"
+    )
+    fsdp_min_params: int = Field(1_000_000_000, ge=0, description="parameters from which `auto` shards the model")
+
+
+class Logging(Params):
+    """What is shown and written while training."""
+
+    log_interval: int = Field(10, ge=1, description="steps between rows of metrics", json_schema_extra=NOT_IDENTITY)
+    sample_interval: int = Field(
+        0, ge=0, description="steps between samples of text; 0 = only at the end", json_schema_extra=NOT_IDENTITY
+    )
+    sample_prompt: str = Field("", description="what samples begin with", json_schema_extra=NOT_IDENTITY)
+    sample_tokens: int = Field(
+        200, ge=0, le=1_000_000, description="length of a sample; 0 = no samples", json_schema_extra=NOT_IDENTITY
+    )
+
+
+class Checkpoints(Params):
+    """What is kept of a run."""
+
+    save_interval: int = Field(
+        200, ge=0, description="steps between checkpoints; 0 = only at the end", json_schema_extra=NOT_IDENTITY
+    )
+    keep: int = Field(
+        2, ge=1, description="newest checkpoints that stay, beside the best", json_schema_extra=NOT_IDENTITY
+    )

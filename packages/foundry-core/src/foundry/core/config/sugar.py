@@ -1,0 +1,101 @@
+"""The short ways to write an experiment, rewritten to the one long way, document by document, before documents merge.
+
+attention: gqa_2kv            ->  attention: {type: gqa, n_kv_head: 2}
+model_args.n_kv_head: 2       ->  model_args.attention.n_kv_head: 2
+training.dataset: stdlib      ->  data.dataset: {type: stdlib}
+"""
+
+from __future__ import annotations
+
+from foundry.core.config.document import Document, Fault, Path
+from foundry.core.contracts import PluginError, UsageError
+from foundry.core.registry import Registry
+
+MOVED: dict[Path, Path] = {
+    ("training", "dataset"): ("data", "dataset"),
+    ("model_args", "n_kv_head"): ("model_args", "attention", "n_kv_head"),
+}
+KV_HEADS: Path = ("model_args", "attention", "n_kv_head")
+
+
+def desugar(document: Document, registry: Registry) -> list[Fault]:
+    """Rewrite `document` in place; what cannot be rewritten is dropped from it and reported.
+
+    Raises:
+        PluginError: an unknown variant may be one that a broken plugin has.
+    """
+    faults: list[Fault] = []
+    for section in [*registry.sections, "layers"]:
+        if section in document.data and document.data[section] is None:  # `training:` with nothing under it
+            document.data[section] = {}
+    dataset, n_kv_head = MOVED
+    _move(document, dataset, faults)
+    for path, slot in slot_paths(document, registry):
+        _expand(document, path, slot, registry, faults)
+    _move(document, n_kv_head, faults)
+    return faults
+
+
+def slot_paths(document: Document, registry: Registry) -> list[tuple[Path, str]]:
+    """Every place of a document that may hold a choice, and the slot it is a choice for."""
+    found: list[tuple[Path, str]] = [((slot.section, slot.key), slot.name) for slot in registry.slots.values()]
+    layers = document.get(("layers",))
+    for key in layers if isinstance(layers, dict) else ():
+        found += [(("layers", key, slot.key), slot.name) for slot in registry.slots.values() if slot.per_layer]
+    return found
+
+
+def _move(document: Document, old: Path, faults: list[Fault]) -> None:
+    missing = object()
+    value = document.get(old, missing)
+    if value is missing:
+        return
+    holder = document.get(new := MOVED[old], missing)
+    for depth in range(1, len(new)):
+        if not isinstance(document.get(new[:depth], {}), dict):  # reported when it is validated
+            document.drop(old)
+            return
+    if holder is missing:
+        document.move(old, new)
+        return
+    if holder != value:
+        other = document.fault(new, "").key
+        faults.append(document.fault(old, f"{value!r} contradicts {other}: {holder!r}; give one of them"))
+    elif old[0] != new[0]:
+        faults.append(document.fault(old, f"is the same as {'.'.join(map(str, new))}; give one of them"))
+    document.drop(old)
+
+
+def _expand(document: Document, path: Path, slot: str, registry: Registry, faults: list[Fault]) -> None:
+    """A name, a shorthand, or a mapping whose `type` is one -> a mapping whose `type` is a variant."""
+    missing = object()
+    choice = document.get(path, missing)
+    if choice is missing or (choice is None and not registry.slots[slot].default):
+        return
+    names = [*registry.variants(slot), *registry.shorthands(slot)]
+    named, written = choice, path
+    if isinstance(choice, dict):
+        if "type" not in choice:
+            return
+        named, written = choice["type"], (*path, "type")
+    if not isinstance(named, str):
+        what = "null" if named is None else f"{named!r}"
+        faults.append(document.fault(written, f"got {what}; needs the name of one of {', '.join(names)}"))
+    elif named not in names:
+        faults.append(document.fault(written, _unknown(registry, slot, named)))
+    else:
+        shorthand = registry.shorthands(slot).get(named)
+        expanded = dict(shorthand.expands_to) if shorthand else {"type": named}
+        document.set(
+            path, expanded | {k: v for k, v in choice.items() if k != "type"} if isinstance(choice, dict) else expanded
+        )
+        return
+    document.drop(path)
+
+
+def _unknown(registry: Registry, slot: str, name: str) -> str:
+    error = registry.unknown_variant(slot, name)
+    if isinstance(error, PluginError):
+        raise error
+    assert isinstance(error, UsageError)
+    return f"{error.message}; {error.hint}".replace("\n  ", "; ")

@@ -1,0 +1,39 @@
+"""What core itself contributes to an experiment, by the same hooks as any plugin: its sections and its slots."""
+
+from foundry.core.config.schema import Checkpoints, Logging, ModelArgs, Training
+from foundry.core.contracts import Section, Slot, hookimpl
+
+FOUNDRY_API = 1
+
+SECTIONS = [
+    Section("model_args", ModelArgs),
+    Section("training", Training),
+    Section("logging", Logging),
+    Section("checkpoints", Checkpoints),
+]
+
+
+def _part(name: str, default: str, abbreviation: str, summary: str) -> Slot:
+    return Slot(name, f"model_args.{name}", default, summary, abbreviation, per_layer=True)
+
+
+SLOTS = [
+    _part("attention", "mha", "attn", "how tokens exchange information"),
+    _part("ffn", "dense", "ffn", "what a layer does to each token by itself"),
+    _part("norm", "rmsnorm", "norm", "what keeps a layer's input at one scale"),
+    _part("activation", "swiglu", "act", "the non-linearity of the feed-forward network"),
+    _part("position", "rope", "pos", "how a model knows the order of its tokens"),
+    Slot("loss", "training.loss", "cross_entropy", "what training minimises", "loss"),
+    Slot("optimizer", "training.optimizer", "adamw", "how gradients become updates", "opt"),
+    Slot("schedule", "training.schedule", "cosine", "the learning rate over time", "sched"),
+]
+
+
+@hookimpl
+def foundry_slots() -> list[Slot]:
+    return SLOTS
+
+
+@hookimpl
+def foundry_sections() -> list[Section]:
+    return SECTIONS
