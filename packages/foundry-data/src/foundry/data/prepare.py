@@ -96,7 +96,7 @@ def _learned(choice: Params, text: SplitText, source: dict[str, Any], cache: Pat
         try:
             return tokenizer_class.from_json(json.loads(path.read_bytes()))
         except (InvalidData, ValueError) as error:
-            say(f"{path}: {error}; learning it again")
+            say(f"{path}: {str(error).splitlines()[0]}; learning it again")
     say(f"learning the {variant.name} tokenizer")
     tokenizer = tokenizer_class.learn(choice, text)
     write_atomically(path, json.dumps(tokenizer.to_json()).encode())
@@ -166,10 +166,8 @@ def _tokenize(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress
         "characters": text.characters,
         "val_fraction": text.val_fraction,
     }
-    say(
-        f"prepared {text.documents} documents (text {text.dataset.fingerprint[:12]}): {parts['train']['tokens']} tokens to train "
-        f"on, {parts['validation']['tokens']} to validate"
-    )
+    counts = f"{parts['train']['tokens']} tokens to train on, {parts['validation']['tokens']} to validate"
+    say(f"prepared {text.documents} documents (text {text.dataset.fingerprint[:12]}): {counts}")
     return {"schema": SCHEMA, "fingerprint": hash_of(data), "data": data, "origin": origin}
 
 

@@ -136,7 +136,7 @@ class TrainingRows:
         for key, what in (
             ("schema", "the form of the loader's state"),
             ("tokenizer_hash", "the tokenizer"),
-            ("data_hash", "the text, or its split"),
+            ("data_hash", "the text or its split"),
             ("block_size", "model_args.block_size"),
             ("seed", "the seed"),
             ("plan_hash", "the cut of the text into rows"),

@@ -23,14 +23,14 @@ class TextFiles(FileDocuments):
     def __init__(self, params: TextParams, cache: Path) -> None:
         path = Path(params.path).expanduser()
         if path.is_file():
-            files = [path]
+            folder, files = path.parent, [path]
         elif path.is_dir():
-            files = _matching(path, params.glob)
+            folder, files = path, _matching(path, params.glob)
         else:
             raise InvalidData(
                 f"dataset.path: there is no file or folder {path}", f"relative paths start at {Path.cwd()}"
             )
-        super().__init__(sorted((file.relative_to(path).as_posix() or file.name, file) for file in files))
+        super().__init__(sorted((file.relative_to(folder).as_posix(), file) for file in files))
 
 
 def _matching(folder: Path, glob: str | None) -> list[Path]:

@@ -1,0 +1,183 @@
+"""Preparing a corpus: once, whole or not at all, and never silently other than it was."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from foundry.core.contracts import EnvironmentFailure, ExitCode
+from foundry.data.corpora import TextParams
+from foundry.data.params import DataParams
+from foundry.data.prepare import Prepared, prepare
+from foundry.data.tokenize import BPEParams, ByteTokenizer
+
+DATA = DataParams(dataset=TextParams(path="texts"), tokenizer=BPEParams(vocab_size=280))
+
+
+@pytest.fixture(autouse=True)
+def texts() -> None:
+    Path("texts").mkdir()
+    for i in range(25):
+        Path(f"texts/{i}.txt").write_text(f"document {i} says hello hello world\n" * (i + 1))
+
+
+def _prepare(**keywords: object) -> tuple[Prepared, list[str]]:
+    said: list[str] = []
+    return prepare(DATA, progress=said.append, **keywords), said  # type: ignore[arg-type]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_corpus_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, said = _prepare()
+    assert said[-1].startswith("prepared 25 documents (text ")
+    monkeypatch.setattr("foundry.data.prepare._tokenize", None)
+    monkeypatch.setattr("foundry.data.tokenize.bpe.BPETokenizer.fit", lambda *_: pytest.fail("learned again"))
+    again, said = _prepare()
+    assert said == []
+    assert again.fingerprint == first.fingerprint
+    assert again.tokenizer.hash == first.tokenizer.hash
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, Path.unlink, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize("name", ["train-00000.bin", "validation-00000.bin", "train.documents.bin", "manifest.json"])
+def test_a_damaged_file_is_named_and_the_corpus_prepared_again(name: str, damage: Callable[[Path], object]) -> None:
+    first, _ = _prepare()
+    whole = _contents(first.folder)
+    damage(first.folder / name)
+    again, said = _prepare()
+    assert re.search(rf"{re.escape(name)}: .*; preparing the corpus again", said[0])
+    assert again.fingerprint == first.fingerprint
+    assert _contents(again.folder) == whole
+
+
+def test_a_damaged_tokenizer_is_named_and_learned_again(cache: Path) -> None:
+    first, _ = _prepare()
+    [file] = (cache / "tokenizers").iterdir()
+    _flip(file)
+    again, said = _prepare()
+    assert re.search(rf"{re.escape(str(file))}: .*; learning it again", said[0])
+    assert again.tokenizer.hash == first.tokenizer.hash
+
+
+def test_an_edit_that_keeps_size_and_time_is_seen() -> None:
+    first, _ = _prepare()
+    file = Path("texts/7.txt")
+    times = file.stat()
+    file.write_text(file.read_text().replace("hello", "jello"))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert _prepare()[0].fingerprint != first.fingerprint
+
+
+def test_a_longer_vocabulary_is_not_cut_to_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wide(ByteTokenizer):
+        vocab_size = 70_000
+        special_tokens = {"bos": 69_999}  # noqa: RUF012
+
+    rows = prepare(DATA, tokenizer=Wide()).part("train")
+    assert rows.windows(rows.documents[:1], rows.documents[:1] + 1, 1).tolist() == [[69_999]]
+
+
+# Faults, in real processes.
+
+PROGRAM = """
+import os, signal, sys
+from foundry.data.corpora import TextParams
+from foundry.data.params import DataParams
+from foundry.data.prepare import prepare
+from foundry.data.tokenize import BPEParams
+{setup}
+data = DataParams(dataset=TextParams(path="texts"), tokenizer=BPEParams(vocab_size=280))
+print(prepare(data, progress=lambda line: print(line, file=sys.stderr)).fingerprint)
+"""
+
+
+def _start(setup: str = "", **keywords: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        [sys.executable, "-c", PROGRAM.format(setup=setup)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **keywords,
+    )
+
+
+@pytest.mark.parametrize("nth_sync", [1, 2, 4, 6, 7, 8])
+def test_killed_at_any_write_it_leaves_nothing_that_is_taken_for_whole(nth_sync: int, cache: Path) -> None:
+    expected, _ = _prepare()
+    whole = _contents(expected.folder)
+    shutil.rmtree(cache)
+    killed = _start(
+        "real, count = os.fsync, []\n"
+        "def fsync(descriptor):\n"
+        "    count.append(1)\n"
+        f"    os.kill(os.getpid(), signal.SIGKILL) if len(count) == {nth_sync} else real(descriptor)\n"
+        "os.fsync = fsync"
+    )
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    again, said = _prepare()
+    assert not any("damaged" in line for line in said)
+    assert _contents(again.folder) == whole
+    assert not list((cache / "corpora").glob("*.part"))
+
+
+def test_of_several_processes_one_prepares_and_all_agree(cache: Path) -> None:
+    slow = "import time, foundry.data.prepare as p; real = p._write\np._write = lambda *a: (time.sleep(1), real(*a))"
+    processes = [_start(slow) for _ in range(3)]
+    outputs = [process.communicate() for process in processes]
+    assert len({out for out, _ in outputs}) == 1, outputs
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sum("prepared 25 documents" in said for _, said in outputs) == 1
+    assert sorted(path.suffix for path in (cache / "corpora").iterdir()) == ["", ".lock"]
+
+
+def test_a_full_disk_is_an_environment_failure_and_leaves_nothing_behind(cache: Path) -> None:
+    full = _start(
+        "from foundry.core.contracts import EnvironmentFailure\n"
+        "def report(kind, error, trace):\n"
+        "    print(error); sys.stdout.flush(); os._exit(error.exit_code)\n"
+        "sys.excepthook = report",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    out, err = full.communicate()
+    assert full.returncode == ExitCode.ENVIRONMENT, err
+    assert re.search(r"cannot write .*: File too large\n  free some space, or set FOUNDRY_CACHE", out)
+    left = [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert [path.parent.name for path in left] in ([], ["tokenizers"])
+    _prepare()
+
+
+def test_a_cache_that_cannot_be_written_is_named() -> None:
+    Path("file").touch()
+    with pytest.raises(EnvironmentFailure, match=r"cannot write .*file") as refused:
+        prepare(DATA.model_copy(update={"cache": "file/cache"}))
+    assert "FOUNDRY_CACHE" in refused.value.hint
+
+
+def test_the_plugin_is_listed_without_numpy() -> None:
+    program = "import sys, foundry.data.plugin as p; p.foundry_variants(), p.foundry_slots(), p.foundry_sections()\n"
+    program += "print({'torch', 'numpy', 'tiktoken', 'rustbpe'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.stdout == "set()\n", ran.stderr
