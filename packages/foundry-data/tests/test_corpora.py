@@ -174,6 +174,7 @@ def test_another_file_than_promised_is_refused_and_not_kept(server: _Server) -> 
 
 
 def test_offline_the_message_says_where_to_put_the_file(server: _Server) -> None:
+    server.shutdown()
     server.server_close()
     with pytest.raises(EnvironmentFailure, match=r"cannot be downloaded: .*refused") as refused:
         _documents(_play(server))
