@@ -1,0 +1,131 @@
+"""One variant with its settings, and how a check builds and calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foundry.core.contracts import Context, Dims, Params, PositionParams, Variant
+from foundry.core.model import GPT, initialize
+from foundry.core.registry import registry
+
+DIMS = Dims(n_layer=2, n_head=4, n_embd=32, head_dim=8, block_size=24, vocab_size=19)
+SEED = 1337
+
+
+@dataclass(frozen=True)
+class Case:
+    """A variant with its settings, in a model of these sizes."""
+
+    name: str  # the variant's or the shorthand's
+    variant: Variant
+    params: Params
+    dims: Dims = DIMS
+
+    @classmethod
+    def of(cls, slot: str, name: str, params: Mapping[str, Any] = {}, dims: Dims = DIMS) -> Case:
+        """Look the variant or shorthand up. `params` are added to what a shorthand sets."""
+        shorthand = registry().shorthands(slot).get(name)
+        settings = dict(shorthand.expands_to) if shorthand else {"type": name}
+        variant = registry().variant(slot, settings.pop("type"))
+        return cls(name, variant, variant.params(**{**settings, **params}), dims)
+
+    @property
+    def slot(self) -> str:
+        return self.variant.slot
+
+    @cached_property
+    def target(self) -> Any:
+        return self.variant.load()
+
+    def build(self, *arguments: Any) -> Any:
+        """The variant's target, called with its settings and `arguments`."""
+        return self.target(self.params, *arguments)
+
+    def layer(self, seed: int = SEED, companion: str = "", dims: Dims | None = None) -> Layer:
+        """The variant in a layer, its weights filled from `seed`. `companion` names the position of an attention, or
+        the activation of a feed-forward network."""
+        layer = Layer(self, companion, dims or self.dims)
+        initialize(layer, seed)
+        return layer.eval()
+
+    def companions(self) -> list[str]:
+        """What it must work together with: each kind of position, each kind of activation."""
+        if self.slot == "attention":
+            positions: dict[str, str] = {}
+            for name, variant in registry().variants("position").items():
+                assert issubclass(variant.params, PositionParams)
+                positions.setdefault(variant.params.acts_on, name)
+            composes_with = getattr(self.params, "positions", ())
+            return [name for acts_on, name in positions.items() if acts_on in composes_with]
+        if self.slot == "ffn":
+            activations: dict[bool, str] = {}
+            for name, variant in registry().variants("activation").items():
+                activations.setdefault(bool(getattr(variant.params, "gated", False)), name)
+            return list(activations.values())
+        return [""]
+
+    def with_dims(self, **changes: Any) -> Case:
+        return replace(self, dims=replace(self.dims, **changes))
+
+
+class Layer(nn.Module):
+    """Any variant that maps vectors to vectors, as one: x (B, T, C), ctx -> (B, T, C). A position is tried in the
+    default attention."""
+
+    init_parameter = GPT.init_parameter
+
+    def __init__(self, case: Case, companion: str, dims: Dims) -> None:
+        super().__init__()
+        self.slot = case.slot
+        match case.slot:
+            case "attention":
+                position = Case.of("position", companion or "none")
+                self.part = case.build(dims, _attended(position, dims))
+            case "ffn":
+                self.part = case.build(dims, Case.of("activation", companion or "gelu").build(dims))
+            case "norm":
+                self.part = case.build(dims, dims.n_embd)
+            case "activation":
+                self.gated = bool(getattr(case.params, "gated", False))
+                self.part = case.build(dims)
+            case "position" if _acts_on(case) == "embeddings":
+                self.part = case.build(dims)
+            case "position":
+                self.slot = "attention"
+                self.part = Case.of("attention", "mha").build(dims, _attended(case, dims))
+            case slot:
+                raise NotImplementedError(f"no check knows how to call a {slot}")
+
+    def forward(self, x: Tensor, ctx: Context = Context()) -> Tensor:  # noqa: B008
+        match self.slot:
+            case "attention" | "ffn":
+                return self.part(x, ctx)[0]
+            case "activation":
+                return self.part(x, x.flip(-1)) if self.gated else self.part(x)
+            case "position":
+                return self.part.embed(x, ctx.positions)
+            case _:
+                return self.part(x)
+
+    def init_cache(self, batch: int, max_len: int) -> Any:
+        return self.part.init_cache(batch, max_len, torch.float32, "cpu")
+
+
+def _acts_on(position: Case) -> str:
+    return getattr(position.params, "acts_on", "nothing")
+
+
+def _attended(position: Case, dims: Dims) -> Any:
+    """The position module that the model gives an attention: None for those that act elsewhere."""
+    return position.build(dims) if _acts_on(position) in ("qk", "scores") else None
+
+
+def vectors(batch: int, length: int, dims: Dims, seed: int = SEED) -> Tensor:
+    """Normal random x (B, T, C)."""
+    return torch.randn(batch, length, dims.n_embd, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,29 @@
+"""The checks of each slot. A check is a function of a `Case`; its first line says what a model relies on."""
+
+from collections.abc import Callable, Iterator
+
+from foundry.core.testing.case import Case
+from foundry.core.testing.checks import attention, layers, losses, optimizers, schedules, settings
+
+Check = Callable[[Case], None]
+
+
+def checks_of(case: Case) -> Iterator[tuple[str, Check]]:
+    """(name, check) of everything that a variant of this case's slot must do."""
+    modules = [settings]
+    match case.slot:
+        case "attention":
+            modules += [layers, attention]
+        case "position" if getattr(case.params, "acts_on", "nothing") != "embeddings":
+            modules += [layers, attention]
+        case "ffn" | "norm" | "activation" | "position":
+            modules += [layers]
+        case "loss":
+            modules += [losses]
+        case "optimizer":
+            modules += [optimizers]
+        case "schedule":
+            modules += [schedules]
+    for module in modules:
+        for name in module.CHECKS:
+            yield name, getattr(module, name)

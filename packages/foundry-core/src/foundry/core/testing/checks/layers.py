@@ -1,0 +1,124 @@
+"""What everything that maps vectors to vectors must do: attention, feed-forward, norm, activation, position."""
+
+from collections.abc import Iterator
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from foundry.core.model import initialize
+from foundry.core.testing.case import SEED, Case, Layer, vectors
+
+CHECKS = (
+    "shape_and_dtype",
+    "finite_gradients",
+    "causality",
+    "batch_invariance",
+    "seed_determinism",
+    "state_dict_round_trip",
+    "meta_device_init",
+    "compile",
+)
+
+
+def shape_and_dtype(case: Case) -> None:
+    """(B, T, C) in, (B, T, C) of the same dtype out, in fp32 and in bf16, up to T = block_size and for T = 1."""
+    for companion in case.companions():
+        layer = case.layer(companion=companion)
+        for length in (1, 7, case.dims.block_size):
+            x = vectors(2, length, case.dims)
+            y = layer(x)
+            assert y.shape == x.shape
+            assert y.dtype == x.dtype
+        rounded = case.layer(companion=companion).to(torch.bfloat16)(x.bfloat16())
+        assert rounded.dtype == torch.bfloat16
+        # bf16 has 8 bits: a result is off by some hundredths of the largest.
+        assert (rounded.float() - y).abs().max() < 0.1 * y.abs().max() + 1e-3
+
+
+def finite_gradients(case: Case) -> None:
+    """Every parameter and the input get a gradient, and it is finite, also where the input is large or zero."""
+    for companion in case.companions():
+        layer = case.layer(companion=companion).train()
+        for scale in (1.0, 100.0, 0.0):
+            x = (scale * vectors(2, case.dims.block_size, case.dims)).requires_grad_()
+            layer.zero_grad()
+            layer(x).square().sum().backward()
+            for name, leaf in (("input", x), *layer.named_parameters()):
+                assert leaf.grad is not None, f"{name} takes no part in the result"
+                assert leaf.grad.isfinite().all(), f"the gradient of {name} is not finite, inputs of size {scale}"
+
+
+def causality(case: Case) -> None:
+    """What comes later changes nothing before: bit by bit."""
+    for companion in case.companions():
+        layer = case.layer(companion=companion)
+        x = vectors(2, case.dims.block_size, case.dims)
+        y = layer(x)
+        for t in (1, case.dims.block_size // 2, case.dims.block_size - 1):
+            changed = x.clone()
+            changed[:, t:] = 100 * vectors(2, case.dims.block_size - t, case.dims, seed=2)
+            assert torch.equal(layer(changed)[:, :t], y[:, :t]), f"position {t} is seen from before it"
+
+
+def batch_invariance(case: Case) -> None:
+    """A row's result does not depend on the rows beside it."""
+    for companion in case.companions():
+        layer = case.layer(companion=companion)
+        x = vectors(3, case.dims.block_size, case.dims)
+        alone = torch.cat([layer(row[None]) for row in x])
+        torch.testing.assert_close(layer(x), alone, rtol=1e-5, atol=1e-6)
+
+
+def seed_determinism(case: Case) -> None:
+    """The same seed gives the same weights and the same result, with dropout too."""
+    case = case.with_dims(dropout=0.5)
+    x = vectors(2, case.dims.block_size, case.dims)
+    results = []
+    for _ in range(2):
+        layer = case.layer().train()
+        torch.manual_seed(SEED)
+        results.append(layer(x))
+    assert torch.equal(*results)
+
+
+def state_dict_round_trip(case: Case) -> None:
+    """What a checkpoint holds is enough: another model that loads it gives the same result."""
+    x = vectors(2, case.dims.block_size, case.dims)
+    for companion in case.companions():
+        layer, other = case.layer(companion=companion), case.layer(seed=SEED + 1, companion=companion)
+        saved = save({name: tensor.contiguous() for name, tensor in layer.state_dict().items()})
+        other.load_state_dict(load(saved), strict=True)
+        assert torch.equal(other(x), layer(x))
+
+
+def meta_device_init(case: Case) -> None:
+    """Built without memory and filled afterwards, it is the same: `init_buffers` recomputes what is not saved."""
+    for companion in case.companions():
+        layer = case.layer(companion=companion)
+        with torch.device("meta"):
+            late = Layer(case, companion, case.dims)
+        late.to_empty(device="cpu")
+        with torch.no_grad():
+            for tensor in _tensors(late):
+                tensor.fill_(float("nan") if tensor.is_floating_point() else 0)
+        initialize(late, SEED)
+        for expected, tensor in zip(_tensors(layer), _tensors(late), strict=True):
+            assert torch.equal(expected, tensor)
+        x = vectors(2, case.dims.block_size, case.dims)
+        assert torch.equal(late.eval()(x), layer(x))
+
+
+def compile(case: Case) -> None:
+    """torch.compile sees one graph, and gets the same result."""
+    for companion in case.companions():
+        layer = case.layer(companion=companion)
+        x = vectors(2, case.dims.block_size, case.dims)
+        torch._dynamo.reset()
+        compiled = torch.compile(layer, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), layer(x), rtol=1e-5, atol=1e-6)
+
+
+def _tensors(layer: Layer) -> Iterator[Tensor]:
+    yield from layer.parameters()
+    yield from layer.buffers()

@@ -1,0 +1,115 @@
+"""What every optimizer must do, on a toy with a parameter of every kind that a model has."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from foundry.core.testing.case import SEED, Case
+
+CHECKS = (
+    "owns_every_parameter_once",
+    "lowers_a_loss",
+    "obeys_the_learning_rate",
+    "state_round_trip",
+    "is_deterministic",
+)
+RATE = 0.01
+
+
+class Toy(nn.Module):
+    """Embedding, a stack of layers with matrices, norms and biases, and a head that is tied to the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 16)
+        self.wpe = nn.Embedding(8, 16)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)) for _ in range(2)
+        )
+        self.head = nn.Linear(16, 11, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids) + self.wpe.weight[: ids.size(1)]
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+    def loss(self) -> Tensor:
+        """Cross-entropy of saying each token again, one later."""
+        ids = torch.arange(32).view(4, 8) % 11
+        return nn.functional.cross_entropy(self(ids).flatten(0, 1), (ids.flatten() + 1) % 11)
+
+
+def toy() -> Toy:
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        return Toy()
+
+
+def train(model: Toy, optimizers: list[torch.optim.Optimizer], steps: int) -> float:
+    loss = torch.tensor(0.0)
+    for _ in range(steps):
+        loss = model.loss()
+        model.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    return loss.item()
+
+
+def owns_every_parameter_once(case: Case) -> None:
+    """Each trainable parameter is in exactly one group; a frozen one is in none."""
+    model = toy()
+    model.blocks[0][1].weight.requires_grad_(False)  # type: ignore[index]
+    optimizers = case.build(model, RATE)
+    owned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    expected = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert len(owned) == len({id(parameter) for parameter in owned}), "a parameter is in two groups"
+    missing = [name for key, name in expected.items() if key not in {id(parameter) for parameter in owned}]
+    assert not missing, f"in no group: {', '.join(missing)}"
+    assert len(owned) == len(expected), "a parameter is frozen, or not the model's"
+
+
+def lowers_a_loss(case: Case) -> None:
+    """Thirty steps at a reasonable rate lower a small model's loss by half."""
+    model = toy()
+    first = model.loss().item()
+    assert train(model, case.build(model, RATE), steps=30) < first / 2
+
+
+def obeys_the_learning_rate(case: Case) -> None:
+    """With every group's `lr` at 0, as a schedule may set it, nothing moves; the given rate is some group's `lr`."""
+    model = toy()
+    optimizers = case.build(model, RATE)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    assert RATE in [group["lr"] for group in groups]
+    for group in groups:
+        group["lr"] = 0.0
+    before = copy.deepcopy(model.state_dict())
+    train(model, optimizers, steps=1)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def state_round_trip(case: Case) -> None:
+    """Interrupted after three steps and resumed from its state, a training ends with the same bits."""
+    straight, resumed = toy(), toy()
+    train(straight, case.build(straight, RATE), steps=6)
+    optimizers = case.build(resumed, RATE)
+    train(resumed, optimizers, steps=3)
+    again = case.build(resumed, RATE)
+    for optimizer, fresh in zip(optimizers, again, strict=True):
+        fresh.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    train(resumed, again, steps=3)
+    for name, tensor in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def is_deterministic(case: Case) -> None:
+    """The same training twice gives the same bits."""
+    first, second = toy(), toy()
+    assert train(first, case.build(first, RATE), steps=3) == train(second, case.build(second, RATE), steps=3)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor), name

@@ -1,0 +1,45 @@
+"""Every built-in variant passes the kit that plugin authors use, and so do the options that are off by default."""
+
+from dataclasses import replace
+
+from foundry.core.testing import DIMS, Conformance
+
+
+class TestBuiltIns(Conformance):
+    dist = "foundry-modules"
+
+
+class TestQKNorm(Conformance):
+    slot, variant, params = "attention", "gqa", {"qk_norm": True, "qkv_bias": True, "n_kv_head": 1}
+
+
+class TestBiases(Conformance):
+    slot, variant = "attention", "mha"
+    dims = replace(DIMS, bias=True)
+
+
+class TestDenseWithBias(Conformance):
+    slot, variant, params = "ffn", "dense", {"hidden": 40}
+    dims = replace(DIMS, bias=True)
+
+
+class TestLayerNormWithBias(Conformance):
+    slot, variant = "norm", "layernorm"
+    dims = replace(DIMS, bias=True)
+
+
+class TestGPT2sGELU(Conformance):
+    slot, variant, params = "activation", "gelu", {"approximate": "tanh"}
+
+
+class TestALiBiOfSixHeads(Conformance):
+    slot, variant = "position", "alibi"
+    dims = replace(DIMS, n_head=6, n_embd=48)
+
+
+class TestChunkedCrossEntropy(Conformance):
+    slot, variant, params = "loss", "cross_entropy", {"chunk_tokens": 7}
+
+
+class TestZLoss(Conformance):
+    slot, variant, params = "loss", "cross_entropy", {"z_loss": 1e-4}
