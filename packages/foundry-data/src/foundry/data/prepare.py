@@ -199,7 +199,7 @@ class _Report:
             self.say(f"{self.what}: {100 * self.done // self.total} %")
 
 
-def _source_of(thing: Any) -> str:
-    """sha256 of the file that the class `thing` is written in: an edited reader or encoder never meets old shards."""
-    file = getattr(sys.modules[thing.__module__], "__file__", None)
+def _source_of(cls: Any) -> str:
+    """sha256 of the file that the class `cls` is written in: an edited reader or encoder never meets old shards."""
+    file = getattr(sys.modules[cls.__module__], "__file__", None)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
