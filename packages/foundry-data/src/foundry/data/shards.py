@@ -25,6 +25,7 @@ from foundry.data.split import Part
 from foundry.data.storage import hash_of
 
 SCHEMA = 1
+"""Raised whenever the same text would be stored otherwise: by the split, the base classes, or the files' form."""
 SHARD_TOKENS = 2**27  # 256 MB of uint16
 
 
