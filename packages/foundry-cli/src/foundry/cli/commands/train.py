@@ -34,7 +34,7 @@ def train(
     eval_only: Annotated[bool, typer.Option("--eval-only", help="Only evaluate the run's last checkpoint.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Trace a few steps to RUN/profile/trace.json.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run, and its cost; train nothing.")
+        bool, typer.Option("--dry-run", help="Say what would run and what it costs.")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -124,7 +124,7 @@ def evaluate_run(
 
 
 def vocab_size_of(experiment: Experiment) -> int:
-    """V of the experiment's tokenizer. The corpus is prepared if it never was, because a tokenizer may learn from it."""
+    """V of the experiment's tokenizer. The corpus is prepared if it never was: a tokenizer may learn from it."""
     return int(_open_rows(experiment, None, print_nothing).tokenizer.vocab_size)
 
 

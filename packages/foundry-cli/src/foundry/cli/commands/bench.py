@@ -1,0 +1,47 @@
+"""foundry bench: which precision, threads and compilation are fastest here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.options import Config, Json, Sets
+
+
+def bench(
+    config: Config = None,
+    sets: Sets = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds to measure each choice.")] = 3.0,
+    json: Json = False,
+) -> None:
+    """Measure CONFIG's training speed under each choice, and print the --set to use.
+
+    Training never chooses these by itself, because they change the numbers: write the best into the file.
+
+    Example: foundry bench experiments/baseline.yaml
+    """
+    from foundry.core.bench import bench
+    from foundry.core.config import load_experiment
+    from foundry.core.training import vocab_size_of
+
+    experiment = load_experiment(config, sets or ())
+    measured = bench(
+        experiment, vocab_size_of(experiment), seconds=seconds, note=lambda text: render.say(f"... {text}")
+    )
+    arguments = " ".join(f"--set {one}" for one in measured["sets"])
+    columns = ("threads", "precision", "compile", "tokens/s", "ms/step", "MFU")
+    render.result(
+        measured,
+        lambda: render.table(columns, map(_row, measured["choices"])),
+        f"foundry train{f' {config}' if config else ''} {arguments}",
+    )
+
+
+def _row(choice: dict[str, Any]) -> list[str]:
+    head = [str(choice["threads"]), choice["precision"], str(choice["compile"]).lower()]
+    if "error" in choice:
+        return [*head, choice["error"], "", ""]
+    mfu = f"{choice['mfu']:.1%}" if "mfu" in choice else "n/a"
+    return [*head, f"{choice['tokens_per_second']:,.0f}", f"{choice['step_seconds'] * 1e3:.2f}", mfu]

@@ -1,0 +1,128 @@
+"""How fast this machine trains an experiment under each choice that the experiment leaves open.
+
+Training itself never chooses by a stopwatch, because precision, threads and compilation change the numbers. This
+measures them once, and says which `--set` to write down.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from foundry.core.analyze import flops_per_token
+from foundry.core.contracts import Batch
+from foundry.core.model import GPT, initialize
+from foundry.core.training.device import Device, available_cores, resolve
+from foundry.core.training.objective import Objective
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+WARM_UP_STEPS = 2
+BLOCK_STEPS = 3
+
+
+def bench(
+    experiment: Experiment, vocab_size: int, *, seconds: float = 3.0, note: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """Time whole optimizer steps on random tokens under several choices.
+
+    Args:
+        seconds: of measurement per choice; compilation comes on top.
+        note: called with the name of each choice before it is measured.
+
+    Returns:
+        `choices`: a list of {threads, precision, compile, tokens_per_second, step_seconds, mfu, error};
+        `best`: the fastest of them; `sets`: what to pass to `foundry train` to get it.
+    """
+    base = resolve(experiment.training)
+    measured: list[dict[str, Any]] = []
+
+    def measure(device: Device) -> dict[str, Any]:
+        note(f"threads={device.threads} precision={device.precision} compile={str(device.compile).lower()}")
+        choice: dict[str, Any] = {key: getattr(device, key) for key in ("threads", "precision", "compile")}
+        try:
+            step_seconds = _step_seconds(experiment, vocab_size, device, seconds)
+        except Exception as error:  # no compiler, no bf16 kernel, out of memory: a choice that is not to be had
+            choice["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        else:
+            rate = experiment.training.batch_size * experiment.model_args.block_size / step_seconds
+            choice |= {"tokens_per_second": rate, "step_seconds": step_seconds}
+            if peak := device.peak_flops():
+                choice["mfu"] = rate * 3 * flops_per_token(experiment, vocab_size) / peak
+        measured.append(choice)
+        return choice
+
+    for threads in _thread_counts(base):
+        measure(replace(base, threads=threads, precision=_plain_precision(base), compile=False))
+    fastest = max((c for c in measured if "error" not in c), key=lambda c: c["tokens_per_second"])
+    for precision, compile in _other_choices(base):
+        measure(replace(base, threads=fastest["threads"], precision=precision, compile=compile))
+    best = max((c for c in measured if "error" not in c), key=lambda c: c["tokens_per_second"])
+    sets = [f"training.{key}={str(best[key]).lower()}" for key in ("threads", "precision", "compile")]
+    torch.set_num_threads(base.threads)
+    return {"name": experiment.name, "device": base.model, "choices": measured, "best": best, "sets": sets}
+
+
+def _step_seconds(experiment: Experiment, vocab_size: int, device: Device, seconds: float) -> float:
+    """Median seconds of an optimizer step."""
+    torch.set_num_threads(device.threads)
+    training, registry = experiment.training, experiment.registry
+    model = GPT(experiment, vocab_size)
+    initialize(model, experiment.seed)
+    model.to(device.torch)
+    objective: torch.nn.Module = Objective(model, registry.build("loss", training.loss, model.dims))
+    if device.compile:
+        objective = torch.compile(objective, dynamic=False)
+    optimizers = registry.variant("optimizer", training.optimizer.type).load()(training.optimizer, model, 1e-4)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocab_size, (training.batch_size, model.dims.block_size + 1), generator=generator)
+    ids = ids.to(device.torch)
+    batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), torch.ones(ids[:, 1:].shape, device=device.torch))
+    rows = training.batch_size if training.micro_batch == "auto" else training.micro_batch
+
+    def steps(count: int) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            for start in range(0, training.batch_size, rows):
+                part = Batch(*(None if t is None else t[start : start + rows] for t in batch))
+                with device.autocast():
+                    loss, tokens, _ = objective(part)
+                (loss / tokens).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) / count
+
+    steps(WARM_UP_STEPS)
+    blocks, end = [steps(BLOCK_STEPS)], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        blocks.append(steps(BLOCK_STEPS))
+    return statistics.median(blocks)
+
+
+def _thread_counts(base: Device) -> list[int]:
+    if base.type != "cpu":
+        return [base.threads]
+    cores = available_cores()
+    return sorted({1, max(1, cores // 2), cores, base.threads})
+
+
+def _plain_precision(base: Device) -> str:
+    return "fp32" if base.type == "cpu" else base.precision
+
+
+def _other_choices(base: Device) -> Iterator[tuple[str, bool]]:
+    plain = _plain_precision(base)
+    for precision in ("fp32", "bf16"):
+        for compile in (False, True):
+            if (precision, compile) != (plain, False):
+                yield precision, compile
