@@ -1,7 +1,9 @@
-"""What core itself contributes to an experiment, by the same hooks as any plugin: its sections and its slots."""
+"""What core itself contributes to an experiment, by the same hooks as any plugin: its sections, its slots
+and the mutations that are not slots."""
 
 from foundry.core.config.schema import Checkpoints, Logging, ModelArgs, Training
-from foundry.core.contracts import Section, Slot, hookimpl
+from foundry.core.contracts import Mutation, Section, Slot, hookimpl
+from foundry.core.mutations import MUTATIONS
 
 FOUNDRY_API = 1
 
@@ -32,6 +34,11 @@ SLOTS = [
 @hookimpl
 def foundry_slots() -> list[Slot]:
     return SLOTS
+
+
+@hookimpl
+def foundry_mutations() -> list[Mutation]:
+    return MUTATIONS
 
 
 @hookimpl

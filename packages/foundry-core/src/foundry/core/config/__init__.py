@@ -1,21 +1,23 @@
 """The experiment file: read, checked, complete.
 
-from foundry.core.config import load_experiment
+    experiment = load_experiment("experiments/baseline.yaml", ["training.learning_rate=3e-4"])
+    experiment.model_args.attention.type, experiment.identity
 
-experiment = load_experiment("experiments/baseline.yaml", ["training.learning_rate=3e-4"])
-experiment.model_args.attention.type, experiment.identity
+    document.py   a tree whose every value knows its place
+    yaml.py       text -> document
+    sugar.py      short ways of writing -> the one long way
+    merge.py      `extends` and --set on top of each other
+    resolve.py    every choice complete
+    schema.py     core's sections;  compose.py  + the registry = the schema
+    validate.py   document -> Experiment;  explain.py rules.py layers.py  what is wrong with it
+    experiment.py identity.py
+    mutate.py     Experiment -> Experiment;  write.py  -> YAML;  json_schema.py  for editors
 
-document.py   a tree whose every value knows its place
-yaml.py       text -> document
-sugar.py      short ways of writing -> the one long way
-merge.py      extends and --set on top of each other
-resolve.py    every choice complete
-schema.py     core's sections;  compose.py  + the registry = the schema
-validate.py   document -> Experiment;  explain.py rules.py layers.py  what is wrong with it
-experiment.py identity.py
+Nothing here imports torch or numpy.
 """
 
 from foundry.core.config.experiment import Experiment
+from foundry.core.config.json_schema import json_schema
 from foundry.core.config.load import from_plain, load_experiment
 
-__all__ = ["Experiment", "from_plain", "load_experiment"]
+__all__ = ["Experiment", "from_plain", "json_schema", "load_experiment"]

@@ -40,7 +40,7 @@ def load_experiment(
     project = find_project(file if file.exists() else Path.cwd())
     registry = registry or discover(project)
     documents = [*_read_chain(file), *map(_read_set, sets)]
-    return _assemble(documents, registry, project, file)
+    return assemble(documents, registry, project, name=file.stem, path=file)
 
 
 def from_plain(
@@ -61,10 +61,17 @@ def from_plain(
     """
     project = find_project(project or Path.cwd())
     document = Document(deepcopy(dict(data)), {(): Place(source)})
-    return _assemble([document], registry or discover(project), project, None)
+    return assemble([document], registry or discover(project), project)
 
 
-def _assemble(documents: list[Document], registry: Registry, project: Path, file: Path | None) -> Experiment:
+def assemble(
+    documents: list[Document], registry: Registry, project: Path, *, name: str = "", path: Path | None = None
+) -> Experiment:
+    """The experiment that documents make, each laid over those before it.
+
+    Args:
+        name: what it is called unless they say so.
+    """
     sources = [document.place(()).source for document in documents]
     faults: list[Fault] = []
     explicit = Document({}, {})
@@ -72,13 +79,13 @@ def _assemble(documents: list[Document], registry: Registry, project: Path, file
         faults += desugar(document, registry)
         explicit = merge(explicit, document, registry)
     resolved, contradictions = resolve(explicit, registry)
-    if file is not None:
-        resolved.data.setdefault("name", file.stem)
+    if name:
+        resolved.data.setdefault("name", name)
     faults += contradictions
     experiment, invalid = validate(resolved, registry, known=faults)
     raise_faults(faults + invalid, sources)
     assert experiment is not None
-    experiment._origin = Origin(registry, project, explicit, file)
+    experiment._origin = Origin(registry, project, explicit, path)
     return experiment
 
 

@@ -1,0 +1,62 @@
+"""The schema of experiment files for editors, with every short way of writing that `sugar` knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foundry.core.config.compose import experiment_model
+from foundry.core.contracts import Shorthand, Slot, Variant
+from foundry.core.registry import Registry
+
+
+def json_schema(registry: Registry) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of what `load_experiment` reads, from everything that `registry` holds."""
+    schema = experiment_model(registry).model_json_schema()
+    definitions, properties = schema["$defs"], schema["properties"]
+    schema["title"] = "Foundry experiment"
+    layer = properties["layers"]["additionalProperties"]
+    properties["layers"]["propertyNames"] = {"pattern": r"^\d+(-\d*)?( *, *\d+(-\d*)?)*$"}
+    for slot in registry.slots.values():
+        choice = _choice(slot, registry, definitions)
+        section = definitions[properties[slot.section]["$ref"].rpartition("/")[2]]
+        section["properties"][slot.key] = choice
+        section["required"] = [key for key in section.get("required", ()) if key != slot.key]
+        if slot.per_layer:
+            own = {key: value for key, value in choice.items() if key != "default"}
+            definitions[layer["$ref"].rpartition("/")[2]]["properties"][slot.key] = own
+    _add_sugar(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _choice(slot: Slot, registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]:
+    """A name, or a mapping with or without one."""
+    variants, shorthands = registry.variants(slot.name), registry.shorthands(slot.name)
+    every: dict[str, Variant | Shorthand] = {**variants, **shorthands}
+    for name in variants:
+        same = [short for short, shorthand in shorthands.items() if shorthand.expands_to["type"] == name]
+        definition = definitions[f"{slot.name}_{name}"]
+        definition["properties"]["type"] = {"enum": [name, *same], "default": name}
+    names = [{"const": name, "description": choice.summary} for name, choice in every.items()]
+    mappings = [{"$ref": f"#/$defs/{slot.name}_{name}"} for name in variants]
+    choice = {"description": slot.summary, "anyOf": [*names, *mappings]}
+    return {**choice, "default": slot.default} if slot.default else choice
+
+
+def _add_sugar(schema: dict[str, Any]) -> None:
+    definitions, properties = schema["$defs"], schema["properties"]
+    properties["extends"] = {
+        "type": "string",
+        "description": "path of another experiment file, relative to this one, that this one is laid over",
+    }
+
+    def section(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = definitions[properties[name]["$ref"].rpartition("/")[2]]["properties"]
+        return found
+
+    section("model_args")["n_kv_head"] = {
+        "type": "integer",
+        "minimum": 1,
+        "description": "short for attention.n_kv_head; without an attention, it chooses gqa",
+    }
+    if "data" in properties and "dataset" in section("data"):
+        section("training")["dataset"] = {**section("data")["dataset"], "description": "short for data.dataset"}

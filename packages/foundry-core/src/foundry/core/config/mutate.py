@@ -1,0 +1,252 @@
+"""Mutates an experiment: `mutate(base, "attention", "gqa_2kv")` is a new, valid experiment with a name of its own.
+
+Every slot is a mutation type, and so is every `Mutation` of a plugin. What makes two experiments comparable stays as
+it is: the seed, the dataset, how it is evaluated, and the budget in tokens (or FLOPs, or seconds). Of `data`, only
+slots other than the dataset can change: bits per byte compare tokenizers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from foundry.core.config.document import Document, Path, Place, dotted
+from foundry.core.config.experiment import Experiment
+from foundry.core.config.load import BASELINE, assemble
+from foundry.core.config.schema import BUDGETS
+from foundry.core.config.write import flow, number, to_yaml
+from foundry.core.config.yaml import scalar
+from foundry.core.contracts import (
+    DROP,
+    Edits,
+    InvalidExperiment,
+    Mutation,
+    PluginError,
+    Shorthand,
+    Slot,
+    UsageError,
+    Variant,
+)
+from foundry.core.registry import Registry
+
+FIXED_SECTIONS = ("name", "seed", "eval", "data")
+FIXED_SLOTS = ("dataset", "task")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that differs between two experiments, every default filled in. None: it is not there."""
+
+    key: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_show(self.before)} -> {_show(self.after)}"
+
+
+@dataclass(frozen=True)
+class Mutated:
+    """A mutated experiment, not yet written anywhere; see `foundry.core.config.write.write_experiment`."""
+
+    base: Experiment
+    type: str
+    value: str
+    experiment: Experiment
+
+    @property
+    def name(self) -> str:
+        """`attn_gqa_2kv`; on a base that is itself mutated, `BASE+attn_gqa_2kv`."""
+        return self.experiment.name
+
+    @property
+    def changes(self) -> list[Change]:
+        return difference(self.base, self.experiment)
+
+    @property
+    def text(self) -> str:
+        """The whole file: what the base's author wrote, in that order, with the mutation in it."""
+        return f"# {self.type} {self.value}, from {self.base.name}\n\n{to_yaml(self.experiment)}"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One row of `foundry mutate --list`."""
+
+    type: str
+    value: str  # a variant or a shorthand of a slot; for other types, an example
+    summary: str
+    distribution: str
+
+
+def mutate(base: Experiment, type: str, value: str) -> Mutated:
+    """`base` with one mutation.
+
+    Raises:
+        UsageError: there is no such type or variant, or the text is no value of that type.
+        InvalidExperiment: the result cannot be trained; the message says why.
+        PluginError: the mutation's own code fails, or changes what comparisons hold fixed.
+    """
+    registry = base.registry
+    if type in registry.slots and _is_mutable(registry.slots[type]):
+        slot = registry.slots[type]
+        edits, short = _choose(base, slot, value), f"{slot.abbreviation or slot.name}_{value}"
+    elif type in registry.mutations:
+        mutation = registry.mutations[type]
+        edits, short = _edits(base, mutation, value), f"{mutation.abbreviation or type}_{_in_a_name(value)}"
+        _check_fixed(edits, mutation, registry)
+    else:
+        raise _unknown_type(registry, type, value)
+    name = short if base.name == BASELINE.stem else f"{base.name}+{short}"
+    document = _apply(base, edits, f"{type} {value}")
+    document.data.pop("name", None)
+    try:
+        experiment = assemble([document], registry, base.project, name=name)
+    except InvalidExperiment as error:
+        raise InvalidExperiment(f"{type} {value} on {base.name} cannot be trained:\n{error.message}") from error
+    if type in registry.mutations:
+        _check_budget(base, experiment, type)
+    return Mutated(base, type, value, experiment)
+
+
+def list_mutations(registry: Registry) -> list[Listed]:
+    """Every type with its values: slots with all their variants and shorthands, then the others with an example."""
+    rows = []
+    for slot in filter(_is_mutable, registry.slots.values()):
+        every: dict[str, Variant | Shorthand] = {**registry.variants(slot.name), **registry.shorthands(slot.name)}
+        for name, choice in every.items():
+            rows.append(Listed(slot.name, name, choice.summary, registry.owner(slot.name, name)))
+    for type, mutation in registry.mutations.items():
+        rows.append(Listed(type, mutation.example, mutation.summary, registry.type_owner(type)))
+    return rows
+
+
+def difference(before: Experiment, after: Experiment) -> list[Change]:
+    """Every setting that differs, but for the name, in the order of the schema."""
+    old, new = _flat(before.plain()), _flat(after.plain())
+    keys = [key for key in {**old, **new} if key != "name"]
+    return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What a mutation edits
+
+
+def _choose(base: Experiment, slot: Slot, value: str) -> Edits:
+    """Another variant, with those of the params that were written which it has too. `mha` thus drops n_kv_head."""
+    shorthand = base.registry.shorthands(slot.name).get(value)
+    chosen = dict(shorthand.expands_to) if shorthand else {"type": value}
+    params = base.registry.variant(slot.name, chosen["type"]).params.model_fields
+    written = base._origin.explicit.get((slot.section, slot.key)) or {}
+    carried = {name: item for name, item in written.items() if name in params and name not in chosen}
+    return {slot.path: {**chosen, **carried}}
+
+
+def _edits(base: Experiment, mutation: Mutation, value: str) -> Edits:
+    what = f"{mutation.type} {value}"
+    try:
+        edits = mutation.edit(base.plain(), value)
+    except ValueError as error:
+        raise UsageError(f"{what}: {error}") from error
+    except InvalidExperiment:
+        raise
+    except Exception as error:
+        raise PluginError(f"{what}: the mutation failed: {type(error).__name__}: {error}") from error
+    if not (isinstance(edits, Mapping) and all(isinstance(path, str) for path in edits)):
+        raise PluginError(f"{what}: the mutation returned {edits!r}, not a mapping of dotted paths")
+    return edits
+
+
+def _apply(base: Experiment, edits: Edits, source: str) -> Document:
+    explicit = base._origin.explicit
+    document = Document(deepcopy(explicit.data), dict(explicit.places))
+    for key, value in edits.items():
+        path: Path = tuple(key.split("."))
+        for depth in range(1, len(path)):
+            if not isinstance(document.get(path[:depth], {}), dict):
+                raise PluginError(f"{source}: the mutation edits {key}, but {dotted(path[:depth])} holds no keys")
+        document.drop(path) if value is DROP else document.set(path, value)
+        document.forget(path)
+        document.places[path] = Place(source)
+    return document
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What comparisons hold fixed
+
+
+def _is_mutable(slot: Slot) -> bool:
+    return slot.name not in FIXED_SLOTS
+
+
+def _check_fixed(edits: Edits, mutation: Mutation, registry: Registry) -> None:
+    slots = [slot.path for slot in registry.slots.values() if _is_mutable(slot)]
+    for key in edits:
+        if key.split(".")[0] in FIXED_SECTIONS and not any(f"{key}.".startswith(f"{path}.") for path in slots):
+            owner = registry.type_owner(mutation.type)
+            raise PluginError(
+                f"mutation {mutation.type} ({owner}) edits {key}, which two experiments must share to be compared"
+            )
+
+
+def _check_budget(base: Experiment, mutated: Experiment, type: str) -> None:
+    def spent(experiment: Experiment) -> dict[str, float | None]:
+        budget: dict[str, float | None] = {name: getattr(experiment.training, name) for name in BUDGETS}
+        if experiment.training.max_iters is not None:
+            budget["max_iters"] = experiment.training.max_iters * tokens_per_step(experiment)
+        return budget
+
+    def tokens_per_step(experiment: Experiment) -> int:
+        return experiment.training.batch_size * experiment.model_args.block_size
+
+    before, after = spent(base), spent(mutated)
+    for budget in BUDGETS:
+        old, new = before[budget], after[budget]
+        slack = tokens_per_step(mutated) if budget == "max_iters" else 0
+        if (old is None) != (new is None) or abs((old or 0) - (new or 0)) > slack:
+            raise PluginError(f"mutation {type} changes the budget, which two experiments must share to be compared")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Words
+
+
+def _unknown_type(registry: Registry, type: str, value: str) -> UsageError:
+    from difflib import get_close_matches
+
+    known = [slot.name for slot in registry.slots.values() if _is_mutable(slot)] + [*registry.mutations]
+    if type in (*FIXED_SECTIONS, *FIXED_SLOTS, *BUDGETS, "data"):
+        return UsageError(
+            f"{type} is no mutation: it is what two experiments must share to be compared",
+            "set it in the experiment file, or with --set",
+        )
+    near = [f"{match} {value}" for match in get_close_matches(type, known, n=2)]
+    for slot in filter(_is_mutable, registry.slots.values()):
+        names = [*registry.variants(slot.name), *registry.shorthands(slot.name)]
+        near += [f"{slot.name} {match}" for match in get_close_matches(type, names, n=1, cutoff=0.8)]
+    hint = f"did you mean: {', '.join(near)}\n  " if near else ""
+    return UsageError(f"there is no mutation type {type!r}", f"{hint}known: {', '.join(known)}")
+
+
+def _in_a_name(value: str) -> str:
+    """How a value stands in a file name: numbers in one spelling, so that 3e-4 and 0.0003 are the same file."""
+    parts = [part for part in re.split(r"[^A-Za-z0-9.+-]+", value) if part]
+    meant = [scalar(part) for part in parts]
+    return "_".join(
+        number(each) if isinstance(each, int | float) and not isinstance(each, bool) else part
+        for part, each in zip(parts, meant, strict=True)
+    )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else flow(value)
