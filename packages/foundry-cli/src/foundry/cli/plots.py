@@ -32,7 +32,7 @@ def draw_costs(figures: dict[str, Any], path: Path) -> None:
         axes.set_title(title, fontsize=10)
         axes.invert_yaxis()
         axes.margins(x=0.2)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 6))
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        axes.set_xticks([])  # every bar carries its number
     figure.suptitle(f"{figures['name']}: {figures['parameters']:,} parameters")
     figure.savefig(path, dpi=150)

@@ -76,7 +76,7 @@ def _step_seconds(experiment: Experiment, vocab_size: int, device: Device, secon
     model = GPT(experiment, vocab_size)
     initialize(model, experiment.seed)
     model.to(device.torch)
-    objective: torch.nn.Module = Objective(model, registry.build("loss", training.loss, model.dims))
+    objective: Any = Objective(model, registry.build("loss", training.loss, model.dims))
     if device.compile:
         objective = torch.compile(objective, dynamic=False)
     optimizers = registry.variant("optimizer", training.optimizer.type).load()(training.optimizer, model, 1e-4)

@@ -8,7 +8,7 @@ layer; this file only wires them. Shapes: B rows, T tokens, S keys (cache length
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -48,17 +48,29 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Hidden states -> logits. `weight` (V, C) is the embedding's own where they are tied."""
+    """Hidden states (..., C) -> logits (..., V)."""
 
-    def __init__(self, n_embd: int, vocab_size: int, tied_to: nn.Embedding | None, softcap: float | None) -> None:
+    def __init__(self, n_embd: int, vocab_size: int, softcap: float | None) -> None:
         super().__init__()
-        self.weight = tied_to.weight if tied_to is not None else nn.Parameter(torch.empty(vocab_size, n_embd))
         self.softcap = softcap  # Gemma 2 (arXiv:2408.00118): logits stay within +-softcap
+        self.weight = nn.Parameter(torch.empty(vocab_size, n_embd))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., C) -> (..., V)."""
         logits = F.linear(hidden, self.weight)
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+class TiedHead(Head):
+    """A head that reads the embedding's weight instead of owning one."""
+
+    def __init__(self, embedding: nn.Embedding, softcap: float | None) -> None:
+        nn.Module.__init__(self)
+        self.softcap = softcap
+        self._embedding = (embedding,)  # in a tuple it is no child: the weight keeps one name and one owner
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self._embedding[0].weight
 
 
 class GPT(nn.Module):
@@ -84,7 +96,10 @@ class GPT(nn.Module):
             Block(experiment, experiment.dims(vocab_size=vocab_size, layer=i), shared) for i in range(args.n_layer)
         )
         self.norm = experiment.registry.build("norm", args.norm, self.dims, args.n_embd)
-        self.head = Head(args.n_embd, vocab_size, self.embed if args.tie_embeddings else None, args.logit_softcap)
+        if args.tie_embeddings:
+            self.head: Head = TiedHead(self.embed, args.logit_softcap)
+        else:
+            self.head = Head(args.n_embd, vocab_size, args.logit_softcap)
 
     def forward(
         self,
@@ -136,7 +151,8 @@ class GPT(nn.Module):
     def init_cache(self, batch: int, max_len: int | None = None) -> list[Cache]:
         """An empty cache for `batch` sequences of up to `max_len` (default block_size) tokens."""
         max_len, weight = max_len or self.dims.block_size, self.embed.weight
-        return [block.attention.init_cache(batch, max_len, weight.dtype, weight.device) for block in self.blocks]
+        attentions: list[Any] = [block.attention for block in self.blocks]
+        return [attention.init_cache(batch, max_len, weight.dtype, weight.device) for attention in attentions]
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         """GPT-2's initialisation, for every parameter that its own module leaves to the model: matrices and

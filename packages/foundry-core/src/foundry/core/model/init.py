@@ -7,6 +7,7 @@ and neither the order of construction nor the device changes a weight.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +35,9 @@ def initialize(model: nn.Module, seed: int) -> None:
 def init_buffers(model: nn.Module) -> None:
     """Recompute the tables that no checkpoint holds."""
     for module in model.modules():
-        if hasattr(module, "init_buffers"):
-            module.init_buffers()
+        recompute: Callable[[], None] | None = getattr(module, "init_buffers", None)
+        if recompute is not None:
+            recompute()
 
 
 def normal_(tensor: Tensor, std: float, generator: torch.Generator) -> Tensor:

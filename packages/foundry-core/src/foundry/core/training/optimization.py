@@ -17,7 +17,9 @@ class OptimizerSet:
 
     def __init__(self, optimizers: list[torch.optim.Optimizer], model: nn.Module) -> None:
         self.optimizers = optimizers
-        self.names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.names: dict[Tensor, str] = {
+            parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad
+        }
         grouped = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         missing = sorted(name for parameter, name in self.names.items() if not any(parameter is p for p in grouped))
         if missing:

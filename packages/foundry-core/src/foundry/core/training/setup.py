@@ -163,7 +163,7 @@ def _build(
     initialize(model, experiment.seed)
     model.to(device.torch)
     loss = registry.build("loss", training.loss, model.dims)
-    objective: torch.nn.Module = Objective(model, loss)
+    objective: Any = Objective(model, loss)
     if device.compile:
         objective = torch.compile(objective, dynamic=False)
     objective = world.wrap(objective)

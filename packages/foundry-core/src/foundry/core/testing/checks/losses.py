@@ -86,6 +86,6 @@ def rows_of(batch: Batch, rows: slice) -> Batch:
 
 
 def head_of(case: Case, softcap: float | None = None) -> Head:
-    head = Head(case.dims.n_embd, case.dims.vocab_size, None, softcap)
+    head = Head(case.dims.n_embd, case.dims.vocab_size, softcap)
     torch.nn.init.normal_(head.weight, std=0.5, generator=torch.Generator().manual_seed(SEED))
     return head
