@@ -13,6 +13,7 @@ from typing import Any
 
 from foundry.core.registry import find_project, registry
 from foundry.core.registry.discovery import BUILT_IN
+from foundry.data.storage import cache_folder
 
 MIN_FREE_BYTES = 1 << 30  # a run of the baseline needs some 10 MB; below this, checkpoints of anything larger fail
 
@@ -25,6 +26,9 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
     free = shutil.disk_usage(project).free
     if free < MIN_FREE_BYTES:
         reasons.append(f"only {free / 1e6:.0f} MB are free on the disk of {project}")
+    cache = cache_folder()
+    if not _writable(cache):
+        reasons.append(f"the cache {cache} is not writable: set FOUNDRY_CACHE to a folder that is")
     if not _writable(project):
         reasons.append(f"{project} is not writable: there is no place for runs/")
     packages = {name: _version(name) for name in BUILT_IN}
@@ -44,7 +48,7 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
         "memory_bytes": _memory(),
         "disk_free_bytes": free,
         "project": str(project),
-        "temporary_folder_writable": _writable(Path(tempfile.gettempdir())),
+        "cache": str(cache),
         "compiler": shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"),
         "packages": packages,
         "plugins": [f"{p.distribution} {p.version[:12]}" for p in found.plugins if p.distribution not in BUILT_IN],
@@ -58,9 +62,7 @@ def _torch() -> tuple[dict[str, Any], list[str]]:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library that it needs is missing
         return {"torch": None}, [f"torch cannot be imported: {error}"]
-    cuda = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
+    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     devices = [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
     return {
         "torch": torch.__version__,
@@ -86,6 +88,8 @@ def _memory() -> int | None:
 
 
 def _writable(folder: Path) -> bool:
+    while not folder.exists():  # it will be made when it is needed
+        folder = folder.parent
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

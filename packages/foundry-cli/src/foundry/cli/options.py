@@ -17,7 +17,5 @@ Config = Annotated[
 
 Sets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override one value: --set training.learning_rate=3e-4. Repeatable."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value: training.learning_rate=3e-4. Repeatable."),
 ]

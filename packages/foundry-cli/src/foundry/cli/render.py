@@ -1,9 +1,11 @@
 """How commands speak: stdout is the result, stderr is everything else.
 
-result(data, draw, next_step)    with --json `data` as one document, otherwise what `draw()` prints, and where to go next
-table(columns, rows)             a table on a terminal; tab-separated, with nothing cut off, elsewhere
-record(data)                     one line of a stream, with --json
-say(text)                        a remark on stderr
+    result(data, draw, next_step)   with --json `data` as one document; otherwise what `draw()` prints, and where to go
+    table(columns, rows)            a table on a terminal; tab-separated, with nothing cut off, elsewhere
+    record(data)                    one line of a stream, with --json
+    say(text)                       a remark on stderr
+
+Every write to stdout goes through here, so that a reader who leaves early ends the command quietly.
 """
 
 from __future__ import annotations
@@ -109,7 +111,6 @@ def foundry_error(failure: FoundryError) -> None:
 
 
 def write(text: str, flush: bool = False) -> None:
-    """All that goes to stdout goes through here."""
     try:
         sys.stdout.write(text)
         if flush:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,15 +19,15 @@ def show(config: Config = None, sets: Sets = None, json: Json = False) -> None:
 
     Example: foundry config show --set training.learning_rate=3e-4
     """
-    from foundry.core.config import load_experiment
+    from foundry.core.config import from_plain, load_experiment
+    from foundry.core.config.write import to_yaml
 
     experiment = load_experiment(config, sets or ())
     render.problems(experiment.registry.problems)
 
     def draw() -> None:
-        import yaml
-
-        render.write(yaml.safe_dump(experiment.plain(), sort_keys=False))
+        whole = from_plain(experiment.plain(), project=experiment.project, registry=experiment.registry)
+        render.write(to_yaml(whole))
 
     data = {"identity": experiment.identity, "experiment": experiment.plain()}
     render.result(data, draw, f"foundry train{f' {config}' if config else ''}")
@@ -39,7 +39,7 @@ def schema(json: Json = False) -> None:
 
     Example: foundry config schema > experiments/schema.json
     """
-    from foundry.core.config import json_schema
+    from foundry.core.config.json_schema import json_schema
     from foundry.core.registry import registry
 
     document = json_schema(registry())
@@ -58,22 +58,10 @@ def diff(
     Example: foundry config diff experiments/baseline.yaml experiments/attn_gqa_2kv.yaml
     """
     from foundry.core.config import load_experiment
+    from foundry.core.config.mutate import difference
 
     a, b = load_experiment(first), load_experiment(second)
-    left, right = flatten(a.plain()), flatten(b.plain())
-    keys = [key for key in {**left, **right} if left.get(key) != right.get(key)]
-    rows = [{"key": key, "a": left.get(key), "b": right.get(key)} for key in keys]
-    data = {"same_identity": a.identity == b.identity, "differences": rows}
+    changes = difference(a, b)
+    data = {"same_identity": a.identity == b.identity, "differences": [vars(change) for change in changes]}
     columns = ("key", str(first), str(second))
-    render.result(data, lambda: render.table(columns, [tuple(row.values()) for row in rows]))
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    render.result(data, lambda: render.table(columns, [tuple(vars(change).values()) for change in changes]))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,24 +12,27 @@ from foundry.cli import render
 from foundry.cli.options import Json
 from foundry.core.contracts import UsageError
 
+if TYPE_CHECKING:
+    from foundry.core.config.mutate import Listed
 
-def _complete_type(incomplete: str) -> Iterator[tuple[str, str]]:
+
+def _mutations() -> list[Listed]:
+    from foundry.core.config.mutate import list_mutations
     from foundry.core.registry import registry
 
-    found = registry()
-    yield from ((name, slot.summary) for name, slot in found.slots.items() if name.startswith(incomplete))
-    yield from ((name, each.summary) for name, each in found.mutations.items() if name.startswith(incomplete))
+    return list_mutations(registry())
 
 
-def _complete_value(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
-    from foundry.core.registry import registry
+def _complete_type(incomplete: str) -> list[str]:
+    return [type for type in dict.fromkeys(row.type for row in _mutations()) if type.startswith(incomplete)]
 
-    found, type = registry(), context.params.get("type")
-    if type in found.slots:
-        choices = {**found.variants(type), **found.shorthands(type)}
-        yield from ((name, each.summary) for name, each in choices.items() if name.startswith(incomplete))
-    elif type in found.mutations and found.mutations[type].example.startswith(incomplete):
-        yield found.mutations[type].example, "for example"
+
+def _complete_value(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    return [
+        (row.value, row.summary)
+        for row in _mutations()
+        if row.type == context.params.get("type") and row.value.startswith(incomplete)
+    ]
 
 
 def mutate(
@@ -60,26 +63,43 @@ def mutate(
         raise UsageError(
             "say what to change, and to what", "foundry mutate attention gqa_2kv; `foundry mutate --list` shows all"
         )
-    from foundry.core.config.mutate import difference, mutate, write_mutation
-
     from foundry.core.config import load_experiment
+    from foundry.core.config.mutate import mutate
+    from foundry.core.config.write import write_experiment
 
     parent = load_experiment(base)
-    child = mutate(parent, type, value)
-    path = write_mutation(child, dry_run=dry_run)
-    changes = difference(parent, child)
+    render.problems(parent.registry.problems)
+    mutated = mutate(parent, type, value)
+    folder = parent.project / "experiments"
+    path = folder / f"{mutated.name}.yaml" if dry_run else write_experiment(mutated, folder)
+    shown = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
     def draw() -> None:
-        render.line(str(path))
+        render.line(shown)
+        for change in mutated.changes:
+            render.line(f"  {change}")
 
-    render.result({"path": str(path), "name": child.name, "changes": changes}, draw, f"foundry train {path}")
+    data = {
+        "path": shown,
+        "name": mutated.name,
+        "identity": mutated.experiment.identity,
+        "changes": [vars(change) for change in mutated.changes],
+    }
+    render.result(data, draw, "" if dry_run else f"foundry train {shown}")
 
 
 def _list(type: str | None) -> None:
-    from foundry.core.config.mutate import list_mutations
-
     from foundry.core.registry import registry
 
-    found = registry()
-    rows = [vars(row) for row in list_mutations(found)]
-    render.result({"mutations": rows}, lambda: render.table(("type", "value", "summary", "from"), rows))
+    render.problems(registry().problems)
+    rows = [row for row in _mutations() if type in (None, row.type)]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row.type for row in _mutations()))
+        raise UsageError(f"there is no mutation type {type!r}", f"known: {known}")
+
+    def draw() -> None:
+        columns = ("type", "value", "summary", "from")
+        render.table(columns, [(row.type, row.value, row.summary, row.distribution) for row in rows])
+
+    data = {"mutations": [vars(row) for row in rows]}
+    render.result(data, draw, f"foundry mutate {rows[0].type} {rows[0].value}")

@@ -14,8 +14,17 @@ from types import ModuleType
 from typing import Any
 
 from foundry.core.contracts import FoundryError, Mutation, PluginError, Section, UsageError, Variant
-from foundry.core.registry.discovery import BUILT_IN, LOCAL, Broken, Candidate, Plugin, Selection, describe, discover
-from foundry.core.registry.discovery import local_candidates
+from foundry.core.registry.discovery import (
+    BUILT_IN,
+    LOCAL,
+    Broken,
+    Candidate,
+    Plugin,
+    Selection,
+    describe,
+    discover,
+    local_candidates,
+)
 from foundry.core.registry.table import Registry, label
 
 HEAVY = ("torch", "numpy", "triton", "transformers", "jax", "tensorflow")

@@ -1,0 +1,201 @@
+"""The frame around every command: what goes to stdout and stderr, the exit codes, and what is not imported."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foundry.cli import __main__ as entry
+from foundry.cli.app import app
+from foundry.core.contracts import ExitCode, InvalidExperiment, PluginError, Stopped
+
+ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*", "COLUMNS": "100"}
+
+
+def foundry(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "foundry.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def project(tmp_path):
+    foundry("init", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """A command that raises what it is given."""
+
+    def install(error: BaseException) -> None:
+        def fail(json: bool = False) -> None:
+            raise error
+
+        monkeypatch.setattr(app, "registered_commands", list(app.registered_commands))
+        app.command("fail")(fail)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (InvalidExperiment("a.yaml:3:1: seeed: unknown", "did you mean seed?"), 3, "a.yaml:3:1: seeed: unknown"),
+        (PluginError("it is broken", "mend it"), 4, "it is broken"),
+        (Stopped("saved at step 7", "run again"), 75, "saved at step 7"),
+        (PermissionError(13, "Permission denied", "runs/x"), 6, "Permission denied: runs/x"),
+        (OSError(28, "No space left on device"), 6, "No space left on device"),
+        (KeyError("lost"), 1, "internal error: KeyError: 'lost'"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_each_failure_has_its_exit_code_and_its_words(failing, capsys, monkeypatch, error, code, words):
+    monkeypatch.delenv("FOUNDRY_DEBUG", raising=False)
+    failing(error)
+    assert entry.main(["fail"]) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert words in shown.err
+    assert "Traceback" not in shown.err
+    if code not in (1, 130):
+        assert entry.main(["fail", "--json"]) == code
+        told = json.loads(capsys.readouterr().err)
+        assert told["schema_version"] == 1
+        assert told["error"]["exit_code"] == code
+        assert told["error"]["kind"] == ExitCode(code).name.lower()
+        assert words in told["error"]["message"]
+
+
+def test_debug_shows_the_traceback(failing, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_DEBUG", "1")
+    failing(KeyError("lost"))
+    with pytest.raises(KeyError):
+        entry.main(["fail"])
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["plugins", "lst"], ["init", "--nope"], ["mutate"]])
+def test_a_wrong_command_line_is_exit_2_in_words_and_in_json(capsys, arguments):
+    assert entry.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert entry.main([*arguments, "--json"]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, json.loads(shown.err)["error"]["kind"]) == ("", "usage")
+
+
+def test_a_reader_who_leaves_ends_the_command_quietly(project):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "foundry.cli", "config", "schema"]
+    done = subprocess.run(command, cwd=project, env=ENVIRONMENT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "Broken" not in done.stderr
+
+
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    ["train", "--help"],
+    ["plugins", "list"],
+    ["plugins", "list", "--json"],
+    ["mutate", "--list"],
+    ["mutate", "attention", "gqa_2kv"],
+    ["config", "show"],
+    ["config", "schema"],
+]
+
+
+@pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
+def test_light_commands_import_neither_torch_nor_numpy_nor_rich(project, arguments):
+    script = (
+        "import sys; from foundry.cli.__main__ import main; code = main(sys.argv[1:])\n"
+        "heavy = {'torch', 'numpy', 'rich', 'triton'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else code)"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_completion_offers_types_and_the_variants_of_a_type(project):
+    def complete(line: str) -> set[str]:
+        words = line.split(" ")
+        done = foundry(cwd=project, _FOUNDRY_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1))
+        return set(done.stdout.split())
+
+    assert {"attention", "norm"} <= complete("foundry mutate ")
+    assert complete("foundry mutate attention gqa_") >= {"gqa_1kv", "gqa_2kv"}
+    assert "mha" not in complete("foundry mutate attention gqa_")
+
+
+def test_a_table_is_whole_values_between_tabs_off_a_terminal_and_drawn_on_one(project):
+    lines = foundry("plugins", "list", cwd=project).stdout.splitlines()
+    assert {line.count("\t") for line in lines} == {3}
+    assert any("attention mha" in line and "schedule" in line for line in lines)  # nothing is cut off
+
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "-m", "foundry.cli", "plugins", "list"]
+    process = subprocess.Popen(
+        command, cwd=project, env=ENVIRONMENT | {"TERM": "xterm"}, stdout=secondary, stderr=subprocess.DEVNULL
+    )
+    os.close(secondary)
+    drawn = b""
+    try:
+        while chunk := os.read(primary, 4096):
+            drawn += chunk
+    except OSError:  # Linux reports the closed terminal so
+        pass
+    assert process.wait() == 0
+    assert "─" in drawn.decode()
+    assert "\t" not in drawn.decode()
+
+
+def test_init_writes_the_repositorys_baseline_once(tmp_path):
+    done = foundry("init", str(tmp_path), "--json")
+    baseline = tmp_path / "experiments" / "baseline.yaml"
+    told = json.loads(done.stdout)
+    assert told["written"]
+    assert told["next"].endswith("foundry train")
+    repository = Path(__file__).parents[3] / "experiments" / "baseline.yaml"
+    assert baseline.read_text() == repository.read_text()
+    baseline.write_text("# mine\n")
+    assert not json.loads(foundry("init", str(tmp_path), "--json").stdout)["written"]
+    assert baseline.read_text() == "# mine\n"
+
+
+def test_config_show_is_a_complete_experiment_with_the_same_identity(project):
+    shown = foundry("config", "show", "--set", "training.learning_rate=3e-4", cwd=project)
+    (project / "whole.yaml").write_text(shown.stdout)
+    told = json.loads(
+        foundry("config", "diff", "experiments/baseline.yaml", "whole.yaml", "--json", cwd=project).stdout
+    )
+    assert [row["key"] for row in told["differences"]] == ["training.learning_rate"]
+    told = json.loads(foundry("config", "show", "--json", cwd=project).stdout)
+    assert told["experiment"]["training"]["learning_rate"] == 1e-3
+    assert len(told["identity"]) == 64
+
+
+def test_doctor_tells_what_is_installed(project):
+    done = foundry("doctor", "--json", cwd=project)
+    told = json.loads(done.stdout)
+    assert told["packages"].keys() >= {"foundry-core", "foundry-cli"}
+    assert told["torch"]
+    assert (done.returncode, told["ok"]) in [(0, True), (6, False)]
+    unusable = foundry("doctor", "--json", cwd=project, FOUNDRY_CACHE="/proc/none")
+    assert unusable.returncode == 6
+    assert "/proc/none" in json.loads(unusable.stdout)["reasons"][0]
+
+
+def test_a_broken_plugin_is_a_remark_and_not_a_failure(project):
+    variants = project / "variants"
+    variants.mkdir()
+    (variants / "broken.py").write_text("import no_such_module\n")
+    done = foundry("plugins", "list", cwd=project, FOUNDRY_PLUGINS="")
+    assert done.returncode == 0
+    assert "plugin problem: local (broken): cannot be imported" in done.stderr
+    assert foundry("plugins", "check", "local", cwd=project, FOUNDRY_PLUGINS="").returncode == 4
