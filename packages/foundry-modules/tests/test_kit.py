@@ -1,0 +1,156 @@
+"""The conformance kit finds the mistakes that it is there for."""
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+
+from foundry.core.contracts import Params, Variant
+from foundry.core.testing import Case
+from foundry.core.testing.checks import checks_of
+from foundry.modules.attention import MHAParams
+from foundry.modules.attention.mha import MultiHeadAttention
+from foundry.modules.loss import CrossEntropyParams
+from foundry.modules.loss.cross_entropy import CrossEntropy
+from foundry.modules.norm import RMSNormParams
+from foundry.modules.norm.rmsnorm import RMSNorm
+from foundry.modules.optimizer import AdamWParams
+from foundry.modules.optimizer.adamw import adamw
+from foundry.modules.position import RoPEParams
+from foundry.modules.position.rope import RoPE
+from foundry.modules.schedule import CosineParams
+from foundry.modules.schedule.cosine import Cosine
+
+
+class SeesTheFuture(MultiHeadAttention):
+    def forward(self, x, ctx):
+        y, aux = super().forward(x, ctx)
+        return y + 1e-4 * x.mean(dim=1, keepdim=True), aux
+
+
+class IgnoresSegments(MultiHeadAttention):
+    def forward(self, x, ctx):
+        return super().forward(x, ctx._replace(segments=None))
+
+
+class IgnoresPadding(MultiHeadAttention):
+    def forward(self, x, ctx):
+        return super().forward(x, ctx._replace(key_padding=None))
+
+
+class ForgetsTheCache(MultiHeadAttention):
+    def forward(self, x, ctx):
+        if ctx.cache is not None:
+            ctx.cache.length += x.size(1)
+        return super().forward(x, ctx._replace(cache=None))
+
+
+class HasAnIdleParameter(MultiHeadAttention):
+    def __init__(self, params, dims, position):
+        super().__init__(params, dims, position)
+        self.idle = nn.Linear(3, 3)
+
+
+class CannotComeFromMeta(RoPE):
+    def init_buffers(self):
+        if not hasattr(self, "made"):
+            self.made = True
+            super().init_buffers()
+
+
+class ForgetsPositionsOfTheCache(RoPE):
+    def rotate(self, q, k, positions):
+        return super().rotate(q, k, None)
+
+
+class BreaksTheGraph(RMSNorm):
+    def forward(self, x):
+        return super().forward(x if x.sum().item() > 0 else x * 1)
+
+
+class MixesRows(RMSNorm):
+    def forward(self, x):
+        return super().forward(x) + 1e-3 * x.mean(dim=0)
+
+
+class StaysInFloat32(RMSNorm):
+    def forward(self, x):
+        return super().forward(x).float()
+
+
+class HasItsOwnDice(RMSNorm):
+    def forward(self, x):
+        return super().forward(x) * (1 + torch.rand((), generator=torch.Generator().manual_seed(torch.seed() >> 1)))
+
+
+class DividesByTheCount(CrossEntropy):
+    def forward(self, hidden, head, batch):
+        total, count, aux = super().forward(hidden, head, batch)
+        return total / count, count, aux
+
+
+class CountsTheUnsupervised(CrossEntropy):
+    def forward(self, hidden, head, batch):
+        total, _, aux = super().forward(hidden, head, batch)
+        return total, torch.tensor(batch.targets.numel()), aux
+
+
+def forgets_biases(params, model, learning_rate):
+    return [torch.optim.AdamW([p for p in model.parameters() if p.ndim > 1], lr=learning_rate)]
+
+
+def takes_the_frozen(params, model, learning_rate):
+    return [torch.optim.AdamW(model.parameters(), lr=learning_rate)]
+
+
+def keeps_state_elsewhere(params, model, learning_rate):
+    (optimizer,) = adamw(params, model, learning_rate)
+    steps = iter(range(1, 1000))
+    optimizer.register_step_pre_hook(lambda o, *_: o.param_groups[0].update(betas=(0.9, 1 - 0.1 / next(steps))))
+    return [optimizer]
+
+
+class GoesBeyondThePeak(Cosine):
+    def after(self, share):
+        return 2 * super().after(share)
+
+
+class Remembers(Cosine):
+    def __call__(self, step, progress):
+        self.highest = max(getattr(self, "highest", 0), step)
+        return super().__call__(self.highest, progress)
+
+
+class UndocumentedParams(Params):
+    window: int = 3
+
+
+@pytest.mark.parametrize(
+    ("slot", "target", "params", "expected"),
+    [
+        ("attention", SeesTheFuture, MHAParams, "causality"),
+        ("attention", IgnoresSegments, MHAParams, "segments_are_isolated"),
+        ("attention", IgnoresPadding, MHAParams, "padding_is_not_seen"),
+        ("attention", ForgetsTheCache, MHAParams, "decode_equals_forward"),
+        ("attention", HasAnIdleParameter, MHAParams, "finite_gradients"),
+        ("position", CannotComeFromMeta, RoPEParams, "meta_device_init"),
+        ("position", ForgetsPositionsOfTheCache, RoPEParams, "decode_equals_forward"),
+        ("norm", BreaksTheGraph, RMSNormParams, "compile"),
+        ("norm", MixesRows, RMSNormParams, "batch_invariance"),
+        ("norm", StaysInFloat32, RMSNormParams, "shape_and_dtype"),
+        ("norm", HasItsOwnDice, RMSNormParams, "seed_determinism"),
+        ("norm", RMSNorm, UndocumentedParams, "params_are_documented"),
+        ("loss", DividesByTheCount, CrossEntropyParams, "micro_batches_add_up"),
+        ("loss", CountsTheUnsupervised, CrossEntropyParams, "unsupervised_tokens_do_not_count"),
+        ("optimizer", forgets_biases, AdamWParams, "owns_every_parameter_once"),
+        ("optimizer", takes_the_frozen, AdamWParams, "owns_every_parameter_once"),
+        ("optimizer", keeps_state_elsewhere, AdamWParams, "state_round_trip"),
+        ("schedule", GoesBeyondThePeak, CosineParams, "factors_are_shares_of_the_peak"),
+        ("schedule", Remembers, CosineParams, "is_a_pure_function"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_mistake_fails_its_check(slot, target, params, expected):
+    case = Case(target.__name__, Variant(slot, "wrong", f"{__name__}:{target.__name__}", params), params())
+    with pytest.raises((AssertionError, TorchDynamoException)):
+        dict(checks_of(case))[expected](case)

@@ -1,0 +1,227 @@
+"""The modules against transformers' with the same random weights: outputs and gradients, to 1e-5 in fp32."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from foundry.core.contracts import Context, Dims
+from foundry.core.testing import Case
+
+transformers = pytest.importorskip("transformers")
+
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor  # noqa: E402
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention  # noqa: E402
+from transformers.models.llama.modeling_llama import (  # noqa: E402
+    LlamaAttention,
+    LlamaMLP,
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+)
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention  # noqa: E402
+
+B, T = 3, 24
+DIMS = Dims(n_layer=2, n_head=4, n_embd=32, head_dim=8, block_size=T, vocab_size=19)
+POSITIONS = torch.arange(T).expand(B, T)
+CAUSAL = torch.full((T, T), float("-inf")).triu(1)[None, None]
+
+
+def build(slot, name, *arguments, **params):
+    return Case.of(slot, name, params, DIMS).build(*arguments)
+
+
+def randomise(module):
+    for i, parameter in enumerate(module.parameters()):
+        nn.init.normal_(parameter, std=0.15, generator=torch.Generator().manual_seed(i))
+    return module
+
+
+def assert_same(ours, theirs, pairs):
+    """Both functions of x give the same y and the same gradients, of x and of each (our tensor, their tensor, map)."""
+    x = torch.randn(B, T, DIMS.n_embd, generator=torch.Generator().manual_seed(7))
+    upstream = torch.randn(B, T, DIMS.n_embd, generator=torch.Generator().manual_seed(8))
+    results = []
+    for function in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        y = function(leaf)
+        y.backward(upstream)
+        results.append((y, leaf.grad))
+    for our_result, their_result in zip(*results, strict=True):
+        torch.testing.assert_close(our_result, their_result, rtol=1e-5, atol=1e-5)
+    for our_parameter, their_parameter, to_ours in pairs:
+        torch.testing.assert_close(our_parameter.grad, to_ours(their_parameter.grad), rtol=1e-5, atol=1e-4)
+
+
+def same(tensor):
+    return tensor
+
+
+def transposed(tensor):
+    return tensor.T
+
+
+def take_over(ours, theirs, names, to_ours=same):
+    """Copy their parameters into ours, by name."""
+    pairs = []
+    for our_name, their_name in names.items():
+        our_parameter, their_parameter = ours.get_parameter(our_name), theirs.get_parameter(their_name)
+        with torch.no_grad():
+            our_parameter.copy_(to_ours(their_parameter))
+        pairs.append((our_parameter, their_parameter, to_ours))
+    return pairs
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+def test_llama_attention(n_kv_head, bias):
+    config = transformers.LlamaConfig(
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=n_kv_head,
+        max_position_embeddings=T,
+        attention_bias=bias,
+        attn_implementation="eager",
+    )
+    theirs = randomise(LlamaAttention(config, 0)).eval()
+    dims = Dims(2, 4, 32, 8, T, bias=bias)
+    rope = Case.of("position", "rope", {"theta": 10_000}, dims).build(dims)
+    ours = Case.of("attention", "gqa", {"n_kv_head": n_kv_head}, dims).build(dims, rope)
+    pairs = take_over(ours, theirs, {name: name for name, _ in ours.named_parameters()})
+    rotary = LlamaRotaryEmbedding(config)
+    for ctx in (Context(), Context(positions=POSITIONS)):
+        assert_same(
+            lambda x, ctx=ctx: ours(x, ctx)[0],
+            lambda x: theirs(x, position_embeddings=rotary(x, POSITIONS), attention_mask=CAUSAL)[0],
+            pairs,
+        )
+
+
+def test_qwen3_attention_with_qk_norm():
+    config = transformers.Qwen3Config(
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        rms_norm_eps=1e-5,
+        max_position_embeddings=T,
+        attn_implementation="eager",
+    )
+    theirs = randomise(Qwen3Attention(config, 0)).eval()
+    ours = build("attention", "gqa", DIMS, build("position", "rope", DIMS), n_kv_head=2, qk_norm=True)
+    pairs = take_over(ours, theirs, {name: name for name, _ in ours.named_parameters()})
+    rotary = LlamaRotaryEmbedding(config)
+    assert_same(
+        lambda x: ours(x, Context())[0],
+        lambda x: theirs(x, position_embeddings=rotary(x, POSITIONS), attention_mask=CAUSAL)[0],
+        pairs,
+    )
+
+
+def test_gpt2_attention():
+    config = transformers.GPT2Config(n_embd=32, n_head=4, n_positions=T, attn_implementation="eager")
+    theirs = randomise(GPT2Attention(config, layer_idx=0)).eval()
+    dims = Dims(2, 4, 32, 8, T, bias=True)
+    ours = Case.of("attention", "mha", {}, dims).build(dims, None)
+    with torch.no_grad():  # GPT-2 keeps the three in one (C, 3 C) matrix, input first
+        for layer, weight, bias in zip(
+            (ours.q_proj, ours.k_proj, ours.v_proj),
+            theirs.c_attn.weight.split(32, dim=1),
+            theirs.c_attn.bias.split(32),
+            strict=True,
+        ):
+            layer.weight.copy_(weight.T)
+            layer.bias.copy_(bias)
+    pairs = take_over(ours, theirs, {"o_proj.weight": "c_proj.weight"}, transposed)
+    pairs += take_over(ours, theirs, {"o_proj.bias": "c_proj.bias"})
+    assert_same(lambda x: ours(x, Context())[0], lambda x: theirs(x, attention_mask=CAUSAL)[0], pairs)
+    ours_in_one = torch.cat([layer.weight.grad for layer in (ours.q_proj, ours.k_proj, ours.v_proj)])
+    torch.testing.assert_close(ours_in_one, theirs.c_attn.weight.grad.T, rtol=1e-5, atol=1e-4)
+
+
+def test_llama_mlp():
+    theirs = randomise(LlamaMLP(transformers.LlamaConfig(hidden_size=32, intermediate_size=88)))
+    ours = build("ffn", "dense", DIMS, build("activation", "swiglu", DIMS))
+    assert ours.up_proj.out_features == 88  # 8 / 3 of 32, rounded up to a multiple of 8
+    pairs = take_over(ours, theirs, {name: name for name, _ in ours.named_parameters()})
+    assert_same(lambda x: ours(x, Context())[0], theirs, pairs)
+
+
+def test_gpt2_mlp():
+    theirs = randomise(GPT2MLP(128, transformers.GPT2Config(n_embd=32))).eval()
+    dims = Dims(2, 4, 32, 8, T, bias=True)
+    activation = Case.of("activation", "gelu", {"approximate": "tanh"}).build(dims)
+    ours = Case.of("ffn", "dense", {}, dims).build(dims, activation)
+    pairs = take_over(ours, theirs, {"up_proj.weight": "c_fc.weight", "down_proj.weight": "c_proj.weight"}, transposed)
+    pairs += take_over(ours, theirs, {"up_proj.bias": "c_fc.bias", "down_proj.bias": "c_proj.bias"})
+    assert_same(lambda x: ours(x, Context())[0], theirs, pairs)
+
+
+def test_norms():
+    ours = build("norm", "rmsnorm", DIMS, 32, eps=1e-6)
+    theirs = randomise(LlamaRMSNorm(32, eps=1e-6))
+    assert_same(ours, theirs, take_over(ours, theirs, {"weight": "weight"}))
+    ours = build("norm", "layernorm", DIMS, 32)
+    theirs = randomise(nn.LayerNorm(32, bias=False))
+    assert_same(ours, theirs, take_over(ours, theirs, {"weight": "weight"}))
+
+
+@pytest.mark.parametrize("n_head", [1, 2, 4, 6, 7, 8, 12, 16, 25])
+def test_alibi_is_blooms(n_head):
+    """Bloom adds m_h s and we subtract m_h (t - s): for each query a constant apart, which softmax does not see."""
+    dims = Dims(2, n_head, 32 * n_head, 32, T)
+    alibi = Case.of("position", "alibi", {}, dims).build(dims)
+    theirs = build_alibi_tensor(torch.ones(B, T), n_head, torch.float32).view(B, n_head, 1, T)
+    torch.testing.assert_close(alibi.slopes, theirs[0, :, 0, 1])
+    ours = alibi.bias(POSITIONS, POSITIONS)
+    torch.testing.assert_close(ours - ours[..., :1], (theirs - theirs[..., :1]).expand_as(ours))
+    assert (ours.diagonal(dim1=-2, dim2=-1) == 0).all()
+
+
+def test_rope_scores_depend_on_the_distance_alone():
+    rope = build("position", "rope", DIMS)
+    q, k = torch.randn(2, 1, 4, 1, 8, generator=torch.Generator().manual_seed(0)).double()
+
+    def score(t, s):
+        rotated_q, _ = rope.rotate(q, k, torch.tensor([[t]]))
+        _, rotated_k = rope.rotate(q, k, torch.tensor([[s]]))
+        return (rotated_q * rotated_k).sum(-1)
+
+    for shift in (1, 100, 3000):
+        torch.testing.assert_close(score(9 + shift, 4 + shift), score(9, 4), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(score(7, 7), (q * k).sum(-1), rtol=1e-6, atol=1e-6)
+    assert (score(9, 4) - score(9, 5)).abs().max() > 0.1
+
+
+def test_rope_goes_on_beyond_block_size():
+    rope = build("position", "rope", DIMS)
+    q = k = torch.randn(1, 4, 3 * T, 8)
+    grown, _ = rope.rotate(q, k, None)
+    expected, _ = rope.rotate(q, k, torch.arange(3 * T)[None])
+    torch.testing.assert_close(grown, expected)
+
+
+def test_sinusoidal_positions_are_the_papers():
+    embedded = build("position", "sinusoidal", DIMS).embed(torch.zeros(1, T, 32), None)
+    for t, i in ((0, 0), (5, 0), (5, 3), (T - 1, 15)):
+        angle = t / 10_000 ** (2 * i / 32)
+        assert embedded[0, t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
+        assert embedded[0, t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("swiglu", lambda gate, up: gate / (1 + (-gate).exp()) * up),
+        ("geglu", lambda gate, up: gate * (1 + torch.erf(gate / math.sqrt(2))) / 2 * up),
+        ("glu", lambda gate, up: up / (1 + (-gate).exp())),
+        ("gelu", lambda up: up * (1 + torch.erf(up / math.sqrt(2))) / 2),
+        ("relu2", lambda up: up.clamp(min=0) ** 2),
+        ("relu", lambda up: up.clamp(min=0)),
+        ("silu", lambda up: up / (1 + (-up).exp())),
+    ],
+)
+def test_activations_are_their_formulas(name, formula):
+    """Gated ones also prove which of the two arguments goes through the non-linearity."""
+    arguments = torch.randn(formula.__code__.co_argcount, 50, dtype=torch.float64)
+    torch.testing.assert_close(build("activation", name, DIMS)(*arguments), formula(*arguments))
