@@ -59,6 +59,16 @@ def test_bf16_sums_in_fp32():
         assert (ours.double() - theirs).norm() < 0.02 * theirs.norm()
 
 
+def test_autocast_multiplies_in_bf16_as_a_linear_layer_does():
+    hidden, weight, targets, _ = sample(torch.float32, weighted=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        total = linear_cross_entropy(hidden, weight, targets, chunk=10)
+        expected = F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum")
+    torch.testing.assert_close(total, expected, rtol=1e-3, atol=0.0)
+    total.backward()
+    assert hidden.grad.dtype == weight.grad.dtype == torch.float32
+
+
 @pytest.mark.parametrize("needs_gradient", [False, True])
 def test_the_operator_is_well_formed(needs_gradient):
     """torch's own checks: schema, fake tensors, autograd registration, dynamic shapes."""

@@ -29,6 +29,9 @@ def linear_cross_entropy(
     Returns:
         A scalar: fp64 for fp64, otherwise fp32.
     """
+    if torch.is_autocast_enabled(hidden.device.type):  # a linear layer's products would be of this dtype
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     return _op(hidden, weight, targets, loss_weight, chunk, needs_gradient)[0]
 

@@ -15,11 +15,12 @@ from torch.autograd.function import once_differentiable
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis. x (..., C), weight (C,) -> (..., C)."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis. x (..., C), weight (C,) -> (..., C), of x's dtype."""
     composed = x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
     if composed and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _RMSNorm.apply(x, weight, eps)
-    return F.rms_norm(x, weight.shape, weight, eps)
+    # Under autocast, bf16 meets an fp32 weight; torch's fused kernels want one dtype. They sum in fp32 in any case.
+    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
 class _RMSNorm(torch.autograd.Function):

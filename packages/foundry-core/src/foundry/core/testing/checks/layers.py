@@ -11,6 +11,7 @@ from foundry.core.testing.case import SEED, Case, Layer, vectors
 
 CHECKS = (
     "shape_and_dtype",
+    "autocast",
     "finite_gradients",
     "causality",
     "batch_invariance",
@@ -34,6 +35,21 @@ def shape_and_dtype(case: Case) -> None:
         assert rounded.dtype == torch.bfloat16
         # bf16 has 8 bits: a result is off by some hundredths of the largest.
         assert (rounded.float() - y).abs().max() < 0.1 * y.abs().max() + 1e-3
+
+
+def autocast(case: Case) -> None:
+    """Under bf16 autocast, as `precision: bf16` trains: near the fp32 result, with fp32 gradients."""
+    for companion in case.companions():
+        layer = case.layer(companion=companion)
+        x = vectors(2, case.dims.block_size, case.dims)
+        exact = layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer(x.requires_grad_())
+            y.float().square().sum().backward()
+        assert (y.float() - exact).abs().max() < 0.1 * exact.abs().max() + 1e-3
+        for name, parameter in layer.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.dtype == torch.float32, name
 
 
 def finite_gradients(case: Case) -> None:
