@@ -90,6 +90,7 @@ class Document:
     def move(self, old: Path, new: Path) -> None:
         """Put what stands at `old` to `new`; messages go on naming it as it was written."""
         value = self.get(old)
+        self.places.setdefault(old, self.place(old))
         moved = {new + path[len(old) :]: place for path, place in self.places.items() if path[: len(old)] == old}
         self.drop(old)
         self.set(new, value)

@@ -97,12 +97,12 @@ def _unknown_key(path: Path, document: Document, model: type[BaseModel], registr
         if meant == key and "." not in section:
             return f"unknown key; `{name}` belongs to {section or 'the top of the file'}"
         return f"unknown key; did you mean {everywhere[meant]}?"
-    if near := get_close_matches(key, siblings, n=1, cutoff=0.75):
-        return f"unknown key; did you mean {near[0]}?"
+    if near := get_close_matches(key, siblings, n=2, cutoff=0.75):
+        return f"unknown key; did you mean {' or '.join(near)}?"
     if slot and (owners := [n for n, v in registry.variants(slot).items() if meant in v.params.model_fields]):
         kind = document.get((*here, "type"))
         return f"unknown key; {meant} belongs to {slot} {' and '.join(owners)}, and this is {kind}"
-    if near := get_close_matches(key, [*everywhere, *siblings], n=1, cutoff=0.6):
+    if near := get_close_matches(key, [*everywhere, *siblings], n=1, cutoff=0.65 if here else 0.8):
         return f"unknown key; did you mean {everywhere.get(near[0], near[0])}?"
     if here == () and key in ("data", "eval"):
         return f"unknown key; no installed package owns the section `{key}`"
@@ -112,15 +112,12 @@ def _unknown_key(path: Path, document: Document, model: type[BaseModel], registr
 
 
 def _keys(model: type[BaseModel], document: Document, path: Path = ()) -> Iterator[tuple[str, str]]:
-    """Key -> dotted path, of every field of the sections and of what is chosen in them; the innermost first."""
-    for name in model.model_fields:
-        if name in ("layers", "type"):
-            continue
-        at = (*path, name)
-        inner = _class_at(at, model, document, relative=(name,))
-        if inner is not BaseModel:
-            yield from _keys(inner, document, at)
-    yield from ((name, dotted((*path, name))) for name in model.model_fields)
+    """Key -> dotted path, of every field of the sections and of what is chosen in them; the outermost last."""
+    names = [name for name in _class_at(path, model, document).model_fields if name != "type"]
+    for name in names:
+        if name != "layers":
+            yield from _keys(model, document, (*path, name))
+    yield from ((name, dotted((*path, name))) for name in names)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -206,20 +203,17 @@ def _bounds(metadata: Any) -> str:
 # Finding one's way
 
 
-def _class_at(path: Path, model: type[BaseModel], document: Document, relative: Path | None = None) -> type[BaseModel]:
+def _class_at(path: Path, model: type[BaseModel], document: Document) -> type[BaseModel]:
     """The model whose fields are the keys at `path`; plain BaseModel, which has none, where there is no such."""
-    owner: type[BaseModel] = model
-    done = path[: len(path) - len(relative)] if relative is not None else ()
-    for part in relative if relative is not None else path:
-        done = (*done, part)
-        field = owner.model_fields.get(str(part))
-        annotation: Any = field.annotation if field else getattr(owner, "__foundry_item__", None)
+    annotation: Any = model
+    for depth, part in enumerate(path):
         if get_origin(annotation) is dict:
-            item = get_args(annotation)[1]
-            owner = type("Keys", (BaseModel,), {"__foundry_item__": item})
-            continue
-        owner = _member(annotation, document.get((*done, "type")))
-    return owner
+            annotation = get_args(annotation)[1]
+        else:
+            owner = _member(annotation, document.get((*path[:depth], "type")))
+            field = owner.model_fields.get(str(part))
+            annotation = field.annotation if field else None
+    return _member(annotation, document.get((*path, "type")))
 
 
 def _member(annotation: Any, kind: Any) -> type[BaseModel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from foundry.core.config.document import Document, Fault, Place, raise_faults
 from foundry.core.config.experiment import Experiment, Origin
 from foundry.core.config.merge import merge
-from foundry.core.config.resolve import resolve
+from foundry.core.config.resolve import name_choices, resolve
 from foundry.core.config.sugar import desugar
 from foundry.core.config.validate import validate
 from foundry.core.config.yaml import read_file, read_value
@@ -37,7 +38,7 @@ def load_experiment(
         UsageError: one of `sets` is not `key=value`.
     """
     file = _baseline() if path is None else Path(path)
-    project = find_project(file if file.exists() else Path.cwd())
+    project = find_project(file if os.path.exists(file) else Path.cwd())
     registry = registry or discover(project)
     documents = [*_read_chain(file), *map(_read_set, sets)]
     return assemble(documents, registry, project, name=file.stem, path=file)
@@ -78,6 +79,7 @@ def assemble(
     for document in documents:
         faults += desugar(document, registry)
         explicit = merge(explicit, document, registry)
+    name_choices(explicit, registry)
     resolved, contradictions = resolve(explicit, registry)
     if name:
         resolved.data.setdefault("name", name)
@@ -102,8 +104,8 @@ def _read_chain(file: Path) -> list[Document]:
     documents: list[Document] = []
     seen: list[Path] = []
     while True:
-        seen.append(file.resolve())
         document = read_file(file)
+        seen.append(file.resolve())
         if documents:
             document.drop(("name",))  # a file is called by its own
         documents.insert(0, document)
@@ -113,11 +115,11 @@ def _read_chain(file: Path) -> list[Document]:
         if not isinstance(named, str) or not named:
             _refuse(document.fault(("extends",), "needs the path of another experiment file, relative to this one"))
         file = file.parent / named
+        if not os.path.isfile(file):  # which, unlike Path.is_file, says so of an impossible name too
+            _refuse(document.fault(("extends",), f"there is no file {file}"))
         if file.resolve() in seen:
             chain = " -> ".join(each.name for each in [*seen, file])
             _refuse(document.fault(("extends",), f"goes in a circle: {chain}"))
-        if not file.is_file():
-            _refuse(document.fault(("extends",), f"there is no file {file}"))
         document.drop(("extends",))
 
 

@@ -17,7 +17,8 @@ def merge(base: Document, over: Document, registry: Registry) -> Document:
     training = over.get(("training",))
     if isinstance(training, dict) and any(training.get(budget) is not None for budget in BUDGETS):
         for budget in BUDGETS:
-            merged.drop(("training", budget))
+            if not merged.place(("training", budget)).source.startswith("--set"):  # two flags contradict each other
+                merged.drop(("training", budget))
     merged.data = _merge(merged, over, (), registry)
     merged.places.update(over.places)
     return merged
@@ -36,6 +37,11 @@ def _merge(base: Document, over: Document, path: Path, registry: Registry) -> An
 def _is_other_choice(base: Document, above: dict[str, Any], path: Path, registry: Registry) -> bool:
     slot = slot_at(path, registry)
     return slot is not None and "type" in above and above["type"] != chosen_type(base, path, slot, registry)
+
+
+def _is_sugar(document: Document) -> bool:
+    place = document.places.get(KV_HEADS)
+    return place is not None and bool(place.key) and document.get(KV_HEADS) is not None
 
 
 def slot_at(path: Path, registry: Registry) -> str | None:
@@ -62,7 +68,7 @@ def chosen_type(document: Document, path: Path, slot: str, registry: Registry) -
     default = registry.slots[slot].default
     shorthand = registry.shorthands(slot).get(default)
     default = str(shorthand.expands_to["type"]) if shorthand else default
-    if (*path, KV_HEADS[-1]) == KV_HEADS and document.get(KV_HEADS) is not None and document.places[KV_HEADS].key:
+    if (*path, KV_HEADS[-1]) == KV_HEADS and _is_sugar(document):
         variants = registry.variants(slot)
         having = [name for name in variants if KV_HEADS[-1] in variants[name].params.model_fields]
         if default not in having and having:

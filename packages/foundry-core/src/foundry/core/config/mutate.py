@@ -8,7 +8,7 @@ slots other than the dataset can change: bits per byte compare tokenizers.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ from foundry.core.contracts import (
 )
 from foundry.core.registry import Registry
 
-FIXED_SECTIONS = ("name", "seed", "eval", "data")
+FIXED = ("name", "seed", "eval", "data", *(f"training.{budget}" for budget in BUDGETS if budget != "max_iters"))
 FIXED_SLOTS = ("dataset", "task")
 
 
@@ -185,11 +185,15 @@ def _is_mutable(slot: Slot) -> bool:
 def _check_fixed(edits: Edits, mutation: Mutation, registry: Registry) -> None:
     slots = [slot.path for slot in registry.slots.values() if _is_mutable(slot)]
     for key in edits:
-        if key.split(".")[0] in FIXED_SECTIONS and not any(f"{key}.".startswith(f"{path}.") for path in slots):
+        if _is_in(key, FIXED) and not _is_in(key, slots):
             owner = registry.type_owner(mutation.type)
             raise PluginError(
                 f"mutation {mutation.type} ({owner}) edits {key}, which two experiments must share to be compared"
             )
+
+
+def _is_in(key: str, paths: Sequence[str]) -> bool:
+    return any(f"{key}.".startswith(f"{path}.") for path in paths)
 
 
 def _check_budget(base: Experiment, mutated: Experiment, type: str) -> None:
@@ -218,15 +222,16 @@ def _unknown_type(registry: Registry, type: str, value: str) -> UsageError:
     from difflib import get_close_matches
 
     known = [slot.name for slot in registry.slots.values() if _is_mutable(slot)] + [*registry.mutations]
-    if type in (*FIXED_SECTIONS, *FIXED_SLOTS, *BUDGETS, "data"):
+    if type in (*FIXED, *FIXED_SLOTS, *BUDGETS):
         return UsageError(
             f"{type} is no mutation: it is what two experiments must share to be compared",
             "set it in the experiment file, or with --set",
         )
-    near = [f"{match} {value}" for match in get_close_matches(type, known, n=2)]
+    near: list[str] = []
     for slot in filter(_is_mutable, registry.slots.values()):
         names = [*registry.variants(slot.name), *registry.shorthands(slot.name)]
         near += [f"{slot.name} {match}" for match in get_close_matches(type, names, n=1, cutoff=0.8)]
+    near = near or [f"{match} {value}" for match in get_close_matches(type, known, n=2)]
     hint = f"did you mean: {', '.join(near)}\n  " if near else ""
     return UsageError(f"there is no mutation type {type!r}", f"{hint}known: {', '.join(known)}")
 

@@ -13,6 +13,15 @@ from foundry.core.config.sugar import KV_HEADS, slot_paths
 from foundry.core.registry import Registry
 
 
+def name_choices(document: Document, registry: Registry) -> None:
+    """Write the variant's name into each choice of the model that goes without, so that it means the same wherever the
+    document goes: `n_kv_head: 2` alone becomes a `gqa`. A layer's choice goes without, and follows the model's."""
+    for path, slot in slot_paths(document, registry):
+        choice = document.get(path)
+        if path[0] != "layers" and isinstance(choice, dict) and "type" not in choice:
+            document.set(path, {"type": chosen_type(document, path, slot, registry), **choice})
+
+
 def resolve(merged: Document, registry: Registry) -> tuple[Document, list[Fault]]:
     """The document to validate, a new one, and what is wrong with it beyond any field."""
     document = Document(deepcopy(merged.data), dict(merged.places))

@@ -10,13 +10,16 @@ from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layers import parse_layers
 from foundry.core.contracts import Params, PluginError
+from foundry.core.registry import Registry
 
 SIZES: tuple[Path, ...] = tuple(
     ("model_args", key) for key in ("n_layer", "n_head", "n_embd", "head_dim", "block_size")
 )
 
 
-def contradictions(experiment: Experiment, document: Document, wrong: Sequence[Path]) -> list[Fault]:
+def contradictions(
+    experiment: Experiment, document: Document, registry: Registry, wrong: Sequence[Path]
+) -> list[Fault]:
     """Every impossible combination, less those of values that are `wrong` by themselves.
 
     Raises:
@@ -39,7 +42,7 @@ def contradictions(experiment: Experiment, document: Document, wrong: Sequence[P
             found += _problems(experiment, document, path, params)
     choices = [("model_args", "attention"), ("model_args", "position"), ("layers",)]
     if not is_wrong(*choices) and not layers_faults:
-        found += _positions(experiment, document)
+        found += _positions(experiment, document, registry)
     return found
 
 
@@ -83,7 +86,7 @@ def _layers(experiment: Experiment, document: Document) -> Iterator[Fault]:
             yield document.fault((*path, "position"), message)
 
 
-def _positions(experiment: Experiment, document: Document) -> Iterator[Fault]:
+def _positions(experiment: Experiment, document: Document, registry: Registry) -> Iterator[Fault]:
     """Each layer's attention must know what to do with its position."""
     judged = set()
     origin = _layer_keys(experiment)
@@ -96,7 +99,7 @@ def _positions(experiment: Experiment, document: Document) -> Iterator[Fault]:
         judged.add((attention, position))
         fitting = [
             name
-            for name, variant in experiment.registry.variants("position").items()
+            for name, variant in registry.variants("position").items()
             if getattr(variant.params, "acts_on", "nothing") in accepted
         ]
         path: Path = ("model_args", "position")

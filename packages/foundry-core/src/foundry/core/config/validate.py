@@ -36,7 +36,7 @@ def validate(
             return None, faults
         experiment = repaired
     wrong = [fault.path for fault in (*known, *faults)]
-    return experiment, faults + contradictions(experiment, document, wrong)
+    return experiment, faults + contradictions(experiment, document, registry, wrong)
 
 
 def _parse(document: Document, registry: Registry) -> Experiment:

@@ -1,0 +1,356 @@
+"""What an experiment file means: defaults, short ways of writing, `extends`, flags, layers, identity, JSON Schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foundry.core.config import Experiment, from_plain, json_schema, load_experiment
+from foundry.core.config.write import flow, number
+from foundry.core.config.yaml import read_text, scalar
+from foundry.core.contracts import AttentionParams, Params, Section, Slot, Variant
+from foundry.core.registry import Plugin, Registry, registry
+
+
+def load(tmp_path: Path, text: str, *sets: str, name: str = "x") -> Experiment:
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(text)
+    return load_experiment(file, sets)
+
+
+def test_what_the_design_promises_to_load(tmp_path: Path) -> None:
+    experiment = load(
+        tmp_path,
+        """
+name: tiny
+training: {max_iters: 5, learning_rate: 1e-3, dataset: stdlib, distributed: ddp, fsdp_min_params: 1e9}
+model_args: {n_layer: 2, n_head: 4, n_kv_head: 2, n_embd: 64}
+""",
+    )
+    assert experiment.name == "tiny"
+    assert (experiment.training.max_iters, experiment.training.learning_rate) == (5, 0.001)
+    assert experiment.training.fsdp_min_params == 1_000_000_000
+    assert (experiment.model_args.attention.type, experiment.model_args.attention.n_kv_head) == ("gqa", 2)
+    assert experiment.data.dataset.type == "stdlib"
+    assert experiment.dims(vocab_size=256, layer=1).head_dim == 16
+
+
+def test_an_almost_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    experiment = load(tmp_path, "training:\nmodel_args: {}\n", name="my-run")
+    assert experiment.name == "my-run"
+    assert experiment.training.max_iters == 600
+    for slot in experiment.registry.slots.values():
+        if slot.section in ("model_args", "training"):
+            assert getattr(getattr(experiment, slot.section), slot.key).type == slot.default
+    assert experiment.explicit == {"training": {}, "model_args": {}}
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("model_args: {attention: gqa_2kv}", "model_args: {attention: {type: gqa, n_kv_head: 2}}"),
+        ("model_args: {attention: {type: gqa_2kv, qk_norm: true}}",
+         "model_args: {attention: {type: gqa, n_kv_head: 2, qk_norm: true}}"),
+        ("model_args: {n_kv_head: 1}", "model_args: {attention: {type: gqa, n_kv_head: 1}}"),
+        ("model_args: {n_kv_head: 1, attention: {qk_norm: true}}",
+         "model_args: {attention: {type: gqa, n_kv_head: 1, qk_norm: true}}"),
+        ("model_args: {n_kv_head: 4, attention: mha}", "model_args: {attention: mha}"),
+        ("model_args: {n_kv_head: 2, attention: gqa_2kv}", "model_args: {attention: gqa_2kv}"),
+        ("training: {dataset: stdlib}", "data: {dataset: {type: stdlib}}"),
+        ("training: {tokens: 1.5e6}", "training: {tokens: 1500000, max_iters: null}"),
+        ("layers: {0-1: {norm: layernorm}, '3': {norm: layernorm}}", "layers: {'0,1,3': {norm: layernorm}}"),
+        ("layers: {2-: {ffn: {hidden: 64}}}", "layers: {2-3: {ffn: {type: dense, hidden: 64}}}"),
+        ("model_args: {ffn: {hidden: 64}}\nlayers: {1-2: {ffn: {hidden: 64}}}", "model_args: {ffn: {hidden: 64}}"),
+        ("training: {max_iters: &n 3, batch_size: *n}", "training: {max_iters: 3, batch_size: 3}"),
+    ],
+)  # fmt: skip
+def test_short_and_long_ways_are_the_same(tmp_path: Path, short: str, long: str) -> None:
+    a, b = load(tmp_path, short), load(tmp_path, long)
+    assert a.identity == b.identity
+    assert a.plain() | {"layers": None} == b.plain() | {"layers": None}
+
+
+def test_order_is_defaults_then_extends_then_file_then_flags(tmp_path: Path) -> None:
+    (tmp_path / "grandparent.yaml").write_text(
+        "name: old\ntraining: {max_iters: 7}\n"
+        "model_args: {n_layer: 2, attention: {type: gqa, n_kv_head: 1, qk_norm: true}}"
+    )
+    (tmp_path / "parent.yaml").write_text("extends: grandparent.yaml\ntraining: {batch_size: 8, learning_rate: 0.5}")
+    text = "extends: parent.yaml\nmodel_args: {attention: {n_kv_head: 2}}\ntraining: {tokens: 1e5, learning_rate: 0.25}"
+    experiment = load(tmp_path, text, "training.learning_rate=1e-4", "model_args.ffn.hidden=96")
+    assert experiment.name == "x"  # a file is called by its own name, not by what it extends
+    assert experiment.model_args.n_layer == 2
+    assert experiment.model_args.attention.qk_norm is True  # without `type`, a choice merges
+    assert experiment.model_args.attention.n_kv_head == 2
+    assert (experiment.training.max_iters, experiment.training.tokens) == (None, 100_000)  # a budget replaces a budget
+    assert experiment.training.batch_size == 8
+    assert experiment.training.learning_rate == 1e-4
+    assert experiment.model_args.ffn.hidden == 96
+    replaced = load(tmp_path, text, "model_args.attention=mha")  # with another `type`, it replaces
+    assert "n_kv_head" not in replaced.plain()["model_args"]["attention"]
+    assert replaced.model_args.attention.qk_norm is False
+
+
+def test_layers(tmp_path: Path) -> None:
+    experiment = load(
+        tmp_path,
+        """
+model_args: {n_layer: 6, attention: {type: gqa, n_kv_head: 2, qk_norm: true}}
+layers:
+  0: {attention: {n_kv_head: 1}}
+  "1-2,4": {attention: mha, norm: layernorm}
+  5-: {position: none}
+""",
+    )
+    layers = [experiment.layer_args(layer) for layer in range(6)]
+    assert [args.attention.type for args in layers] == ["gqa", "mha", "mha", "gqa", "mha", "gqa"]
+    assert (layers[0].attention.n_kv_head, layers[0].attention.qk_norm) == (1, True)  # on top of the model's
+    assert layers[1].attention.qk_norm is False
+    assert [args.norm.type for args in layers] == ["rmsnorm", *["layernorm"] * 2, "rmsnorm", "layernorm", "rmsnorm"]
+    assert layers[5].position.type == "none"
+    assert layers[3] is experiment.model_args
+
+
+def test_plain_data_comes_back_as_the_same_experiment(tmp_path: Path) -> None:
+    text = "seed: 3\ntraining: {seconds: 2.5, optimizer: muon}\nlayers: {1-: {ffn: {hidden: 8}}}"
+    experiment = load(tmp_path, text)
+    plain = json.loads(json.dumps(experiment.plain()))
+    again = from_plain(plain)
+    assert again.plain() == experiment.plain()
+    assert again.identity == experiment.identity
+    assert (again.name, again.seed) == ("x", 3)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Identity
+
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "model_args.n_layer": st.integers(1, 6),
+    "model_args.dropout": st.floats(0, 0.9),
+    "model_args.bias": st.booleans(),
+    "model_args.logit_softcap": st.none() | st.integers(1, 50) | st.floats(1, 50),
+    "model_args.attention": st.sampled_from(["mha", "gqa_1kv", "gqa_2kv"]),
+    "model_args.norm": st.sampled_from(["rmsnorm", "layernorm"]),
+    "model_args.ffn.hidden": st.none() | st.integers(8, 64),
+    "training.learning_rate": st.floats(1e-6, 1, exclude_min=True),
+    "training.max_iters": st.integers(1, 10**6),
+    "training.grad_clip": st.sampled_from([0, 0.5, 1, 2.0]),
+    "training.optimizer": st.sampled_from(["adamw", "muon"]),
+    "training.schedule.warmup": st.integers(0, 50),
+    "data.tokenizer": st.sampled_from(["byte", "char"]),
+}
+experiments = st.fixed_dictionaries({}, optional=FIELDS)
+
+
+def nest(flat: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        node = tree
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return tree
+
+
+def spellings(value: Any) -> st.SearchStrategy[str]:
+    """The ways to write a value that mean the same."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return st.just(flow(value))
+    ways = [flow(value), repr(value), f"{value!r} # a comment", f"+{value!r}"]
+    ways += [f"{value}.0", f"{value}.0e0"] if isinstance(value, int) else [f"{value:.17e}", f"{value:.17E}"]
+    return st.sampled_from(ways)
+
+
+@settings(max_examples=60, deadline=None)
+@given(flat=experiments, data=st.data())
+def test_identity_does_not_depend_on_spelling(flat: dict[str, Any], data: st.DataObject) -> None:
+    plain = from_plain(nest(flat))
+    ints = {"model_args.n_layer", "model_args.ffn.hidden", "training.max_iters", "training.schedule.warmup"}
+    sections: dict[str, list[str]] = {}
+    for key in data.draw(st.permutations(list(flat))):
+        section, _, rest = key.partition(".")
+        text = flow(flat[key]) if key in ints else data.draw(spellings(flat[key]))
+        *parents, last = rest.split(".")
+        line = f"{last}: {text}\n" if not parents else f"{parents[0]}:\n      {last}: {text}\n"
+        sections.setdefault(section, []).append(f"    {line}")
+    text = "# written by hand\n" + "".join(
+        f"{section}:\n{''.join(lines)}" for section, lines in data.draw(st.permutations(list(sections.items())))
+    )
+    document = read_text(text or "{}", "x") if sections else read_text("{}", "x")
+    written = from_plain(document.data)
+    assert written.identity == plain.identity, text
+    # Every default written out, and what is no identity changed.
+    complete = plain.plain() | {"name": "other", "seed": 99}
+    complete["logging"]["log_interval"] = 77
+    complete["checkpoints"]["keep"] = 5
+    assert from_plain(complete).identity == plain.identity
+
+
+@settings(max_examples=60, deadline=None)
+@given(first=experiments, second=experiments)
+def test_identity_tells_experiments_apart(first: dict[str, Any], second: dict[str, Any]) -> None:
+    a, b = from_plain(nest(first)), from_plain(nest(second))
+    assert (a.identity == b.identity) == (a.plain() == b.plain())
+
+
+def test_every_other_field_is_identity() -> None:
+    """Each scalar of the resolved experiment, changed on its own, changes the identity or says that it does not."""
+    base = from_plain({})
+    changed: dict[str, dict[str, Any]] = {
+        "model_args": {"n_layer": 5, "n_head": 8, "n_embd": 64, "head_dim": 16, "block_size": 64,
+                       "tie_embeddings": False, "dropout": 0.5, "bias": True, "logit_softcap": 30.0},
+        "training": {"max_iters": 5, "batch_size": 4, "micro_batch": 8, "learning_rate": 1.0, "grad_clip": 0.0,
+                     "ema": 0.9, "eval_interval": 7, "eval_tokens": 64, "precision": "bf16", "compile": True,
+                     "device": "cpu", "gradient_checkpointing": True, "threads": 1,
+                     "distributed": "none", "fsdp_min_params": 0},
+    }  # fmt: skip
+    identities = {base.identity}
+    for section, fields in changed.items():
+        for field, value in fields.items():
+            identities.add(from_plain({section: {field: value}}).identity)
+    assert len(identities) == 1 + sum(map(len, changed.values()))
+
+
+def test_identity_is_pinned() -> None:
+    """A change of this hash orphans every run: it must be meant."""
+    assert from_plain({}).identity == from_plain(from_plain({}).plain()).identity
+    text = {
+        "model_args": {"n_kv_head": 2},
+        "training": {"learning_rate": 3e-4},
+        "layers": {"1-": {"norm": "layernorm"}},
+    }
+    canonical = {
+        "layers": {str(layer): {"norm": {"type": "layernorm"}} for layer in (1, 2, 3)},
+        "model_args": {"attention": {"type": "gqa"}},
+        "training": {"learning_rate": 0.0003},
+    }
+    from hashlib import sha256
+
+    expected = sha256(json.dumps(canonical, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    assert from_plain(text).identity == expected
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# YAML
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001), ("3E-4", 0.0003), ("1.0e-3", 0.001), (".5", 0.5), ("-2.", -2.0), ("1e9", 10**9),
+        ("1.5e6", 1_500_000), ("1_000", 1000), ("+3", 3), ("-0", 0), ("on", "on"), ("no", "no"), ("y", "y"),
+        ("012", "012"), ("0o17", "0o17"),
+        ("1:30", "1:30"), ("1e", "1e"), ("_1", "_1"), ("1__0", "1__0"), ("true", True), ("False", False), ("~", None),
+        ("2026-11-20", "2026-11-20"), ("=", "="), ("1.2.3", "1.2.3"), ("nan", "nan"), (".inf", float("inf")),
+    ],
+)  # fmt: skip
+def test_scalars(text: str, value: Any) -> None:
+    read = scalar(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@given(st.floats(allow_nan=False) | st.integers())
+def test_a_number_reads_back_as_it_was_written(value: float) -> None:
+    assert scalar(number(value)) == value or abs(value) > 10**38
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff")),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc 0:'-#", max_size=5), inner, max_size=4),
+    max_leaves=12,
+))  # fmt: skip
+def test_any_data_reads_back_as_it_was_written(value: Any) -> None:
+    assert read_text(f"root: {flow(value)}", "x").data == {"root": value}
+
+
+def test_merge_keys_and_aliases(tmp_path: Path) -> None:
+    text = "training: &t {max_iters: 5, grad_clip: 0.5}\nlogging: {log_interval: 3}\n"
+    document = read_text(f"{text}other: {{<<: *t, max_iters: 7}}\n", "x")
+    assert document.data["other"] == {"max_iters": 7, "grad_clip": 0.5}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What plugins add
+
+
+class Memory(Params):
+    size: int = 4
+
+
+class Curriculum(Params):
+    order: str = "length"
+
+
+class NoPositions(AttentionParams):
+    positions = frozenset({"nothing", "embeddings"})
+
+
+def test_a_slot_and_a_section_of_a_plugin(tmp_path: Path) -> None:
+    contributions = (
+        Slot("memory", "model_args.memory", "", "what a model remembers", per_layer=True),
+        Variant("memory", "table", "x:Y", Memory),
+        Slot("curriculum", "lessons.curriculum", "by_length", "in which order it learns"),
+        Variant("curriculum", "by_length", "x:Y", Curriculum),
+        Section("lessons", Params),
+        Variant("attention", "bag", "x:Y", NoPositions),
+    )
+    extended = Registry([*registry().plugins, Plugin("acme", "1", "acme", "acme", contributions)])
+    plain = from_plain({}, registry=extended)
+    assert plain.identity == from_plain({}).identity
+    assert plain.plain()["model_args"]["memory"] is None
+    assert from_plain(plain.plain(), registry=extended).plain() == plain.plain()
+    text = {"layers": {"1": {"memory": {"type": "table", "size": 8}}}, "lessons": {"curriculum": {"order": "x"}}}
+    experiment = from_plain(text, registry=extended)
+    assert getattr(experiment.layer_args(1), "memory").size == 8  # noqa: B009
+    assert experiment.plain()["lessons"] == {"curriculum": {"type": "by_length", "order": "x"}}
+    with pytest.raises(Exception, match=r"rope acts on queries and keys; bag has no place.*learned, sinusoidal, none"):
+        from_plain({"model_args": {"attention": "bag"}}, registry=extended)
+
+
+def test_a_broken_plugin_that_may_hold_the_variant_is_named(tmp_path: Path) -> None:
+    from foundry.core.contracts import PluginError, Problem
+
+    broken = Registry(registry().plugins, [Problem("acme-attention", "acme", "cannot be imported: boom")])
+    with pytest.raises(PluginError, match="acme-attention"):
+        from_plain({"model_args": {"attention": "zigzag"}}, registry=broken)
+    assert from_plain({"model_args": {"attention": "mha"}}, registry=broken).identity
+
+
+def test_json_schema_accepts_what_loads(tmp_path: Path) -> None:
+    schema = json_schema(registry())
+    text = json.dumps(schema)
+    names = set(schema["$defs"])
+    for part in text.split('"#/$defs/')[1:]:
+        assert part.partition('"')[0] in names
+    model = schema["$defs"]["model_args"]
+    attention = model["properties"]["attention"]["anyOf"]
+    assert {"gqa", "gqa_2kv", "mha"} <= {option.get("const") for option in attention}
+    assert {"$ref": "#/$defs/attention_gqa"} in attention
+    assert "gqa_2kv" in schema["$defs"]["attention_gqa"]["properties"]["type"]["enum"]
+    assert "n_kv_head" in model["properties"]
+    assert not model.get("required")
+    assert model["additionalProperties"] is False
+    assert {"extends", "layers", "data", "eval"} <= set(schema["properties"])
+    assert "dataset" in schema["$defs"]["training"]["properties"]
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = """
+import sys
+from foundry.core.config import from_plain
+from foundry.core.config.mutate import mutate
+mutate(from_plain({}), "attention", "mha").text
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy"} & set(done.stdout.split())

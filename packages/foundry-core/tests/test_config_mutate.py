@@ -1,0 +1,247 @@
+"""Mutations: each keeps the experiment valid and the comparison fair, stacks, and becomes a file that loads as it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foundry.core.config import Experiment, from_plain, load_experiment
+from foundry.core.config.mutate import Mutated, list_mutations, mutate
+from foundry.core.config.write import write_experiment
+from foundry.core.contracts import DROP, Edits, ExitCode, InvalidExperiment, Mutation, PluginError, UsageError
+from foundry.core.registry import Plugin, Registry, registry
+
+BASELINE = """\
+# by hand
+training:
+  max_iters: 600        # a comment
+  learning_rate: 1e-3
+model_args: {n_layer: 4, n_head: 4, n_embd: 128, n_kv_head: 2, norm: rmsnorm}
+seed: 7
+"""
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Experiment:
+    file = tmp_path / "experiments" / "baseline.yaml"
+    file.parent.mkdir()
+    file.write_text(BASELINE)
+    return load_experiment(file)
+
+
+def changes(mutated: Mutated) -> dict[str, tuple[Any, Any]]:
+    return {change.key: (change.before, change.after) for change in mutated.changes}
+
+
+def test_every_listed_mutation_works_and_its_file_loads_as_the_same_experiment(baseline: Experiment) -> None:
+    rows = list_mutations(baseline.registry)
+    assert {row.type for row in rows} >= {*baseline.registry.slots.keys() - {"dataset", "task"}, "depth", "width", "lr"}
+    for row in rows:
+        mutated = mutate(baseline, row.type, row.value)
+        path = write_experiment(mutated, baseline.project / "experiments")
+        assert path.name == f"{mutated.name}.yaml"
+        written = load_experiment(path)
+        assert written.identity == mutated.experiment.identity
+        assert (written.name, written.seed) == (mutated.name, 7)
+        assert written.explicit == mutated.experiment.explicit
+        assert (written.identity == baseline.identity) == (not mutated.changes)
+
+
+@pytest.mark.parametrize(
+    ("type", "value", "name", "expected"),
+    [
+        ("attention", "gqa_1kv", "attn_gqa_1kv", {"model_args.attention.n_kv_head": (2, 1)}),
+        ("attention", "mha", "attn_mha",
+         {"model_args.attention.type": ("gqa", "mha"), "model_args.attention.n_kv_head": (2, None)}),
+        ("norm", "layernorm", "norm_layernorm", {"model_args.norm.type": ("rmsnorm", "layernorm")}),
+        ("tokenizer", "char", "tok_char", {"data.tokenizer.type": ("byte", "char")}),
+        ("depth", "8", "depth_8", {"model_args.n_layer": (4, 8)}),
+        ("width", "256", "width_256",
+         {"model_args.n_embd": (128, 256), "model_args.n_head": (4, 8), "model_args.attention.n_kv_head": (2, 4)}),
+        ("width", "64", "width_64",
+         {"model_args.n_embd": (128, 64), "model_args.n_head": (4, 2), "model_args.attention.n_kv_head": (2, 1)}),
+        ("lr", "3e-4", "lr_3e-4", {"training.learning_rate": (1e-3, 3e-4)}),
+        ("lr", "0.0003", "lr_3e-4", {"training.learning_rate": (1e-3, 3e-4)}),
+        ("batch_size", "32", "batch_32", {"training.batch_size": (16, 32), "training.max_iters": (600, 300)}),
+        ("block_size", "64", "block_64", {"model_args.block_size": (128, 64), "training.max_iters": (600, 1200)}),
+        ("warmup", "50", "warmup_50", {"training.schedule.warmup": (20, 50)}),
+        ("grad_clip", "0", "clip_0", {"training.grad_clip": (1.0, 0.0)}),
+        ("weight_decay", "0.05", "wd_0.05", {"training.optimizer.weight_decay": (0.1, 0.05)}),
+        ("adam_betas", "0.8,0.99", "betas_0.8_0.99",
+         {"training.optimizer.beta1": (0.9, 0.8), "training.optimizer.beta2": (0.95, 0.99)}),
+        ("adam_betas", "0.9 0.95", "betas_0.9_0.95", {}),
+        ("dropout", "0.1", "dropout_0.1", {"model_args.dropout": (0.0, 0.1)}),
+        ("ema", "0.999", "ema_0.999", {"training.ema": (None, 0.999)}),
+    ],
+)  # fmt: skip
+def test_what_a_mutation_changes(
+    baseline: Experiment, type: str, value: str, name: str, expected: Mapping[str, Any]
+) -> None:
+    mutated = mutate(baseline, type, value)
+    assert mutated.name == name
+    assert changes(mutated) == expected
+
+
+def test_the_file_is_the_base_as_its_author_wrote_it_with_the_mutation_in_it(baseline: Experiment) -> None:
+    stacked = mutate(mutate(baseline, "optimizer", "muon").experiment, "lr", "2.5e-4")
+    assert stacked.name == "opt_muon+lr_2.5e-4"
+    assert (
+        stacked.text
+        == """\
+# lr 2.5e-4, from opt_muon
+
+training:
+  max_iters: 600
+  learning_rate: 2.5e-4
+  optimizer: muon
+
+model_args:
+  n_layer: 4
+  n_head: 4
+  n_embd: 128
+  norm: rmsnorm
+  attention: {type: gqa, n_kv_head: 2}
+
+seed: 7
+"""
+    )
+
+
+def test_params_that_were_written_move_on_to_a_variant_that_has_them_too() -> None:
+    base = from_plain({
+        "model_args": {"attention": {"type": "gqa", "n_kv_head": 1, "qk_norm": True}, "activation": "gelu"},
+        "training": {"optimizer": {"type": "muon", "beta2": 0.99, "momentum": 0.9}, "schedule": {"warmup": 3}},
+    })  # fmt: skip
+    attention = mutate(base, "attention", "mha").experiment.model_args.attention
+    assert (attention.type, attention.qk_norm) == ("mha", True)
+    back = mutate(mutate(base, "attention", "mha").experiment, "attention", "gqa_4kv").experiment.model_args.attention
+    assert (back.n_kv_head, back.qk_norm) == (4, True)
+    optimizer = mutate(base, "optimizer", "adamw").experiment.training.optimizer
+    assert (optimizer.type, optimizer.beta2) == ("adamw", 0.99)
+    assert mutate(base, "schedule", "wsd").experiment.training.schedule.warmup == 3
+
+
+def test_width_keeps_the_shape_of_layers_and_explicit_hidden_widths() -> None:
+    base = from_plain({
+        "model_args": {"n_head": 4, "n_embd": 128, "n_kv_head": 4, "ffn": {"hidden": 512}},
+        "layers": {"1-": {"attention": {"type": "gqa", "n_kv_head": 2}, "ffn": {"hidden": 96}}},
+    })  # fmt: skip
+    wide = mutate(base, "width", "192").experiment
+    assert (wide.dims().head_dim, wide.model_args.n_head) == (32, 6)
+    assert wide.model_args.ffn.hidden == 768
+    assert (wide.layer_args(1).attention.n_kv_head, wide.layer_args(1).ffn.hidden) == (3, 144)
+
+
+def test_other_budgets_stay_as_they_are() -> None:
+    for budget in ({"tokens": 10**6}, {"flops": 1e12}, {"seconds": 30.0}):
+        base = from_plain({"training": budget})
+        assert set(changes(mutate(base, "batch_size", "64"))) == {"training.batch_size"}
+
+
+@pytest.mark.parametrize(
+    ("type", "value", "message"),
+    [
+        ("width", "100", "need a multiple of 64\n  try 64 or 128"),
+        ("width", "32", "try 64"),
+        ("depth", "0", "model_args.n_layer: got 0; needs a whole number >= 1"),
+        ("lr", "-1", "training.learning_rate: got -1.0; needs a number > 0"),
+        ("lr", "nan", "training.learning_rate: got nan, which is not a finite number"),
+        ("dropout", "1", "model_args.dropout: got 1.0; needs a number >= 0 and < 1"),
+        ("attention", "gqa_4kv", ""),
+        ("batch_size", "0", "training.batch_size: got 0"),
+        ("adam_betas", "1,2", "training.optimizer.beta1: got 1.0"),
+    ],
+)
+def test_an_impossible_result_is_an_invalid_experiment(
+    baseline: Experiment, type: str, value: str, message: str
+) -> None:
+    base = baseline if message else from_plain({"model_args": {"n_head": 3, "n_embd": 96}})
+    with pytest.raises(InvalidExperiment) as caught:
+        mutate(base, type, value)
+    assert caught.value.exit_code == ExitCode.INVALID
+    assert (message or "4 does not divide n_head 3; try 1 or 3") in str(caught.value)
+
+
+def test_a_layer_that_a_shallower_model_lacks_is_named_at_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "deep.yaml"
+    file.write_text("layers:\n  3: {norm: layernorm}\n")
+    with pytest.raises(InvalidExperiment, match=r"deep\.yaml:2:3: layers\.3: there is no layer 3"):
+        mutate(load_experiment(file), "depth", "2")
+
+
+@pytest.mark.parametrize(
+    ("type", "value", "message"),
+    [
+        ("attention", "gqaa", "did you mean: attention gqa"),
+        ("attention", "layernorm", "did you mean: norm layernorm"),
+        ("layernorm", "x", "did you mean: norm layernorm"),
+        ("dept", "8", "did you mean: depth 8"),
+        ("depth", "deep", "needs a whole number, such as 8"),
+        ("lr", "fast", "'fast' is not a number; one is 3e-4"),
+        ("adam_betas", "0.9", "needs two numbers, such as 0.9,0.95"),
+        ("seed", "3", "what two experiments must share to be compared"),
+        ("dataset", "text", "what two experiments must share to be compared"),
+        ("max_iters", "3", "what two experiments must share to be compared"),
+    ],
+)
+def test_what_is_no_mutation(baseline: Experiment, type: str, value: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        mutate(baseline, type, value)
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert message in str(caught.value)
+
+
+def test_the_same_name_with_other_content_is_refused(baseline: Experiment, tmp_path: Path) -> None:
+    path = write_experiment(mutate(baseline, "lr", "3e-4"), tmp_path)
+    content = path.read_text()
+    assert write_experiment(mutate(baseline, "lr", "0.0003"), tmp_path) == path
+    assert path.read_text() == content
+    other = mutate(baseline, "depth", "2").experiment
+    other = from_plain(other.explicit | {"name": "baseline"})
+    with pytest.raises(InvalidExperiment, match="is there already, with other content"):
+        write_experiment(mutate(other, "lr", "3e-4"), tmp_path)
+    assert path.read_text() == content
+
+
+def with_mutation(edit: Any) -> Registry:
+    plugin = Plugin("acme", "1", "acme", "acme", (Mutation("trick", edit, "a trick", "1"),))
+    return Registry([*registry().plugins, plugin])
+
+
+def test_a_plugin_s_mutation_edits_drops_and_chooses() -> None:
+    def edit(experiment: Mapping[str, Any], value: str) -> Edits:
+        assert experiment["model_args"]["norm"] == {"type": "rmsnorm", "eps": 1e-5}  # resolved
+        return {"model_args.attention": "gqa_1kv", "training.optimizer": DROP, "training.schedule.warmup": int(value)}
+
+    base = from_plain({"training": {"optimizer": "muon"}}, registry=with_mutation(edit))
+    mutated = mutate(base, "trick", "9").experiment
+    assert mutated.model_args.attention.n_kv_head == 1
+    assert (mutated.training.optimizer.type, mutated.training.schedule.warmup) == ("adamw", 9)
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"seed": 3}, "edits seed, which two experiments must share"),
+        ({"data.val_fraction": 0.5}, r"edits data.val_fraction, which"),
+        ({"data": {"tokenizer": "char"}}, "edits data, which"),
+        ({"eval.tasks": []}, r"edits eval.tasks, which"),
+        ({"training.max_iters": 5000}, "changes the budget"),
+        ({"training.seconds": 5}, r"edits training\.seconds, which"),
+        ({"model_args.n_layer.deep": 5}, "holds no keys"),
+        (["model_args"], "not a mapping of dotted paths"),
+        (ZeroDivisionError("x"), "the mutation failed: ZeroDivisionError"),
+    ],
+)
+def test_a_plugin_s_mutation_that_would_be_unfair_is_the_plugin_s_fault(edits: Any, message: str) -> None:
+    def edit(experiment: Mapping[str, Any], value: str) -> Edits:
+        if isinstance(edits, Exception):
+            raise edits
+        return dict(edits) if isinstance(edits, dict) else edits
+
+    base = from_plain({"model_args": {"n_layer": 2}, "training": {"max_iters": 50}}, registry=with_mutation(edit))
+    with pytest.raises(PluginError, match=message):
+        mutate(base, "trick", "1")
