@@ -54,8 +54,10 @@ def train(
         planned = plan(experiment)
         return render.result(planned, lambda: _draw(planned), f"foundry train{_argument(config)}")
     if nproc > 1 and "RANK" not in os.environ:
+        from foundry.core.training.distributed import check_ranks
         from foundry.core.training.launch import launch
 
+        check_ranks(experiment.training, nproc)
         raise typer.Exit(launch(sys.argv[1:], nproc))
     from foundry.cli.progress import reporter
     from foundry.core.training import evaluate_run, train

@@ -81,6 +81,24 @@ class World:
         return DistributedDataParallel(objective, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
+def check_ranks(training: Any, size: int) -> None:
+    """Whether this experiment can be trained by `size` ranks.
+
+    Raises:
+        InvalidExperiment: `batch_size` does not divide among them, or the strategy cannot run here.
+    """
+    if training.distributed == "fsdp":
+        raise InvalidExperiment("training.distributed: fsdp is not built yet", "use ddp, or auto")
+    if size > 1 and training.distributed == "none":
+        raise InvalidExperiment(f"training.distributed is none, but {size} ranks are asked for", "use auto")
+    if training.batch_size % size:
+        allowed = [n for n in range(1, training.batch_size + 1) if training.batch_size % n == 0]
+        raise InvalidExperiment(
+            f"training.batch_size {training.batch_size} does not divide among {size} ranks",
+            f"use {', '.join(map(str, allowed))} ranks, or another batch_size",
+        )
+
+
 @contextmanager
 def join(training: Any, *, timeout_seconds: float = 300) -> Iterator[World]:
     """Join the process group that the environment describes; alone, do nothing.
@@ -90,20 +108,10 @@ def join(training: Any, *, timeout_seconds: float = 300) -> Iterator[World]:
         PeerFailed: another rank died or does not answer, from anywhere inside the context.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
-    strategy = training.distributed
-    if strategy == "fsdp":
-        raise InvalidExperiment("training.distributed: fsdp is not built yet", "use ddp, or auto")
-    if size == 1 or strategy == "none":
-        if size > 1:
-            raise InvalidExperiment(f"training.distributed is none, but {size} ranks were started", "use auto")
+    check_ranks(training, size)
+    if size == 1:
         yield World()
         return
-    if training.batch_size % size:
-        allowed = [n for n in range(1, training.batch_size + 1) if training.batch_size % n == 0]
-        raise InvalidExperiment(
-            f"training.batch_size {training.batch_size} does not divide among {size} ranks",
-            f"use {', '.join(map(str, allowed))} ranks, or another batch_size",
-        )
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
     backend = "nccl" if training.device in ("auto", "cuda") and torch.cuda.is_available() else "gloo"
     timeout = timedelta(seconds=timeout_seconds)

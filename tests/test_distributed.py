@@ -1,0 +1,171 @@
+"""Two ranks over gloo, started as a user starts them: the same rows, the same losses as one rank, one exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from foundry.core.config import load_experiment
+
+STEPS = 12
+EXPERIMENT = f"""
+model_args: {{n_layer: 2, n_head: 2, n_embd: 32, block_size: 32, attention: gqa_1kv}}
+data: {{dataset: {{type: text, path: corpus.txt}}, tokenizer: byte}}
+training: {{max_iters: {STEPS}, batch_size: 8, learning_rate: 3e-3, eval_interval: 5, threads: 1}}
+logging: {{log_interval: 1, sample_tokens: 0}}
+checkpoints: {{save_interval: 6}}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "corpus.txt").write_text("".join(f"line {i} of {i * i} squares\n" for i in range(900)))
+    (folder / "experiment.yaml").write_text(EXPERIMENT)
+    return folder
+
+
+def environment(project: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {**kept, "FOUNDRY_CACHE": str(project / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+def foundry(project: Path, *arguments: str, launcher: tuple[str, ...] = (), **options):
+    command = [sys.executable, *launcher, "-m", "foundry.cli", "train", "experiment.yaml", *arguments]
+    return subprocess.run(
+        command, cwd=project, env=environment(project), capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_training(run: Path, reference: Path) -> None:
+    ours, theirs = rows(run), rows(reference)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, STEPS + 1))
+    for a, b in zip(ours, theirs, strict=True):
+        # Sums in another order: equal to 1e-5, the gradient's norm to 1e-4 of itself.
+        for key, tolerance in (("train_loss", 1e-5), ("val_loss", 1e-5), ("grad_norm", 1e-4), ("lr", 0), ("tokens", 0)):
+            assert (key in a) == (key in b)
+            if key in a:
+                assert a[key] == pytest.approx(b[key], abs=tolerance, rel=tolerance), (a["step"], key)
+
+
+@pytest.fixture(scope="module")
+def one_rank(project) -> Path:
+    done = foundry(project, "--out", "one")
+    assert done.returncode == 0, done.stderr
+    return project / "one"
+
+
+def test_nproc_2_equals_one_rank(project, one_rank):
+    done = foundry(project, "--out", "two", "--nproc", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step"] == STEPS  # one result, from one rank
+    assert_same_training(project / "two", one_rank)
+
+
+def test_torchrun_equals_one_rank(project, one_rank):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
+    done = foundry(project, "--out", "torchrun", launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    assert_same_training(project / "torchrun", one_rank)
+
+
+def test_gradient_accumulation_on_two_ranks_equals_one_rank(project, one_rank):
+    done = foundry(project, "--out", "accumulated", "--nproc", "2", "--set", "training.micro_batch=2")
+    assert done.returncode == 0, done.stderr
+    assert_same_training(project / "accumulated", one_rank)
+
+
+def test_a_run_of_two_ranks_goes_on_as_one(project, one_rank):
+    process = start(project, "changed")
+    wait_for_step(project / "changed", 6)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75
+    assert not (project / "changed" / "result.json").exists()
+    assert foundry(project, "--out", "changed").returncode == 0
+    assert_same_training(project / "changed", one_rank)
+
+
+def test_when_a_rank_dies_the_others_stop(project):
+    process = start(project, "bereaved", "--set", "training.max_iters=100000")
+    wait_for_step(project / "bereaved", 3)
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    assert len(ranks) == 2
+    os.kill(int(ranks[1]), signal.SIGKILL)
+    assert process.wait(60) == 7
+    assert all(not Path(f"/proc/{pid}").exists() for pid in ranks)
+
+
+def test_ranks_that_do_not_divide_the_batch_are_refused(project):
+    done = foundry(project, "--out", "odd", "--nproc", "3")
+    assert done.returncode == 3
+    assert "batch_size 8 does not divide among 3 ranks" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def start(project: Path, out: str, *arguments: str) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        "foundry.cli",
+        "train",
+        "experiment.yaml",
+        "--out",
+        out,
+        "--nproc",
+        "2",
+        *arguments,
+    ]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=project,
+        env=environment(project),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if (run / "metrics.jsonl").exists() and any(row["step"] >= step for row in rows_so_far(run)):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the run did not begin")
+
+
+def rows_so_far(run: Path) -> list[dict]:
+    from foundry.core.run import read_json_lines
+
+    return list(read_json_lines(run / "metrics.jsonl"))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_any_number_of_ranks_reads_the_same_rows(project, size, monkeypatch):
+    """The rows of a global batch, put together from all ranks, are those that one rank reads."""
+    from foundry.core.training.device import resolve
+    from foundry.core.training.distributed import World
+    from foundry.core.training.feed import Feed
+
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("FOUNDRY_CACHE", str(project / "cache"))
+    experiment = load_experiment("experiment.yaml")
+    opened = experiment.registry.sections["data"].load()(experiment.data, block_size=32, seed=1)
+    device = resolve(experiment.training)
+
+    def read(ranks: int) -> set[bytes]:
+        feeds = [Feed(opened, World(rank=r, size=ranks), device, 8, 8) for r in range(ranks)]
+        return {row.tobytes() for feed in feeds for row in feed.local(cursor=24).tokens}
+
+    assert read(size) == read(1)
+    assert len(read(1)) == 8
