@@ -1,5 +1,5 @@
-"""torch.optim.Muon with matrices of one shape in one batched product: the same arithmetic, a third of the time for the
-small matrices of a CPU's model (eight of 128 x 128: 4.5 ms one by one, 1.3 ms together)."""
+"""torch.optim.Muon with matrices of one shape in one batched product: the same arithmetic in less than half the time
+where matrices are small (a step of four layers of width 128 on two cores: 16 ms one by one, 7 ms together)."""
 
 from collections.abc import Callable, Iterator
 from math import sqrt
