@@ -50,5 +50,5 @@ class RoPE(nn.Module):
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """[a, b] cos + [b, a] [-sin, sin]: three quarters of the time of rotating the halves apart (forward and backward, CPU)."""
+    """[a, b] cos + [b, a] [-sin, sin]. On a CPU, forward and backward, three quarters of the time of two halves."""
     return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, dims=-1), sin)
