@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from foundry.core.config import Experiment, from_plain, json_schema, load_experiment
 from foundry.core.config.write import flow, number
@@ -289,6 +290,7 @@ class Memory(Params):
 
 class Curriculum(Params):
     order: str = "length"
+    cache: str = Field("", json_schema_extra={"identity": False})
 
 
 class NoPositions(AttentionParams):
@@ -312,7 +314,9 @@ def test_a_slot_and_a_section_of_a_plugin(tmp_path: Path) -> None:
     text = {"layers": {"1": {"memory": {"type": "table", "size": 8}}}, "lessons": {"curriculum": {"order": "x"}}}
     experiment = from_plain(text, registry=extended)
     assert getattr(experiment.layer_args(1), "memory").size == 8  # noqa: B009
-    assert experiment.plain()["lessons"] == {"curriculum": {"type": "by_length", "order": "x"}}
+    assert experiment.plain()["lessons"] == {"curriculum": {"type": "by_length", "order": "x", "cache": ""}}
+    cached = from_plain({"lessons": {"curriculum": {"cache": "/tmp"}}}, registry=extended)
+    assert cached.identity == plain.identity  # the default choice, but for a param that is no identity
     with pytest.raises(Exception, match=r"rope acts on queries and keys; bag has no place.*learned, sinusoidal, none"):
         from_plain({"model_args": {"attention": "bag"}}, registry=extended)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -77,15 +78,19 @@ class Document:
             self.places[path] = place
 
     def drop(self, path: Path) -> None:
+        self.forget(path)
         parent = self.get(path[:-1])
         if isinstance(parent, dict):
             parent.pop(path[-1], None)
-        self.forget(path)
 
     def forget(self, path: Path) -> None:
-        """Drop the places of `path` and of everything in it."""
-        for known in [known for known in self.places if known[: len(path)] == path]:
-            del self.places[known]
+        """Drop the places of `path` and of everything that is still in it."""
+        self._forget(path, self.get(path))
+
+    def _forget(self, path: Path, value: Any) -> None:
+        self.places.pop(path, None)
+        for key, item in _items(value):
+            self._forget((*path, key), item)
 
     def move(self, old: Path, new: Path) -> None:
         """Put what stands at `old` to `new`; messages go on naming it as it was written."""
@@ -96,6 +101,12 @@ class Document:
         self.set(new, value)
         for path, place in moved.items():
             self.places[path] = place._replace(key=place.key or dotted(old + path[len(new) :]))
+
+
+def _items(value: Any) -> Iterable[tuple[str | int, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
 
 
 def raise_faults(faults: list[Fault], sources: list[str]) -> None:
@@ -110,5 +121,5 @@ def raise_faults(faults: list[Fault], sources: list[str]) -> None:
     faults = sorted(dict.fromkeys(faults), key=lambda f: (order.get(f.place.source, len(order)), f.place[1:3], f.key))
     lines = [str(fault) for fault in faults[:MAX_FAULTS]]
     if len(faults) > MAX_FAULTS:
-        lines.append(f"... and {len(faults) - MAX_FAULTS} more")
+        lines.append("... and more")
     raise InvalidExperiment("\n".join(lines))

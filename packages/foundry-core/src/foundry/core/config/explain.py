@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from foundry.core.config.compose import experiment_model
-from foundry.core.config.document import Document, Fault, Path, dotted
+from foundry.core.config.document import MAX_FAULTS, Document, Fault, Path, dotted
 from foundry.core.config.merge import slot_at
 from foundry.core.config.resolve import chosen
 from foundry.core.registry import Registry
@@ -43,13 +43,14 @@ ELSEWHERE = {
 
 
 def explain(error: ValidationError, document: Document, registry: Registry) -> list[Fault]:
-    """One fault per place, however many members of a union complained there."""
+    """One fault per place, however many members of a union complained there, up to what is shown."""
     model = experiment_model(registry, chosen(document, registry))
     by_path: dict[Path, list[Any]] = {}
     for detail in error.errors(include_url=False):
         by_path.setdefault(_path(detail, document.data), []).append(detail)
     faults = []
-    for path, details in by_path.items():
+    for path in sorted(by_path, key=lambda path: document.place(path)[1:3])[: MAX_FAULTS + 1]:
+        details = by_path[path]
         kinds = {detail["type"] for detail in details}
         if kinds == {"extra_forbidden"}:
             message = _unknown_key(path, document, model, registry)

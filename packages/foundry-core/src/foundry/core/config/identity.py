@@ -31,14 +31,17 @@ def canonical(experiment: Experiment) -> dict[str, Any]:
     for layer in range(experiment.model_args.n_layer):
         args = experiment.layer_args(layer)
         if args is not experiment.model_args:
-            own = {slot: _fields(choice) for slot, choice in args if _differs(choice, experiment.model_args, slot)}
+            both = [(slot, choice, getattr(experiment.model_args, slot)) for slot, choice in args]
+            own = {slot: _fields(choice) for slot, choice, base in both if _differ(choice, base)}
             if own:
                 layers[str(layer)] = own
     return {**content, "layers": layers} if layers else content
 
 
-def _differs(choice: Any, base: Params, slot: str) -> bool:
-    return isinstance(choice, Params) and choice != getattr(base, slot)
+def _differ(choice: Any, base: Any) -> bool:
+    if not isinstance(choice, Params):
+        return False
+    return not isinstance(base, Params) or _fields(choice) != _fields(base)
 
 
 def _fields(params: Params) -> dict[str, Any]:
@@ -52,8 +55,8 @@ def _fields(params: Params) -> dict[str, Any]:
         value = getattr(params, name)
         if isinstance(value, Params):
             is_choice = "type" in type(value).model_fields
-            if not is_choice or value != _default(field):
-                kept |= {name: inner} if (inner := _fields(value)) else {}
+            if inner := _fields(value) if not is_choice or _differ(value, _default(field)) else {}:
+                kept[name] = inner
         elif name == "type" or value != _default(field):
             dumped = dumped or params.model_dump(mode="json")
             kept[name] = _number(dumped[name])

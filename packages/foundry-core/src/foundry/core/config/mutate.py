@@ -168,9 +168,8 @@ def _apply(base: Experiment, edits: Edits, source: str) -> Document:
         for depth in range(1, len(path)):
             if not isinstance(document.get(path[:depth], {}), dict):
                 raise PluginError(f"{source}: the mutation edits {key}, but {dotted(path[:depth])} holds no keys")
-        document.drop(path) if value is DROP else document.set(path, value)
         document.forget(path)
-        document.places[path] = Place(source)
+        document.drop(path) if value is DROP else document.set(path, value, Place(source))
     return document
 
 

@@ -9,7 +9,7 @@ from copy import deepcopy
 from pydantic import ValidationError
 
 from foundry.core.config.compose import experiment_model
-from foundry.core.config.document import Document, Fault
+from foundry.core.config.document import MAX_FAULTS, Document, Fault
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.resolve import chosen, resolve
 from foundry.core.config.rules import contradictions
@@ -31,7 +31,7 @@ def validate(
         from foundry.core.config.explain import explain
 
         faults = explain(error, document, registry)
-        repaired = _without(document, faults, registry)
+        repaired = _without(document, faults, registry) if len(faults) <= MAX_FAULTS else None
         if repaired is None:
             return None, faults
         experiment = repaired

@@ -22,7 +22,7 @@ from foundry.core.contracts import InvalidExperiment
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
-MAX_VALUES = 20_000  # after aliases are expanded; a large experiment has a few hundred
+MAX_VALUES = 5_000  # after aliases are expanded; a large experiment has a few hundred
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is 8 times faster, where it is there
 _UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
