@@ -38,13 +38,14 @@ class Block(nn.Module):
         self.attention = build("attention", args.attention, dims, position)
         self.ffn_norm = build("norm", args.norm, dims, dims.n_embd)
         self.ffn = build("ffn", args.ffn, dims, build("activation", args.activation, dims))
+        self.dropout = nn.Dropout(dims.dropout)  # of what each sublayer adds; attention drops its own weights too
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         """x (B, T, C) -> (B, T, C), and what the sublayers report."""
         y, attention_aux = self.attention(self.attention_norm(x), ctx)
-        x = x + y
+        x = x + self.dropout(y)
         y, ffn_aux = self.ffn(self.ffn_norm(x), ctx)
-        return x + y, _add_aux(dict(attention_aux), ffn_aux)
+        return x + self.dropout(y), _add_aux(dict(attention_aux), ffn_aux)
 
 
 class Head(nn.Module):

@@ -8,7 +8,6 @@ x (B, T, C) -> q, k, v (B, H, T, D) -> y (B, T, C). Queries and keys may be RMS-
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
@@ -54,8 +53,7 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.extend(k, v)
         dropout = self.dropout if self.training else 0.0
         y = attend(q, k, v, ctx, self.score_bias, dropout)
-        y = self.o_proj(y.transpose(1, 2).reshape(batch, length, self.n_head * self.head_dim))
-        return F.dropout(y, dropout) if dropout else y, {}
+        return self.o_proj(y.transpose(1, 2).reshape(batch, length, self.n_head * self.head_dim)), {}
 
     def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> KVCache:
         return KVCache(batch, self.n_kv_head, max_len, self.head_dim, dtype, device)

@@ -10,7 +10,6 @@ import inspect
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
@@ -26,7 +25,6 @@ class Dense(nn.Module):
         self.up_proj = nn.Linear(dims.n_embd, hidden, bias=dims.bias)
         self.down_proj = nn.Linear(hidden, dims.n_embd, bias=dims.bias)
         self.activation = activation
-        self.dropout = dims.dropout
         self.residual_std = 0.02 / math.sqrt(2 * dims.n_layer)  # GPT-2: 2 n_layer sums into the residual stream
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
@@ -34,8 +32,7 @@ class Dense(nn.Module):
             hidden = self.activation(self.up_proj(x))
         else:
             hidden = self.activation(self.gate_proj(x), self.up_proj(x))
-        y = self.down_proj(hidden)
-        return F.dropout(y, self.dropout) if self.training and self.dropout else y, {}
+        return self.down_proj(hidden), {}
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         if name != "down_proj.weight":
