@@ -139,6 +139,14 @@ REFUSED = {
         "@hookimpl\ndef foundry_slots(): return [Slot('memory', 'model_args.memory', 'none', '')]",
         "its default 'none' was not contributed",
     ),
+    "slot in another's place": (
+        "@hookimpl\ndef foundry_slots(): return [Slot('mixer', 'model_args.attention', '', '')]",
+        "its path 'model_args.attention' is that of slot attention",
+    ),
+    "section like a key": (
+        "@hookimpl\ndef foundry_sections(): return [Section('seed', Params)]",
+        "an experiment has a key 'seed' already",
+    ),
 }
 
 
@@ -151,6 +159,17 @@ def test_an_invalid_contribution_is_refused_with_the_reason(site, fault):
     assert (problem.distribution, problem.plugin) == ("foundry-plugin-odd", "odd")
     assert message in problem.message
     assert list(registry.variants("attention")) == ["mha", "gqa"]
+
+
+def test_what_an_interrupted_uninstall_leaves_is_named(site):
+    site.install("foundry-plugin-gone", "")
+    (module,) = [path for path in site.folder.glob("plugin_under_test_*_2.py")]
+    module.unlink()
+    (site.folder / "foundry_plugin_gone-1.0.dist-info" / "METADATA").unlink()
+    registry = site.registry()
+    (problem,) = registry.problems
+    assert "ModuleNotFoundError" in problem.message
+    assert len(registry.fingerprint()) == 64
 
 
 def test_who_comes_first_keeps_a_contested_name(site):
@@ -259,10 +278,12 @@ def test_a_broken_local_file_is_a_problem_with_its_line(site):
     site.local("half-baked", "VARIANTS = []")
     site.local("typo", "\n\nVARIANTS = [Variant('ffn', 'typo', target=MISSING)]")
     site.local("fine", "VARIANTS = [Variant('ffn', 'fine', f'{__name__}:Fine')]")
+    (site.project / "variants" / "folder.py").mkdir()
     registry = site.registry()
     messages = {problem.plugin: problem.message for problem in registry.problems}
     assert "half_baked.py" in messages["half-baked"]
     assert "typo.py, line 5" in messages["typo"]
+    assert "folder" in messages
     assert "fine" in registry.variants("ffn")
 
 

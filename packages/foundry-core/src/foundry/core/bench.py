@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from foundry.core.analyze import flops_per_token
-from foundry.core.contracts import Batch
+from foundry.core.contracts import Batch, EnvironmentFailure
 from foundry.core.model import GPT, initialize
 from foundry.core.training.device import Device, available_cores, resolve
 from foundry.core.training.objective import Objective
@@ -39,6 +39,9 @@ def bench(
     Returns:
         `choices`: a list of {threads, precision, compile, tokens_per_second, step_seconds, mfu, error};
         `best`: the fastest of them; `sets`: what to pass to `foundry train` to get it.
+
+    Raises:
+        EnvironmentFailure: not one choice can be trained here.
     """
     base = resolve(experiment.training)
     measured: list[dict[str, Any]] = []
@@ -60,7 +63,10 @@ def bench(
 
     for threads in _thread_counts(base):
         measure(replace(base, threads=threads, precision=_plain_precision(base), compile=False))
-    fastest = max((c for c in measured if "error" not in c), key=lambda c: c["tokens_per_second"])
+    working = [choice for choice in measured if "error" not in choice]
+    if not working:
+        raise EnvironmentFailure(f"{base.model} cannot train this experiment: {measured[0]['error']}")
+    fastest = max(working, key=lambda c: c["tokens_per_second"])
     for precision, compile in _other_choices(base):
         measure(replace(base, threads=fastest["threads"], precision=precision, compile=compile))
     best = max((c for c in measured if "error" not in c), key=lambda c: c["tokens_per_second"])

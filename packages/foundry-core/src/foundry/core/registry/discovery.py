@@ -134,7 +134,9 @@ def _installed() -> Iterator[Candidate]:
         if entry_point.dist is None:
             continue
         metadata = entry_point.dist.metadata
-        found.append((_normal(metadata["Name"]), metadata["Version"], entry_point))
+        # An interrupted uninstall leaves entry points without their METADATA; importing them then says what is wrong.
+        name = metadata["Name"] or entry_point.module.partition(".")[0]
+        found.append((_normal(name), metadata["Version"] or "", entry_point))
     found.sort(key=lambda each: (_rank(each[0]), each[0], each[2].name))
     for distribution, version, entry_point in found:
         yield Candidate(distribution, version, entry_point.name, _importer(entry_point))
@@ -154,11 +156,18 @@ def local_candidates(project: Path) -> Iterator[Candidate]:
     """The project's `variants/*.py`. A file that begins with `_` is no plugin, but the others may import it."""
     folder = project / "variants"
     files = sorted(folder.glob("*.py")) if folder.is_dir() else []
-    helpers = b"".join(file.read_bytes() for file in files if file.stem.startswith("_"))
+    helpers = b"".join(_content(file) for file in files if file.stem.startswith("_"))
     for file in files:
         if not file.stem.startswith("_"):
-            version = hashlib.sha256(file.read_bytes() + helpers).hexdigest()
+            version = hashlib.sha256(_content(file) + helpers).hexdigest()
             yield Candidate(LOCAL, version, file.stem, _local_importer(folder, file.stem))
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # a folder, or not ours to read: importing it says so, under its name
+        return b""
 
 
 def _local_importer(folder: Path, stem: str) -> Callable[[], ModuleType]:

@@ -26,6 +26,8 @@ from foundry.core.registry.discovery import Plugin
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # Among what a name is unique; a slot's name is the third kind, and holds no space.
 TYPE, SECTION = "mutation type", "section of the experiment"
+RESERVED = ("extends", "name", "seed", "init_from", "layers")
+"""Keys of an experiment that are no sections."""
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -161,6 +163,8 @@ class Registry:
             case Variant(params=params) | Section(params=params):
                 if not (isinstance(params, type) and issubclass(params, Params)):
                     return f"its params {params!r} are not a subclass of foundry.core.contracts.Params"
+                if isinstance(contribution, Section) and name in RESERVED:
+                    return f"an experiment has a key {name!r} already"
                 if isinstance(contribution, Variant) and "type" in params.model_fields:
                     return "its params may not have a field `type`: that is where the experiment names the variant"
             case Shorthand(slot=slot, expands_to=expands_to):
@@ -171,6 +175,10 @@ class Registry:
                 return f"its edit {edit!r} cannot be called"
             case Slot(path=path) if path.count(".") != 1:
                 return f"its path {path!r} is not 'section.key'"
+            case Slot(path=path):
+                for other in self.slots.values():
+                    if other.path == path and other.name != name:
+                        return f"its path {path!r} is that of slot {other.name}"
         return ""
 
     def _check_defaults(self) -> None:
