@@ -12,7 +12,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; err
 
 Config = Annotated[
     Path | None,
-    typer.Argument(metavar="[CONFIG]", help="An experiment file.", show_default="experiments/baseline.yaml"),
+    typer.Argument(metavar="CONFIG", help="An experiment file.", show_default="experiments/baseline.yaml"),
 ]
 
 Sets = Annotated[

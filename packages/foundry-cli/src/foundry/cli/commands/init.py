@@ -12,7 +12,7 @@ from foundry.cli.options import Json
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The project's folder.")] = Path("."),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder.")] = Path("."),
     json: Json = False,
 ) -> None:
     """Make a folder a Foundry project.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +71,7 @@ def mutate(
     mutated = mutate(parent, type, value)
     folder = parent.project / "experiments"
     path = folder / f"{mutated.name}.yaml" if dry_run else write_experiment(mutated, folder)
-    shown = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    shown = render.place(path)
 
     def draw() -> None:
         render.line(shown)

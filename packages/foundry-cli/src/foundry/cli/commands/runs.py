@@ -13,7 +13,7 @@ from foundry.cli.options import Json
 
 def runs(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Where the runs are.", show_default="the project's runs/")
+        Path | None, typer.Argument(metavar="FOLDER", help="Where the runs are.", show_default="the project's runs/")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -25,7 +25,7 @@ def runs(
     found = [_row(run) for run in list_runs(folder)]
     columns = ("run", "status", "step", "train_loss", "val_loss", "val_bpb", "tokens_per_second")
     rows = [[_figure(row.get(column)) for column in columns] for row in found]
-    next_step = f"foundry generate {found[-1]['path']}" if found else "foundry train"
+    next_step = f"foundry generate {render.place(found[-1]['path'])}" if found else "foundry train"
     render.result({"folder": str(folder), "runs": found}, lambda: render.table(columns, rows), next_step)
 
 

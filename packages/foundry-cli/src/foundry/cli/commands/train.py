@@ -33,9 +33,7 @@ def train(
     nproc: Annotated[int, typer.Option(min=1, metavar="N", help="Ranks on this machine (DDP).")] = 1,
     eval_only: Annotated[bool, typer.Option("--eval-only", help="Only evaluate the run's last checkpoint.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Trace a few steps to RUN/profile/trace.json.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run and what it costs.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs.")] = False,
     json: Json = False,
 ) -> None:
     """Train CONFIG, or go on with its run, or print the result if it is finished.
@@ -69,8 +67,8 @@ def train(
         raise UsageError(f"--nproc {nproc}, but {os.environ.get('WORLD_SIZE', 1)} ranks were started")
     result = train(experiment, out, resume=resume.value, reporter=reporter(), profile=profile)
     if int(os.environ.get("RANK", 0)) == 0:
-        run = os.path.relpath(result["run"]) if not Path(result["run"]).is_absolute() else result["run"]
-        render.result(result, lambda: _draw(result), f"foundry generate {run}")
+        run = render.place(result["run"])
+        render.result(result, lambda: _draw({**result, "run": run}), f"foundry generate {run}")
 
 
 def _draw(figures: dict[str, Any]) -> None:
@@ -80,7 +78,7 @@ def _draw(figures: dict[str, Any]) -> None:
         if isinstance(value, dict):
             rows += [(f"{key}.{inner}", _figure(number)) for inner, number in value.items()]
         elif key != "schema_version" and value is not None:
-            rows.append((key, _figure(value)))
+            rows.append((key, str(value) if key == "seed" else _figure(value)))  # a seed is a name, not a count
     render.table(("", "value"), rows)
 
 
