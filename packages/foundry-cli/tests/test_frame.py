@@ -176,7 +176,7 @@ def test_config_show_is_a_complete_experiment_with_the_same_identity(project):
     )
     assert [row["key"] for row in told["differences"]] == ["training.learning_rate"]
     told = json.loads(foundry("config", "show", "--json", cwd=project).stdout)
-    assert told["experiment"]["training"]["learning_rate"] == 1e-3
+    assert told["experiment"]["training"]["learning_rate"] == 3e-3
     assert len(told["identity"]) == 64
 
 
