@@ -55,5 +55,5 @@ def test_heads_keeps_the_width_and_the_share_of_key_value_heads():
 
 @pytest.mark.parametrize("value", ["3", "0", "-2", "many", "128", "2"])
 def test_heads_names_what_would_fit(value):
-    with pytest.raises(ValueError, match="use one of 4, 8, 16, 32, 64$"):
+    with pytest.raises(ValueError, match=r"use one of 4, 8, 16, 32, 64$"):
         change_heads(model(type="gqa", n_kv_head=2), value)
