@@ -78,6 +78,15 @@ def test_a_plugin_that_does_not_load_is_exit_4_with_the_reason(plugin, check):
     assert "API 99" in told["error"]["message"]
 
 
+def test_checking_everything_finds_what_did_not_load(tmp_path, monkeypatch, check):
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "broken.py").write_text("VARIANTS = [1]\n")
+    monkeypatch.chdir(tmp_path)
+    code, told = check("")
+    assert (code, told["ok"]) == (4, False)
+    assert [problem["plugin"] for problem in told["problems"]] == ["broken"]
+
+
 def test_what_is_no_plugin_is_a_usage_error(tmp_path, check):
     for wanted in ("no-such-plugin", tmp_path):
         code, told = check(wanted)

@@ -55,7 +55,7 @@ def diff(
 ) -> None:
     """What differs between two experiments, defaults included.
 
-    Example: foundry config diff experiments/baseline.yaml experiments/attn_gqa_2kv.yaml
+    Example: foundry config diff experiments/baseline.yaml experiments/attn_mha.yaml
     """
     from foundry.core.config import load_experiment
     from foundry.core.config.mutate import difference

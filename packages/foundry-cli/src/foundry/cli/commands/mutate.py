@@ -53,14 +53,14 @@ def mutate(
     """Write a mutated copy of an experiment, and print what changed. The copy stands alone and is valid.
 
     \b
-    foundry mutate attention gqa_2kv                             -> experiments/attn_gqa_2kv.yaml
-    foundry mutate depth 8 --base experiments/attn_gqa_2kv.yaml  -> experiments/attn_gqa_2kv+depth_8.yaml
+    foundry mutate attention mha                             -> experiments/attn_mha.yaml
+    foundry mutate depth 8 --base experiments/attn_mha.yaml  -> experiments/attn_mha+depth_8.yaml
     """
     if list_all:
         return _list(type)
     if type is None or value is None:
         raise UsageError(
-            "say what to change, and to what", "foundry mutate attention gqa_2kv; `foundry mutate --list` shows all"
+            "say what to change, and to what", "foundry mutate attention mha; `foundry mutate --list` shows all"
         )
     from foundry.core.config import load_experiment
     from foundry.core.config.mutate import mutate
@@ -77,6 +77,8 @@ def mutate(
         render.line(shown)
         for change in mutated.changes:
             render.line(f"  {change}")
+        if not mutated.changes:
+            render.say("nothing changes: the experiment has this already")
 
     data = {
         "path": shown,

@@ -60,15 +60,16 @@ def check(
 
     found, plugins = find_plugins(plugin, registry())
     rows = [(each, result) for each in plugins for result in check(each, found)]
-    faults = sum(bool(result.fault) for _, result in rows)
+    loaded = {each.distribution for each in plugins}  # their problems are among their checks
+    broken = [] if plugin else [problem for problem in found.problems if problem.distribution not in loaded]
+    faults = sum(bool(result.fault) for _, result in rows) + len(broken)
 
     def draw() -> None:
         render.table(
             ("plugin", "check", "result"),
             [(f"{each.distribution} ({each.name})", result.name, result.fault or "ok") for each, result in rows],
         )
-        if not plugin:
-            render.problems(found.problems)
+        render.problems(broken)
         render.say(f"{len(rows)} checks of {len(plugins)} plugins, {faults} faults")
 
     data = {
@@ -77,6 +78,7 @@ def check(
             {"distribution": each.distribution, "plugin": each.name, "check": result.name, "fault": result.fault}
             for each, result in rows
         ],
+        "problems": [vars(problem) for problem in broken],
     }
     render.result(data, draw)
     return ExitCode.PLUGIN if faults else ExitCode.OK

@@ -50,7 +50,8 @@ def train(
         from foundry.core.training import plan
 
         planned = plan(experiment)
-        return render.result(planned, lambda: _draw(planned), f"foundry train{_argument(config)}")
+        shown = {**planned, "run": render.place(planned["run"])}
+        return render.result(planned, lambda: _draw(shown), f"foundry train{_argument(config)}")
     if nproc > 1 and "RANK" not in os.environ:
         from foundry.core.training.distributed import check_ranks
         from foundry.core.training.launch import launch
