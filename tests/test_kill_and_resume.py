@@ -114,8 +114,11 @@ def kill_at_random(project: Path, out: Path, kills: int, seed: int) -> None:
     while done < kills:
         child = start(project, out)
         if draw.random() < 0.8:
-            before = metrics.stat().st_mtime_ns if metrics.exists() else 0
-            while child.is_alive() and (not metrics.exists() or metrics.stat().st_mtime_ns == before):
+            saved = max((int(path.name[5:13]) for path in (out / "checkpoints").glob("step-*")), default=0)
+            before = metrics.stat().st_ino if metrics.exists() else 0  # a resume begins by replacing the file
+            while child.is_alive() and not (
+                metrics.exists() and metrics.stat().st_ino != before and metrics.read_bytes().count(b"\n") > saved
+            ):
                 time.sleep(0.001)
         child.join(draw.uniform(0, 0.25))
         if child.is_alive():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from foundry.core.contracts import UsageError
+from foundry.core.contracts import EnvironmentFailure, UsageError
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -15,6 +15,7 @@ def draw_costs(figures: dict[str, Any], path: Path) -> None:
 
     Raises:
         UsageError: the file's suffix is not one that can be drawn.
+        EnvironmentFailure: the file cannot be written.
     """
     if path.suffix not in SUFFIXES:
         raise UsageError(f"cannot draw {path}: use one of {', '.join(SUFFIXES)}")
@@ -35,4 +36,7 @@ def draw_costs(figures: dict[str, Any], path: Path) -> None:
         axes.spines[["top", "right", "bottom"]].set_visible(False)
         axes.set_xticks([])  # every bar carries its number
     figure.suptitle(f"{figures['name']}: {figures['parameters']:,} parameters")
-    figure.savefig(path, dpi=150)
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}", "choose another file") from error

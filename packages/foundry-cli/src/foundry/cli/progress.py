@@ -5,15 +5,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from foundry.cli import render
 from foundry.core.training.report import PlainReporter, Reporter, format_row
 
 
-def reporter() -> Reporter:
-    """The one that fits where stderr goes."""
+@contextmanager
+def reporter() -> Iterator[Reporter]:
+    """The one that fits where stderr goes; a bar is taken down however the training ends."""
+    chosen = _chosen()
+    try:
+        yield chosen
+    finally:
+        if isinstance(chosen, BarReporter):
+            chosen.close()
+
+
+def _chosen() -> Reporter:
     if render.wants_json() or int(os.environ.get("RANK", 0)) > 0:
         return SilentReporter()
     return BarReporter() if render.is_terminal(sys.stderr) else PlainReporter()
@@ -42,7 +53,7 @@ class BarReporter(PlainReporter):
         )
         at = f", from step {plan['step']}" if plan["step"] else ""
         self._print(
-            f"{plan['run']}: {plan['parameters']:,} parameters on {plan['device']}, "
+            f"{render.place(plan['run'])}: {plan['parameters']:,} parameters on {plan['device']}, "
             f"{plan['precision']}, {plan['threads']} threads{at}"
         )
         self.task = self.progress.add_task("training", total=1.0, eta="?", row="")

@@ -41,7 +41,8 @@ class Sampling:
         """logits (B, V) -> token ids (B, 1)."""
         if self.temperature == 0:
             return logits.argmax(-1, keepdim=True)
-        logits = logits.float() / self.temperature
+        logits = logits.float()
+        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature  # 0 stays 0 however low the temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             smallest_kept = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
@@ -93,8 +94,8 @@ def generate_ids(
 def stream_text(
     model: GPT, tokenizer: Tokenizer, prompt: str, max_tokens: int, sampling: Sampling, *, seed: int = 0
 ) -> Iterator[str]:
-    """Yield the continuation of `prompt` as it grows. Half a character is held back until it is whole; a document's
-    end (the next `bos`) ends the text."""
+    """Yield the continuation of `prompt` as it grows. Half a character is held back until it is whole; a `bos`,
+    should the model ever choose one, ends the text."""
     bos = tokenizer.special_tokens.get("bos")
     start = tokenizer.encode(prompt)
     if bos is not None:

@@ -15,13 +15,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from foundry.core.contracts import EnvironmentFailure, InvalidData, Tokenizer
+from foundry.core.contracts import EnvironmentFailure, InvalidData, Tokenizer, UsageError
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
-
     from foundry.core.model import GPT
 
 SCHEMA_VERSION = 1
@@ -63,7 +62,10 @@ class Run:
         Raises:
             InvalidData: this is not a run folder, or its config.json is damaged.
         """
-        return _read_json(self.config_file, "not a run folder")
+        config = _read_json(self.config_file, "not a run folder")
+        if missing := {"experiment", "identity", "seed", "device"} - config.keys():
+            raise InvalidData(f"{self.config_file}: damaged: it lacks {', '.join(sorted(missing))}")
+        return config
 
     def result(self) -> dict[str, Any] | None:
         """The final figures, or None while the run is unfinished."""
@@ -93,10 +95,34 @@ class Run:
                 f"cannot write the run folder {self.path}: {error.strerror}", "choose another with --out"
             ) from error
 
+    def lock(self) -> IO[str]:
+        """Keep other processes from training into this folder while the returned file is open.
+
+        Raises:
+            EnvironmentFailure: another process does.
+        """
+        import fcntl
+
+        file = open(self.path / ".lock", "w")  # noqa: SIM115 - it outlives this function
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise EnvironmentFailure(
+                f"another process is training {self.path}", "wait for it, stop it, or choose another --out"
+            ) from error
+        return file
+
     def set_aside(self) -> Path | None:
-        """Rename an existing folder to NAME~1, NAME~2, ... so that a fresh start loses nothing."""
-        if not self.path.exists():
+        """Rename an existing run folder to NAME~1, NAME~2, ... so that a fresh start loses nothing.
+
+        Raises:
+            UsageError: the folder holds something, but not a run.
+        """
+        if not self.path.exists() or not any(self.path.iterdir()):
             return None
+        if not self.config_file.exists():
+            raise UsageError(f"{self.path} is not empty, and not a run folder", "choose another --out")
         number = next(n for n in range(1, 10**6) if not self.path.with_name(f"{self.path.name}~{n}").exists())
         return self.path.rename(self.path.with_name(f"{self.path.name}~{number}"))
 
@@ -129,8 +155,8 @@ def load_run(path: str | Path, checkpoint: str = "last", *, device: str = "cpu")
         InvalidData: no such run, or no checkpoint of it can be used.
     """
     import torch
-    from foundry.core.config import from_plain
 
+    from foundry.core.config import from_plain
     from foundry.core.model import GPT
     from foundry.core.model.init import init_buffers
     from foundry.core.training import checkpoint as checkpoints
@@ -143,7 +169,7 @@ def load_run(path: str | Path, checkpoint: str = "last", *, device: str = "cpu")
         model = GPT(experiment, tokenizer.vocab_size)
     model.to_empty(device=device)
     init_buffers(model)
-    weights = saved.tensors.get("ema") or saved.tensors["model"]
+    weights = {**saved.tensors["model"], **saved.tensors.get("ema", {})}
     restore_weights(model, weights, source=str(run.path))
     return LoadedRun(experiment, tokenizer, model.eval())
 

@@ -22,9 +22,9 @@ def bench(
 
     Example: foundry bench experiments/baseline.yaml
     """
-    from foundry.core.bench import bench
     from foundry.core.config import load_experiment
     from foundry.core.training import vocab_size_of
+    from foundry.core.training.bench import bench
 
     experiment = load_experiment(config, sets or ())
     measured = bench(

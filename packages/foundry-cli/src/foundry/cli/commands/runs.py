@@ -18,14 +18,20 @@ def runs(
     json: Json = False,
 ) -> None:
     """List runs with their last figures, newest last."""
+    from foundry.core.contracts import InvalidData
     from foundry.core.registry import find_project
     from foundry.core.run import list_runs
 
+    if folder is not None and not folder.is_dir():
+        raise InvalidData(f"{folder} is not a folder", "name the one that holds the run folders")
     folder = folder or find_project(Path.cwd()) / "runs"
     found = [_row(run) for run in list_runs(folder)]
+    if not found:
+        render.say(f"no runs in {render.place(folder)}")
     columns = ("run", "status", "step", "train_loss", "val_loss", "val_bpb", "tokens_per_second")
     rows = [[_figure(row.get(column)) for column in columns] for row in found]
-    next_step = f"foundry generate {render.place(found[-1]['path'])}" if found else "foundry train"
+    finished = [row for row in found if row["status"] == "finished"]
+    next_step = f"foundry generate {render.place(finished[-1]['path'])}" if finished else "foundry train"
     render.result({"folder": str(folder), "runs": found}, lambda: render.table(columns, rows), next_step)
 
 
@@ -40,7 +46,7 @@ def _row(run: Any) -> dict[str, Any]:
     row |= {"name": config["name"], "identity": config["identity"], "seed": config["seed"]}
     row |= {"status": "finished" if result else "unfinished", **last}
     if result:
-        row |= {key: result[key] for key in ("step", "tokens", "train_loss", "val_loss", "val_bpb")}
+        row |= {key: result.get(key) for key in ("step", "tokens", "train_loss", "val_loss", "val_bpb")}
     return row
 
 

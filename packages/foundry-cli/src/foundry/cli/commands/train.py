@@ -52,21 +52,24 @@ def train(
         planned = plan(experiment)
         shown = {**planned, "run": render.place(planned["run"])}
         return render.result(planned, lambda: _draw(shown), f"foundry train{_argument(config)}")
+    if eval_only:
+        from foundry.core.training import evaluate_run
+
+        scored = evaluate_run(experiment, out)
+        return render.result(scored, lambda: _draw(scored))
     if nproc > 1 and "RANK" not in os.environ:
         from foundry.core.training.distributed import check_ranks
         from foundry.core.training.launch import launch
 
         check_ranks(experiment.training, nproc)
         raise typer.Exit(launch(sys.argv[1:], nproc))
-    from foundry.cli.progress import reporter
-    from foundry.core.training import evaluate_run, train
-
-    if eval_only:
-        scored = evaluate_run(experiment, out, reporter=reporter())
-        return render.result(scored, lambda: _draw(scored))
     if nproc > 1 and int(os.environ.get("WORLD_SIZE", 1)) != nproc:
         raise UsageError(f"--nproc {nproc}, but {os.environ.get('WORLD_SIZE', 1)} ranks were started")
-    result = train(experiment, out, resume=resume.value, reporter=reporter(), profile=profile)
+    from foundry.cli.progress import reporter
+    from foundry.core.training import train
+
+    with reporter() as reports:
+        result = train(experiment, out, resume=resume.value, reporter=reports, profile=profile)
     if int(os.environ.get("RANK", 0)) == 0:
         run = render.place(result["run"])
         render.result(result, lambda: _draw({**result, "run": run}), f"foundry generate {run}")

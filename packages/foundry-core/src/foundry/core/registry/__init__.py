@@ -17,7 +17,7 @@ from foundry.core.registry.table import Registry
 
 __all__ = ["Plugin", "Registry", "Selection", "discover", "find_project", "registry"]
 
-PROJECT_MARKS = (".foundry", "experiments", "variants")
+PROJECT_MARKS = (".foundry", "experiments")
 
 
 def registry(project: Path | None = None) -> Registry:
@@ -37,7 +37,7 @@ def _registry(project: Path, selection: str) -> Registry:
 
 
 def find_project(start: Path) -> Path:
-    """The nearest folder at or above `start` that holds .foundry/, experiments/ or variants/; else `start`'s folder."""
+    """The nearest folder at or above `start` that holds .foundry/ or experiments/; else `start`'s folder."""
     start = start.resolve()
     folder = start.parent if start.is_file() else start
     for candidate in (folder, *folder.parents):

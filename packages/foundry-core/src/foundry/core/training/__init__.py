@@ -2,7 +2,9 @@
 
 setup.py        train(): build or restore everything, run, finish
 trainer.py      the loop, and what happens beside it
-feed.py         rows -> this rank's micro-batches
+plan.py         what a run would be, and what it came to, without training
+bench.py        the speed of each choice that an experiment leaves open
+rows.py feed.py the corpus -> this rank's micro-batches
 objective.py    model + loss
 optimization.py optimizers as one, the moving average
 evaluation.py   the validation loss
@@ -11,7 +13,8 @@ checkpoint.py metrics.py samples.py report.py profile.py      what is written an
 device.py distributed.py launch.py      where it runs
 """
 
+from foundry.core.training.plan import evaluate_run, plan, vocab_size_of
 from foundry.core.training.report import PlainReporter, Reporter
-from foundry.core.training.setup import evaluate_run, plan, train, vocab_size_of
+from foundry.core.training.setup import train
 
 __all__ = ["PlainReporter", "Reporter", "evaluate_run", "plan", "train", "vocab_size_of"]

@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from foundry.core.contracts import Diverged, EnvironmentFailure, InvalidData
+from foundry.core.durable import sync_folder, write_durably
 
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"step-(\d{8,})$")
@@ -41,16 +43,19 @@ class Checkpoint:
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write `checkpoint` under `folder` (a run's checkpoints/) and return its path.
+    """Write `checkpoint` under `folder` (a run's checkpoints/) and return its path. A step that is there already stays
+    as it is: nothing published is ever replaced.
 
     Raises:
         Diverged: a weight is not finite; nothing is written.
         EnvironmentFailure: the disk is full or the folder not writable; earlier checkpoints are untouched.
     """
+    final = path_of(folder, step)
+    if final.exists():
+        return final
     for name, tensor in checkpoint.tensors["model"].items():
         if not torch.isfinite(tensor).all():
             raise Diverged(f"weight {name} is not finite at step {step}; nothing was saved over the checkpoints before")
-    final = folder / f"step-{step:08d}"
     staging = folder / f".step-{step:08d}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,11 +68,9 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
             write_durably(staging / name, data)
             manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         write_durably(staging / "manifest.json", json.dumps(manifest, indent=1).encode())
-        _sync_folder(staging)
-        if final.exists():  # the same step, saved again after a resume: equal content
-            _retire(final)
+        sync_folder(staging)
         os.rename(staging, final)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise EnvironmentFailure(
@@ -124,7 +127,8 @@ def newest(folder: Path, warn: Callable[[str], None], *, quarantine: bool = True
     """The newest checkpoint that verifies, or None if there never was one.
 
     Raises:
-        InvalidData: there are checkpoints, but all are damaged. Never a silent fresh start.
+        InvalidData: there are checkpoints, or were before they were set aside, but none can be used. Never a silent
+            fresh start.
     """
     reasons = []
     for step in reversed(steps(folder)):
@@ -134,56 +138,45 @@ def newest(folder: Path, warn: Callable[[str], None], *, quarantine: bool = True
             reasons.append(error.message)
             warn(f"refused: {error.message}")
             if quarantine:
-                os.rename(path_of(folder, step), folder / f"step-{step:08d}.corrupt")
+                _quarantine(path_of(folder, step))
+    reasons = reasons or [f"{path}: refused before" for path in sorted(folder.glob("step-*.corrupt*"))]
     if reasons:
         raise InvalidData(
             f"no checkpoint in {folder} can be used:\n  " + "\n  ".join(reasons),
-            "train again with --resume never",
+            "train again with --resume never, which sets this run aside",
         )
     return None
 
 
-def sweep(folder: Path, *, keep: int, pinned: set[int]) -> None:
+def prune(folder: Path, *, keep: int, pinned: set[int]) -> None:
     """Delete what crashed saves left, and all but the last `keep` checkpoints and the pinned ones."""
-    for entry in folder.glob(".*.partial"):
-        shutil.rmtree(entry, ignore_errors=True)
+    for pattern in (".*.partial", ".*.retired"):
+        for entry in folder.glob(pattern):
+            shutil.rmtree(entry, ignore_errors=True)
     published = steps(folder)
     for step in published[: max(0, len(published) - max(1, keep))]:
         if step not in pinned:
             _retire(path_of(folder, step))
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_durably(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step: a reader sees the old or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.partial")
-    write_durably(temporary, data)
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
 def _retire(path: Path) -> None:
     """Delete a checkpoint, its name first, so that a kill halfway leaves nothing that looks like one."""
-    hidden = path.with_name(f".{path.name}.partial")
+    hidden = path.with_name(f".{path.name}.retired")
     shutil.rmtree(hidden, ignore_errors=True)
     os.rename(path, hidden)
     shutil.rmtree(hidden, ignore_errors=True)
 
 
+def _quarantine(path: Path) -> None:
+    """Rename a damaged checkpoint to *.corrupt, or *.corrupt~2, ... if that step was damaged before."""
+    names = (path.with_name(f"{path.name}.corrupt" + (f"~{n}" if n > 1 else "")) for n in count(1))
+    try:
+        os.rename(path, next(name for name in names if not name.exists()))
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"cannot set {path} aside: {error.strerror}", "make the run folder writable"
+        ) from error
+
+
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     return save_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

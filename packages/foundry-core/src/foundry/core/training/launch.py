@@ -36,11 +36,7 @@ def launch(arguments: Sequence[str], nproc: int) -> int:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, available_cores() // nproc))),
     }
     command = [sys.executable, "-m", "foundry.cli", *arguments]
-    # A session of their own: Ctrl-C reaches the ranks once, through us.
-    ranks = [
-        subprocess.Popen(command, env={**common, "RANK": str(r), "LOCAL_RANK": str(r)}, start_new_session=True)
-        for r in range(nproc)
-    ]
+    ranks: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, _frame: object) -> None:
         for rank in ranks:
@@ -48,6 +44,10 @@ def launch(arguments: Sequence[str], nproc: int) -> int:
                 rank.send_signal(number)
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    for r in range(nproc):
+        # A session of their own: Ctrl-C reaches the ranks once, through us.
+        environment = {**common, "RANK": str(r), "LOCAL_RANK": str(r)}
+        ranks.append(subprocess.Popen(command, env=environment, start_new_session=True))
     try:
         return _supervise(ranks)
     finally:
@@ -67,6 +67,9 @@ def _supervise(ranks: list[subprocess.Popen[bytes]]) -> int:
         time.sleep(0.05)
     statuses = [rank.returncode for rank in ranks]
     # A rank that lost its peer (7) is a consequence; the peer's own status is the reason, unless a signal ate it.
-    reasons = [code for code in statuses if code not in (0, ExitCode.PEER_FAILED)]
-    code = next(iter(reasons), max(statuses))
-    return int(ExitCode.PEER_FAILED) if code < 0 else code
+    reasons = [code for code in statuses if code > 0 and code not in (ExitCode.PEER_FAILED, ExitCode.STOPPED)]
+    if reasons:
+        return reasons[0]
+    if any(code < 0 or code == ExitCode.PEER_FAILED for code in statuses):
+        return ExitCode.PEER_FAILED
+    return max(statuses)

@@ -11,14 +11,17 @@ import io
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from foundry.core.contracts import Diverged, EnvironmentFailure
+from foundry.core.durable import replace_durably
 from foundry.core.run import Run, read_json_lines
-from foundry.core.training.checkpoint import replace_durably
 from foundry.core.training.distributed import World
 
 FIELDS = (
@@ -42,23 +45,14 @@ class Metrics:
 
     Args:
         resumed_at: the step that training goes on from; later rows are dropped.
-        reopen: take that step's row back, because its evaluation is still to be added.
     """
 
-    def __init__(self, run: Run, world: World, *, resumed_at: int, reopen: bool) -> None:
+    def __init__(self, run: Run, world: World, *, resumed_at: int) -> None:
         self.world = world
         self.pending: list[dict[str, Any]] = []
         self.jsonl, self.csv = run.metrics_file, run.metrics_file.with_suffix(".csv")
         if world.is_main:
-            kept = []
-            if self.jsonl.exists():
-                kept = [row for row in read_json_lines(self.jsonl) if row["step"] <= resumed_at]
-            if reopen and kept and kept[-1]["step"] == resumed_at:
-                row = kept.pop()
-                values = {key: torch.tensor(row[key], dtype=torch.float64) for key in ("train_loss", "grad_norm")}
-                self.pending.append(row | values)
-            replace_durably(self.jsonl, "".join(_line(row) for row in kept).encode())
-            replace_durably(self.csv, (",".join(FIELDS) + "\n" + _csv(kept)).encode())
+            self._rewrite([row for row in self._rows() if row["step"] <= resumed_at])
 
     def record(self, *, step: int, tokens: int, loss_share: Tensor, lr: float, grad_norm: Tensor) -> None:
         """Note a step. `loss_share` is this rank's part of the mean loss; the sum over ranks is the loss."""
@@ -74,17 +68,18 @@ class Metrics:
                     os.fsync(file.fileno())
 
     def flush(self, **fields: Any) -> dict[str, Any] | None:
-        """Bring the pending rows to the host and to disk; `fields` go into the last of them.
+        """Bring the pending rows to the host and to disk; `fields` go into the last of them, or, if none is pending,
+        into the last on disk: a resumed run may begin with the evaluation that a signal cut short.
 
         Returns:
-            The last row.
+            The last row, on rank 0.
 
         Raises:
             Diverged: a loss or a gradient norm is not finite; rows up to it are written.
             EnvironmentFailure: the disk is full.
         """
         if not self.pending:
-            return None
+            return self._amend({key: value for key, value in fields.items() if key in ("val_loss", "val_bpb")})
         losses = self.world.sum(torch.stack([row["train_loss"] for row in self.pending]).tolist())
         norms = torch.stack([row["grad_norm"] for row in self.pending]).tolist()
         rows, self.pending = self.pending, []
@@ -96,28 +91,49 @@ class Metrics:
                 break
         if bad is None:
             rows[-1].update(fields)
+        step = rows[bad]["step"] if bad is not None else None
         rows = rows if bad is None else rows[:bad]
         self._append(rows)
         if bad is not None:
-            step = rows[-1]["step"] + 1 if rows else None
-            at = f"step {step}" if step else "this step"
             raise Diverged(
-                f"the loss or its gradient is not finite at {at}: loss {losses[bad]}, gradient norm {norms[bad]}",
+                f"not finite at step {step}: loss {losses[bad]}, gradient norm {norms[bad]}",
                 "the checkpoints before it are kept; try a smaller training.learning_rate, a longer warmup, or a "
                 "smaller training.grad_clip",
             )
         return rows[-1]
 
+    def _rows(self) -> list[dict[str, Any]]:
+        return list(read_json_lines(self.jsonl)) if self.jsonl.exists() else []
+
+    def _amend(self, fields: dict[str, Any]) -> dict[str, Any] | None:
+        if not fields or not self.world.is_main:
+            return None
+        rows = self._rows()
+        if rows:
+            rows[-1].update(fields)
+            self._rewrite(rows)
+        return rows[-1] if rows else None
+
     def _append(self, rows: list[dict[str, Any]]) -> None:
         if not self.world.is_main or not rows:
             return
-        try:
+        with _explained(self.jsonl):
             for path, text in ((self.jsonl, "".join(map(_line, rows))), (self.csv, _csv(rows))):
                 with open(path, "ab") as file:
                     file.write(text.encode())
-        except OSError as error:
-            message = f"cannot write {self.jsonl}: {error.strerror}"
-            raise EnvironmentFailure(message, "free some space, then run again") from error
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        with _explained(self.jsonl):
+            replace_durably(self.jsonl, "".join(map(_line, rows)).encode())
+            replace_durably(self.csv, (",".join(FIELDS) + "\n" + _csv(rows)).encode())
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}", "free some space, then run again") from error
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 
+from foundry.core.contracts import EnvironmentFailure
+from foundry.core.durable import replace_durably
 from foundry.core.run import Run, read_json_lines
-from foundry.core.training.checkpoint import replace_durably
 
 
 def append_sample(run: Run, step: int, prompt: str, text: str) -> None:
-    with open(run.samples_file, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, "prompt": prompt, "text": text}) + "\n")
+    try:
+        with open(run.samples_file, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "prompt": prompt, "text": text}) + "\n")
+    except OSError as error:
+        message = f"cannot write {run.samples_file}: {error.strerror}"
+        raise EnvironmentFailure(message, "free some space, then run again") from error
 
 
 def drop_samples_after(run: Run, step: int) -> None:

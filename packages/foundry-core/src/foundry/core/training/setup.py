@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import torch
 
 from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import EnvironmentFailure, InvalidData, PluginError
+from foundry.core.durable import replace_durably
 from foundry.core.model import GPT, initialize
-from foundry.core.run import SCHEMA_VERSION, Run, default_run, load_run, read_tokenizer, restore_weights
+from foundry.core.run import SCHEMA_VERSION, Run, default_run, restore_weights
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.budget import Budget
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World, join
-from foundry.core.training.evaluation import evaluate
 from foundry.core.training.feed import Feed
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import Objective
 from foundry.core.training.optimization import MovingAverage, OptimizerSet
 from foundry.core.training.profile import Profile
 from foundry.core.training.report import PlainReporter, Reporter
+from foundry.core.training.rows import open_rows
 from foundry.core.training.samples import drop_samples_after
 from foundry.core.training.signals import StopRequest
 from foundry.core.training.trainer import Progress, Trainer
@@ -61,8 +63,7 @@ def train(
     reporter = reporter or PlainReporter()
     run = Run(Path(out)) if out is not None else default_run(experiment)
     with StopRequest() as stop, join(experiment.training) as world:
-        if world.is_main:
-            _claim(run, experiment, resume, reporter)
+        lock = _claim(run, experiment, resume, reporter) if world.is_main else None
         world.barrier()
         if result := run.result():
             if world.is_main:
@@ -76,64 +77,18 @@ def train(
             trainer.loop()
         finally:
             trainer.profile.close()
-        return _finish(trainer, time.perf_counter() - began)
+        result = _finish(trainer, time.perf_counter() - began)
+        if lock:
+            lock.close()
+        return result
 
 
-def plan(experiment: Experiment) -> dict[str, Any]:
-    """What `train` would do: the figures of `foundry analyze`, the budget, the run folder. Writes no run folder.
+def _claim(run: Run, experiment: Experiment, resume: Resume, reporter: Reporter) -> IO[str]:
+    """Make the folder this experiment's and this process's, or refuse to mix two runs in one.
 
-    The corpus is prepared if it never was, because only it knows the vocabulary.
+    Returns:
+        An open file whose lock lasts as long as it, or the process.
     """
-    from foundry.core.analyze import analyze
-
-    rows = _open_rows(experiment, None, print_nothing)
-    figures = analyze(experiment, rows.tokenizer.vocab_size)
-    tokens_per_step = experiment.training.batch_size * experiment.model_args.block_size
-    per_token = figures["training_flops_per_token"]
-    budget = Budget.of(experiment.training, tokens_per_step=tokens_per_step, flops_per_token=per_token)
-    steps = budget.steps
-    return {
-        "run": str(default_run(experiment).path),
-        "identity": experiment.identity,
-        **figures,
-        "tokens_per_step": tokens_per_step,
-        "steps": steps,
-        "seconds": budget.seconds,
-        "tokens": None if steps is None else steps * tokens_per_step,
-        "epochs": None if steps is None else steps * tokens_per_step / rows.tokens_per_epoch,
-        "flops": None if steps is None else steps * tokens_per_step * per_token,
-    }
-
-
-def evaluate_run(
-    experiment: Experiment, out: str | Path | None = None, *, reporter: Reporter | None = None
-) -> dict[str, Any]:
-    """The validation loss of a run's last checkpoint over the whole validation text.
-
-    Raises:
-        InvalidData: the run has no checkpoint.
-    """
-    reporter = reporter or PlainReporter()
-    run = Run(Path(out)) if out is not None else default_run(experiment)
-    config, tokenizer, model = load_run(run.path)
-    device = resolve(config.training, saved=Device(**run.config()["device"]))
-    rows = _open_rows(config, run, reporter.note)
-    scored = evaluate(model.to(device.torch), rows.validation, tokenizer, device, World())
-    assert scored is not None
-    return {"run": str(run.path), "val_loss": scored.val_loss, "val_bpb": scored.val_bpb, "tokens": scored.tokens}
-
-
-def vocab_size_of(experiment: Experiment) -> int:
-    """V of the experiment's tokenizer. The corpus is prepared if it never was: a tokenizer may learn from it."""
-    return int(_open_rows(experiment, None, print_nothing).tokenizer.vocab_size)
-
-
-def print_nothing(text: str) -> None:
-    """A reporter's note that nobody reads."""
-
-
-def _claim(run: Run, experiment: Experiment, resume: Resume, reporter: Reporter) -> None:
-    """Make the folder this experiment's, or refuse to mix two runs in one."""
     if resume == "never" and (aside := run.set_aside()):
         reporter.note(f"the earlier run is now {aside}")
     if run.config_file.exists():
@@ -147,6 +102,7 @@ def _claim(run: Run, experiment: Experiment, resume: Resume, reporter: Reporter)
     if resume == "must" and not checkpoints.steps(run.checkpoints):
         raise InvalidData(f"{run.path} has no checkpoint to resume from", "drop --resume must to start it")
     run.create()
+    return run.lock()
 
 
 def _build(
@@ -156,7 +112,8 @@ def _build(
     config = run.config() if run.config_file.exists() else None
     saved_device = Device(**config["device"]) if config else None
     device = resolve(training, local_rank=world.local_rank, local_world=world.local_size, saved=saved_device)
-    rows = _open_rows(experiment, run if run.tokenizer_file.exists() else None, reporter.note)
+    rows = open_rows(experiment, run if run.tokenizer_file.exists() else None, reporter.note)
+    rows.tokenizer.encode(experiment.logging.sample_prompt)  # a prompt that cannot be spelled fails now, not at the end
     vocab_size, block_size = rows.tokenizer.vocab_size, experiment.model_args.block_size
 
     model = GPT(experiment, vocab_size)
@@ -174,28 +131,27 @@ def _build(
     local_rows = training.batch_size // world.size
     micro_batch = local_rows if training.micro_batch == "auto" else min(training.micro_batch, local_rows)
     progress = Progress(micro_batch=micro_batch)
-    torch.manual_seed(experiment.seed * 1_000_003 + world.rank)  # dropout; restored below when resuming
-    if saved := _newest(run, world, reporter):
-        progress = _restore(saved, run, rows, model, optimizer, ema, device, world)
-        if saved.state["plugins"] != registry.fingerprint():
-            reporter.note("the installed plugins differ from those that this run began with")
+    # Dropout's stream, one for each rank; restored below when resuming.
+    torch.manual_seed((experiment.seed * 1_000_003 + world.rank) % 2**63)
+    if saved := _newest_checkpoint(run, world, reporter):
+        progress = _restore(saved, run, experiment, rows, model, optimizer, ema, device, world)
+        if world.is_main:
+            _note_differences(saved.state, config or {}, registry.fingerprint(), device, reporter)
     if world.is_main:
-        drop_samples_after(run, progress.step)
+        drop_samples_after(run, progress.sampled_at)
         if config is None:
             _write_config(run, experiment, device, rows)
 
     per_token = 3 * flops_per_token(experiment, vocab_size)
     budget = Budget.of(training, tokens_per_step=training.batch_size * block_size, flops_per_token=per_token)
-    ended = budget.spent(progress.step, progress.seconds)
-    due = ended or (training.eval_interval and progress.step % training.eval_interval == 0)
-    metrics = Metrics(run, world, resumed_at=progress.step, reopen=bool(due and progress.evaluated_at != progress.step))
+    metrics = Metrics(run, world, resumed_at=progress.step)
     peak_flops = device.peak_flops()
     if world.is_main:
         n_parameters = sum(p.numel() for p in model.parameters())
-        plan = {"run": str(run.path), "parameters": n_parameters, "device": device.model, "ranks": world.size}
-        plan |= {"precision": device.precision, "threads": device.threads, "compile": device.compile}
-        plan |= {"steps": budget.steps, "step": progress.step, "rows_per_epoch": rows.rows_per_epoch}
-        reporter.started(plan | {"peak_flops": peak_flops})
+        facts = {"run": str(run.path), "parameters": n_parameters, "device": device.model, "ranks": world.size}
+        facts |= {"precision": device.precision, "threads": device.threads, "compile": device.compile}
+        facts |= {"steps": budget.steps, "step": progress.step, "rows_per_epoch": rows.rows_per_epoch}
+        reporter.started(facts | {"peak_flops": peak_flops})
     return Trainer(
         experiment=experiment,
         run=run,
@@ -219,17 +175,7 @@ def _build(
     )
 
 
-def _open_rows(experiment: Experiment, run: Run | None, note: Any) -> Any:
-    return experiment.registry.sections["data"].load()(
-        experiment.data,
-        block_size=experiment.model_args.block_size,
-        seed=experiment.seed,
-        tokenizer=read_tokenizer(run, experiment) if run else None,
-        progress=note,
-    )
-
-
-def _newest(run: Run, world: World, reporter: Reporter) -> checkpoints.Checkpoint | None:
+def _newest_checkpoint(run: Run, world: World, reporter: Reporter) -> checkpoints.Checkpoint | None:
     """The checkpoint to go on from, the same on every rank. Rank 0 judges; the others read what it chose."""
     saved = checkpoints.newest(run.checkpoints, reporter.note) if world.is_main else None
     step = world.from_main(int(saved.state["step"]) if saved else -1)
@@ -241,6 +187,7 @@ def _newest(run: Run, world: World, reporter: Reporter) -> checkpoints.Checkpoin
 def _restore(
     saved: checkpoints.Checkpoint,
     run: Run,
+    experiment: Experiment,
     rows: Any,
     model: GPT,
     optimizer: OptimizerSet,
@@ -249,6 +196,8 @@ def _restore(
     world: World,
 ) -> Progress:
     state = saved.state
+    if state["identity"] != experiment.identity:
+        raise InvalidData(f"{run.checkpoints}: step {state['step']} is of another experiment: {state['identity'][:8]}")
     if state["tokenizer"] != rows.tokenizer.hash:
         raise InvalidData(f"{run.tokenizer_file} is not the tokenizer that {run.path} was trained with")
     cursor = rows.resume(state["loader"])
@@ -269,11 +218,24 @@ def _restore(
     return progress
 
 
+def _note_differences(
+    state: Mapping[str, Any], config: Mapping[str, Any], plugins: str, device: Device, reporter: Reporter
+) -> None:
+    """Say what a resumed run does not share with its first part: it goes on, but not bit for bit."""
+    was = {**config.get("versions", {}), "device": config.get("device", {}).get("model")}
+    now = {name: version(name) for name in config.get("versions", {})} | {"device": device.model}
+    for name, before in was.items():
+        if before != now[name]:
+            reporter.note(f"this run began with {name} {before}, and goes on with {now[name]}")
+    if state["plugins"] != plugins:
+        reporter.note("the installed plugins differ from those that this run began with")
+
+
 def _write_config(run: Run, experiment: Experiment, device: Device, rows: Any) -> None:
     """config.json and the tokenizer: what `load_run` and a resume need."""
     try:
         run.tokenizer_file.parent.mkdir(exist_ok=True)
-        checkpoints.replace_durably(run.tokenizer_file, json.dumps(rows.tokenizer.to_json()).encode())
+        replace_durably(run.tokenizer_file, json.dumps(rows.tokenizer.to_json()).encode())
         config = {
             "schema_version": SCHEMA_VERSION,
             "name": experiment.name,
@@ -285,7 +247,7 @@ def _write_config(run: Run, experiment: Experiment, device: Device, rows: Any) -
             "plugins": experiment.registry.inventory(),
             "versions": {name: version(name) for name in ("foundry-core", "torch", "numpy")},
         }
-        checkpoints.replace_durably(run.config_file, json.dumps(config, indent=1).encode())
+        replace_durably(run.config_file, json.dumps(config, indent=1).encode())
     except OSError as error:
         raise EnvironmentFailure(
             f"cannot write {run.path}: {error.strerror}", "free some space, then run again"
@@ -293,6 +255,7 @@ def _write_config(run: Run, experiment: Experiment, device: Device, rows: Any) -
 
 
 def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
+    trainer.progress.seconds = trainer.clock.read()
     at, experiment, run = trainer.progress, trainer.experiment, trainer.run
     result = {
         "schema_version": SCHEMA_VERSION,
@@ -313,7 +276,11 @@ def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
     }
     if trainer.world.is_main:
-        checkpoints.replace_durably(run.result_file, json.dumps(result, indent=1).encode())
+        try:
+            replace_durably(run.result_file, json.dumps(result, indent=1).encode())
+        except OSError as error:
+            message = f"cannot write {run.result_file}: {error.strerror}"
+            raise EnvironmentFailure(message, "free some space, then run again") from error
         trainer.reporter.finished(result)
     trainer.world.barrier()
     return result

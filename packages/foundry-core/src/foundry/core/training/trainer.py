@@ -118,7 +118,9 @@ class Trainer:
         while True:
             try:
                 return self._accumulate(local, n_tokens)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
                 self.optimizer.zero_grad()
                 rows = self.feed.micro_batch
                 if self.world.size > 1 or self.experiment.training.micro_batch != "auto" or not self.feed.halve():
@@ -164,10 +166,11 @@ class Trainer:
                     if self.world.is_main:
                         progress = self.budget.progress(at.step, at.seconds)
                         self.reporter.step(row, progress, self.budget.seconds_left(at.step, at.seconds))
+                # Before the sample, which is the one thing here that may fail for its own reasons.
+                if (saving or stopping or (scored and at.best_step == at.step)) and at.saved_at != at.step:
+                    self.save()
                 if sampling and not stopping and logging.sample_tokens:
                     self._sample()
-                if saving or stopping or (scored and (at.best_step == at.step or at.saved_at == at.step)):
-                    self.save()
         if stopping:
             raise Stopped(
                 f"stopped by {self.stop.name or 'a signal'} at step {at.step}, saved in {self.run.path}",
@@ -178,7 +181,7 @@ class Trainer:
         """A checkpoint of everything, of which `keep` and the best are kept."""
         at = self.progress
         self.metrics.sync()
-        at.saved_at = at.step
+        at.saved_at, at.seconds = at.step, self.clock.read()
         streams = self._rng_streams()
         if self.world.is_main:
             tensors = {
@@ -189,6 +192,7 @@ class Trainer:
             }
             state = {
                 **asdict(at),
+                "identity": self.experiment.identity,
                 "loader": self.rows.state(at.cursor),
                 "ema_updates": self.ema.updates if self.ema else 0,
                 "tokenizer": self.rows.tokenizer.hash,
@@ -196,7 +200,7 @@ class Trainer:
             }
             checkpoints.save(self.run.checkpoints, at.step, checkpoints.Checkpoint(tensors, state))
             pinned = {at.best_step} if at.best_step is not None else set()
-            checkpoints.sweep(self.run.checkpoints, keep=self.experiment.checkpoints.keep, pinned=pinned)
+            checkpoints.prune(self.run.checkpoints, keep=self.experiment.checkpoints.keep, pinned=pinned)
         self.world.barrier()
 
     def _evaluate(self) -> dict[str, float]:
@@ -263,6 +267,12 @@ def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     """What a checkpoint holds of a model: each parameter once, tied or not, and the buffers that persist."""
     persistent = model.state_dict().keys()
     return dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in persistent}
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Only CUDA's allocator has an error of its own."""
+    says = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in says or "out of memory" in says
 
 
 def _due(step: int, interval: int) -> bool:

@@ -50,12 +50,12 @@ def bench(
         note(f"threads={device.threads} precision={device.precision} compile={str(device.compile).lower()}")
         choice: dict[str, Any] = {key: getattr(device, key) for key in ("threads", "precision", "compile")}
         try:
-            step_seconds = _step_seconds(experiment, vocab_size, device, seconds)
+            taken = step_seconds(experiment, vocab_size, device, seconds)
         except Exception as error:  # no compiler, no bf16 kernel, out of memory: a choice that is not to be had
             choice["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         else:
-            rate = experiment.training.batch_size * experiment.model_args.block_size / step_seconds
-            choice |= {"tokens_per_second": rate, "step_seconds": step_seconds}
+            rate = experiment.training.batch_size * experiment.model_args.block_size / taken
+            choice |= {"tokens_per_second": rate, "step_seconds": taken}
             if peak := device.peak_flops():
                 choice["mfu"] = rate * 3 * flops_per_token(experiment, vocab_size) / peak
         measured.append(choice)
@@ -71,13 +71,13 @@ def bench(
         measure(replace(base, threads=fastest["threads"], precision=precision, compile=compile))
     best = max((c for c in measured if "error" not in c), key=lambda c: c["tokens_per_second"])
     sets = [f"training.{key}={str(best[key]).lower()}" for key in ("threads", "precision", "compile")]
-    torch.set_num_threads(base.threads)
+    base.activate()
     return {"name": experiment.name, "device": base.model, "choices": measured, "best": best, "sets": sets}
 
 
-def _step_seconds(experiment: Experiment, vocab_size: int, device: Device, seconds: float) -> float:
+def step_seconds(experiment: Experiment, vocab_size: int, device: Device, seconds: float) -> float:
     """Median seconds of an optimizer step."""
-    torch.set_num_threads(device.threads)
+    device.activate()
     training, registry = experiment.training, experiment.registry
     model = GPT(experiment, vocab_size)
     initialize(model, experiment.seed)

@@ -1,0 +1,68 @@
+"""What a run would be, and what it came to, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foundry.core.analyze import analyze
+from foundry.core.run import Run, default_run, load_run
+from foundry.core.training.bench import step_seconds
+from foundry.core.training.budget import Budget
+from foundry.core.training.device import Device, resolve
+from foundry.core.training.distributed import World
+from foundry.core.training.evaluation import evaluate
+from foundry.core.training.report import PlainReporter, Reporter
+from foundry.core.training.rows import open_rows
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+
+def plan(experiment: Experiment) -> dict[str, Any]:
+    """What `train` would do: the figures of `foundry analyze`, the budget, the run folder, and an estimate of the
+    seconds from a few steps on random tokens. Writes no run folder.
+
+    The corpus is prepared if it never was, because only it knows the vocabulary.
+    """
+    rows = open_rows(experiment)
+    figures = analyze(experiment, rows.tokenizer.vocab_size)
+    tokens_per_step = experiment.training.batch_size * experiment.model_args.block_size
+    per_token = figures["training_flops_per_token"]
+    budget = Budget.of(experiment.training, tokens_per_step=tokens_per_step, flops_per_token=per_token)
+    steps = budget.steps
+    pace = step_seconds(experiment, rows.tokenizer.vocab_size, resolve(experiment.training), seconds=0.5)
+    return {
+        "run": str(default_run(experiment).path),
+        "identity": experiment.identity,
+        **figures,
+        "tokens_per_step": tokens_per_step,
+        "steps": steps,
+        "seconds": budget.seconds if steps is None else steps * pace,
+        "tokens": None if steps is None else steps * tokens_per_step,
+        "epochs": None if steps is None else steps * experiment.training.batch_size / rows.rows_per_epoch,
+        "flops": None if steps is None else steps * tokens_per_step * per_token,
+    }
+
+
+def evaluate_run(
+    experiment: Experiment, out: str | Path | None = None, *, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """The validation loss of a run's last checkpoint over the whole validation text.
+
+    Raises:
+        InvalidData: the run has no checkpoint.
+    """
+    reporter = reporter or PlainReporter()
+    run = Run(Path(out)) if out is not None else default_run(experiment)
+    config, tokenizer, model = load_run(run.path)
+    device = resolve(config.training, saved=Device(**run.config()["device"]))
+    rows = open_rows(config, run, reporter.note)
+    scored = evaluate(model.to(device.torch), rows.validation, tokenizer, device, World())
+    assert scored is not None
+    return {"run": str(run.path), "val_loss": scored.val_loss, "val_bpb": scored.val_bpb, "tokens": scored.tokens}
+
+
+def vocab_size_of(experiment: Experiment) -> int:
+    """V of the experiment's tokenizer. The corpus is prepared if it never was: a tokenizer may learn from it."""
+    return int(open_rows(experiment).tokenizer.vocab_size)
