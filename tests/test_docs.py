@@ -1,0 +1,145 @@
+"""What the README and docs/ say is so: pages are followed word for word, commands and links exist.
+
+How a page is followed: a line that ends in "`path`:" writes the block below it to that file; one that ends in "Add to
+`NAME` in `path`:" puts the block at the end of that list; a block in `sh` is run, and must succeed.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+# The experiments of a project where a step takes no time.
+TINY = """
+model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
+data: {dataset: {type: text, path: corpus.txt}, tokenizer: byte}
+training: {max_iters: 3, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1}
+logging: {sample_tokens: 5}
+"""
+
+
+class Block(NamedTuple):
+    """A fenced block, and the last line of the prose above it."""
+
+    language: str
+    text: str
+    above: str
+
+
+def section(page: Path, heading: str) -> str:
+    """The text of a page from `## heading` to the next heading of that level."""
+    _, found, rest = page.read_text().partition(f"\n## {heading}\n")
+    assert found, f"{page.name} has no section {heading!r}"
+    return rest.partition("\n## ")[0]
+
+
+def blocks(text: str) -> Iterator[Block]:
+    fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    end = 0
+    for match in fence.finditer(text):
+        prose = text[end : match.start()].strip().split("\n\n")[-1]
+        yield Block(match[1], match[2], " ".join(prose.split()))
+        end = match.end()
+
+
+def follow(text: str, project: Path, environment) -> str:
+    """Do what a page says; what its commands printed."""
+    printed = ""
+    for block in blocks(text):
+        if block.language == "sh":
+            printed += environment.run(project, "bash", "-euo", "pipefail", "-c", block.text).stdout
+        elif added := re.search(r"Add to `(\w+)` in `(\S+)`:$", block.above):
+            extend_list(project / added[2], added[1], block.text)
+        elif written := re.search(r"`(\S+\.\w+)`:$", block.above):
+            path = project / written[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
+        else:
+            pytest.fail(f"nobody can follow the block below {block.above!r}")
+    return printed
+
+
+def extend_list(path: Path, name: str, entry: str) -> None:
+    source = path.read_text()
+    extended, count = re.subn(rf"(^{name} = \[\n.*?)^\]$", rf"\g<1>{entry}]", source, flags=re.MULTILINE | re.DOTALL)
+    assert count == 1, f"{path.name} has no list {name}"
+    path.write_text(extended)
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    folder = tmp_path / "project"
+    (folder / "experiments").mkdir(parents=True)
+    (folder / "experiments" / "baseline.yaml").write_text(TINY)
+    (folder / "corpus.txt").write_text("".join(f"{i} squared is {i * i}\n" for i in range(400)))
+    return folder
+
+
+def finished_runs(project: Path) -> list[str]:
+    return sorted(path.parent.name.partition("-")[0] for path in project.glob("runs/*/result.json"))
+
+
+HOW_TO = REPOSITORY / "docs" / "add-a-variant.md"
+
+
+def test_a_file_in_the_project_becomes_a_variant(project, environment):
+    printed = follow(section(HOW_TO, "1. A file in your project"), project, environment)
+    assert re.search(r"\d+ passed", printed)
+    assert finished_runs(project) == ["act_snake"]
+
+
+def test_a_package_becomes_a_variant(project, environment):
+    printed = follow(section(HOW_TO, "2. A package"), project, environment)
+    assert re.search(r"\d+ passed", printed)
+    assert finished_runs(project) == ["act_mish"]
+
+
+def test_a_module_and_an_entry_become_a_built_in(project, environment):
+    for folder in ("packages", "plugins"):
+        shutil.copytree(REPOSITORY / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(REPOSITORY / "pyproject.toml", project / "pyproject.toml")
+    editable = ["uv", "pip", "install", "--no-deps", "--quiet", "-e"]
+    environment.run(project, *editable, "packages/foundry-modules")
+    printed = follow(section(HOW_TO, "3. A built-in"), project, environment)
+    assert re.search(r"\d+ passed", printed)
+    assert finished_runs(project) == ["act_hardswish"]
+
+
+def test_the_readmes_variant_works(project, environment):
+    follow(section(REPOSITORY / "README.md", "Add a variant"), project, environment)
+    assert len(finished_runs(project)) == 1
+
+
+def test_the_readme_names_every_command_and_none_that_is_missing(environment, tmp_path):
+    readme = REPOSITORY / "README.md"
+    listed = set(re.findall(r"^\| `foundry (\w[\w-]*)", section(readme, "Commands"), re.MULTILINE))
+    help_page = environment.run(tmp_path, environment.python, "-m", "foundry.cli", "--help").stdout
+    commands = set(re.findall(r"^  (\w[\w-]*)  ", help_page.partition("Commands:")[2], re.MULTILINE))
+    assert listed == commands
+    here, _, later = readme.read_text().partition("\n## Not yet\n")
+    assert later
+    assert named_commands(here) <= commands
+    assert not named_commands(later) & commands
+
+
+def named_commands(text: str) -> set[str]:
+    return set(re.findall(r"(?:^|`|uv run | )foundry ([a-z][a-z-]*)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, target
