@@ -186,6 +186,46 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(project, uninterrupted, n
     assert_same_run(out, uninterrupted)
 
 
+def stop_while_evaluating(file: str, out: str) -> None:
+    """A child that is asked to stop in the middle of its second evaluation."""
+    import foundry.core.training.trainer as trainer
+
+    real, calls = trainer.evaluate, iter(range(10**9))
+
+    def evaluate(*arguments, **options):
+        if next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **options)
+
+    trainer.evaluate = evaluate
+    train_in_child(file, out, None)
+
+
+def test_an_evaluation_cut_short_is_the_first_thing_that_a_resume_does(project, uninterrupted):
+    out = project / "stopped-while-evaluating"
+    child = server.Process(target=stop_while_evaluating, args=(str(project / "experiment.yaml"), str(out)))
+    child.start()
+    child.join()
+    assert max((out / "checkpoints").glob("step-*")).name == "step-00000014"
+    assert "val_loss" not in (out / "metrics.jsonl").read_text().splitlines()[13]
+    start(project, out).join()
+    assert_same_run(out, uninterrupted)
+
+
+def test_one_process_at_a_time(project):
+    from foundry.core.contracts import EnvironmentFailure
+    from foundry.core.training import train
+
+    out = project / "shared"
+    child = start(project, out)
+    while not (out / "metrics.jsonl").exists():
+        time.sleep(0.005)
+    with pytest.raises(EnvironmentFailure, match="another process"):
+        train(load_experiment(project / "experiment.yaml"), out)
+    child.join()
+    assert child.exitcode == 0
+
+
 def damage(kind: str, folder: Path) -> str:
     """Harm the newest checkpoint and return the name of the file that is to blame."""
     newest = max(folder.glob("step-*"))
