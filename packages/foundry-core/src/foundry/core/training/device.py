@@ -47,18 +47,13 @@ class Device:
     def activate(self) -> None:
         """Make this process compute so from now on."""
         torch.set_num_threads(self.threads)
-        if self.type == "cpu":
-            # oneDNN rounds the factors of a matrix product to bf16 and sums in fp32. Tensors stay fp32, which at small
-            # sizes beats autocast: its casts cost more than the products gain.
-            onednn: Any = torch.backends.mkldnn
-            onednn.matmul.fp32_precision = "bf16" if self.precision == "bf16" else "ieee"
         if self.type == "cuda":
             torch.cuda.set_device(self.local_rank)
             torch.set_float32_matmul_precision("high")  # TF32 where fp32 is left
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the forward pass runs; parameters and optimizer state stay fp32."""
-        if self.precision == "bf16" and self.type != "cpu":
+        if self.precision == "bf16":
             return torch.autocast(self.type, torch.bfloat16)
         return nullcontext()
 
