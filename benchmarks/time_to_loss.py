@@ -64,7 +64,7 @@ def theirs(checkout: str) -> tuple[float, float]:
     subprocess.run(command, check=True, cwd=checkout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - began
     score = subprocess.run([sys.executable, "-c", PEER_SCORE], check=True, cwd=checkout, capture_output=True, text=True)
-    return seconds, float(score.stdout)
+    return seconds, float(score.stdout.split()[-1])
 
 
 def main() -> None:
