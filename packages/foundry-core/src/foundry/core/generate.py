@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foundry.core.contracts import Tokenizer, UsageError
+from foundry.core.contracts import InvalidData, Tokenizer, UsageError
 from foundry.core.model import GPT
 
 
@@ -95,16 +95,32 @@ def stream_text(
     model: GPT, tokenizer: Tokenizer, prompt: str, max_tokens: int, sampling: Sampling, *, seed: int = 0
 ) -> Iterator[str]:
     """Yield the continuation of `prompt` as it grows. Half a character is held back until it is whole; a `bos`,
-    should the model ever choose one, ends the text."""
+    should the model ever choose one, ends the text.
+
+    Raises:
+        InvalidData: at once, as `first_ids` does.
+    """
+    start = torch.tensor([first_ids(tokenizer, prompt)], device=model.embed.weight.device)
+    return _decoded(generate_ids(model, start, max_tokens, sampling, seed=seed), tokenizer)
+
+
+def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """What a model reads before its first own token: `bos`, where the tokenizer has one, and the prompt.
+
+    Raises:
+        InvalidData: the vocabulary cannot spell the prompt, or there is nothing to begin with.
+    """
     bos = tokenizer.special_tokens.get("bos")
-    start = tokenizer.encode(prompt)
-    if bos is not None:
-        start = [bos, *start]
+    start = [*([bos] if bos is not None else []), *tokenizer.encode(prompt)]
     if not start:
-        raise UsageError("this tokenizer has no bos token: give a prompt")
+        raise InvalidData("this tokenizer has no bos token to begin with", "give a prompt")
+    return start
+
+
+def _decoded(ids: Iterator[Tensor], tokenizer: Tokenizer) -> Iterator[str]:
+    bos = tokenizer.special_tokens.get("bos")
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    prompt_ids = torch.tensor([start], device=model.embed.weight.device)
-    for token in generate_ids(model, prompt_ids, max_tokens, sampling, seed=seed):
+    for token in ids:
         if (number := int(token)) == bos:
             break
         if text := decoder.decode(tokenizer.decode_bytes([number])):

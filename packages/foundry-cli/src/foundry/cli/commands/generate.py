@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,12 @@ import typer
 
 from foundry.cli import render
 from foundry.cli.options import Json
+
+
+class DeviceType(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
 
 
 def generate(
@@ -21,9 +28,11 @@ def generate(
         float | None, typer.Option(min=0.0, max=1.0, help="Choose among the likeliest that reach P together.")
     ] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the choice; the same seed writes the same text.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the choice; the same seed writes the same text.")
+    ] = 0,
     checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="Which checkpoint.")] = "last",
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Annotated[DeviceType, typer.Option(help="Where it is computed.")] = DeviceType.cpu,
     json: Json = False,
 ) -> None:
     """Stream text from the model of RUN.
@@ -34,7 +43,7 @@ def generate(
     from foundry.core.run import load_run
 
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
-    _, tokenizer, model = load_run(run, checkpoint, device=device)
+    _, tokenizer, model = load_run(run, checkpoint, device=device.value, note=render.say)
     pieces = stream_text(model, tokenizer, prompt, max_tokens, sampling, seed=seed)
     if render.wants_json():
         text = "".join(pieces)
