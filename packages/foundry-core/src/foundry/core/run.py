@@ -11,19 +11,34 @@ runs/baseline-1a2b3c4d-1337/
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from foundry.core.contracts import EnvironmentFailure, InvalidData, Tokenizer, UsageError
+from foundry.core.contracts import EnvironmentFailure, InvalidData, Tokenizer
+from foundry.core.durable import writing
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
     from foundry.core.model import GPT
+    from foundry.core.training.checkpoint import Checkpoint
 
 SCHEMA_VERSION = 1
+CONFIG_KEYS = {"name": str, "identity": str, "seed": int, "experiment": dict, "device": dict}
+RESULT_KEYS = {"step": int, "tokens": int, "val_loss": float, "val_bpb": float}
+# fmt: off
+OWN_NAMES = frozenset((
+    "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "metrics.csv", "samples.jsonl", "result.json",
+    "profile", ".lock",
+))
+# fmt: on
+"""What a run writes into its folder, beside unfinished files: `.NAME.partial`."""
 
 
 @dataclass(frozen=True)
@@ -62,69 +77,74 @@ class Run:
         Raises:
             InvalidData: this is not a run folder, or its config.json is damaged.
         """
-        config = _read_json(self.config_file, "not a run folder")
-        if missing := {"experiment", "identity", "seed", "device"} - config.keys():
-            raise InvalidData(f"{self.config_file}: damaged: it lacks {', '.join(sorted(missing))}")
-        return config
+        if not self.config_file.exists():
+            raise InvalidData(f"{self.path} is not a run folder: it has no config.json")
+        return _read_json(self.config_file, CONFIG_KEYS, "restore it from a copy of the run")
 
     def result(self) -> dict[str, Any] | None:
-        """The final figures, or None while the run is unfinished."""
-        return _read_json(self.result_file, "damaged") if self.result_file.exists() else None
+        """The final figures, or None while the run is unfinished.
+
+        Raises:
+            InvalidData: result.json is damaged.
+        """
+        if not self.result_file.exists():
+            return None
+        result = _read_json(self.result_file, RESULT_KEYS, "delete it and train again: nothing but it is made anew")
+        return result | {"run": str(self.path)}  # wherever the folder was moved to
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """The rows of metrics.jsonl, oldest first."""
+        return (row for row in read_json_lines(self.metrics_file) if isinstance(row.get("step"), int))
 
     def last_metrics(self) -> dict[str, Any] | None:
-        """The newest row of metrics.jsonl; a line torn by a crash is ignored."""
-        last = None
-        if self.metrics_file.exists():
-            for row in read_json_lines(self.metrics_file):
-                last = row
-        return last
+        """The newest row of metrics.jsonl."""
+        return next(iter(deque(self.metrics(), maxlen=1)), None)
 
-    def create(self) -> None:
-        """Make the folder.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training into this folder, which is made if it is not there. The system releases
+        it when the process dies.
 
         Raises:
-            EnvironmentFailure: it cannot be written.
+            EnvironmentFailure: another process trains into it, or it cannot be written.
         """
-        try:
+        lock = self.path / ".lock"
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise EnvironmentFailure(
-                f"cannot write the run folder {self.path}: {error.strerror}", "choose another with --out"
-            ) from error
+            file = open(lock, "wb")  # noqa: SIM115 - closed below
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise EnvironmentFailure(
+                    f"another process is training in {self.path}", "wait for it, stop it, or choose another --out"
+                ) from error
+            except OSError:
+                pass  # a file system that has no locks
+            try:
+                yield
+            finally:
+                if not self.config_file.exists():  # nothing began: leave no empty folder behind
+                    with suppress(OSError):
+                        lock.unlink()
+                        self.path.rmdir()
 
-    def lock(self) -> IO[str]:
-        """Keep other processes from training into this folder while the returned file is open.
-
-        Raises:
-            EnvironmentFailure: another process does.
+    def refuse_strangers(self) -> None:
+        """Raises:
+        InvalidData: the folder holds what no run writes: it is somebody's, or it is not one run's.
         """
-        import fcntl
-
-        file = open(self.path / ".lock", "w")  # noqa: SIM115 - it outlives this function
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise EnvironmentFailure(
-                f"another process is training {self.path}", "wait for it, stop it, or choose another --out"
-            ) from error
-        return file
+        names = set(os.listdir(self.path)) if self.path.is_dir() else set()
+        strangers = sorted(name for name in names - OWN_NAMES if not name.endswith(".partial"))
+        if strangers and "config.json" not in names:
+            raise InvalidData(f"{self.path} is not a run folder: it holds {strangers[0]}", "choose another --out")
 
     def set_aside(self) -> Path | None:
-        """Rename an existing run folder to NAME~1, NAME~2, ... so that a fresh start loses nothing.
-
-        Raises:
-            UsageError: the folder holds something, but not a run.
-        """
-        if not self.path.exists() or not any(self.path.iterdir()):
+        """Rename an existing run folder to NAME~1, NAME~2, ... so that a fresh start loses nothing."""
+        if not self.path.is_dir() or not os.listdir(self.path):
             return None
-        if not self.config_file.exists():
-            raise UsageError(f"{self.path} is not empty, and not a run folder", "choose another --out")
         number = next(n for n in range(1, 10**6) if not self.path.with_name(f"{self.path.name}~{n}").exists())
-        return self.path.rename(self.path.with_name(f"{self.path.name}~{number}"))
+        with self.held():
+            return self.path.rename(self.path.with_name(f"{self.path.name}~{number}"))
 
 
 class LoadedRun(NamedTuple):
@@ -140,37 +160,51 @@ def default_run(experiment: Experiment) -> Run:
     return Run(experiment.project / "runs" / f"{experiment.name}-{experiment.identity[:8]}-{experiment.seed}")
 
 
-def load_run(path: str | Path, checkpoint: str = "last", *, device: str = "cpu") -> LoadedRun:
+def load_run(
+    path: str | Path, checkpoint: str = "last", *, device: str = "cpu", note: Callable[[str], None] | None = None
+) -> LoadedRun:
     """The experiment, tokenizer and trained model of a run folder.
 
     Args:
         path: the run folder.
         checkpoint: `last`, `best` (lowest validation loss that was saved), or a step number.
         device: where the model goes.
+        note: called with what a person should know: a damaged checkpoint was passed over.
 
     Returns:
         config, tokenizer, model. The model is in eval mode and holds the moving average where the run keeps one.
 
     Raises:
         InvalidData: no such run, or no checkpoint of it can be used.
+        EnvironmentFailure: this machine has no such device.
     """
+    run = Run(Path(path))
+    run.config()  # the first thing to say of what is not a run
+    return restored(run, choose_checkpoint(run, checkpoint, note), device=device)
+
+
+def restored(run: Run, saved: Checkpoint, *, device: str = "cpu") -> LoadedRun:
+    """What `load_run` returns, from one checkpoint of the run."""
     import torch
 
     from foundry.core.config import from_plain
     from foundry.core.model import GPT
     from foundry.core.model.init import init_buffers
-    from foundry.core.training import checkpoint as checkpoints
+    from foundry.core.registry import find_project
+    from foundry.core.training.device import require
 
-    run = Run(Path(path))
-    experiment = from_plain(run.config()["experiment"], project=run.path)
+    require(device)
+    around = find_project(run.path)
+    project = around if around != run.path.resolve() else Path.cwd()  # variants/ may be here, the run elsewhere
+    experiment = from_plain(run.config()["experiment"], project=project, source=str(run.config_file))
     tokenizer = read_tokenizer(run, experiment)
-    saved = _choose(run, checkpoint, checkpoints)
+    if saved.state["tokenizer"] != tokenizer.hash:
+        raise InvalidData(f"{run.tokenizer_file} is not the tokenizer that {run.path} was trained with")
     with torch.device("meta"):
         model = GPT(experiment, tokenizer.vocab_size)
     model.to_empty(device=device)
     init_buffers(model)
-    weights = {**saved.tensors["model"], **saved.tensors.get("ema", {})}
-    restore_weights(model, weights, source=str(run.path))
+    restore_weights(model, saved.judged_weights, source=str(run.path))
     return LoadedRun(experiment, tokenizer, model.eval())
 
 
@@ -196,9 +230,22 @@ def restore_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> N
 
 
 def read_tokenizer(run: Run, experiment: Experiment) -> Tokenizer:
-    """The tokenizer that a run was trained with."""
-    data = _read_json(run.tokenizer_file, "the run's tokenizer is missing or damaged")
-    return experiment.registry.variant("tokenizer", data.get("type", "?")).load().from_json(data)
+    """The tokenizer that a run was trained with.
+
+    Raises:
+        InvalidData: its file is missing, damaged or altered, or of a type that no plugin here knows.
+    """
+    file = run.tokenizer_file
+    data = _read_json(file, {"type": str}, "restore it from a copy of the run")
+    if data["type"] not in experiment.registry.variants("tokenizer"):
+        raise InvalidData(f"{file}: no tokenizer is of type {data['type']!r}", "install the plugin that has it")
+    try:
+        tokenizer: Tokenizer = experiment.registry.variant("tokenizer", data["type"]).load().from_json(data)
+    except InvalidData as error:
+        raise InvalidData(f"{file}: {error.message}", error.hint) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidData(f"{file}: damaged: {error!r}", "restore it from a copy of the run") from error
+    return tokenizer
 
 
 def list_runs(folder: Path) -> list[Run]:
@@ -210,40 +257,52 @@ def list_runs(folder: Path) -> list[Run]:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file up to the first line that is not whole."""
+    """The objects of a JSON Lines file. A line that is none, torn by a crash or damaged since, is left out."""
+    if not path.is_file():
+        return
     with open(path, "rb") as file:
         for line in file:
             try:
                 row = json.loads(line)
             except ValueError:
-                return
-            if not line.endswith(b"\n") or not isinstance(row, dict):
-                return
-            yield row
+                continue
+            if line.endswith(b"\n") and isinstance(row, dict):
+                yield row
 
 
-def _choose(run: Run, which: str, checkpoints: Any) -> Any:
-    if which == "last":
-        saved = checkpoints.newest(run.checkpoints, warn=lambda text: None, quarantine=False)
-        if saved is None:
-            raise InvalidData(f"{run.path}: has no checkpoint yet", "train it first, or longer")
-        return saved
+def choose_checkpoint(run: Run, which: str, note: Callable[[str], None] | None = None) -> Checkpoint:
+    """`last`, `best` or the one of a step. Of those that are asked for by name, a damaged one is refused.
+
+    Raises:
+        InvalidData: there is none such, or it is damaged.
+    """
+    from foundry.core.training import checkpoint as checkpoints
+
     steps = checkpoints.steps(run.checkpoints)
-    if which == "best":
-        last = checkpoints.newest(run.checkpoints, warn=lambda text: None, quarantine=False)
-        which = str((last.state["best_step"] if last else None) or (steps[-1] if steps else 0))
-    if not which.isdigit() or int(which) not in steps:
-        raise InvalidData(f"{run.path}: has no checkpoint {which}; there are {', '.join(map(str, steps)) or 'none'}")
+    there_are = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet: train it first, or longer"
+    if which in ("last", "best"):
+        last = checkpoints.newest(run.checkpoints, warn=note or (lambda text: None), quarantine=False)
+        if last is None:
+            raise InvalidData(f"{run.path} has no checkpoint", there_are)
+        if which == "last" or last.state["best_step"] is None:
+            return last
+        which = str(last.state["best_step"])
+    if which not in map(str, steps):
+        raise InvalidData(f"{run.path} has no checkpoint {which}", there_are)
     return checkpoints.load(checkpoints.path_of(run.checkpoints, int(which)))
 
 
-def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
+def _read_json(path: Path, keys: Mapping[str, type], way_out: str) -> dict[str, Any]:
+    """The object in a JSON file, which has at least these keys with values of these types."""
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
-        raise InvalidData(f"{path}: {error.strerror}: {otherwise}") from error
-    except ValueError as error:
-        raise InvalidData(f"{path}: {error}: {otherwise}") from error
-    if not isinstance(data, dict):
-        raise InvalidData(f"{path}: {otherwise}")
-    return data
+        raise InvalidData(f"{path}: cannot be read: {error.strerror}", way_out) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidData(f"{path}: damaged: {error}", way_out) from error
+    wrong = [key for key, kind in keys.items() if not isinstance(data, dict) or not isinstance(data.get(key), kind)]
+    if wrong:
+        raise InvalidData(f"{path}: damaged: it lacks {', '.join(wrong)}", way_out)
+    if data.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise InvalidData(f"{path}: written by another version of Foundry (schema {data['schema_version']})")
+    return dict(data)

@@ -42,7 +42,8 @@ def _row(run: Any) -> dict[str, Any]:
     try:
         config, result, last = run.config(), run.result(), run.last_metrics() or {}
     except InvalidData as error:
-        return row | {"status": f"damaged: {error.message}"}
+        render.say(error.message)
+        return row | {"status": "damaged", "problem": error.message}
     row |= {"name": config["name"], "identity": config["identity"], "seed": config["seed"]}
     row |= {"status": "finished" if result else "unfinished", **last}
     if result:

@@ -30,9 +30,8 @@ def contradictions(
     def is_wrong(*paths: Path) -> bool:
         return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in wrong for path in paths)
 
-    if experiment.init_from is not None:
-        # Refused, because a run that silently starts from random weights would be compared as if it had not.
-        found.append(document.fault(("init_from",), "is not built yet; remove it, and the run starts from its seed"))
+    if experiment.init_from is not None and experiment.init_from.startswith("zoo:"):
+        found.append(document.fault(("init_from",), "the zoo is not built yet; name a run folder"))
     if not is_wrong(("training", "batch_size"), ("training", "micro_batch")):
         found += _micro_batch(experiment, document)
     if is_wrong(*SIZES):

@@ -1,6 +1,8 @@
 """Training: one loop for one device or several ranks.
 
 setup.py        train(): build or restore everything, run, finish
+claim.py        whose a run folder is
+initial.py      the first weights, where they are another run's
 trainer.py      the loop, and what happens beside it
 plan.py         what a run would be, and what it came to, without training
 bench.py        the speed of each choice that an experiment leaves open
@@ -10,7 +12,7 @@ optimization.py optimizers as one, the moving average
 evaluation.py   the validation loss
 budget.py clock.py signals.py      how long, by which clock, and stopping early
 checkpoint.py metrics.py samples.py report.py profile.py      what is written and shown
-device.py distributed.py launch.py      where it runs
+device.py memory.py randomness.py distributed.py launch.py      where it runs
 """
 
 from foundry.core.training.plan import evaluate_run, plan, vocab_size_of

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from foundry.core.contracts import Diverged, EnvironmentFailure, InvalidData
 from foundry.core.durable import sync_folder, write_durably
 
 SCHEMA_VERSION = 1
-_NAME = re.compile(r"step-(\d{8,})$")
+STATE_KEYS = {"step", "identity", "loader", "tokenizer", "plugins", "ema_updates"}
+"""What a state must hold, beside `foundry.core.training.trainer.Progress`."""
+_NAME = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")
 
 
 @dataclass
@@ -40,6 +42,12 @@ class Checkpoint:
 
     tensors: Mapping[str, Mapping[str, Tensor]]  # "model" -> parameter path -> tensor
     state: Mapping[str, Any]
+    hashes: Mapping[str, str] = field(default_factory=dict)  # file name -> sha256, of one that was loaded
+
+    @property
+    def judged_weights(self) -> Mapping[str, Tensor]:
+        """What the model is judged by: the moving average where the run keeps one."""
+        return {**self.tensors["model"], **self.tensors.get("ema", {})}
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
@@ -47,15 +55,16 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     as it is: nothing published is ever replaced.
 
     Raises:
-        Diverged: a weight is not finite; nothing is written.
+        Diverged: a weight, its average or its optimizer's state is not finite; nothing is written.
         EnvironmentFailure: the disk is full or the folder not writable; earlier checkpoints are untouched.
     """
     final = path_of(folder, step)
     if final.exists():
         return final
-    for name, tensor in checkpoint.tensors["model"].items():
-        if not torch.isfinite(tensor).all():
-            raise Diverged(f"weight {name} is not finite at step {step}; nothing was saved over the checkpoints before")
+    for group, tensors in checkpoint.tensors.items():
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise Diverged(f"{group} {name} is not finite at step {step}", "the checkpoints before it are kept")
     staging = folder / f".step-{step:08d}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +92,7 @@ def steps(folder: Path) -> list[int]:
     """The steps with a published checkpoint, oldest first, verified or not."""
     if not folder.is_dir():
         return []
-    return sorted(int(match[1]) for entry in folder.iterdir() if (match := _NAME.match(entry.name)))
+    return sorted(int(match[1]) for entry in folder.iterdir() if (match := _NAME.fullmatch(entry.name)))
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -96,17 +105,13 @@ def load(path: Path) -> Checkpoint:
     Raises:
         InvalidData: a file is missing, truncated, swapped or altered; the message names it.
     """
+    expected, tensors, state = _manifest(path), {}, None
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        files = manifest["files"]
-        if manifest["schema_version"] > SCHEMA_VERSION:
-            raise InvalidData(f"{path}: written by a newer Foundry (schema {manifest['schema_version']})")
-        tensors, state = {}, None
-        for name, expected in files.items():
+        for name, file in expected["files"].items():
             data = (path / name).read_bytes()
-            if len(data) != expected["bytes"]:
-                raise InvalidData(f"{path / name}: {len(data)} bytes, the manifest says {expected['bytes']}")
-            if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+            if len(data) != file["bytes"]:
+                raise InvalidData(f"{path / name}: {len(data)} bytes, the manifest says {file['bytes']}")
+            if hashlib.sha256(data).hexdigest() != file["sha256"]:
                 raise InvalidData(f"{path / name}: its sha256 is not the manifest's")
             if name.endswith(".safetensors"):
                 tensors[name.removesuffix(".safetensors")] = load_bytes(data)
@@ -114,13 +119,39 @@ def load(path: Path) -> Checkpoint:
                 state = json.loads(data)
         if state is None or "model" not in tensors:
             raise InvalidData(f"{path / 'manifest.json'}: lists no model.safetensors or state.json")
-        if state["step"] != manifest["step"] or path_of(path.parent, state["step"]).name != path.name:
+        if missing := STATE_KEYS - state.keys():
+            raise InvalidData(f"{path / 'state.json'}: it lacks {', '.join(sorted(missing))}")
+        if state["step"] != expected["step"] or path_of(path.parent, state["step"]).name != path.name:
             raise InvalidData(f"{path}: holds step {state['step']}, not the one its name says")
     except OSError as error:
         raise InvalidData(f"{error.filename}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise InvalidData(f"{path}: damaged: {type(error).__name__}: {error}") from error
-    return Checkpoint(tensors, state)
+    return Checkpoint(tensors, state, hashes(path))
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """sha256 of each file of a checkpoint, as its manifest says.
+
+    Raises:
+        InvalidData: the manifest is missing or damaged.
+    """
+    return {name: file["sha256"] for name, file in _manifest(path)["files"].items()}
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_bytes())
+        if manifest["schema_version"] > SCHEMA_VERSION:
+            raise InvalidData(f"{path}: written by a newer Foundry (schema {manifest['schema_version']})")
+        for entry in manifest["files"].values():
+            entry["bytes"], entry["sha256"]
+    except OSError as error:
+        raise InvalidData(f"{file}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidData(f"{file}: damaged: {type(error).__name__}: {error}") from error
+    return manifest
 
 
 def newest(folder: Path, warn: Callable[[str], None], *, quarantine: bool = True) -> Checkpoint | None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
-from foundry.core.contracts import EnvironmentFailure
+from foundry.core.contracts import EnvironmentFailure, InvalidData
 
 # Dense bf16 peaks in FLOP/s, from the vendors' data sheets (without sparsity).
 PEAK_BF16 = {
@@ -40,6 +41,18 @@ class Device:
     compile: bool
     local_rank: int = 0
 
+    @classmethod
+    def saved_in(cls, config: Mapping[str, Any], *, source: str) -> Device:
+        """The one of a run's config.json.
+
+        Raises:
+            InvalidData: it is not what a run saves.
+        """
+        saved, kinds = config["device"], get_type_hints(cls)
+        if saved.keys() != kinds.keys() or not all(type(saved[key]) is kind for key, kind in kinds.items()):
+            raise InvalidData(f"{source}: damaged: its `device` is not what a run saves")
+        return cls(**saved)
+
     @property
     def torch(self) -> torch.device:
         return torch.device(self.type, self.local_rank) if self.type == "cuda" else torch.device(self.type)
@@ -47,6 +60,8 @@ class Device:
     def activate(self) -> None:
         """Make this process compute so from now on."""
         torch.set_num_threads(self.threads)
+        if self.type == "cpu":
+            _keep_freed_memory()
         if self.type == "cuda":
             torch.cuda.set_device(self.local_rank)
             torch.set_float32_matmul_precision("high")  # TF32 where fp32 is left
@@ -80,13 +95,8 @@ def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: 
         EnvironmentFailure: the device that is asked for, or that the run began on, is not here.
     """
     wanted = saved.type if saved else training.device
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    kind = wanted if wanted != "auto" else next(name for name, here in available.items() if here)
-    if not available[kind]:
-        raise EnvironmentFailure(
-            f"training.device is {kind}, but torch {torch.__version__} sees no such device here",
-            "use --set training.device=auto, or see `foundry doctor`",
-        )
+    kind = wanted if wanted != "auto" else next(name for name in ("cuda", "mps", "cpu") if is_here(name))
+    require(kind)
     precision, threads = training.precision, training.threads
     if precision == "auto":
         precision = "bf16" if kind == "cuda" else "fp32"
@@ -97,6 +107,37 @@ def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: 
         device = Device(kind, device.model, saved.precision, saved.threads, saved.compile, local_rank)
     device.activate()
     return device
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc's allocator not to hand freed memory back to the system: otherwise each step's activations are mapped,
+    zeroed and unmapped anew, 4 % of a step of a model with 0.8 M parameters on two cores."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    import ctypes
+
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**30)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+    libc.mallopt(M_TOP_PAD, 2**26)
+
+
+def is_here(kind: str) -> bool:
+    """Whether torch can use a device of this kind."""
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(kind)
+    return kind == "cpu" or (backend is not None and backend.is_available())
+
+
+def require(kind: str) -> None:
+    """Raises:
+    EnvironmentFailure: torch cannot use a device of this kind here.
+    """
+    if not is_here(kind):
+        raise EnvironmentFailure(
+            f"torch {torch.__version__} sees no device of kind {kind} here",
+            "choose another (training.device, or --device); `foundry doctor` shows what is here",
+        )
 
 
 def available_cores() -> int:

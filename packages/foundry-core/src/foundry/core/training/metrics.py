@@ -11,17 +11,14 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foundry.core.contracts import Diverged, EnvironmentFailure
-from foundry.core.durable import replace_durably
-from foundry.core.run import Run, read_json_lines
+from foundry.core.contracts import Diverged
+from foundry.core.durable import replace_durably, writing
+from foundry.core.run import Run
 from foundry.core.training.distributed import World
 
 FIELDS = (
@@ -48,11 +45,11 @@ class Metrics:
     """
 
     def __init__(self, run: Run, world: World, *, resumed_at: int) -> None:
-        self.world = world
+        self.run, self.world = run, world
         self.pending: list[dict[str, Any]] = []
         self.jsonl, self.csv = run.metrics_file, run.metrics_file.with_suffix(".csv")
         if world.is_main:
-            self._rewrite([row for row in self._rows() if row["step"] <= resumed_at])
+            self._rewrite([row for row in run.metrics() if row["step"] <= resumed_at])
 
     def record(self, *, step: int, tokens: int, loss_share: Tensor, lr: float, grad_norm: Tensor) -> None:
         """Note a step. `loss_share` is this rank's part of the mean loss; the sum over ranks is the loss."""
@@ -64,51 +61,56 @@ class Metrics:
         """Wait until the disk has every row: a checkpoint never gets ahead of its metrics."""
         if self.world.is_main:
             for path in (self.jsonl, self.csv):
-                with open(path, "rb") as file:
+                with writing(path), open(path, "rb") as file:
                     os.fsync(file.fileno())
 
+    def settle(self) -> None:
+        """Bring the pending losses and gradient norms to the host.
+
+        Raises:
+            Diverged: one of them is not finite; the rows before it are written.
+        """
+        waiting = [row for row in self.pending if isinstance(row["train_loss"], Tensor)]
+        if not waiting:
+            return
+        losses = self.world.sum(torch.stack([row["train_loss"] for row in waiting]).tolist())
+        norms = torch.stack([row["grad_norm"] for row in waiting]).tolist()
+        for row, loss, norm in zip(waiting, losses, norms, strict=True):
+            row["train_loss"], row["grad_norm"] = loss, norm
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self._append([good for good in self.pending if good["step"] < row["step"]])
+                raise Diverged(
+                    f"not finite at step {row['step']}: loss {loss}, gradient norm {norm}",
+                    "the checkpoints before it are kept; try a smaller training.learning_rate, a longer warmup, or a "
+                    "smaller training.grad_clip",
+                )
+
     def flush(self, **fields: Any) -> dict[str, Any] | None:
-        """Bring the pending rows to the host and to disk; `fields` go into the last of them, or, if none is pending,
-        into the last on disk: a resumed run may begin with the evaluation that a signal cut short.
+        """Bring the pending rows to disk; `fields` go into the last of them, or, if none is pending, into the last on
+        disk: a resumed run may begin with the evaluation that a signal cut short.
 
         Returns:
             The last row, on rank 0.
 
         Raises:
-            Diverged: a loss or a gradient norm is not finite; rows up to it are written.
+            Diverged: a loss, a gradient norm or the validation loss is not finite; the rows before it are written.
             EnvironmentFailure: the disk is full.
         """
+        self.settle()
+        if not math.isfinite(fields.get("val_loss", 0.0)):
+            self._append(self.pending)
+            raise Diverged(f"the validation loss is {fields['val_loss']}", "the checkpoints before it are kept")
         if not self.pending:
             return self._amend({key: value for key, value in fields.items() if key in ("val_loss", "val_bpb")})
-        losses = self.world.sum(torch.stack([row["train_loss"] for row in self.pending]).tolist())
-        norms = torch.stack([row["grad_norm"] for row in self.pending]).tolist()
         rows, self.pending = self.pending, []
-        bad = None
-        for index, (row, loss, norm) in enumerate(zip(rows, losses, norms, strict=True)):
-            row["train_loss"], row["grad_norm"] = loss, norm
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                bad = index
-                break
-        if bad is None:
-            rows[-1].update(fields)
-        step = rows[bad]["step"] if bad is not None else None
-        rows = rows if bad is None else rows[:bad]
+        rows[-1].update(fields)
         self._append(rows)
-        if bad is not None:
-            raise Diverged(
-                f"not finite at step {step}: loss {losses[bad]}, gradient norm {norms[bad]}",
-                "the checkpoints before it are kept; try a smaller training.learning_rate, a longer warmup, or a "
-                "smaller training.grad_clip",
-            )
         return rows[-1]
-
-    def _rows(self) -> list[dict[str, Any]]:
-        return list(read_json_lines(self.jsonl)) if self.jsonl.exists() else []
 
     def _amend(self, fields: dict[str, Any]) -> dict[str, Any] | None:
         if not fields or not self.world.is_main:
             return None
-        rows = self._rows()
+        rows = list(self.run.metrics())
         if rows:
             rows[-1].update(fields)
             self._rewrite(rows)
@@ -117,23 +119,14 @@ class Metrics:
     def _append(self, rows: list[dict[str, Any]]) -> None:
         if not self.world.is_main or not rows:
             return
-        with _explained(self.jsonl):
-            for path, text in ((self.jsonl, "".join(map(_line, rows))), (self.csv, _csv(rows))):
-                with open(path, "ab") as file:
-                    file.write(text.encode())
+        for path, text in ((self.jsonl, "".join(map(_line, rows))), (self.csv, _csv(rows))):
+            with writing(path), open(path, "ab") as file:
+                file.write(text.encode())
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        with _explained(self.jsonl):
-            replace_durably(self.jsonl, "".join(map(_line, rows)).encode())
-            replace_durably(self.csv, (",".join(FIELDS) + "\n" + _csv(rows)).encode())
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}", "free some space, then run again") from error
+        for path, text in ((self.jsonl, "".join(map(_line, rows))), (self.csv, ",".join(FIELDS) + "\n" + _csv(rows))):
+            with writing(path):
+                replace_durably(path, text.encode())
 
 
 def _line(row: dict[str, Any]) -> str:

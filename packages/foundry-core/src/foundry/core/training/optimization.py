@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,20 @@ class OptimizerSet:
     def _groups(self) -> Iterator[dict]:
         for optimizer in self.optimizers:
             yield from optimizer.param_groups
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients together so that their norm is at most `max_norm`; 0 leaves them as they are.
+
+    Returns:
+        The norm before, 0-D. On a GPU it stays there.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    # On a CPU it costs nothing to look, and most steps need no scaling; a GPU would have to wait.
+    if max_norm and (norm.device.type != "cpu" or norm > max_norm):
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
 
 
 class MovingAverage:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.analyze import analyze
-from foundry.core.run import Run, default_run, load_run
+from foundry.core.run import Run, choose_checkpoint, default_run, restored
 from foundry.core.training.bench import step_seconds
 from foundry.core.training.budget import Budget
+from foundry.core.training.claim import refuse_another
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import evaluate
+from foundry.core.training.memory import within_memory
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.rows import open_rows
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from foundry.core.config import Experiment
 
 
-def plan(experiment: Experiment) -> dict[str, Any]:
+def plan(experiment: Experiment, out: str | Path | None = None) -> dict[str, Any]:
     """What `train` would do: the figures of `foundry analyze`, the budget, the run folder, and an estimate of the
     seconds from a few steps on random tokens. Writes no run folder.
 
@@ -33,7 +35,7 @@ def plan(experiment: Experiment) -> dict[str, Any]:
     steps = budget.steps
     pace = step_seconds(experiment, rows.tokenizer.vocab_size, resolve(experiment.training), seconds=0.5)
     return {
-        "run": str(default_run(experiment).path),
+        "run": str(Path(out) if out is not None else default_run(experiment).path),
         "identity": experiment.identity,
         **figures,
         "tokens_per_step": tokens_per_step,
@@ -51,16 +53,26 @@ def evaluate_run(
     """The validation loss of a run's last checkpoint over the whole validation text.
 
     Raises:
-        InvalidData: the run has no checkpoint.
+        InvalidData: the run has no checkpoint, is another experiment's, or its text has changed.
     """
     reporter = reporter or PlainReporter()
     run = Run(Path(out)) if out is not None else default_run(experiment)
-    config, tokenizer, model = load_run(run.path)
-    device = resolve(config.training, saved=Device(**run.config()["device"]))
+    refuse_another(run, experiment)
+    saved = choose_checkpoint(run, "last", reporter.note)
+    config, tokenizer, model = restored(run, saved)
+    device = resolve(config.training, saved=Device.saved_in(run.config(), source=str(run.config_file)))
     rows = open_rows(config, run, reporter.note)
-    scored = evaluate(model.to(device.torch), rows.validation, tokenizer, device, World())
+    rows.resume(saved.state["loader"])
+    with within_memory():
+        scored = evaluate(model.to(device.torch), rows.validation, tokenizer, device, World())
     assert scored is not None
-    return {"run": str(run.path), "val_loss": scored.val_loss, "val_bpb": scored.val_bpb, "tokens": scored.tokens}
+    return {
+        "run": str(run.path),
+        "step": saved.state["step"],
+        "val_loss": scored.val_loss,
+        "val_bpb": scored.val_bpb,
+        "tokens": scored.tokens,
+    }
 
 
 def vocab_size_of(experiment: Experiment) -> int:

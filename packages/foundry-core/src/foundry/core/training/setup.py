@@ -5,27 +5,33 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from contextlib import nullcontext
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from foundry.core.analyze import flops_per_token
-from foundry.core.contracts import EnvironmentFailure, InvalidData, PluginError
-from foundry.core.durable import replace_durably
+from foundry.core.contracts import InvalidData, PluginError, Tokenizer
+from foundry.core.durable import replace_durably, writing
+from foundry.core.generate import first_ids
 from foundry.core.model import GPT, initialize
 from foundry.core.run import SCHEMA_VERSION, Run, default_run, restore_weights
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.budget import Budget
+from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World, join
 from foundry.core.training.feed import Feed
+from foundry.core.training.initial import load_initial_weights, source_run
+from foundry.core.training.memory import within_memory
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import Objective
 from foundry.core.training.optimization import MovingAverage, OptimizerSet
 from foundry.core.training.profile import Profile
+from foundry.core.training.randomness import restore_rng_streams
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.rows import open_rows
 from foundry.core.training.samples import drop_samples_after
@@ -34,8 +40,6 @@ from foundry.core.training.trainer import Progress, Trainer
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
-
-Resume = Literal["auto", "must", "never"]
 
 
 def train(
@@ -62,47 +66,34 @@ def train(
     """
     reporter = reporter or PlainReporter()
     run = Run(Path(out)) if out is not None else default_run(experiment)
-    with StopRequest() as stop, join(experiment.training) as world:
-        lock = _claim(run, experiment, resume, reporter) if world.is_main else None
+    with (
+        StopRequest() as stop,
+        join(experiment.training) as world,
+        claim(run, experiment, resume, reporter.note) if world.is_main else nullcontext(),
+    ):
         world.barrier()
-        if result := run.result():
-            if world.is_main:
-                reporter.finished(result)
-            return result
-        if not world.agree(experiment.registry.fingerprint()):
-            raise PluginError("the ranks found different plugins", "install the same distributions everywhere")
-        began = time.perf_counter()
-        trainer = _build(run, experiment, world, reporter, stop, profile)
-        try:
-            trainer.loop()
-        finally:
-            trainer.profile.close()
-        result = _finish(trainer, time.perf_counter() - began)
-        if lock:
-            lock.close()
-        return result
+        result = run.result()
+        if result is None:
+            if not world.agree(experiment.registry.fingerprint()):
+                raise PluginError("the ranks found different plugins", "install the same distributions everywhere")
+            with within_memory():
+                result = _train(run, experiment, world, reporter, stop, profile)
+        if world.is_main:
+            reporter.finished(result)
+        world.barrier()
+    return result
 
 
-def _claim(run: Run, experiment: Experiment, resume: Resume, reporter: Reporter) -> IO[str]:
-    """Make the folder this experiment's and this process's, or refuse to mix two runs in one.
-
-    Returns:
-        An open file whose lock lasts as long as it, or the process.
-    """
-    if resume == "never" and (aside := run.set_aside()):
-        reporter.note(f"the earlier run is now {aside}")
-    if run.config_file.exists():
-        saved = run.config()
-        if (saved["identity"], saved["seed"]) != (experiment.identity, experiment.seed):
-            raise InvalidData(
-                f"{run.path} holds another experiment: {saved['identity'][:8]} seed {saved['seed']}, "
-                f"this one is {experiment.identity[:8]} seed {experiment.seed}",
-                "choose another --out, or --resume never to set the old one aside",
-            )
-    if resume == "must" and not checkpoints.steps(run.checkpoints):
-        raise InvalidData(f"{run.path} has no checkpoint to resume from", "drop --resume must to start it")
-    run.create()
-    return run.lock()
+def _train(
+    run: Run, experiment: Experiment, world: World, reporter: Reporter, stop: StopRequest, profile: bool
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    trainer = _build(run, experiment, world, reporter, stop, profile)
+    try:
+        trainer.loop()
+    finally:
+        trainer.profile.close()
+    return _finish(trainer, time.perf_counter() - began)
 
 
 def _build(
@@ -110,15 +101,18 @@ def _build(
 ) -> Trainer:
     training, registry = experiment.training, experiment.registry
     config = run.config() if run.config_file.exists() else None
-    saved_device = Device(**config["device"]) if config else None
+    saved_device = Device.saved_in(config, source=str(run.config_file)) if config else None
     device = resolve(training, local_rank=world.local_rank, local_world=world.local_size, saved=saved_device)
-    rows = open_rows(experiment, run if run.tokenizer_file.exists() else None, reporter.note)
-    rows.tokenizer.encode(experiment.logging.sample_prompt)  # a prompt that cannot be spelled fails now, not at the end
+    rows = open_rows(experiment, run if config else None, reporter.note)
+    _try_sample_prompt(experiment, rows.tokenizer)
     vocab_size, block_size = rows.tokenizer.vocab_size, experiment.model_args.block_size
 
     model = GPT(experiment, vocab_size)
     initialize(model, experiment.seed)
     model.to(device.torch)
+    saved = _newest_checkpoint(run, world, reporter)
+    source = None if saved else source_run(experiment)
+    origin = load_initial_weights(model, source) if source else None
     loss = registry.build("loss", training.loss, model.dims)
     objective: Any = Objective(model, loss)
     if device.compile:
@@ -133,14 +127,14 @@ def _build(
     progress = Progress(micro_batch=micro_batch)
     # Dropout's stream, one for each rank; restored below when resuming.
     torch.manual_seed((experiment.seed * 1_000_003 + world.rank) % 2**63)
-    if saved := _newest_checkpoint(run, world, reporter):
+    if saved:
         progress = _restore(saved, run, experiment, rows, model, optimizer, ema, device, world)
         if world.is_main:
             _note_differences(saved.state, config or {}, registry.fingerprint(), device, reporter)
     if world.is_main:
         drop_samples_after(run, progress.sampled_at)
-        if config is None:
-            _write_config(run, experiment, device, rows)
+        if config is None or origin:
+            write_config(run, experiment, device, rows, origin)
 
     per_token = 3 * flops_per_token(experiment, vocab_size)
     budget = Budget.of(training, tokens_per_step=training.batch_size * block_size, flops_per_token=per_token)
@@ -151,7 +145,7 @@ def _build(
         facts = {"run": str(run.path), "parameters": n_parameters, "device": device.model, "ranks": world.size}
         facts |= {"precision": device.precision, "threads": device.threads, "compile": device.compile}
         facts |= {"steps": budget.steps, "step": progress.step, "rows_per_epoch": rows.rows_per_epoch}
-        reporter.started(facts | {"peak_flops": peak_flops})
+        reporter.started(facts | {"peak_flops": peak_flops and float(f"{peak_flops:.3g}")})
     return Trainer(
         experiment=experiment,
         run=run,
@@ -207,11 +201,8 @@ def _restore(
         ema.updates = state["ema_updates"]
         for name, weight in saved.tensors["ema"].items():
             ema.weights[name].copy_(weight)
-    streams = saved.tensors["rng"]
-    if f"cpu.{world.rank}" in streams:  # another number of ranks: fresh streams; the order of rows is the same
-        torch.set_rng_state(streams[f"cpu.{world.rank}"])
-    if device.type == "cuda" and f"cuda.{world.rank}" in streams:
-        torch.cuda.set_rng_state(streams[f"cuda.{world.rank}"])
+    # With more ranks than before, the new ones keep their fresh streams; the order of rows is the same.
+    restore_rng_streams(saved.tensors["rng"], device, world.rank)
     known = {field.name for field in fields(Progress)}
     progress = Progress(**{key: value for key, value in state.items() if key in known})
     progress.cursor = cursor
@@ -231,27 +222,15 @@ def _note_differences(
         reporter.note("the installed plugins differ from those that this run began with")
 
 
-def _write_config(run: Run, experiment: Experiment, device: Device, rows: Any) -> None:
-    """config.json and the tokenizer: what `load_run` and a resume need."""
-    try:
-        run.tokenizer_file.parent.mkdir(exist_ok=True)
-        replace_durably(run.tokenizer_file, json.dumps(rows.tokenizer.to_json()).encode())
-        config = {
-            "schema_version": SCHEMA_VERSION,
-            "name": experiment.name,
-            "identity": experiment.identity,
-            "seed": experiment.seed,
-            "experiment": experiment.plain(),
-            "device": asdict(device),
-            "data": rows.fingerprint,
-            "plugins": experiment.registry.inventory(),
-            "versions": {name: version(name) for name in ("foundry-core", "torch", "numpy")},
-        }
-        replace_durably(run.config_file, json.dumps(config, indent=1).encode())
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"cannot write {run.path}: {error.strerror}", "free some space, then run again"
-        ) from error
+def _try_sample_prompt(experiment: Experiment, tokenizer: Tokenizer) -> None:
+    """Raises:
+    InvalidData: samples could not begin with their prompt. Known now, and not when the first one is due.
+    """
+    if experiment.logging.sample_tokens:
+        try:
+            first_ids(tokenizer, experiment.logging.sample_prompt)
+        except InvalidData as error:
+            raise InvalidData(f"logging.sample_prompt: {error.message}", error.hint) from error
 
 
 def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
@@ -276,11 +255,6 @@ def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
     }
     if trainer.world.is_main:
-        try:
+        with writing(run.result_file):
             replace_durably(run.result_file, json.dumps(result, indent=1).encode())
-        except OSError as error:
-            message = f"cannot write {run.result_file}: {error.strerror}"
-            raise EnvironmentFailure(message, "free some space, then run again") from error
-        trainer.reporter.finished(result)
-    trainer.world.barrier()
     return result

@@ -20,9 +20,11 @@ from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import evaluate
 from foundry.core.training.feed import Feed
+from foundry.core.training.memory import is_out_of_memory
 from foundry.core.training.metrics import Metrics
-from foundry.core.training.optimization import MovingAverage, OptimizerSet
+from foundry.core.training.optimization import MovingAverage, OptimizerSet, clip_gradients
 from foundry.core.training.profile import Profile
+from foundry.core.training.randomness import restore_rng_streams, rng_streams
 from foundry.core.training.report import Reporter
 from foundry.core.training.samples import append_sample
 from foundry.core.training.signals import StopRequest
@@ -87,10 +89,7 @@ class Trainer:
             lr_factor = self.schedule(at.step, self.budget.progress(at.step, at.seconds))
 
             loss = self.forward_backward(at.cursor)
-            if training.grad_clip:
-                grad_norm = nn.utils.clip_grad_norm_(parameters, training.grad_clip)
-            else:
-                grad_norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+            grad_norm = clip_gradients(parameters, training.grad_clip)
             self.optimizer.step(lr_factor)
             self.optimizer.zero_grad()
             if self.ema:
@@ -115,21 +114,24 @@ class Trainer:
         # Ranks must stop, and judge a budget of seconds, at the same step: they agree on both once per step.
         n_tokens, n_stops, self.progress.seconds = self.world.sum([*mine, self.clock.read() * self.world.is_main])
         self.stopping = n_stops > 0
+        streams = rng_streams(self.device, self.world.rank)
         while True:
             try:
                 return self._accumulate(local, n_tokens)
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
                     raise
-                self.optimizer.zero_grad()
                 rows = self.feed.micro_batch
                 if self.world.size > 1 or self.experiment.training.micro_batch != "auto" or not self.feed.halve():
                     raise EnvironmentFailure(
                         f"out of memory with {rows} rows of {self.model.dims.block_size} tokens in a forward pass",
                         f"use --set training.micro_batch={max(1, rows // 2)}, or training.gradient_checkpointing=true",
                     ) from error
-                self.progress.micro_batch = self.feed.micro_batch
-                self.reporter.note(f"out of memory at {rows} rows; micro_batch is now {self.feed.micro_batch}")
+            # As if nothing had been tried: the gradients so far are dropped, and dropout draws from where it stood.
+            self.optimizer.zero_grad()
+            restore_rng_streams(streams, self.device, self.world.rank)
+            self.progress.micro_batch = self.feed.micro_batch
+            self.reporter.note(f"out of memory at {rows} rows; micro_batch is now {self.feed.micro_batch}")
 
     def _accumulate(self, local: Batch, n_tokens: float) -> Tensor:
         total = torch.zeros((), device=self.device.torch)
@@ -158,6 +160,7 @@ class Trainer:
         if _due(at.step, logging.log_interval) or evaluating or sampling or saving or stopping:
             measured = self._measure()
             with self.clock.paused():
+                self.metrics.settle()  # a run that diverged is not evaluated first
                 scored = self._evaluate() if evaluating else {}
                 # A signal during the evaluation ends it; the resumed run does it first.
                 stopping = stopping or (evaluating and not scored)
@@ -182,7 +185,7 @@ class Trainer:
         at = self.progress
         self.metrics.sync()
         at.saved_at, at.seconds = at.step, self.clock.read()
-        streams = self._rng_streams()
+        streams = self.world.gather_tensors(rng_streams(self.device, self.world.rank))
         if self.world.is_main:
             tensors = {
                 "model": saved_tensors(self.model),
@@ -242,13 +245,6 @@ class Trainer:
         append_sample(self.run, at.step, logging.sample_prompt, text)
         self.reporter.sample(at.step, logging.sample_prompt + text)
 
-    def _rng_streams(self) -> dict[str, Tensor]:
-        """The state of every rank's dropout generators."""
-        own = {f"cpu.{self.world.rank}": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            own[f"cuda.{self.world.rank}"] = torch.cuda.get_rng_state()
-        return self.world.gather_tensors(own)
-
     def _measure(self) -> dict[str, float]:
         """Speed since the last call."""
         if self.device.type == "cuda":
@@ -267,12 +263,6 @@ def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     """What a checkpoint holds of a model: each parameter once, tied or not, and the buffers that persist."""
     persistent = model.state_dict().keys()
     return dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in persistent}
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Only CUDA's allocator has an error of its own."""
-    says = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in says or "out of memory" in says
 
 
 def _due(step: int, interval: int) -> bool:
