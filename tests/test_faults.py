@@ -1,0 +1,462 @@
+"""Mistakes and bad luck: each has one clear error and its exit code, and loses nothing.
+
+The real command runs, in this process where that is enough. What a fault interrupts goes on afterwards, and ends byte
+for byte as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foundry.cli import progress
+from foundry.cli.__main__ import main
+from foundry.core.training.objective import Objective
+from foundry.core.training.report import PlainReporter
+
+STEPS = 24
+EXPERIMENT = f"""
+model_args: {{n_layer: 1, n_head: 2, n_embd: 16, block_size: 16, dropout: 0.1}}
+data: {{dataset: {{type: text, path: corpus.txt}}, tokenizer: char}}
+training: {{max_iters: {STEPS}, batch_size: 4, learning_rate: 3e-3, eval_interval: 8, threads: 1, ema: 0.9}}
+logging: {{log_interval: 2, sample_tokens: 5, sample_prompt: th}}
+checkpoints: {{save_interval: 6}}
+"""
+BREAKS = '''
+"""A loss that is not a number from its 11th call in training on."""
+
+import math
+
+from foundry.core.contracts import Params, Variant, hookimpl
+
+
+@hookimpl
+def foundry_variants():
+    return [Variant(slot="loss", name="breaks", target=f"{__name__}:build", params=Params)]
+
+
+def build(params, dims):
+    from torch import nn
+    from torch.nn.functional import cross_entropy
+
+    class Breaks(nn.Module):
+        calls = 0
+
+        def forward(self, hidden, head, batch):
+            self.calls += 1
+            losses = cross_entropy(head(hidden).flatten(0, 1), batch.targets.flatten(), reduction="none")
+            total = (losses * batch.loss_weight.flatten()).sum()
+            return total * (math.nan if self.calls > 10 else 1.0), batch.loss_weight.sum(), {}
+
+    return Breaks()
+'''
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    draw = random.Random(0)
+    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
+    (folder / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(60)))
+    for name, text in (("experiments/tiny.yaml", EXPERIMENT), ("variants/breaks.py", BREAKS)):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+        patch.delenv("FOUNDRY_DEBUG", raising=False)
+        yield folder
+
+
+def train(*arguments: str | Path) -> int:
+    """`foundry train experiments/tiny.yaml ARGUMENTS` in this process; its exit code."""
+    return main(["train", "experiments/tiny.yaml", *map(str, arguments)])
+
+
+class Meddler(PlainReporter):
+    """Does something when the row of a step is shown."""
+
+    def __init__(self, step, meddle):
+        self.at, self.meddle = step, meddle
+
+    def step(self, row, *progress):
+        super().step(row, *progress)
+        if row["step"] == self.at:
+            self.meddle()
+
+
+def train_meddled_with(step, meddle, *arguments) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "_chosen", lambda: Meddler(step, meddle))
+        return train(*arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(project) -> Path:
+    """A run that nothing happened to."""
+    assert train("--out", "finished") == 0
+    return project / "finished"
+
+
+@pytest.fixture(scope="module")
+def stopped(project) -> Path:
+    """A run that got a SIGTERM after step 14, and its checkpoints of steps 8 (the best then), 12 and 15."""
+    out = project / "stopped"
+    assert train_meddled_with(14, lambda: signal.raise_signal(signal.SIGTERM), "--out", out) == 75
+    return out
+
+
+@pytest.fixture
+def unfinished(stopped, tmp_path) -> Path:
+    return shutil.copytree(stopped, tmp_path / "run")
+
+
+def assert_same(out: Path, reference: Path) -> None:
+    last = f"checkpoints/step-{STEPS:08d}"
+    for group in ("model", "optimizer", "ema", "rng"):
+        file = f"{last}/{group}.safetensors"
+        assert (out / file).read_bytes() == (reference / file).read_bytes(), group
+    assert rows(out) == rows(reference)
+    assert (out / "samples.jsonl").read_text() == (reference / "samples.jsonl").read_text()
+
+
+def rows(out: Path) -> list[dict]:
+    """The metrics, less what depends on the clock."""
+    kept = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "lr", "grad_norm")
+    return [{k: v for k, v in json.loads(line).items() if k in kept} for line in open(out / "metrics.jsonl")]
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# ---- the run folder -------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_stops_the_run_with_75_and_it_ends_as_if_it_never_had(finished, stopped, unfinished, capsys):
+    assert rows(stopped)[-1]["step"] == 15
+    assert sorted(path.name for path in (stopped / "checkpoints").iterdir())[-1] == "step-00000015"
+    assert train("--out", unfinished, "--resume", "must") == 0
+    assert "step=15" in capsys.readouterr().err  # where it went on
+    assert_same(unfinished, finished)
+
+
+def test_a_finished_run_prints_its_result_and_trains_nothing(finished, capsys):
+    before = files(finished)
+    assert train("--out", finished, "--json") == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    result = json.loads(shown.out)
+    assert (result["step"], result["run"]) == (STEPS, str(finished))
+    assert files(finished) == before
+
+
+def test_resume_must_and_never(finished, unfinished, tmp_path, capsys):
+    assert train("--resume", "must", "--out", tmp_path / "none") == 3
+    assert "no checkpoint to resume from" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    before = files(unfinished)
+    assert train("--resume", "never", "--out", unfinished) == 0
+    assert_same(unfinished, finished)
+    aside = files(tmp_path / "run~1")
+    assert {path.relative_to(tmp_path / "run~1"): content for path, content in aside.items()} == {
+        path.relative_to(unfinished): content for path, content in before.items()
+    }
+
+
+def test_another_experiment_is_not_mixed_into_a_run(finished, capsys):
+    before = files(finished)
+    for change in ("seed=7", "training.learning_rate=0.5", "model_args.norm=layernorm"):
+        for also in ((), ("--eval-only",)):
+            assert train("--out", finished, "--set", change, *also) == 3
+            told = capsys.readouterr().err
+            assert "holds another experiment" in told
+            assert change.split("=")[0].split(".")[-1] in told
+    assert files(finished) == before
+
+
+def test_a_folder_that_cannot_become_a_run_folder(project, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    cases = (("file", 6), ("file/below", 6), ("x" * 300, 6), ("mine", 3), ("/proc/nothing", 6))
+    for name, code in cases:
+        for resume in ("auto", "never"):
+            assert train("--out", tmp_path / name, "--resume", resume) == code, (name, resume)
+            shown = capsys.readouterr()
+            assert shown.out == ""
+            assert shown.err.count("error:") == 1
+            assert name in shown.err
+            assert "internal" not in shown.err
+    assert {path.name: path.read_text() for path in files(tmp_path)} == {"file": "mine", "thesis.txt": "mine"}
+
+
+def test_two_processes_never_train_in_one_folder(project, unfinished, capsys):
+    codes = []
+    assert train_meddled_with(16, lambda: codes.append(train("--out", unfinished)), "--out", unfinished) == 0
+    assert codes == [6]
+    assert "another process" in capsys.readouterr().err
+
+
+def test_a_start_that_fails_leaves_no_folder(project, tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    assert train("--set", f"data.dataset.path={tmp_path}/empty.txt", "--out", tmp_path / "run") == 3
+    assert not (tmp_path / "run").exists()
+
+
+DAMAGE = {
+    "config.json": [b"", b"[]", b"{}", b'{"identity": "x", "seed": 1, "experiment": {}, "device": {"type": 5}}'],
+    "tokenizer/tokenizer.json": [b"", b"[]", b'{"type": ["char"]}', b'{"type": "chor"}', b'{"type": "char"}'],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_files_of_a_run_are_refused_by_name(unfinished, name, capsys):
+    for content in DAMAGE[name]:
+        (unfinished / name).write_bytes(content)
+        for command in (["train", "experiments/tiny.yaml", "--out"], ["generate", "--prompt", "th"]):
+            assert main([*command, str(unfinished)]) == 3, content
+            told = capsys.readouterr().err
+            assert str(unfinished / name) in told
+            assert "internal" not in told
+    assert main(["runs", str(unfinished.parent)]) == 0
+
+
+def test_an_altered_tokenizer_is_refused(unfinished, capsys):
+    file = unfinished / "tokenizer" / "tokenizer.json"
+    file.write_text(file.read_text().replace("ae", "ax"))
+    assert train("--out", unfinished) == 3
+    assert str(file) in capsys.readouterr().err
+
+
+def test_a_damaged_result_is_made_again(finished, unfinished, capsys):
+    assert train("--out", unfinished) == 0
+    whole = json.loads((unfinished / "result.json").read_text())
+    for content in (b"", b'{"step": 3}', b"[]"):
+        (unfinished / "result.json").write_bytes(content)
+        assert train("--out", unfinished) == 3
+        assert f"{unfinished / 'result.json'}" in capsys.readouterr().err
+    (unfinished / "result.json").unlink()
+    assert train("--out", unfinished) == 0
+    again = json.loads((unfinished / "result.json").read_text())
+    assert {key for key in whole if whole[key] != again[key]} <= {"seconds", "training_seconds"}
+    assert_same(unfinished, finished)
+
+
+def test_torn_and_damaged_metrics_lose_only_what_was_damaged(finished, unfinished):
+    file = unfinished / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[2], lines[3], lines[-1] = b'{"step": 3, "trai\n', b'{"no": "step"}\n', lines[-1][:-10]
+    file.write_bytes(b"".join(lines))
+    shutil.rmtree(unfinished / "checkpoints" / "step-00000015")
+    assert train("--out", unfinished) == 0
+    expected = [row for row in rows(finished) if row["step"] not in (3, 4)]
+    assert rows(unfinished) == expected
+    csv = (unfinished / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in csv[1:]] == [str(row["step"]) for row in expected]
+
+
+def test_a_changed_corpus_is_refused_by_name(project, unfinished, capsys):
+    corpus = project / "corpus.txt"
+    text = corpus.read_text()
+    try:
+        corpus.write_text(text + " the hen")
+        for also in ((), ("--eval-only",)):
+            assert train("--out", unfinished, *also) == 3
+            assert "the text or its split changed" in capsys.readouterr().err
+    finally:
+        corpus.write_text(text)
+
+
+# ---- the disk -------------------------------------------------------------------------------------------------------
+
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(["foundry.core.training", "foundry.cli.app", "foundry.data.rows"])
+
+
+def limit_files(n_bytes: int) -> None:
+    """From now on no file of this process can grow beyond `n_bytes`, as if the disk were full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def train_on_a_disk_that_fills(sender, out: str, step: int, limit: str) -> None:
+    """The child: at `step` the disk is too full for a checkpoint, or for the next row of metrics."""
+    said = io.StringIO()  # not a file: it is the run's files that are to fail
+
+    def fill() -> None:
+        limit_files(8_000 if limit == "checkpoint" else os.stat(f"{out}/metrics.jsonl").st_size + 50)
+
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = train_meddled_with(step, fill, "--out", out)
+    sender.send((code, said.getvalue()))
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "metrics"])
+def test_a_full_disk_loses_nothing(project, finished, tmp_path, what, capsys):
+    out = tmp_path / "run"
+    receiver, sender = server.Pipe(duplex=False)
+    child = server.Process(target=train_on_a_disk_that_fills, args=(sender, str(out), 14, what))
+    child.start()
+    code, said = receiver.recv()
+    child.join()
+    assert code == 6
+    assert said.count("error:") == 1
+    assert "File too large" in said
+    assert str(out / ("checkpoints/step-00000016" if what == "checkpoint" else "metrics.jsonl")) in said
+    assert main(["generate", str(out), "--prompt", "th", "--max-tokens", "3"]) == 0  # from the one before
+    assert (out / "checkpoints" / "step-00000012").exists()
+    assert train("--out", out) == 0
+    assert_same(out, finished)
+
+
+# ---- the numbers ----------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_keeps_what_was_finite(project, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train("--set", "training.loss=breaks", "--out", out) == 1
+    assert "not finite at step 11: loss nan" in capsys.readouterr().err
+    assert [row["step"] for row in rows(out)] == list(range(1, 11))
+    steps = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert steps == ["step-00000006", "step-00000008"]
+    for file in (out / "checkpoints").glob("*/*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values())
+    assert not (out / "result.json").exists()
+    assert main(["generate", str(out), "--prompt", "th", "--max-tokens", "3"]) == 0
+
+
+def test_a_learning_rate_beyond_all_reason(project, tmp_path, capsys):
+    reckless = ("learning_rate=1e30", "grad_clip=0", "schedule={type: constant, warmup: 0}")
+    arguments = [f"--set=training.{setting}" for setting in reckless]
+    assert train(*arguments, "--out", tmp_path / "run") == 1
+    assert "not finite at step 2" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+
+
+# ---- the memory -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def room_for_two_rows(monkeypatch):
+    """A forward pass of more than two rows runs out of memory at its end."""
+    forward = Objective.forward
+
+    def limited(self, batch):
+        out = forward(self, batch)
+        if len(batch.tokens) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return out
+
+    monkeypatch.setattr(Objective, "forward", limited)
+
+
+def test_out_of_memory_halves_the_micro_batch(project, room_for_two_rows, tmp_path, capsys):
+    stop = train_meddled_with(14, lambda: signal.raise_signal(signal.SIGINT), "--out", tmp_path / "halved")
+    assert stop == 75
+    assert capsys.readouterr().err.count("micro_batch is now 2") == 1
+    assert train("--out", tmp_path / "halved") == 0
+    assert "micro_batch is now" not in capsys.readouterr().err  # the resumed run knows
+    assert train("--set", "training.micro_batch=2", "--out", tmp_path / "asked for") == 0
+    assert_same(tmp_path / "halved", tmp_path / "asked for")
+
+
+def test_out_of_memory_with_a_fixed_micro_batch(project, room_for_two_rows, tmp_path, capsys):
+    assert train("--set", "training.micro_batch=4", "--out", tmp_path / "run") == 6
+    assert "--set training.micro_batch=2" in capsys.readouterr().err
+
+
+def test_a_model_too_large_for_any_memory(project, tmp_path, capsys):
+    assert train("--set", "model_args.n_embd=1048576", "--out", tmp_path / "run") == 6
+    assert "out of memory" in capsys.readouterr().err
+
+
+# ---- the text -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "empty"), (" \n\n ", "empty"), ("three", "fewer than one row"), ("a\0b", "NUL"), (b"a\xffb", "not UTF-8")],
+)
+def test_a_corpus_that_nothing_can_be_learned_from(project, tmp_path, capsys, text, words):
+    (tmp_path / "corpus.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert train("--set", f"data.dataset.path={tmp_path}/corpus.txt", "--out", tmp_path / "run") == 3
+    assert words in capsys.readouterr().err
+
+
+def test_a_prompt_that_the_vocabulary_cannot_spell(finished, tmp_path, capsys):
+    assert main(["generate", str(finished), "--prompt", "thé"]) == 3
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "'é'" in shown.err
+    # The samples' prompt is tried before anything is trained.
+    assert train("--set", "logging.sample_prompt=thé", "--out", tmp_path / "run") == 3
+    assert "logging.sample_prompt" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--checkpoint", "7"], 3),
+        (["--checkpoint", "²"], 3),
+        (["--checkpoint", "newest"], 3),
+        (["--device", "cuda"], 6),
+        (["--device", "banana"], 2),
+        (["--temperature", "nan"], 2),
+        (["--temperature", "inf"], 2),
+        (["--top-p", "0"], 2),
+        (["--seed", "99999999999999999999"], 2),
+    ],
+)
+def test_generate_with_impossible_options(finished, capsys, arguments, code):
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has it")
+    assert main(["generate", str(finished), "--prompt", "th", *arguments]) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "internal" not in shown.err
+
+
+# ---- a second Ctrl-C ------------------------------------------------------------------------------------------------
+
+
+def train_with_a_step_that_never_ends(out: str) -> None:
+    """The child: hangs at step 14, as a collective or a full pipe may."""
+
+    def hang() -> None:
+        Path(out, "hanging").touch()
+        while True:
+            time.sleep(0.01)
+
+    train_meddled_with(14, hang, "--out", out)
+
+
+def test_a_second_interrupt_ends_at_once(project, finished, tmp_path):
+    out = tmp_path / "run"
+    child = server.Process(target=train_with_a_step_that_never_ends, args=(str(out),))
+    child.start()
+    while not (out / "hanging").exists():
+        assert child.is_alive()
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGINT)
+    child.join(0.3)
+    assert child.is_alive()
+    os.kill(child.pid, signal.SIGINT)
+    child.join(20)
+    assert child.exitcode == -signal.SIGINT
+    (out / "hanging").unlink()
+    assert train("--out", out) == 0
+    assert_same(out, finished)
