@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,3 +21,10 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value: training.learning_rate=3e-4. Repeatable."),
 ]
+
+
+def train_command(config: Path | None, sets: Sequence[str] | None, out: Path | None = None) -> str:
+    """The command line that trains what was looked at."""
+    words = ["foundry", "train", *([str(config)] if config else [])]
+    words += [word for assignment in sets or () for word in ("--set", assignment)]
+    return shlex.join([*words, *(["--out", str(out)] if out else [])])

@@ -179,7 +179,6 @@ def load_run(
         EnvironmentFailure: this machine has no such device.
     """
     run = Run(Path(path))
-    run.config()  # the first thing to say of what is not a run
     return restored(run, choose_checkpoint(run, checkpoint, note), device=device)
 
 
@@ -274,10 +273,11 @@ def choose_checkpoint(run: Run, which: str, note: Callable[[str], None] | None =
     """`last`, `best` or the one of a step. Of those that are asked for by name, a damaged one is refused.
 
     Raises:
-        InvalidData: there is none such, or it is damaged.
+        InvalidData: this is no run, it has none such, or it is damaged.
     """
     from foundry.core.training import checkpoint as checkpoints
 
+    run.config()  # what is no run folder is called so first
     steps = checkpoints.steps(run.checkpoints)
     there_are = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet: train it first, or longer"
     if which in ("last", "best"):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Config, Json, Sets
+from foundry.cli.options import Config, Json, Sets, train_command
 
 
 def analyze(
@@ -37,7 +37,7 @@ def analyze(
 
         draw_costs(figures, plot)
         render.say(f"wrote {plot}")
-    render.result(figures, lambda: _draw(figures), f"foundry train{f' {config}' if config else ''}")
+    render.result(figures, lambda: _draw(figures), train_command(config, sets))
 
 
 def _draw(figures: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Config, Json, Sets
+from foundry.cli.options import Config, Json, Sets, train_command
 
 
 def bench(
@@ -30,12 +30,11 @@ def bench(
     measured = bench(
         experiment, vocab_size_of(experiment), seconds=seconds, note=lambda text: render.say(f"... {text}")
     )
-    arguments = " ".join(f"--set {one}" for one in measured["sets"])
     columns = ("threads", "precision", "compile", "tokens/s", "ms/step", "MFU")
     render.result(
         measured,
         lambda: render.table(columns, map(_row, measured["choices"])),
-        f"foundry train{f' {config}' if config else ''} {arguments}",
+        train_command(config, [*(sets or ()), *measured["sets"]]),
     )
 
 

@@ -6,13 +6,16 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Config, Json, Sets
+from foundry.cli.options import Config, Json, Sets, train_command
 from foundry.core.contracts import UsageError
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
 
 
 class Resume(StrEnum):
@@ -31,7 +34,9 @@ def train(
         Resume, typer.Option(help="auto: go on where a checkpoint is; must: fail without one; never: start afresh.")
     ] = Resume.auto,
     nproc: Annotated[int, typer.Option(min=1, metavar="N", help="Ranks on this machine (DDP).")] = 1,
-    eval_only: Annotated[bool, typer.Option("--eval-only", help="Only evaluate the run's last checkpoint.")] = False,
+    eval_only: Annotated[
+        bool, typer.Option("--eval-only", help="Only evaluate the last checkpoint of CONFIG's run, or of --out RUN.")
+    ] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Trace a few steps to RUN/profile/trace.json.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs.")] = False,
     json: Json = False,
@@ -44,19 +49,19 @@ def train(
     """
     from foundry.core.config import load_experiment
 
+    if eval_only and out and not config and not sets:
+        return _evaluate(out)
     experiment = load_experiment(config, sets or ())
     render.problems(experiment.registry.problems)
+    if eval_only:
+        from foundry.core.run import default_run
+
+        return _evaluate(out or default_run(experiment).path, experiment)
     if dry_run:
         from foundry.core.training import plan
 
-        planned = plan(experiment)
-        shown = {**planned, "run": render.place(planned["run"])}
-        return render.result(planned, lambda: _draw(shown), f"foundry train{_argument(config)}")
-    if eval_only:
-        from foundry.core.training import evaluate_run
-
-        scored = evaluate_run(experiment, out)
-        return render.result(scored, lambda: _draw(scored))
+        planned = plan(experiment, out)
+        return render.result(planned, lambda: _draw(planned), train_command(config, sets, out))
     if nproc > 1 and "RANK" not in os.environ:
         from foundry.core.training.distributed import check_ranks
         from foundry.core.training.launch import launch
@@ -71,8 +76,17 @@ def train(
     with reporter() as reports:
         result = train(experiment, out, resume=resume.value, reporter=reports, profile=profile)
     if int(os.environ.get("RANK", 0)) == 0:
-        run = render.place(result["run"])
-        render.result(result, lambda: _draw({**result, "run": run}), f"foundry generate {run}")
+        render.result(result, lambda: _draw(result), f"foundry generate {render.place(result['run'])}")
+
+
+def _evaluate(run: Path, experiment: Experiment | None = None) -> None:
+    from foundry.cli.progress import reporter
+    from foundry.core.training import evaluate_run
+
+    with reporter() as reports:
+        scored = evaluate_run(run, experiment, reporter=reports)
+    if int(os.environ.get("RANK", 0)) == 0:
+        render.result(scored, lambda: _draw(scored))
 
 
 def _draw(figures: dict[str, Any]) -> None:
@@ -81,8 +95,12 @@ def _draw(figures: dict[str, Any]) -> None:
     for key, value in figures.items():
         if isinstance(value, dict):
             rows += [(f"{key}.{inner}", _figure(number)) for inner, number in value.items()]
+        elif key == "run":
+            rows.append((key, render.place(value)))
+        elif key == "seed":  # a name, not a count
+            rows.append((key, str(value)))
         elif key != "schema_version" and value is not None:
-            rows.append((key, str(value) if key == "seed" else _figure(value)))  # a seed is a name, not a count
+            rows.append((key, _figure(value)))
     render.table(("", "value"), rows)
 
 
@@ -90,7 +108,3 @@ def _figure(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _argument(config: Path | None) -> str:
-    return f" {config}" if config else ""

@@ -48,16 +48,21 @@ def plan(experiment: Experiment, out: str | Path | None = None) -> dict[str, Any
 
 
 def evaluate_run(
-    experiment: Experiment, out: str | Path | None = None, *, reporter: Reporter | None = None
+    path: str | Path, experiment: Experiment | None = None, *, reporter: Reporter | None = None
 ) -> dict[str, Any]:
     """The validation loss of a run's last checkpoint over the whole validation text.
+
+    Args:
+        path: the run folder.
+        experiment: whose run it must be, if that matters.
 
     Raises:
         InvalidData: the run has no checkpoint, is another experiment's, or its text has changed.
     """
     reporter = reporter or PlainReporter()
-    run = Run(Path(out)) if out is not None else default_run(experiment)
-    refuse_another(run, experiment)
+    run = Run(Path(path))
+    if experiment is not None:
+        refuse_another(run, experiment)
     saved = choose_checkpoint(run, "last", reporter.note)
     config, tokenizer, model = restored(run, saved)
     device = resolve(config.training, saved=Device.saved_in(run.config(), source=str(run.config_file)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from foundry.core.durable import writing
 
 # Steps left to settle (allocator, compilation) before the traced ones.
 SKIPPED, TRACED = 5, 5
@@ -18,6 +21,7 @@ class Profile:
         self.folder, self.note = folder, note
         self.first: int | None = None
         self.profiler: torch.profiler.profile | None = None
+        self.closed = False
 
     def step(self, step: int) -> None:
         """To be called between steps."""
@@ -26,6 +30,7 @@ class Profile:
         if self.first is None:
             self.first = step + SKIPPED
         if step == self.first:
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its start and stop are no news on stderr
             self.profiler = torch.profiler.profile(record_shapes=False, with_stack=False)
             self.profiler.start()
         elif step == self.first + TRACED:
@@ -33,14 +38,16 @@ class Profile:
 
     def close(self) -> None:
         """Write what was traced so far; to be called when the run ends, however it ends."""
-        if self.profiler is None or self.folder is None:
+        if self.folder is None or self.closed:
             return
-        profiler, self.profiler = self.profiler, None
-        profiler.stop()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(self.folder / "trace.json"))
-        table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25)
-        (self.folder / "operators.txt").write_text(table)
-        self.note(
-            f"profile: {self.folder / 'trace.json'} (open it in ui.perfetto.dev), {self.folder / 'operators.txt'}"
-        )
+        self.closed = True
+        if self.profiler is None:
+            self.note(f"no profile: the run ended before {SKIPPED} steps were done")
+            return
+        self.profiler.stop()
+        trace, table = self.folder / "trace.json", self.folder / "operators.txt"
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.profiler.export_chrome_trace(str(trace))
+            table.write_text(self.profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
+        self.note(f"profile: {trace} (open it in ui.perfetto.dev), {table}")
