@@ -3,6 +3,7 @@ nothing with --json (metrics.jsonl in the run folder is the stream)."""
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,11 @@ from typing import Any
 
 from foundry.cli import render
 from foundry.core.training.report import PlainReporter, Reporter, format_row
+
+WIDE = 80
+"""Columns of a terminal from which on the bar has the speed beside it."""
+FIGURES_WIDTH = 70
+"""Columns that everything but the bar takes: "step 12345/50000", "100 %", "loss 0.4986  86.1k tok/s  ...". """
 
 
 @contextmanager
@@ -39,30 +45,37 @@ class BarReporter(PlainReporter):
 
     def started(self, plan: Mapping[str, Any]) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("eta {task.fields[eta]}"),
-            TextColumn("{task.fields[row]}"),
-            console=Console(stderr=True),
-            transient=True,
-        )
         at = f", from step {plan['step']}" if plan["step"] else ""
+        threads = f"{plan['threads']} thread{'s' if plan['threads'] > 1 else ''}"
         self._print(
             f"{render.place(plan['run'])}: {plan['parameters']:,} parameters on {plan['device']}, "
-            f"{plan['precision']}, {plan['threads']} threads{at}"
+            f"{plan['precision']}, {threads}{at}"
         )
-        self.task = self.progress.add_task("training", total=1.0, eta="?", row="")
+        console = Console(stderr=True)
+        self.is_wide = console.width >= WIDE
+        self.steps = f"/{plan['steps']}" if plan["steps"] else ""
+        self.progress = Progress(
+            TextColumn("step {task.fields[step]}"),
+            BarColumn(bar_width=max(6, min(30, console.width - FIGURES_WIDTH))),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self.task = self.progress.add_task("", total=1.0, step=f"{plan['step']}{self.steps}", figures="")
         self.progress.start()
 
     def step(self, row: Mapping[str, Any], progress: float, seconds_left: float) -> None:
-        eta = f"{seconds_left:.0f} s" if seconds_left < 120 else f"{seconds_left / 60:.0f} min"
-        shown = {key: row[key] for key in ("step", "train_loss", "lr", "tokens_per_second", "mfu") if key in row}
-        self.progress.update(self.task, completed=progress, eta=eta, row=format_row(shown))
+        figures = [f"loss {row['train_loss']:.4f}"]
+        if self.is_wide:
+            figures += [f"{_short(row['tokens_per_second'])} tok/s"] if "tokens_per_second" in row else []
+            figures += [f"mfu {row['mfu']:.1%}"] if "mfu" in row else []
+        figures += [f"eta {_duration(seconds_left)}"] if math.isfinite(seconds_left) else []
+        step = f"{row['step']}{self.steps}"
+        self.progress.update(self.task, completed=progress, step=step, figures="  ".join(figures))
         if "val_loss" in row:
             self._print(format_row({key: row[key] for key in ("step", "tokens", "train_loss", "val_loss", "val_bpb")}))
 
@@ -75,6 +88,21 @@ class BarReporter(PlainReporter):
 
     def _print(self, text: str) -> None:
         if hasattr(self, "progress") and self.progress.live.is_started:
-            self.progress.console.print(text, highlight=False, markup=False)
+            self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             super()._print(text)
+
+
+def _short(number: float) -> str:
+    """86123.4 -> 86.1k."""
+    for unit in ("", "k", "M"):
+        if number < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}G"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

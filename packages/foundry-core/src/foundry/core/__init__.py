@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foundry.core.config import load_experiment
-
     from foundry.core.run import load_run
     from foundry.core.training import train
 

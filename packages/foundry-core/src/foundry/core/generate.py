@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +42,8 @@ class Sampling:
         if self.temperature == 0:
             return logits.argmax(-1, keepdim=True)
         logits = logits.float()
-        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature  # 0 stays 0 however low the temperature
+        lowest = torch.finfo(torch.float32).tiny
+        logits = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, lowest)  # the greatest stays 0
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             smallest_kept = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
@@ -64,6 +65,7 @@ def generate_ids(
     *,
     seed: int = 0,
     attention_mask: Tensor | None = None,
+    never: Sequence[int] = (),
 ) -> Iterator[Tensor]:
     """Yield `max_tokens` times the next id of each sequence, (B,) int64.
 
@@ -72,10 +74,12 @@ def generate_ids(
     Args:
         prompt: (B, T) int64, T >= 1; with `attention_mask` (B, T), prompts of different lengths padded on the left.
         seed: the generator's own; nothing else draws from it.
+        never: ids that are not chosen.
     """
     model.eval()
     block_size = model.dims.block_size
     generator = torch.Generator(prompt.device).manual_seed(seed)
+    forbidden = torch.tensor(never, dtype=torch.long, device=prompt.device)
     ids, mask = prompt[:, -block_size:], None if attention_mask is None else attention_mask[:, -block_size:].bool()
     cache, fresh = model.init_cache(len(ids)), ids
     for _ in range(max_tokens):
@@ -84,7 +88,8 @@ def generate_ids(
             fresh, mask = ids[:, -keep:], None if mask is None else mask[:, -keep:]
             ids, cache = fresh, model.init_cache(len(ids))
         logits, _ = model(fresh, attention_mask=mask, cache=cache)
-        fresh = sampling.choose(logits[:, -1], generator)
+        logits = logits[:, -1].index_fill(-1, forbidden, -torch.inf)
+        fresh = sampling.choose(logits, generator)
         ids = torch.cat([ids, fresh], 1)
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
@@ -94,14 +99,16 @@ def generate_ids(
 def stream_text(
     model: GPT, tokenizer: Tokenizer, prompt: str, max_tokens: int, sampling: Sampling, *, seed: int = 0
 ) -> Iterator[str]:
-    """Yield the continuation of `prompt` as it grows. Half a character is held back until it is whole; a `bos`,
-    should the model ever choose one, ends the text.
+    """Yield the continuation of `prompt` as it grows. Half a character is held back until it is whole. A `bos` is
+    never chosen: it begins documents and is no target in training, so nothing but the embedding speaks for it.
 
     Raises:
         InvalidData: at once, as `first_ids` does.
     """
     start = torch.tensor([first_ids(tokenizer, prompt)], device=model.embed.weight.device)
-    return _decoded(generate_ids(model, start, max_tokens, sampling, seed=seed), tokenizer)
+    bos = tokenizer.special_tokens.get("bos")
+    never = () if bos is None else (bos,)
+    return _decoded(generate_ids(model, start, max_tokens, sampling, seed=seed, never=never), tokenizer)
 
 
 def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -118,12 +125,9 @@ def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 
 def _decoded(ids: Iterator[Tensor], tokenizer: Tokenizer) -> Iterator[str]:
-    bos = tokenizer.special_tokens.get("bos")
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in ids:
-        if (number := int(token)) == bos:
-            break
-        if text := decoder.decode(tokenizer.decode_bytes([number])):
+        if text := decoder.decode(tokenizer.decode_bytes([int(token)])):
             yield text
     if rest := decoder.decode(b"", final=True):
         yield rest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Self
@@ -34,7 +36,9 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
         self.number = number
+        for each in self._previous:
+            signal.signal(each, signal.SIG_DFL)  # the system ends us, even inside a call that never returns
+        if sys.stderr.isatty() and int(os.environ.get("RANK", 0)) == 0:
+            # Not print(): that may be what the signal interrupted. First, the cursor that a progress bar hides.
+            os.write(sys.stderr.fileno(), b"\x1b[?25h\nfinishing this step and saving; once more ends at once\n")
