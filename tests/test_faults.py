@@ -310,6 +310,7 @@ def test_a_full_disk_loses_nothing(project, finished, tmp_path, what, capsys):
     receiver, sender = server.Pipe(duplex=False)
     child = server.Process(target=train_on_a_disk_that_fills, args=(sender, str(out), 14, what))
     child.start()
+    sender.close()  # the child's is the only one left: if it dies, receiving ends
     code, said = receiver.recv()
     child.join()
     assert code == 6
