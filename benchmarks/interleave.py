@@ -20,6 +20,7 @@ class Contender:
     def __init__(self, name: str, command: Sequence[str], *, cwd: str | None = None, env: dict | None = None) -> None:
         self.name = name
         self.seconds: list[float] = []
+        self.notes: dict[str, list[float]] = {}  # other figures that it announces, by name
         self.process = subprocess.Popen(
             command, cwd=cwd, env={**os.environ, **(env or {})}, text=True, bufsize=1,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -38,6 +39,9 @@ class Contender:
         for line in self.process.stdout:
             if line.startswith(f"@{word}"):
                 return line.split()[-1]
+            if line.startswith("@"):
+                name, value = line[1:].split()
+                self.notes.setdefault(name, []).append(float(value))
         raise SystemExit(f"{self.name} ended early; run it by hand: {' '.join(self.process.args)}")
 
 

@@ -66,6 +66,7 @@ def run_trainer(text: str, compiled: bool) -> None:
             if row["step"] % STEPS:
                 return
             if self.blocks >= 0:
+                announce("data_wait", row["data_wait"])
                 announce("block", time.perf_counter() - self.began)
                 wait_for_turn()
             else:
@@ -215,6 +216,8 @@ def report(mode: str, contenders: list[Contender]) -> None:
             f"{mode:9s}{name:9s}{statistics.median(rates):9.0f} tokens/s  (min {rates[0]:.0f}, max {rates[-1]:.0f}, "
             f"{len(rates)} blocks)  {step:6.2f} ms/step"
         )
+    waits = contenders[0].notes["data_wait"]
+    print(f"{mode:9s}trainer waits for data {statistics.median(waits):.2%} of the time (most {max(waits):.2%})")
     for other in ("bare", "peer"):
         if other in by_name:
             ratios = [theirs / ours for ours, theirs in zip(by_name["trainer"], by_name[other], strict=True)]
