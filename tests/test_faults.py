@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -24,6 +25,8 @@ from safetensors.torch import load_file
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
+from foundry.core.contracts import Diverged
+from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.objective import Objective
 from foundry.core.training.report import PlainReporter
 
@@ -339,6 +342,15 @@ def test_a_loss_that_is_not_finite_keeps_what_was_finite(project, tmp_path, caps
     assert main(["generate", str(out), "--prompt", "th", "--max-tokens", "3"]) == 0
 
 
+@pytest.mark.parametrize("group", ["model", "optimizer", "ema"])
+def test_no_checkpoint_holds_what_is_not_finite(tmp_path, group):
+    tensors = {name: {"weight": torch.ones(3)} for name in ("model", "optimizer", "ema")}
+    tensors[group]["weight"][1] = math.inf
+    with pytest.raises(Diverged, match=f"{group} weight is not finite at step 7"):
+        checkpoints.save(tmp_path, 7, checkpoints.Checkpoint(tensors, {"step": 7}))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_learning_rate_beyond_all_reason(project, tmp_path, capsys):
     reckless = ("learning_rate=1e30", "grad_clip=0", "schedule={type: constant, warmup: 0}")
     arguments = [f"--set=training.{setting}" for setting in reckless]
@@ -352,14 +364,15 @@ def test_a_learning_rate_beyond_all_reason(project, tmp_path, capsys):
 
 @pytest.fixture
 def room_for_two_rows(monkeypatch):
-    """A forward pass of more than two rows runs out of memory at its end."""
+    """More than two rows run out of memory in the backward pass, when some gradients are there already."""
     forward = Objective.forward
 
     def limited(self, batch):
-        out = forward(self, batch)
+        loss, *others = forward(self, batch)
         if len(batch.tokens) > 2:
+            loss.backward()
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return out
+        return loss, *others
 
     monkeypatch.setattr(Objective, "forward", limited)
 
@@ -451,15 +464,18 @@ def test_a_second_interrupt_ends_at_once(project, finished, tmp_path):
     out = tmp_path / "run"
     child = server.Process(target=train_with_a_step_that_never_ends, args=(str(out),))
     child.start()
-    while not (out / "hanging").exists():
+    try:
+        while not (out / "hanging").exists():
+            assert child.is_alive()
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGINT)
+        child.join(0.3)
         assert child.is_alive()
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGINT)
-    child.join(0.3)
-    assert child.is_alive()
-    os.kill(child.pid, signal.SIGINT)
-    child.join(20)
-    assert child.exitcode == -signal.SIGINT
+        os.kill(child.pid, signal.SIGINT)
+        child.join(20)
+        assert child.exitcode == -signal.SIGINT
+    finally:
+        child.kill()
     (out / "hanging").unlink()
     assert train("--out", out) == 0
     assert_same(out, finished)

@@ -1,0 +1,315 @@
+"""What the trainer promises about the numbers: how a step is computed and what is done beside it change nothing.
+
+The real command runs in this process, on a folder of short documents, so that rows end in padding and micro-batches
+differ in how many tokens count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from foundry.cli import progress
+from foundry.cli.__main__ import main
+from foundry.core import load_experiment, load_run
+from foundry.core.analyze import flops_per_token
+from foundry.core.model import GPT, initialize
+from foundry.core.run import Run
+from foundry.core.training.report import PlainReporter
+from foundry.core.training.rows import open_rows
+
+STEPS, ROWS, BLOCK, RATE = 20, 4, 16, 3e-3
+EXPERIMENT = f"""
+model_args: {{n_layer: 2, n_head: 2, n_embd: 16, block_size: {BLOCK}}}
+data: {{dataset: {{type: text, path: corpus}}, tokenizer: char}}
+training: {{max_iters: {STEPS}, batch_size: {ROWS}, learning_rate: {RATE}, eval_interval: 0, threads: 1}}
+logging: {{log_interval: 5, sample_tokens: 0}}
+checkpoints: {{save_interval: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    draw = random.Random(0)
+    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
+    (folder / "corpus").mkdir()
+    for number in range(80):
+        text = " ".join(draw.choices(words, k=draw.randint(2, 8)))
+        (folder / "corpus" / f"{number:02d}.txt").write_text(text)
+    (folder / "experiments").mkdir()
+    (folder / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+        yield folder
+
+
+def train(out: Path, *settings: str, options: tuple[str, ...] = ()) -> Path:
+    """`foundry train experiments/tiny.yaml --out OUT --set SETTING ...`, which must succeed."""
+    sets = [f"--set={setting}" for setting in settings]
+    assert main(["train", "experiments/tiny.yaml", "--out", str(out), *sets, *options]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def plain(project) -> Path:
+    """The run that others are compared with."""
+    return train(project / "plain")
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in open(run / "metrics.jsonl")]
+
+
+def result(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
+
+
+def saved(run: Path, group: str = "model", step: int = STEPS) -> dict[str, Tensor]:
+    return load_file(run / "checkpoints" / f"step-{step:08d}" / f"{group}.safetensors")
+
+
+def assert_close(run: Path, reference: Path, tolerance: float) -> None:
+    """Losses, gradient norms and final weights agree; tolerance 0 is equality of every bit."""
+    for ours, theirs in zip(rows(run), rows(reference), strict=True):
+        for key in ("train_loss", "grad_norm"):
+            assert abs(ours[key] - theirs[key]) <= tolerance, (key, ours["step"])
+    theirs = saved(reference)
+    for name, tensor in saved(run).items():
+        assert (tensor - theirs[name]).abs().max() <= tolerance, name
+
+
+# ---- a step -----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_step_by_hand(plain):
+    """Its loss is the mean over the tokens that count, and its gradient that mean's."""
+    config, _, model = load_run(plain)
+    initialize(model, config.seed)
+    batch = open_rows(config, Run(plain)).batch(0, ROWS)
+    counts = torch.from_numpy(batch.loss_weight) > 0
+    assert 0 < counts.sum() < counts.numel()  # some rows end in padding
+    logits, _ = model(torch.from_numpy(batch.tokens))
+    loss = torch.nn.functional.cross_entropy(logits[counts], torch.from_numpy(batch.targets)[counts])
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm(parameter.grad for parameter in model.parameters())
+    assert rows(plain)[0]["train_loss"] == pytest.approx(loss.item(), abs=1e-6)
+    assert rows(plain)[0]["grad_norm"] == pytest.approx(norm.item(), abs=1e-5)
+    assert rows(plain)[0]["tokens"] == ROWS * BLOCK
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2])
+def test_gradient_accumulation_is_the_full_batch(plain, tmp_path, micro_batch):
+    # A larger eps than the default keeps Adam from blowing up the noise in gradients near 0.
+    settings = ("training.optimizer={type: adamw, eps: 1e-4}",)
+    reference = train(tmp_path / "whole", *settings)
+    accumulated = train(tmp_path / "accumulated", *settings, f"training.micro_batch={micro_batch}")
+    assert_close(accumulated, reference, 1e-5)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path, project):
+    dropout = "model_args.dropout=0.1"
+    reference = train(tmp_path / "kept", dropout)
+    assert_close(train(tmp_path / "recomputed", dropout, "training.gradient_checkpointing=true"), reference, 1e-6)
+
+
+def test_the_moving_average_by_hand(project, tmp_path):
+    run = train(tmp_path / "run", "training.ema=0.99", "training.max_iters=1")
+    config, tokenizer, judged = load_run(run)
+    first = GPT(config, tokenizer.vocab_size)
+    initialize(first, config.seed)
+    initial, last = dict(first.named_parameters()), saved(run, step=1)
+    for name, average in judged.named_parameters():
+        expected = 2 / 11 * initial[name] + 9 / 11 * last[name]  # update 1 decays by (1 + 1) / (10 + 1)
+        torch.testing.assert_close(average, expected, rtol=0, atol=1e-6)
+
+
+def test_bf16_learns_as_fp32_does(plain, tmp_path):
+    run = train(tmp_path / "run", "training.precision=bf16")
+    assert abs(result(run)["val_loss"] - result(plain)["val_loss"]) < 0.02
+    assert all(tensor.dtype == torch.float32 for tensor in saved(run).values())
+
+
+@pytest.mark.slow
+def test_compiled_is_as_eager(plain, tmp_path):
+    assert_close(train(tmp_path / "run", "training.compile=true"), plain, 1e-4)
+
+
+# ---- beside the steps ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_done_beside_the_steps_changes_no_weight(project, tmp_path):
+    dropout = "model_args.dropout=0.1"
+    reference = saved(train(tmp_path / "undisturbed", dropout))
+    busy = (
+        "training.eval_interval=3",
+        "training.eval_tokens=64",
+        "logging.sample_interval=2",
+        "logging.log_interval=1",
+    )
+    busy += ("logging.sample_tokens=9", "checkpoints.save_interval=4")
+    run = train(tmp_path / "busy", dropout, *busy, options=("--profile",))
+    for name, tensor in saved(run).items():
+        assert torch.equal(tensor, reference[name]), name
+    assert [row["step"] for row in rows(run) if "val_loss" in row] == [3, 6, 9, 12, 15, 18, 20]
+    trace = json.loads((run / "profile" / "trace.json").read_text())
+    assert any(event.get("name") == "aten::mm" for event in trace["traceEvents"])
+    assert "aten::mm" in (run / "profile" / "operators.txt").read_text()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd"])
+def test_learning_rates_are_the_closed_forms(project, tmp_path, schedule):
+    warmup, least, decay = 4, 0.1, 0.5
+    given = {
+        "constant": "",
+        "linear": f", min_factor: {least}",
+        "cosine": f", min_factor: {least}",
+        "wsd": f", min_factor: {least}, decay: {decay}",
+    }
+    run = train(tmp_path / "run", f"training.schedule={{type: {schedule}, warmup: {warmup}{given[schedule]}}}")
+    after = {
+        "constant": lambda share, left: 1.0,
+        "linear": lambda share, left: 1 - (1 - least) * share,
+        "cosine": lambda share, left: least + (1 - least) * (1 + math.cos(math.pi * share)) / 2,
+        "wsd": lambda share, left: least + (1 - least) * min(1.0, left / decay),
+    }[schedule]
+    for step, row in enumerate(rows(run)):
+        if step < warmup:
+            factor = (step + 1) / (warmup + 1)
+        else:
+            factor = after((step - warmup) / (STEPS - warmup), 1 - step / STEPS)
+        assert row["lr"] == pytest.approx(RATE * factor, rel=1e-9), step
+
+
+# ---- how long -----------------------------------------------------------------------------------------------------
+
+
+def test_budgets_of_tokens_and_flops_round_up_to_whole_steps(plain, tmp_path):
+    run = train(tmp_path / "tokens", f"training.tokens={7 * ROWS * BLOCK - 1}")
+    assert (result(run)["step"], result(run)["tokens"]) == (7, 7 * ROWS * BLOCK)
+    _, tokenizer, _ = load_run(plain)
+    per_token = 3 * flops_per_token(load_experiment("experiments/tiny.yaml"), tokenizer.vocab_size)
+    run = train(tmp_path / "flops", f"training.flops={6.5 * per_token * ROWS * BLOCK}")
+    assert result(run)["step"] == 7
+    assert result(run)["flops"] == pytest.approx(7 * per_token * ROWS * BLOCK)
+
+
+def test_a_budget_of_seconds(project, tmp_path):
+    run = train(tmp_path / "run", "training.seconds=0.5", "logging.log_interval=1", "training.eval_interval=7")
+    elapsed = [row["elapsed"] for row in rows(run)]
+    assert elapsed[-3] < 0.5 <= result(run)["training_seconds"]
+    assert elapsed == sorted(elapsed)
+    assert rows(run)[-1]["lr"] < 0.5 * RATE  # the schedule came to its end
+
+
+# ---- what is said -------------------------------------------------------------------------------------------------
+
+
+def test_the_result_is_the_only_thing_on_stdout(project, tmp_path, capsys):
+    train(tmp_path / "run", options=("--json", "--profile"))
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    printed = json.loads(shown.out)
+    assert {key: printed[key] for key in result(tmp_path / "run")} == result(tmp_path / "run")
+    assert printed["next"].startswith("foundry generate ")
+
+
+def test_off_a_terminal_progress_is_a_line_every_log_interval(project, tmp_path, capsys):
+    train(tmp_path / "run")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step=")]
+    assert [re.match(r"step=(\d+) tokens=\d+ train_loss=[\d.]+ ", line)[1] for line in lines] == ["5", "10", "15", "20"]
+    assert all(re.search(r" done=\d+% eta=\d+s$", line) for line in lines)
+    assert "val_loss=" in lines[-1]
+
+
+def test_eval_only_is_the_runs_own_loss_on_the_whole_text(plain, tmp_path, capsys):
+    run = train(tmp_path / "part", "training.eval_tokens=64", "training.ema=0.9")
+    capsys.readouterr()
+    for folder, whole in ((plain, True), (run, False)):
+        assert main(["train", "--eval-only", "--out", str(folder), "--json"]) == 0
+        scored = json.loads(capsys.readouterr().out)
+        assert (scored["val_loss"] == result(folder)["val_loss"]) == whole
+        assert (scored["val_bpb"] == result(folder)["val_bpb"]) == whole
+        assert scored["tokens"] > 64
+
+
+def test_a_dry_run_says_what_the_run_then_is(project, tmp_path, capsys):
+    assert main(["train", "experiments/tiny.yaml", "--dry-run", "--out", str(tmp_path / "run"), "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert not (tmp_path / "run").exists()
+    done = result(train(tmp_path / "run"))
+    assert (planned["run"], planned["steps"]) == (done["run"], done["step"])
+    assert {key: planned[key] for key in ("identity", "parameters", "tokens", "flops")} == {
+        key: done[key] for key in ("identity", "parameters", "tokens", "flops")
+    }
+
+
+# ---- init_from ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def source(project) -> Path:
+    return train(project / "source", "training.ema=0.9")
+
+
+def test_a_run_begins_with_the_judged_weights_of_another(source, tmp_path):
+    # Another text, with fewer characters: ids mean the same only by the source's tokenizer.
+    (tmp_path / "text.txt").write_text("the three there then " * 30)
+    settings = (f"init_from={source}", f"data.dataset.path={tmp_path / 'text.txt'}", "training.learning_rate=1e-12")
+    run = train(tmp_path / "run", *settings, "training.max_iters=1")
+    averaged = saved(source, "ema")
+    for name, tensor in saved(run, step=1).items():
+        torch.testing.assert_close(tensor, averaged[name], rtol=0, atol=1e-7)
+    began = json.loads((run / "config.json").read_text())["init_from"]
+    file = source / "checkpoints" / f"step-{STEPS:08d}" / "ema.safetensors"
+    assert began == {"run": str(source), "step": STEPS, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert load_run(run).tokenizer.hash == load_run(source).tokenizer.hash
+
+
+def test_resuming_does_not_begin_again(source, tmp_path, monkeypatch, capsys):
+    origin = shutil.copytree(source, tmp_path / "origin")
+    settings = (f"init_from={origin}", "logging.log_interval=1", "model_args.dropout=0.1")
+    reference = train(tmp_path / "reference", *settings)
+
+    class Stops(PlainReporter):
+        def step(self, row, *progress):
+            if row["step"] == 9:
+                signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "_chosen", Stops)
+        sets = [f"--set={setting}" for setting in settings]
+        assert main(["train", "experiments/tiny.yaml", "--out", str(tmp_path / "run"), *sets]) == 75
+    shutil.rmtree(origin)
+    assert_close(train(tmp_path / "run", *settings), reference, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["init_from=zoo:llama3-1b"], "the zoo is not built yet"),
+        (["init_from=nowhere"], "nowhere is not a run folder"),
+        (["init_from={source}", "model_args.n_embd=32"], "parameter blocks.0.attention"),
+        (["init_from={source}", "model_args.n_layer=1"], "parameter blocks.1."),
+        (["init_from={source}", "data.tokenizer=byte"], "was trained with data.tokenizer"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(source, tmp_path, capsys, settings, words):
+    sets = [f"--set={setting.format(source=source)}" for setting in settings]
+    assert main(["train", "experiments/tiny.yaml", "--out", str(tmp_path / "run"), *sets]) == 3
+    told = capsys.readouterr().err
+    assert words in told
+    assert "init_from" in told
+    assert not (tmp_path / "run").exists()
