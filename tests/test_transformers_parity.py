@@ -165,3 +165,18 @@ def test_variants_share_the_initial_weights_that_they_have_in_common(build):
     same = [n for n in a.keys() & b.keys() if a[n].shape == b[n].shape]
     assert len(same) > 15
     assert all(torch.equal(a[n], b[n]) for n in same)
+
+
+def test_dropout_is_of_training_only_and_of_every_sublayer(build):
+    model = build(attention="mha", dropout=0.5)
+    ids = torch.randint(VOCAB, (2, T), generator=torch.Generator().manual_seed(4))
+    seen = []
+    for block in model.blocks:
+        block.dropout.register_forward_hook(lambda module, inputs, output: seen.append((output == 0).float().mean()))
+    model.eval()
+    assert torch.equal(model(ids)[0], model(ids)[0])
+    seen.clear()
+    model.train()
+    assert not torch.equal(model(ids)[0], model(ids)[0])
+    assert len(seen) == 2 * 2 * len(model.blocks)  # two passes, two sublayers
+    assert all(abs(share - 0.5) < 0.05 for share in seen)

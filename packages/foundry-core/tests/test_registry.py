@@ -1,5 +1,6 @@
 """Plugins, good and bad, as a user meets them: installed in a folder of site-packages, or in a project's variants/."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -37,6 +38,8 @@ HEAD = """
     from foundry.core.contracts import Mutation, Params, Section, Shorthand, Slot, Variant, hookimpl
 """
 
+NUMBERS = itertools.count()  # a module's name is never used again: Python would not read its file
+
 
 class Site:
     """A folder of installed distributions, the only one that discovery sees beside the standard library."""
@@ -45,12 +48,10 @@ class Site:
         self.folder = folder
         self.project = folder / "project"
         self.project.mkdir()
-        self.modules = 0
 
     def install(self, distribution: str, source: str, *, version="1.0", api: int | None = 1, plugin="", folder=None):
         folder = folder or self.folder
-        self.modules += 1
-        module = f"plugin_under_test_{os.getpid()}_{id(self)}_{self.modules}"
+        module = f"plugin_under_test_{next(NUMBERS)}"
         head = textwrap.dedent(HEAD) + (f"FOUNDRY_API = {api}\n" if api is not None else "")
         (folder / f"{module}.py").write_text(head + textwrap.dedent(source))
         info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
@@ -316,7 +317,9 @@ def test_the_project_is_the_nearest_folder_that_looks_like_one(tmp_path):
     experiment.touch()
     assert find_project(experiment) == tmp_path / "project"
     assert find_project(tmp_path / "project") == tmp_path / "project"
-    (inner / "variants").mkdir()
+    (inner / "variants").mkdir()  # anyone's folder may be called so: /tmp/variants makes /tmp no project
+    assert find_project(experiment) == tmp_path / "project"
+    (inner / ".foundry").mkdir()
     assert find_project(experiment) == inner
 
 

@@ -4,6 +4,7 @@ command, in which each way to fail has its words and its exit code (see `foundry
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from foundry.cli.app import app
 from foundry.core.contracts import ExitCode, FoundryError
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     # Read here and not from the parsed options, so that a command line which does not parse fails in JSON as well.
     render.use_json("--json" in arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
     try:
         code = int(app(arguments, prog_name="foundry", standalone_mode=False) or ExitCode.OK)
         render.flush()
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Abort:
         return ExitCode.FAILURE
     except render.ClosedPipe:
-        render.drop_stdout()
+        render.drop(sys.stdout)
         return CLOSED_PIPE
     except Exception as failure:
         if debugging():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -127,9 +128,9 @@ def flush() -> None:
         raise ClosedPipe from gone
 
 
-def drop_stdout() -> None:
+def drop(stream: TextIO) -> None:
     """After a closed pipe: nothing more is written, and the interpreter's own flush at exit stays quiet."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -151,6 +152,11 @@ def place(path: Path | str) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def argument(path: Path | str) -> str:
+    """How a path stands in a command line that is shown."""
+    return shlex.quote(place(path))
+
+
 def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
@@ -160,4 +166,7 @@ def _kind(code: int) -> str:
 
 
 def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # nobody listens any more: that is no reason to fail
+        drop(sys.stderr)

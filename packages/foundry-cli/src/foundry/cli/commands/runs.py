@@ -31,7 +31,7 @@ def runs(
     columns = ("run", "status", "step", "train_loss", "val_loss", "val_bpb", "tokens_per_second")
     rows = [[_figure(row.get(column)) for column in columns] for row in found]
     finished = [row for row in found if row["status"] == "finished"]
-    next_step = f"foundry generate {render.place(finished[-1]['path'])}" if finished else "foundry train"
+    next_step = f"foundry generate {render.argument(finished[-1]['path'])}" if finished else "foundry train"
     render.result({"folder": str(folder), "runs": found}, lambda: render.table(columns, rows), next_step)
 
 

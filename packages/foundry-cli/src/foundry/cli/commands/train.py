@@ -76,7 +76,7 @@ def train(
     with reporter() as reports:
         result = train(experiment, out, resume=resume.value, reporter=reports, profile=profile)
     if int(os.environ.get("RANK", 0)) == 0:
-        render.result(result, lambda: _draw(result), f"foundry generate {render.place(result['run'])}")
+        render.result(result, lambda: _draw(result), f"foundry generate {render.argument(result['run'])}")
 
 
 def _evaluate(run: Path, experiment: Experiment | None = None) -> None:

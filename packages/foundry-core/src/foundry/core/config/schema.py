@@ -69,7 +69,9 @@ class Training(Params):
     compile: bool = Field(False, description="torch.compile the model")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: cuda, else mps, else cpu")
-    threads: Positive | Literal["auto"] = Field("auto", description="CPU threads of a rank")
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto", description="CPU threads of a rank; torch dies of some 10,000"
+    )
     distributed: Literal["auto", "none", "ddp", "fsdp"] = Field(
         "auto", description="auto: none on one rank, ddp on several, fsdp from fsdp_min_params parameters"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -42,7 +43,8 @@ class PlainReporter:
         self._print(f"finished: step={result['step']} val_loss={result['val_loss']:.4f} run={result['run']}")
 
     def _print(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # whoever listened is gone, or the log's disk is full: the training goes on
+            print(text, file=sys.stderr, flush=True)
 
 
 def format_row(row: Mapping[str, Any]) -> str:

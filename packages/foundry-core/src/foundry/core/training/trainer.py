@@ -173,7 +173,9 @@ class Trainer:
                 if (saving or stopping or (scored and at.best_step == at.step)) and at.saved_at != at.step:
                     self.save()
                 if sampling and not stopping and logging.sample_tokens:
-                    self._sample()
+                    stopping = not self._sample() and self.world.size == 1
+                    if stopping and at.saved_at != at.step:
+                        self.save()
         if stopping:
             raise Stopped(
                 f"stopped by {self.stop.name or 'a signal'} at step {at.step}, saved in {self.run.path}",
@@ -226,24 +228,29 @@ class Trainer:
             at.best_val_loss, at.best_step = scored.val_loss, at.step
         return {"val_loss": scored.val_loss, "val_bpb": scored.val_bpb}
 
-    def _sample(self) -> None:
-        at, logging = self.progress, self.experiment.logging
+    def _sample(self) -> bool:
+        """Let rank 0 write; False if a signal cut it short: then the resumed run writes it anew."""
+        at, logging, pieces = self.progress, self.experiment.logging, []
+        if self.world.is_main:
+            if self.ema:
+                self.ema.swap()
+            try:
+                for piece in stream_text(
+                    self.model, self.rows.tokenizer, logging.sample_prompt, logging.sample_tokens, Sampling(),
+                    seed=self.experiment.seed,
+                ):  # fmt: skip
+                    if self.stop.requested:
+                        return False
+                    pieces.append(piece)
+            finally:
+                if self.ema:
+                    self.ema.swap()
+                self.model.train()
+            text = "".join(pieces)
+            append_sample(self.run, at.step, logging.sample_prompt, text)
+            self.reporter.sample(at.step, logging.sample_prompt + text)
         at.sampled_at = at.step
-        if not self.world.is_main:
-            return
-        if self.ema:
-            self.ema.swap()
-        text = "".join(
-            stream_text(
-                self.model, self.rows.tokenizer, logging.sample_prompt, logging.sample_tokens, Sampling(),
-                seed=self.experiment.seed,
-            )
-        )  # fmt: skip
-        if self.ema:
-            self.ema.swap()
-        self.model.train()
-        append_sample(self.run, at.step, logging.sample_prompt, text)
-        self.reporter.sample(at.step, logging.sample_prompt + text)
+        return True
 
     def _measure(self) -> dict[str, float]:
         """Speed since the last call."""
