@@ -16,6 +16,7 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -26,7 +27,9 @@ from safetensors.torch import load_file
 from foundry.cli import progress
 from foundry.cli.__main__ import main
 from foundry.core.contracts import Diverged
+from foundry.core.generate import stream_text
 from foundry.core.training import checkpoint as checkpoints
+from foundry.core.training import trainer
 from foundry.core.training.objective import Objective
 from foundry.core.training.report import PlainReporter
 
@@ -155,6 +158,32 @@ def test_a_signal_stops_the_run_with_75_and_it_ends_as_if_it_never_had(finished,
     assert train("--out", unfinished, "--resume", "must") == 0
     assert "step=15" in capsys.readouterr().err  # where it went on
     assert_same(unfinished, finished)
+
+
+def test_a_signal_while_a_sample_is_written(project, finished, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        yield next(stream_text(*arguments, **options))
+        signal.raise_signal(signal.SIGTERM)
+        yield "more"
+
+    settings = ("--set=logging.sample_interval=9", "--out", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "stream_text", interrupted)
+        assert train(*settings) == 75
+    assert (tmp_path / "run" / "checkpoints" / "step-00000009").exists()
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
+    assert train(*settings) == 0
+    samples = [json.loads(line) for line in open(tmp_path / "run" / "samples.jsonl")]
+    assert [sample["step"] for sample in samples] == [9, 18, 24]
+    assert samples[-1] == json.loads((finished / "samples.jsonl").read_text())
+
+
+def test_nobody_listening_is_no_reason_to_stop(project, finished, tmp_path, monkeypatch):
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", full)
+        assert train("--out", tmp_path / "run") == 0
+        patch.undo()
+    assert_same(tmp_path / "run", finished)
 
 
 def test_a_finished_run_prints_its_result_and_trains_nothing(finished, capsys):
