@@ -147,6 +147,17 @@ def test_compiled_is_as_eager(plain, tmp_path):
     assert_close(train(tmp_path / "run", "training.compile=true"), plain, 1e-4)
 
 
+@pytest.mark.slow
+def test_without_a_compiler_nothing_is_compiled(project, tmp_path, monkeypatch, capsys):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, "/no/such/compiler"))
+    torch._dynamo.reset()
+    sets = ("--set=training.compile=true", "--set=model_args.n_embd=8")  # of another size, so that no cache has it
+    assert main(["train", "experiments/tiny.yaml", "--out", str(tmp_path / "run"), *sets]) == 6
+    assert "--set training.compile=false" in capsys.readouterr().err
+
+
 # ---- beside the steps ---------------------------------------------------------------------------------------------
 
 

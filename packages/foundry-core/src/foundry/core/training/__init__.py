@@ -12,7 +12,7 @@ optimization.py optimizers as one, the moving average
 evaluation.py   the validation loss
 budget.py clock.py signals.py      how long, by which clock, and stopping early
 checkpoint.py metrics.py samples.py report.py profile.py      what is written and shown
-device.py memory.py randomness.py distributed.py launch.py      where it runs
+device.py limits.py randomness.py distributed.py launch.py      where it runs
 """
 
 from foundry.core.training.plan import evaluate_run, plan, vocab_size_of

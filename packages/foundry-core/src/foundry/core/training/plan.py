@@ -13,7 +13,7 @@ from foundry.core.training.claim import refuse_another
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import evaluate
-from foundry.core.training.memory import within_memory
+from foundry.core.training.limits import within_limits
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.rows import open_rows
 
@@ -68,7 +68,7 @@ def evaluate_run(
     device = resolve(config.training, saved=Device.saved_in(run.config(), source=str(run.config_file)))
     rows = open_rows(config, run, reporter.note)
     rows.resume(saved.state["loader"])
-    with within_memory():
+    with within_limits():
         scored = evaluate(model.to(device.torch), rows.validation, tokenizer, device, World())
     assert scored is not None
     return {

@@ -26,7 +26,7 @@ from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World, join
 from foundry.core.training.feed import Feed
 from foundry.core.training.initial import load_initial_weights, source_run
-from foundry.core.training.memory import within_memory
+from foundry.core.training.limits import within_limits
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import Objective
 from foundry.core.training.optimization import MovingAverage, OptimizerSet
@@ -76,7 +76,7 @@ def train(
         if result is None:
             if not world.agree(experiment.registry.fingerprint()):
                 raise PluginError("the ranks found different plugins", "install the same distributions everywhere")
-            with within_memory():
+            with within_limits():
                 result = _train(run, experiment, world, reporter, stop, profile)
         if world.is_main:
             reporter.finished(result)

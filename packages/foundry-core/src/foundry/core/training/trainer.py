@@ -20,7 +20,7 @@ from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import evaluate
 from foundry.core.training.feed import Feed
-from foundry.core.training.memory import is_out_of_memory
+from foundry.core.training.limits import is_out_of_memory
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.optimization import MovingAverage, OptimizerSet, clip_gradients
 from foundry.core.training.profile import Profile
