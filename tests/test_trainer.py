@@ -218,7 +218,9 @@ def test_budgets_of_tokens_and_flops_round_up_to_whole_steps(plain, tmp_path):
 
 
 def test_a_budget_of_seconds(project, tmp_path):
-    run = train(tmp_path / "run", "training.seconds=0.5", "logging.log_interval=1", "training.eval_interval=7")
+    often = ("logging.log_interval=1", "training.eval_interval=7", "checkpoints.save_interval=1")
+    run = train(tmp_path / "run", "training.seconds=0.5", *often)
+    assert result(run)["val_loss"] == rows(run)[-1]["val_loss"]  # of the last step
     elapsed = [row["elapsed"] for row in rows(run)]
     assert elapsed[-3] < 0.5 <= result(run)["training_seconds"]
     assert elapsed == sorted(elapsed)

@@ -186,7 +186,7 @@ class Trainer:
         """A checkpoint of everything, of which `keep` and the best are kept."""
         at = self.progress
         self.metrics.sync()
-        at.saved_at, at.seconds = at.step, self.clock.read()
+        at.saved_at = at.step
         streams = self.world.gather_tensors(rng_streams(self.device, self.world.rank))
         if self.world.is_main:
             tensors = {
@@ -197,6 +197,7 @@ class Trainer:
             }
             state = {
                 **asdict(at),
+                "seconds": self.clock.read(),  # not in `at`, by which it is judged whether this step is the last
                 "identity": self.experiment.identity,
                 "loader": self.rows.state(at.cursor),
                 "ema_updates": self.ema.updates if self.ema else 0,
