@@ -35,10 +35,10 @@ RESULT_KEYS = {"step": int, "tokens": int, "val_loss": float, "val_bpb": float}
 # fmt: off
 OWN_NAMES = frozenset((
     "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "metrics.csv", "samples.jsonl", "result.json",
-    "profile", ".lock",
+    "profile",
 ))
 # fmt: on
-"""What a run writes into its folder, beside unfinished files: `.NAME.partial`."""
+"""What a run writes into its folder, beside what is hidden: its lock, and unfinished files."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Run:
         InvalidData: the folder holds what no run writes: it is somebody's, or it is not one run's.
         """
         names = set(os.listdir(self.path)) if self.path.is_dir() else set()
-        strangers = sorted(name for name in names - OWN_NAMES if not name.endswith(".partial"))
+        strangers = sorted(name for name in names - OWN_NAMES if not name.startswith("."))
         if strangers and "config.json" not in names:
             raise InvalidData(f"{self.path} is not a run folder: it holds {strangers[0]}", "choose another --out")
 
