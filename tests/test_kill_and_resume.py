@@ -124,7 +124,7 @@ def kill_at_random(project: Path, out: Path, kills: int, seed: int) -> None:
         if child.is_alive():
             os.kill(child.pid, signal.SIGKILL)
             child.join()
-            assert child.exitcode == -signal.SIGKILL
+        if child.exitcode == -signal.SIGKILL:
             done += 1
             resumed += bool(list((out / "checkpoints").glob("step-*")))
         else:
