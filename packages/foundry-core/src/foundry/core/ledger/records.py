@@ -1,0 +1,155 @@
+"""What the ledger remembers, as plain values. Nothing here imports torch.
+
+Trial       one training run that somebody asked for: an experiment, a seed, and what its result depends on
+Attempt     one try of a worker at a trial
+Sweep       some arms that are compared with the baseline of one generation, and how
+Evidence    what is known of one pair (baseline generation, candidate): the paired differences so far
+Decision    promote, reject or inconclusive, with everything that it rests on
+Generation  one baseline in the lineage
+Noise       the spread between seeds, measured for one metric, budget and corpus
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Json: TypeAlias = Mapping[str, Any]
+TrialStatus: TypeAlias = Literal["queued", "running", "finished", "failed", "cancelled"]
+Role: TypeAlias = Literal["noise", "screen", "confirm", "guard", "audit"]
+Verdict: TypeAlias = Literal["promote", "reject", "inconclusive"]
+
+
+def digest(*parts: Any) -> str:
+    """sha256 of some values as canonical JSON: the name of whatever they decide, 64 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run, and all that its result depends on: the same trial again is a look-up.
+
+    `experiment` is `Experiment.plain()` with the seed and the budget of this trial in it.
+    """
+
+    identity: str  # Experiment.identity, in which name and seed do not count and the budget does
+    seed: int
+    code: str  # fingerprint of the sources of core and of the distributions that the experiment uses
+    data: str  # Rows.fingerprint
+    experiment: Json = field(compare=False, repr=False)
+    tasks: tuple[str, ...] = ()  # evaluated after training, each a metric of the result
+
+    @property
+    def id(self) -> str:
+        return digest(self.identity, self.seed, self.code, self.data, list(self.tasks))[:16]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A claim of one worker on one trial."""
+
+    id: int
+    trial: Trial
+    number: int  # 1 for the first attempt at this trial
+    run: str  # where its run folder is, relative to the project; the same for every attempt at a trial
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial as the ledger knows it now."""
+
+    id: str
+    trial: Trial
+    status: TrialStatus
+    attempts: int
+    run: str
+    result: Json | None = None  # result.json, and under `metrics` the value of every metric
+    reason: str = ""  # why it failed
+
+    def metric(self, name: str) -> float | None:
+        """The value of a metric of a finished trial."""
+        return None if self.result is None else self.result["metrics"].get(name)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One baseline of the lineage."""
+
+    number: int  # 0, 1, 2, ...: a rollback is a new number with an old experiment
+    identity: str
+    experiment: Json = field(repr=False)  # Experiment.plain()
+    kind: Literal["manual", "promoted", "rollback"]
+    summary: str  # `activation relu2`, `imported from experiments/baseline.yaml`, `back to generation 2`
+    previous: int | None
+    decision: str | None  # Decision.id of a promoted one
+    file_hash: str  # sha256 of the rendered experiments/baseline.yaml
+    created: float  # seconds since the epoch
+    text: str = field(default="", repr=False)  # the experiment as YAML, as its author or its mutation wrote it
+    loss: float | None = None  # confirmed mean of the metric, None where nobody measured it
+    given_up: float = 0.0  # what non-inferior promotions since the best confirmed loss may have cost, in the metric
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one pair. `differences[i]` = baseline - candidate at the pair's seed i, > 0 = better, with the
+    sign turned for metrics of which more is better."""
+
+    generation: int
+    baseline: str  # identity
+    candidate: str  # identity
+    metric: str
+    differences: tuple[float, ...] = ()
+
+    @property
+    def pair(self) -> str:
+        return digest(self.baseline, self.candidate, self.metric)[:16]
+
+    def seed(self, i: int) -> int:
+        """Fresh seed i of this pair: nobody chooses it, and screening never uses it."""
+        return int(digest("confirm", self.pair, i)[:15], 16)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The end of one comparison, with everything it rests on."""
+
+    id: str
+    sweep: str
+    generation: int  # of the baseline that it was compared with
+    candidate: str  # identity
+    arm: str  # `activation relu2`
+    metric: str
+    verdict: Verdict
+    reason: str  # one sentence
+    effect: float | None  # mean difference on fresh seeds, > 0 = better
+    low: float | None  # its 95 % interval
+    high: float | None
+    llr: float | None
+    n: int  # pairs of runs
+    rule: Json  # Rule as it was
+    sigma: float | None
+    created: float
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The standard deviation of `metric` over seeds, all else equal."""
+
+    metric: str
+    context: str  # digest of (metric, budget, data): where it holds
+    sigma: float
+    df: int  # degrees of freedom it was estimated with
+    runs: int
+    created: float = 0.0
+
+
+class StaleBaseline(Exception):
+    """Somebody else promoted first: the baseline is no longer the generation that the decision was made against."""
+
+    def __init__(self, expected: int, current: int) -> None:
+        super().__init__(f"the baseline is generation {current}, no longer {expected}")
+        self.expected, self.current = expected, current
