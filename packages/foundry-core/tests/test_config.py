@@ -209,7 +209,7 @@ def test_every_other_field_is_identity() -> None:
         "model_args": {"n_layer": 5, "n_head": 8, "n_embd": 64, "head_dim": 16, "block_size": 64,
                        "tie_embeddings": False, "dropout": 0.5, "bias": True, "logit_softcap": 30.0},
         "training": {"max_iters": 5, "batch_size": 4, "micro_batch": 8, "learning_rate": 1.0, "grad_clip": 0.0,
-                     "ema": 0.9, "eval_interval": 7, "eval_tokens": 64, "precision": "bf16", "compile": True,
+                     "ema": 0.9, "eval_tokens": 64, "precision": "bf16", "compile": True,
                      "device": "cpu", "gradient_checkpointing": True, "threads": 1,
                      "distributed": "none", "fsdp_min_params": 0},
     }  # fmt: skip

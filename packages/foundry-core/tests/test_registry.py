@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from foundry.core.config.mutate import list_mutations
 from foundry.core.contracts import PluginError, UsageError
 from foundry.core.registry import Registry, Selection, discover, find_project
 
@@ -340,3 +341,18 @@ def test_discovery_imports_neither_torch_nor_numpy(tmp_path):
     ).stdout
     _, heavy = json.loads(output)
     assert heavy == []
+
+
+def test_a_slot_without_a_place_is_no_part_of_an_experiment(site):
+    site.local(
+        "scheduler",
+        """
+        SLOTS = [Slot("scheduler", "", "", "who starts workers")]
+        VARIANTS = [Variant("scheduler", "slurm", f"{__name__}:Slurm", Params, "by sbatch")]
+    """,
+    )
+    registry = site.registry()
+    assert registry.problems == []
+    assert [*registry.variants("scheduler")] == ["slurm"]
+    assert "scheduler" not in {slot.name for slot in registry.placed_slots}
+    assert "scheduler" not in {row.type for row in list_mutations(registry)}

@@ -156,11 +156,16 @@ class Slot:
     """A place in the experiment where a variant is chosen."""
 
     name: str
-    path: str  # where it stands in the experiment file: "model_args.attention"
+    path: str  # where it stands in the experiment file: "model_args.attention"; empty: nowhere, see `placed`
     default: str  # the variant used where the file says nothing
     summary: str
     abbreviation: str = ""  # of the slot in file names: attn_mla; the slot's name by default
     per_layer: bool = False  # may `layers:` choose another variant for some layers
+
+    @property
+    def placed(self) -> bool:
+        """Whether an experiment chooses the variant, or a command's option does: an executor decides no result."""
+        return bool(self.path)
 
     @property
     def section(self) -> str:

@@ -34,7 +34,7 @@ def experiment_model(registry: Registry, chosen: Chosen | None = None) -> type[E
         chosen: only these variants can be validated, which takes a tenth of the time; None = all there are.
     """
     sections: dict[str, dict[str, Any]] = {name: {} for name in registry.sections}
-    for slot in registry.slots.values():
+    for slot in registry.placed_slots:
         sections.setdefault(slot.section, {})[slot.key] = _field(registry, slot, chosen)
     fields: dict[str, Any] = {}
     for name, slots in sections.items():
@@ -54,7 +54,7 @@ def experiment_model(registry: Registry, chosen: Chosen | None = None) -> type[E
 
 
 def per_layer(registry: Registry) -> list[Slot]:
-    return [slot for slot in registry.slots.values() if slot.per_layer]
+    return [slot for slot in registry.placed_slots if slot.per_layer]
 
 
 def _section(name: str, base: type[Params], slots: Mapping[str, tuple[Any, Any]]) -> type[Params]:

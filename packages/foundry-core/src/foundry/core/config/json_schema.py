@@ -16,7 +16,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     schema["title"] = "Foundry experiment"
     layer = properties["layers"]["additionalProperties"]
     properties["layers"]["propertyNames"] = {"pattern": r"^\d+(-\d*)?( *, *\d+(-\d*)?)*$"}
-    for slot in registry.slots.values():
+    for slot in registry.placed_slots:
         choice = _choice(slot, registry, definitions)
         section = definitions[properties[slot.section]["$ref"].rpartition("/")[2]]
         section["properties"][slot.key] = choice

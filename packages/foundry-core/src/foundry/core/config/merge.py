@@ -46,7 +46,7 @@ def _is_sugar(document: Document) -> bool:
 
 def slot_at(path: Path, registry: Registry) -> str | None:
     """The slot whose choice stands at `path`, if one does."""
-    for slot in registry.slots.values():
+    for slot in registry.placed_slots:
         if path == (slot.section, slot.key):
             return slot.name
         if slot.per_layer and len(path) == 3 and path[0] == "layers" and path[2] == slot.key:

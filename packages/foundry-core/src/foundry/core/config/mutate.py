@@ -178,7 +178,7 @@ def _apply(base: Experiment, edits: Edits, source: str) -> Document:
 
 
 def _is_mutable(slot: Slot) -> bool:
-    return slot.name not in FIXED_SLOTS
+    return slot.placed and slot.name not in FIXED_SLOTS
 
 
 def _check_fixed(edits: Edits, mutation: Mutation, registry: Registry) -> None:

@@ -62,7 +62,10 @@ class Training(Params):
     schedule: Choice
     loss: Choice
     eval_interval: int = Field(
-        100, ge=0, description="steps between measurements of the validation loss; 0 = only at the end"
+        100,
+        ge=0,
+        description="steps between measurements of the validation loss; 0 = only at the end",
+        json_schema_extra=NOT_IDENTITY,  # the last step is judged, and measuring draws no random number
     )
     eval_tokens: int | None = Field(None, ge=1, description="validate on this many tokens; null: the whole text")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 elsewhere")

@@ -38,10 +38,10 @@ def desugar(document: Document, registry: Registry) -> list[Fault]:
 
 def slot_paths(document: Document, registry: Registry) -> list[tuple[Path, str]]:
     """Every place of a document that may hold a choice, and the slot it is a choice for."""
-    found: list[tuple[Path, str]] = [((slot.section, slot.key), slot.name) for slot in registry.slots.values()]
+    found: list[tuple[Path, str]] = [((slot.section, slot.key), slot.name) for slot in registry.placed_slots]
     layers = document.get(("layers",))
     for key in layers if isinstance(layers, dict) else ():
-        found += [(("layers", key, slot.key), slot.name) for slot in registry.slots.values() if slot.per_layer]
+        found += [(("layers", key, slot.key), slot.name) for slot in registry.placed_slots if slot.per_layer]
     return found
 
 

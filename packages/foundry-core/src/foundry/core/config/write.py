@@ -49,7 +49,7 @@ def to_yaml(experiment: Experiment) -> str:
     """What was written of an experiment, without its defaults, as a file that stands alone."""
     blocks = []
     explicit = experiment.explicit
-    slots = {(slot.section, slot.key) for slot in experiment.registry.slots.values()}
+    slots = {(slot.section, slot.key) for slot in experiment.registry.placed_slots}
     for section, content in explicit.items():
         if not isinstance(content, dict) or not content:
             blocks.append(f"{_text(section)}: {flow(content)}\n")

@@ -95,6 +95,11 @@ class Registry:
                 rows.append((owner.distribution, owner.version, f"{slot}/{name}"))
         return sorted(rows)
 
+    @property
+    def placed_slots(self) -> list[Slot]:
+        """The slots that have a place in the experiment file; the others are filled on the command line."""
+        return [slot for slot in self.slots.values() if slot.placed]
+
     def fingerprint(self) -> str:
         """sha256 of the inventory: ranks that agree on it build the same variants."""
         return hashlib.sha256(json.dumps(self.inventory()).encode()).hexdigest()
@@ -173,11 +178,13 @@ class Registry:
                     return f"it expands to the type {chosen!r}, which is no variant of {slot}"
             case Mutation(edit=edit) if not callable(edit):
                 return f"its edit {edit!r} cannot be called"
-            case Slot(path=path) if path.count(".") != 1:
+            case Slot(path="", per_layer=True):
+                return "a slot that is not in the experiment file has no layers"
+            case Slot(path=path) if path and path.count(".") != 1:
                 return f"its path {path!r} is not 'section.key'"
             case Slot(path=path):
                 for other in self.slots.values():
-                    if other.path == path and other.name != name:
+                    if path and other.path == path and other.name != name:
                         return f"its path {path!r} is that of slot {other.name}"
         return ""
 
