@@ -1,0 +1,47 @@
+"""Everything that was tried, decided and promoted in a project, in .foundry/ beside its experiments.
+
+    records.py  the plain values that cross this wall
+    ledger.py   Ledger: what drivers, workers and commands do with it
+    store.py    transactions that are events, and the database's recovery
+    events.py   what each kind of event does to the tables;  schema.py  the tables;  journal.py  events.jsonl
+    lease.py    who holds a claim, and whether that process is alive
+    query.py    `slot=attention verdict=reject` -> rows
+
+Nothing here imports torch.
+"""
+
+from foundry.core.ledger.ledger import Ledger
+from foundry.core.ledger.records import (
+    Attempt,
+    Config,
+    Decision,
+    Evidence,
+    Generation,
+    LostClaim,
+    Noise,
+    Refusal,
+    StaleBaseline,
+    SweepRow,
+    Trial,
+    TrialRow,
+    Wanted,
+    digest,
+)
+
+__all__ = [
+    "Attempt",
+    "Config",
+    "Decision",
+    "Evidence",
+    "Generation",
+    "Ledger",
+    "LostClaim",
+    "Noise",
+    "Refusal",
+    "StaleBaseline",
+    "SweepRow",
+    "Trial",
+    "TrialRow",
+    "Wanted",
+    "digest",
+]

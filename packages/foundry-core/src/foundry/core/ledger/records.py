@@ -2,7 +2,9 @@
 
 Trial       one training run that somebody asked for: an experiment, a seed, and what its result depends on
 Attempt     one try of a worker at a trial
+Wanted      why a sweep wants a trial: the arm, the role, the share of the budget
 Sweep       some arms that are compared with the baseline of one generation, and how
+Config      an experiment that took part, and the mutations that made it;  Refusal  one that could not
 Evidence    what is known of one pair (baseline generation, candidate): the paired differences so far
 Decision    promote, reject or inconclusive, with everything that it rests on
 Generation  one baseline in the lineage
@@ -21,6 +23,7 @@ Json: TypeAlias = Mapping[str, Any]
 TrialStatus: TypeAlias = Literal["queued", "running", "finished", "failed", "cancelled"]
 Role: TypeAlias = Literal["noise", "screen", "confirm", "guard", "audit"]
 Verdict: TypeAlias = Literal["promote", "reject", "inconclusive"]
+SweepStatus: TypeAlias = Literal["running", "interrupted", "finished"]
 
 
 def digest(*parts: Any) -> str:
@@ -69,10 +72,58 @@ class TrialRow:
     run: str
     result: Json | None = None  # result.json, and under `metrics` the value of every metric
     reason: str = ""  # why it failed
+    created: float = 0.0  # seconds since the epoch
+    ended: float | None = None
 
     def metric(self, name: str) -> float | None:
         """The value of a metric of a finished trial."""
         return None if self.result is None else self.result["metrics"].get(name)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Why a sweep wants a trial."""
+
+    sweep: str
+    trial: str  # Trial.id
+    order: int  # the driver's: what is claimed first
+    role: Role
+    arm: str
+    share: str  # of the budget, a fraction: "1", "1/3"
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """A sweep as the ledger knows it now."""
+
+    id: str
+    status: SweepStatus  # interrupted: unfinished, and none of the processes that drove it is alive
+    spec: Json  # all that its procedure depends on, as it was when the sweep started first
+    created: float
+    conclusion: Json | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """An experiment that took part in a sweep, and how it came about."""
+
+    identity: str
+    experiment: Json = field(repr=False)  # Experiment.plain()
+    parent: str | None  # identity
+    mutations: tuple[tuple[str, str], ...]  # (type, value): ("attention", "mla")
+    changes: tuple[str, ...]  # one line per setting that differs from the parent
+    created: float
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An arm that a sweep could not train at all."""
+
+    sweep: str
+    arm: str
+    reason: str
+    changes: tuple[str, ...]
+    created: float
 
 
 @dataclass(frozen=True)
@@ -145,6 +196,7 @@ class Noise:
     df: int  # degrees of freedom it was estimated with
     runs: int
     created: float = 0.0
+    group: str = ""  # what was run, where it can grow: a later measurement of the same group replaces the earlier one
 
 
 class StaleBaseline(Exception):
@@ -153,3 +205,11 @@ class StaleBaseline(Exception):
     def __init__(self, expected: int, current: int) -> None:
         super().__init__(f"the baseline is generation {current}, no longer {expected}")
         self.expected, self.current = expected, current
+
+
+class LostClaim(Exception):
+    """The lease of this attempt was taken over: its result is not wanted any more, the new holder's is."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__(f"attempt {attempt.number} at trial {attempt.trial.id} was taken over")
+        self.attempt = attempt

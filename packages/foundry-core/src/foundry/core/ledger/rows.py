@@ -1,0 +1,72 @@
+"""Rows of the tables as records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from sqlite3 import Row
+from typing import Any
+
+from foundry.core.contracts import UsageError
+from foundry.core.ledger.records import (
+    Config,
+    Decision,
+    Generation,
+    Refusal,
+    SweepRow,
+    SweepStatus,
+    Trial,
+    TrialRow,
+    Wanted,
+)
+
+
+def trial(row: Row) -> TrialRow:
+    what = Trial(
+        *(row["identity"], row["seed"], row["code"], row["data"], json.loads(row["experiment"])),
+        tasks=tuple(json.loads(row["tasks"])),
+    )
+    result = None if row["result"] is None else json.loads(row["result"])
+    state = (row["status"], row["attempts"], row["run"], result, row["reason"], row["created"], row["ended"])
+    return TrialRow(row["id"], what, *state)
+
+
+def sweep(row: Row, driven: bool) -> SweepRow:
+    status: SweepStatus = row["status"] if row["status"] == "finished" or driven else "interrupted"
+    conclusion = None if row["conclusion"] is None else json.loads(row["conclusion"])
+    return SweepRow(row["id"], status, json.loads(row["spec"]), row["created"], conclusion)
+
+
+def wanted(row: Row) -> Wanted:
+    return Wanted(row["sweep"], row["trial"], row["ord"], row["role"], row["arm"], row["share"])
+
+
+def config(row: Row) -> Config:
+    mutations = tuple((type, value) for type, value in json.loads(row["mutations"]))
+    changes = tuple(json.loads(row["changes"]))
+    experiment = json.loads(row["experiment"])
+    return Config(row["identity"], experiment, row["parent"], mutations, changes, row["created"])
+
+
+def refusal(row: Row) -> Refusal:
+    return Refusal(row["sweep"], row["arm"], row["reason"], tuple(json.loads(row["changes"])), row["created"])
+
+
+def decision(row: Row) -> Decision:
+    return Decision(**_less(row, "seq") | {"rule": json.loads(row["rule"])})
+
+
+def generation(row: Row) -> Generation:
+    return Generation(**dict(row) | {"experiment": json.loads(row["experiment"])})
+
+
+def decision_field(name: str) -> str:
+    """`name`, which is one of Decision's fields and so may stand in a query."""
+    names = [field.name for field in fields(Decision)]
+    if name not in names:
+        raise UsageError(f"a decision has no {name!r}", f"it has {', '.join(names)}")
+    return name
+
+
+def _less(row: Row, column: str) -> dict[str, Any]:
+    return {key: row[key] for key in row.keys() if key != column}  # noqa: SIM118 - a Row iterates over its values

@@ -1,0 +1,127 @@
+"""The tables of .foundry/ledger.db, and how the file is opened.
+
+All but the last two are projections of `event`: they can be made anew from it. What belongs to living processes is
+volatile and no event.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
+
+SCHEMA_VERSION = 1
+"""Of the tables and of the events. A ledger of another version is refused, never guessed at."""
+
+APPLICATION_ID = 0x464F554E  # "FOUN", in the header of the file: this database is ours
+BUSY_SECONDS = 30.0
+
+TABLES = """
+CREATE TABLE event (seq INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL);
+
+CREATE TABLE sweep (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, spec TEXT NOT NULL, status TEXT NOT NULL,
+  created REAL NOT NULL, conclusion TEXT);
+CREATE TABLE trial (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, identity TEXT NOT NULL, seed INTEGER NOT NULL,
+  code TEXT NOT NULL, data TEXT NOT NULL, tasks TEXT NOT NULL, experiment TEXT NOT NULL, run TEXT NOT NULL,
+  status TEXT NOT NULL, attempt INTEGER, attempts INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
+  losses INTEGER NOT NULL DEFAULT 0, result TEXT, reason TEXT NOT NULL DEFAULT '', created REAL NOT NULL, ended REAL);
+CREATE INDEX trial_by_status ON trial (status);
+CREATE INDEX trial_by_identity ON trial (identity);
+CREATE TABLE wanted (sweep TEXT NOT NULL, trial TEXT NOT NULL, arm TEXT NOT NULL, role TEXT NOT NULL,
+  share TEXT NOT NULL, ord INTEGER NOT NULL, open INTEGER NOT NULL, PRIMARY KEY (sweep, trial, arm, role));
+CREATE INDEX wanted_by_trial ON wanted (trial);
+CREATE TABLE attempt (id INTEGER PRIMARY KEY, trial TEXT NOT NULL, number INTEGER NOT NULL, worker TEXT NOT NULL,
+  process TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', began REAL NOT NULL, ended REAL);
+CREATE INDEX attempt_by_status ON attempt (status);
+CREATE TABLE curve (trial TEXT NOT NULL, point INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (trial, point));
+CREATE TABLE config (identity TEXT PRIMARY KEY, experiment TEXT NOT NULL, parent TEXT, mutations TEXT NOT NULL,
+  changes TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE refusal (seq INTEGER PRIMARY KEY, sweep TEXT NOT NULL, arm TEXT NOT NULL, reason TEXT NOT NULL,
+  changes TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE noise (metric TEXT NOT NULL, context TEXT NOT NULL, "group" TEXT NOT NULL, sigma REAL NOT NULL,
+  df INTEGER NOT NULL, runs INTEGER NOT NULL, created REAL NOT NULL, PRIMARY KEY (metric, context, "group"));
+CREATE TABLE evidence (generation INTEGER NOT NULL, baseline TEXT NOT NULL, candidate TEXT NOT NULL,
+  metric TEXT NOT NULL, differences TEXT NOT NULL, PRIMARY KEY (generation, baseline, candidate, metric));
+CREATE TABLE decision (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, sweep TEXT NOT NULL, generation INTEGER NOT NULL,
+  candidate TEXT NOT NULL, arm TEXT NOT NULL, metric TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,
+  effect REAL, low REAL, high REAL, llr REAL, n INTEGER NOT NULL, rule TEXT NOT NULL, sigma REAL,
+  created REAL NOT NULL);
+CREATE TABLE generation (number INTEGER PRIMARY KEY, identity TEXT NOT NULL, experiment TEXT NOT NULL,
+  kind TEXT NOT NULL, summary TEXT NOT NULL, previous INTEGER, decision TEXT, file_hash TEXT NOT NULL,
+  created REAL NOT NULL, text TEXT NOT NULL, loss REAL, given_up REAL NOT NULL);
+
+CREATE TABLE heartbeat (attempt INTEGER PRIMARY KEY, boot TEXT NOT NULL, clock REAL NOT NULL, wall REAL NOT NULL);
+CREATE TABLE driver (sweep TEXT NOT NULL, process TEXT NOT NULL, PRIMARY KEY (sweep, process));
+"""
+
+VOLATILE = ("heartbeat", "driver")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for this thread of this process. Write-ahead logging, so that readers never wait; synchronous FULL,
+    so that what was committed is still there after the power failed."""
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    try:
+        if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def is_made(db: sqlite3.Connection, path: Path) -> bool:
+    """Whether the tables are there.
+
+    Raises:
+        InvalidData: the database is somebody else's, or a ledger of another version.
+    """
+    application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    if application == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        return False
+    if application != APPLICATION_ID:
+        raise InvalidData(f"{path} is a database, but no ledger of Foundry", "move it away")
+    if version != SCHEMA_VERSION:
+        raise InvalidData(f"{path} has schema version {version}, this Foundry reads {SCHEMA_VERSION}", OTHER_VERSION)
+    return True
+
+
+OTHER_VERSION = "use the Foundry that wrote it, or move .foundry/ away to begin a new ledger"
+
+
+def make(db: sqlite3.Connection) -> None:
+    """Create the tables, inside the transaction of the caller: `executescript` would commit it."""
+    for statement in TABLES.split(";"):
+        db.execute(statement)
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+@contextmanager
+def database(path: Path) -> Iterator[None]:
+    """Turns what SQLite answers into the FoundryError that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _explained(error, path) from error
+
+
+def _explained(error: sqlite3.Error, path: Path) -> FoundryError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte; the rest says more precisely where
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return InvalidData(
+            f"{path} is damaged: {error}",
+            f"move it away: the next command makes it anew from {path.parent}/events.jsonl",
+        )
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return EnvironmentFailure(f"cannot write {path}: {error}", "is there space on the disk? then run again")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return EnvironmentFailure(f"{path} is in use by another process for {BUSY_SECONDS:.0f} s", "then run again")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return EnvironmentFailure(f"cannot open {path}: {error}", "make the project's .foundry/ writable")
+    return InvalidData(f"{path}: {error}", "is it a ledger of this version of Foundry?")
