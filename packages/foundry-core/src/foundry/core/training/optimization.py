@@ -29,6 +29,11 @@ class OptimizerSet:
         for group in self._groups():
             group["base_lr"] = group["lr"]
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Every trainable parameter, in the model's order."""
+        return list(self.names)
+
     def step(self, lr_factor: float) -> None:
         """One update with every group's learning rate at `lr_factor` times its base."""
         for group in self._groups():
@@ -71,7 +76,7 @@ class OptimizerSet:
             yield from optimizer.param_groups
 
 
-def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
     """Scale all gradients together so that their norm is at most `max_norm`; 0 leaves them as they are.
 
     Returns:

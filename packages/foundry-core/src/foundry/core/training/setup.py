@@ -88,7 +88,7 @@ def _train(
     run: Run, experiment: Experiment, world: World, reporter: Reporter, stop: StopRequest, profile: bool
 ) -> dict[str, Any]:
     began = time.perf_counter()
-    trainer = _build(run, experiment, world, reporter, stop, profile)
+    trainer = build(run, experiment, world, reporter, stop, profile)
     try:
         trainer.loop()
     finally:
@@ -96,9 +96,11 @@ def _train(
     return _finish(trainer, time.perf_counter() - began)
 
 
-def _build(
+def build(
     run: Run, experiment: Experiment, world: World, reporter: Reporter, stop: StopRequest, profile: bool
 ) -> Trainer:
+    """Everything that trains `experiment` in the folder of `run`, which exists: restored from its newest checkpoint, or
+    new."""
     training, registry = experiment.training, experiment.registry
     config = run.config() if run.config_file.exists() else None
     saved_device = Device.saved_in(config, source=str(run.config_file)) if config else None

@@ -80,27 +80,34 @@ class Trainer:
 
     def loop(self) -> None:
         """Train until the budget is spent. A signal saves and raises `Stopped`."""
-        training, at = self.experiment.training, self.progress
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        at = self.progress
         self.model.train()
         self.clock.start(at.seconds, at.tokens)
         self.housekeeping()
         while not self.budget.spent(at.step, at.seconds):
             lr_factor = self.schedule(at.step, self.budget.progress(at.step, at.seconds))
-
-            loss = self.forward_backward(at.cursor)
-            grad_norm = clip_gradients(parameters, training.grad_clip)
-            self.optimizer.step(lr_factor)
-            self.optimizer.zero_grad()
-            if self.ema:
-                self.ema.update()
-
-            at.step += 1
-            at.cursor += training.batch_size
-            at.tokens += training.batch_size * self.model.dims.block_size
-            lr = training.learning_rate * lr_factor
+            loss, grad_norm = self.step(lr_factor)
+            lr = self.experiment.training.learning_rate * lr_factor
             self.metrics.record(step=at.step, tokens=at.tokens, loss_share=loss, lr=lr, grad_norm=grad_norm)
             self.housekeeping()
+
+    def step(self, lr_factor: float) -> tuple[Tensor, Tensor]:
+        """One update, by the global batch at the cursor.
+
+        Returns:
+            This rank's share of the mean loss before it, and the norm of the gradient before clipping, both 0-D.
+        """
+        training, at = self.experiment.training, self.progress
+        loss = self.forward_backward(at.cursor)
+        grad_norm = clip_gradients(self.optimizer.parameters, training.grad_clip)
+        self.optimizer.step(lr_factor)
+        self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.update()
+        at.step += 1
+        at.cursor += training.batch_size
+        at.tokens += training.batch_size * self.model.dims.block_size
+        return loss, grad_norm
 
     def forward_backward(self, cursor: int) -> Tensor:
         """Gradients of the mean loss over the global batch at `cursor`; returns this rank's share of that mean.
