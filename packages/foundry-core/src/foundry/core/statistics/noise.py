@@ -1,0 +1,66 @@
+"""The spread between seeds: pooled over groups of runs, and what it means for a difference of two runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from foundry.core.contracts import UsageError
+
+FEW = 20
+"""Degrees of freedom below which an estimate of sigma is trusted less."""
+INFLATION = 1.25
+"""What sigma is multiplied with while it rests on few runs. With 8 runs (df 7) a test at 5 % whose sigma is taken at
+face value promotes about twice as often as it says; `benchmarks/decisions.py` measures both."""
+
+
+def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """(sigma, degrees of freedom) of the values in groups that may differ in their means.
+
+    sigma^2 = sum of squared deviations from the own group's mean / sum of (n - 1). Raises UsageError where no group
+    has two values.
+    """
+    df = sum(len(group) - 1 for group in groups if group)
+    if df < 1:
+        raise UsageError("one run says nothing about the noise between seeds", "measure it with two seeds or more")
+    squares = 0.0
+    for group in groups:
+        mean = math.fsum(group) / len(group) if group else 0.0
+        squares += math.fsum((value - mean) ** 2 for value in group)
+    return math.sqrt(squares / df), df
+
+
+def pool(estimates: Sequence[tuple[float, int]]) -> tuple[float, int]:
+    """One (sigma, df) of several that measure the same noise."""
+    df = sum(freedom for _, freedom in estimates)
+    if df < 1:
+        raise UsageError("nobody has measured the noise between seeds here", "measure it with `foundry noise`")
+    return math.sqrt(math.fsum(sigma**2 * freedom for sigma, freedom in estimates) / df), df
+
+
+def cautious(sigma: float, df: int) -> float:
+    """The sigma to decide with: larger than measured while it rests on few runs."""
+    return sigma * INFLATION if df < FEW else sigma
+
+
+def sigma_of_difference(sigma: float, df: int, rho: float = 0.0) -> float:
+    """Standard deviation of baseline - candidate at one seed: sigma sqrt(2 (1 - rho)), where the two runs of a pair
+    have the correlation `rho`, with a cautious sigma. A rho < 0 cannot come from sharing a seed and counts as 0."""
+    return cautious(sigma, df) * math.sqrt(2 * (1 - min(max(rho, 0.0), 0.95)))
+
+
+def correlation(groups: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, int]:
+    """(rho, degrees of freedom) inside pairs of runs that share a seed, pooled over groups of pairs with means of their
+    own: sum of products of deviations / sqrt(product of the sums of squares). (0, 0) where nothing varies."""
+    xy = xx = yy = 0.0
+    df = 0
+    for pairs in groups:
+        if len(pairs) < 2:
+            continue
+        df += len(pairs) - 1
+        x0 = math.fsum(x for x, _ in pairs) / len(pairs)
+        y0 = math.fsum(y for _, y in pairs) / len(pairs)
+        xy += math.fsum((x - x0) * (y - y0) for x, y in pairs)
+        xx += math.fsum((x - x0) ** 2 for x, _ in pairs)
+        yy += math.fsum((y - y0) ** 2 for _, y in pairs)
+    return (xy / math.sqrt(xx * yy), df) if xx > 0 and yy > 0 else (0.0, 0)

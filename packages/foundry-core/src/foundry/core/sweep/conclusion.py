@@ -1,0 +1,93 @@
+"""How a sweep ended: for every arm what was seen, what was decided, and why, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+from foundry.core.ledger.records import Verdict
+from foundry.core.statistics.sequential import Judgement
+
+
+@dataclass(frozen=True)
+class Screened:
+    """An arm's runs on one rung."""
+
+    share: Fraction  # of the budget
+    mean: float  # of the metric, lower is better
+    n: int  # runs
+    difference: float  # control's mean - arm's mean, > 0 = better
+
+
+@dataclass(frozen=True)
+class ArmConclusion:
+    """What became of one arm."""
+
+    arm: str
+    verdict: Verdict
+    reason: str  # one sentence
+    screening: tuple[Screened, ...] = ()
+    judgement: Judgement | None = None  # of the sequential test on fresh seeds, None where none was made
+    differences: tuple[float, ...] = ()  # baseline - candidate at the pair's seeds 0, 1, ...: the evidence so far
+    pairs: tuple[tuple[float, float], ...] = ()  # (baseline, candidate) of those pairs that this sweep ran
+
+    @property
+    def loss(self) -> float | None:
+        """The candidate's mean over the fresh seeds that this sweep ran, lower is better."""
+        return math.fsum(candidate for _, candidate in self.pairs) / len(self.pairs) if self.pairs else None
+
+    @property
+    def control_loss(self) -> float | None:
+        """The baseline's, at the same seeds."""
+        return math.fsum(baseline for baseline, _ in self.pairs) / len(self.pairs) if self.pairs else None
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """The end of a sweep."""
+
+    arms: tuple[ArmConclusion, ...]  # in the order of the sweep, the baseline is not among them
+    winner: str | None  # the arm to promote
+    control: str  # the arm that they were compared with: the baseline, or its best learning rate
+    error_rate: str  # in words
+    runs: int  # requests, those included that the ledger answered
+    cost: Fraction  # full budgets that these runs are worth
+    given_up: float  # Generation.given_up after the winner's promotion; as it was where nobody won
+    controls: Mapping[str, tuple[float, ...]]  # share -> the control's scores on that rung: they measure noise, too
+
+    def arm(self, name: str) -> ArmConclusion:
+        """The conclusion about one arm."""
+        return next(each for each in self.arms if each.arm == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the ledger."""
+        return asdict(
+            self,
+            dict_factory=lambda items: {
+                key: str(value) if isinstance(value, Fraction) else list(value) if isinstance(value, tuple) else value
+                for key, value in items
+            },
+        )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Conclusion:
+        """The conclusion that `to_json` wrote."""
+        arms = tuple(_arm_from_json(each) for each in values["arms"])
+        controls = {share: tuple(scores) for share, scores in values["controls"].items()}
+        return cls(**{**values, "arms": arms, "cost": Fraction(values["cost"]), "controls": controls})
+
+
+def _arm_from_json(values: Mapping[str, Any]) -> ArmConclusion:
+    judgement = values["judgement"]
+    return ArmConclusion(
+        **{
+            **values,
+            "screening": tuple(Screened(**{**each, "share": Fraction(each["share"])}) for each in values["screening"]),
+            "judgement": None if judgement is None else Judgement(**judgement),
+            "differences": tuple(values["differences"]),
+            "pairs": tuple((baseline, candidate) for baseline, candidate in values["pairs"]),
+        }
+    )

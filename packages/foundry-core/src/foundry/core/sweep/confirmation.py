@@ -1,0 +1,60 @@
+"""The second part of a sweep: is a finalist better than the baseline? Pairs of runs on fresh seeds, until it is decided,
+and the winner once more at a larger scale where the rule asks for it."""
+
+from __future__ import annotations
+
+from foundry.core.sweep.race import Contender, Race, Steps, of_budget
+from foundry.core.sweep.request import Failure, Request
+
+
+def confirm(race: Race) -> Steps:
+    """Window by window, all finalists abreast. It ends with the window in which one of them qualifies: what is known
+    of the others is evidence against a baseline that is about to be replaced."""
+    before = len(race.qualified)
+    while race.standing and len(race.qualified) == before:
+        windows = {each: _window(race, each) for each in race.standing}
+        yield from race.ask([request for pairs in windows.values() for pair in pairs for request in pair])
+        for contender, pairs in windows.items():
+            _enter(race, contender, pairs)
+
+
+def _window(race: Race, contender: Contender) -> list[tuple[Request, Request]]:
+    """The next pairs: (the control's run, the contender's run), on the pair's next unused seeds."""
+    done, end = len(race.differences[contender.arm]), race.test(contender).n_max
+    pair = race.pair(contender)
+    runs = []
+    for i in range(done, min(done + race.rule.window, end or done + race.rule.window)):
+        seed = contender.seed("confirm", pair.pair, i) if contender.own_seeds else pair.seed(i)
+        runs.append((Request(race.control.arm, pair.seed(i), "confirm"), Request(contender.arm, seed, "confirm")))
+    return runs
+
+
+def _enter(race: Race, contender: Contender, pairs: list[tuple[Request, Request]]) -> None:
+    """The pairs, in the order of their seeds, up to the decision."""
+    for control, candidate in pairs:
+        baseline, outcome = race.control_score(control), race.known[candidate]
+        if isinstance(outcome, Failure):
+            return race.end(contender, "reject", f"its run failed {of_budget(candidate.share)}: {outcome.reason}")
+        race.pairs.setdefault(contender.arm, []).append((baseline, outcome))
+        race.differences[contender.arm].append(baseline - outcome)
+        race.judge(contender)
+        if contender not in race.standing:
+            return None
+
+
+def guard(race: Race) -> Steps:
+    """Of those that qualified the one with the largest effect wins, if its sign holds at the scale of the guard."""
+    for each in sorted(race.qualified, key=lambda each: -(race.judged[each.arm].effect or 0.0)):
+        if race.rule.confirm_at:
+            seed = race.pair(each).seed(-1)
+            control, candidate = Request(race.control.arm, seed, "guard"), Request(each.arm, seed, "guard")
+            yield from race.ask([control, candidate])
+            baseline, outcome = race.control_score(control), race.known[candidate]
+            if isinstance(outcome, Failure):
+                race.end(each, "reject", f"its run failed at {race.rule.confirm_at}: {outcome.reason}")
+                continue
+            if baseline - outcome <= -race.test(each).margin:
+                race.end(each, "reject", f"{baseline - outcome:+.4f} at {race.rule.confirm_at}: the sign does not hold")
+                continue
+        race.winner = each
+        return

@@ -1,0 +1,115 @@
+"""Screen, confirm, conclude: what a sweep trains, in which order, and what follows from it.
+
+    screen    every arm and the baseline, on one seed or few, on rungs of a growing budget; the best go on
+    confirm   the finalists, each against the baseline in pairs of runs on fresh seeds, until a sequential test decides
+    guard     the winner once more at a larger scale, where the rule asks for it
+    conclude  for every arm a verdict and its reason; the winner, if there is one
+
+A procedure is a pure generator (see `foundry.core.sweep.request`): it yields requests and is sent their outcomes. What
+it asks for next depends on outcomes only in the order of the rule, never on which of them came first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from fractions import Fraction
+from typing import TypeAlias
+
+from foundry.core.ledger.records import Verdict
+from foundry.core.statistics.noise import FEW, INFLATION
+from foundry.core.sweep.conclusion import ArmConclusion, Conclusion
+from foundry.core.sweep.confirmation import confirm, guard
+from foundry.core.sweep.race import Contender, Race, figures
+from foundry.core.sweep.request import CONTROL, Answers, Request
+from foundry.core.sweep.rule import Rule
+from foundry.core.sweep.screening import screen
+
+Procedure: TypeAlias = Generator[Sequence[Request], Answers, Conclusion]
+
+
+def sweep_procedure(
+    baseline: Contender,
+    contenders: Sequence[Contender],
+    rule: Rule,
+    sigma: float,
+    df: int,
+    *,
+    rho: float = 0.0,
+    evidence: Mapping[tuple[str, str], Sequence[float]] | None = None,
+    given_up: float = 0.0,
+) -> Procedure:
+    """Compare `contenders` with `baseline`, whose arm is CONTROL. Contenders of the family CONTROL are the baseline at
+    other learning rates.
+
+    sigma     standard deviation of one run over seeds, in the metric's unit, with `df` degrees of freedom
+    rho       correlation of two runs that share a seed
+    evidence  (identity of the control, of the arm) -> differences of earlier sweeps, frozen when this one started
+    given_up  Generation.given_up of the baseline
+
+    Raises UsageError for arms that cannot be compared, FoundryError where the baseline itself cannot be trained.
+    """
+    race = Race(baseline, contenders, rule, sigma, df, rho, evidence or {}, given_up)
+    yield from screen(race)
+    yield from confirm(race)
+    yield from guard(race)
+    return _conclusion(race)
+
+
+def null_procedure(
+    identity: str, arms: int, rule: Rule, sigma: float, df: int, *, rho: float = 0.0, round: int = 0
+) -> Procedure:
+    """A sweep without anything to find: `arms` times the baseline itself, each with seeds of its own. A promotion is a
+    false one. Every `round` has other seeds."""
+    baseline = Contender(CONTROL, f"{identity}/null/{round}")
+    copies = [Contender(f"null {k}", f"{baseline.identity}/{k}", own_seeds=True) for k in range(1, arms + 1)]
+    return sweep_procedure(baseline, copies, rule, sigma, df, rho=rho)
+
+
+def _conclusion(race: Race) -> Conclusion:
+    arms = []
+    for each in race.contenders:
+        verdict, reason = race.ended.get(each.arm) or _last_word(race, each)
+        arms.append(
+            ArmConclusion(
+                arm=each.arm,
+                verdict=verdict,
+                reason=reason,
+                screening=tuple(race.screened.get(each.arm, ())),
+                judgement=race.judged.get(each.arm),
+                differences=tuple(race.differences.get(each.arm, ())),
+                pairs=tuple(race.pairs.get(each.arm, ())),
+            )
+        )
+    won = race.judged[race.winner.arm] if race.winner else None
+    return Conclusion(
+        arms=tuple(arms),
+        winner=race.winner.arm if race.winner else None,
+        control=race.control.arm,
+        error_rate=error_rate(race.rule, race.sigma, race.df),
+        runs=len(race.known),
+        cost=sum((request.share for request in race.known), Fraction(0)),
+        given_up=max(0.0, race.given_up - (won.low or 0.0)) if won else race.given_up,
+        controls=race.control_scores,
+    )
+
+
+def _last_word(race: Race, contender: Contender) -> tuple[Verdict, str]:
+    """About an arm that had not ended when the sweep did."""
+    judgement = race.judged.get(contender.arm)
+    facts = figures(judgement) if judgement else "no pair was run"
+    if contender is race.winner:
+        return "promote", f"better than the baseline: {facts}"
+    best = race.winner.arm if race.winner else "nothing"
+    if contender in race.qualified:
+        return "inconclusive", f"better than this baseline, too, {facts}; to be compared with {best}, which gained more"
+    return "inconclusive", f"undecided when {best} qualified: {facts}"
+
+
+def error_rate(rule: Rule, sigma: float, df: int) -> str:
+    """What a sweep under this rule gets wrong how often, in words."""
+    trust = f", taken x {INFLATION:g} because it rests on {df} degrees of freedom" if df < FEW else ""
+    return (
+        f"where no arm is better than the baseline, a sweep promotes one with probability <= {rule.alpha:.3g}; "
+        f"a finalist that is better by {rule.gain(sigma):.4g} is rejected with probability <= {rule.beta:.3g}; "
+        f"sigma {sigma:.4g}{trust}"
+    )

@@ -1,0 +1,157 @@
+"""What a sweep knows while it runs: who competes, what was run, what is decided. Its steps are in `screening` and
+`confirmation`, which read top to bottom; here is what both of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TypeAlias
+
+from foundry.core.contracts import FoundryError, UsageError
+from foundry.core.ledger.records import Evidence, Verdict, digest
+from foundry.core.statistics.noise import sigma_of_difference
+from foundry.core.statistics.sequential import Judgement, SequentialTest
+from foundry.core.sweep.conclusion import Screened
+from foundry.core.sweep.request import CONTROL, Answers, Failure, Outcome, Request
+from foundry.core.sweep.rule import Rule
+
+Steps: TypeAlias = Generator[Sequence[Request], Answers, None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An arm as a procedure sees it."""
+
+    arm: str
+    identity: str  # of its experiment
+    family: str = ""  # arms that differ only in the learning rate: the best stands for all; "": the arm alone
+    gain: float = 1.0  # baseline's cost / its cost on the rule's cost axis, > 1 = cheaper
+    own_seeds: bool = False  # the baseline again under another name: with the same seeds it would be the same runs
+
+    @property
+    def line(self) -> str:
+        return self.family or self.arm
+
+    def seed(self, *purpose: str | int) -> int:
+        """The seed for some purpose, which nobody chooses: 60 bits of a digest."""
+        return int(digest(*(("null", self.identity) if self.own_seeds else ()), *purpose)[:15], 16)
+
+
+@dataclass
+class Race:
+    """The state of one sweep. `standing` are the arms that may still win, in the order of the sweep; the others have
+    `ended`, or `qualified` and wait for the end."""
+
+    baseline: Contender
+    contenders: Sequence[Contender]
+    rule: Rule
+    sigma: float
+    df: int
+    rho: float
+    evidence: Mapping[tuple[str, str], Sequence[float]]
+    given_up: float
+    known: dict[Request, Outcome] = field(default_factory=dict)
+    screened: dict[str, list[Screened]] = field(default_factory=dict)
+    control_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)  # share -> the control's on that rung
+    differences: dict[str, list[float]] = field(default_factory=dict)  # with those of earlier sweeps
+    pairs: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # (baseline, candidate) of this sweep
+    judged: dict[str, Judgement] = field(default_factory=dict)
+    ended: dict[str, tuple[Verdict, str]] = field(default_factory=dict)
+    qualified: list[Contender] = field(default_factory=list)
+    winner: Contender | None = None
+
+    def __post_init__(self) -> None:
+        names = [self.baseline.arm, *(each.arm for each in self.contenders)]
+        if self.baseline.arm != CONTROL or len(set(names)) < len(names):
+            raise UsageError(f"arms need names of their own, the baseline's is {CONTROL!r}: {', '.join(names)}")
+        self.controls = [self.baseline, *(each for each in self.contenders if each.line == CONTROL)]
+        self.standing = [each for each in self.contenders if each.line != CONTROL]
+        if not self.standing:
+            raise UsageError("nothing to compare with the baseline", "name an arm that can be trained")
+
+    @property
+    def control(self) -> Contender:
+        """What the arms are compared with: the baseline, or after the first rung its best learning rate."""
+        return self.controls[0]
+
+    def ask(self, requests: Sequence[Request]) -> Steps:
+        """Have run what was not run yet."""
+        fresh = [request for request in dict.fromkeys(requests) if request not in self.known]
+        if fresh:
+            answers = yield fresh
+            self.known.update({request: answers[request] for request in fresh})
+
+    def control_score(self, request: Request) -> float:
+        """Raises FoundryError where the run failed: without the baseline there is nothing to compare with."""
+        outcome = self.known[request]
+        if isinstance(outcome, Failure):
+            raise FoundryError(
+                f"the baseline itself failed, {of_budget(request.share)}, seed {request.seed}: {outcome.reason}",
+                f"try it alone: `foundry train --set seed={request.seed}`",
+            )
+        return outcome
+
+    def end(self, contender: Contender, verdict: Verdict, reason: str) -> None:
+        """It cannot win this sweep any more."""
+        self.ended[contender.arm] = (verdict, reason)
+        self.standing = [each for each in self.standing if each is not contender]
+
+    def test(self, contender: Contender) -> SequentialTest:
+        """The test of one arm: is it better, or where it is cheaper by the declared factor, is it no worse?"""
+        rule, known = self.rule, self.evidence.get((self.control.identity, contender.identity), ())
+        sigma_d = sigma_of_difference(self.sigma, self.df, self.rho)
+        n_max = len(known) + rule.n_max
+        delta, margin = rule.gain(self.sigma), self.margin(contender)
+        better = SequentialTest(delta, sigma_d, rule.alpha, rule.beta, n_max, rule.finalists)
+        if margin == 0:
+            return better
+        no_worse = SequentialTest(margin, sigma_d, rule.alpha, rule.beta, n_max, rule.finalists, margin)
+        return no_worse if no_worse.expected_pairs(0.0) <= rule.n_max else better
+
+    def margin(self, contender: Contender) -> float:
+        """What the arm may lose against the baseline: 0 unless it is cheaper, and never more than the lineage has left
+        to give up."""
+        rule = self.rule
+        if not rule.cost or contender.gain < rule.cost_factor:
+            return 0.0
+        margin = rule.margin if rule.margin is not None else rule.gain(self.sigma)
+        return max(0.0, min(margin, rule.margin_cap - self.given_up))
+
+    def pair(self, contender: Contender) -> Evidence:
+        return Evidence(0, self.control.identity, contender.identity, self.rule.metric)
+
+    def recall(self) -> None:
+        """Take up what earlier sweeps found out about these pairs: a decided one is decided, and costs nothing."""
+        for each in list(self.standing):
+            earlier = self.evidence.get((self.control.identity, each.identity), ())
+            if each.arm in self.differences or len(self.controls) > 1:
+                continue
+            self.differences[each.arm] = list(earlier)
+            if earlier:
+                self.judge(each)
+
+    def judge(self, contender: Contender) -> None:
+        """The test's word on the differences so far."""
+        judgement = self.judged[contender.arm] = self.test(contender).judge(self.differences[contender.arm])
+        del self.differences[contender.arm][judgement.n :]
+        if judgement.verdict == "promote":
+            self.qualified.append(contender)
+            self.standing = [each for each in self.standing if each is not contender]
+        elif judgement.verdict == "reject":
+            self.end(contender, "reject", f"not better by {self.rule.gain(self.sigma):.4g}: {figures(judgement)}")
+        elif judgement.verdict == "inconclusive":
+            self.end(contender, "inconclusive", f"undecided: {figures(judgement)}; the same sweep again goes on")
+
+
+def of_budget(share: Fraction) -> str:
+    """`at 1/3 of the budget`."""
+    return "at the full budget" if share == 1 else f"at {share} of the budget"
+
+
+def figures(judgement: Judgement) -> str:
+    """`+0.0120 [-0.0010, +0.0250] after 4 pairs`."""
+    if judgement.effect is None:
+        return "no pair was run"
+    pairs = "1 pair" if judgement.n == 1 else f"{judgement.n} pairs"
+    return f"{judgement.effect:+.4f} [{judgement.low:+.4f}, {judgement.high:+.4f}] after {pairs}"
