@@ -159,6 +159,7 @@ def test_kills_in_the_middle_of_saving(project, uninterrupted):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # one to two seconds a kill
 def test_two_hundred_kills(project, uninterrupted):
     kills = 20 if os.environ.get("FOUNDRY_SLOW_DOSE") == "small" else 200
     seed = int(time.time())
