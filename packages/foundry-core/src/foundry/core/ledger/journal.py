@@ -17,6 +17,10 @@ from typing import IO, Any, NamedTuple
 from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.durable import FULL
 
+CLAIMS = ("trial_claimed", "claim_lost")
+"""Events that the journal may lose with the power: the database has them, and without them a trial is queued again.
+To wait for the disk twice at each claim halves their rate, to 130 per second on a disk that takes 3.4 ms."""
+
 
 class Event(NamedTuple):
     """One change of the ledger's state."""
@@ -44,7 +48,7 @@ class Journal:
         self.path = path
 
     @contextmanager
-    def held(self) -> Iterator[IO[bytes]]:
+    def _held(self) -> Iterator[IO[bytes]]:
         """The file, opened for appending, while no other process appends."""
         try:
             with open(self.path, "a+b") as file:
@@ -57,13 +61,13 @@ class Journal:
             ) from error
 
     def catch_up(self, after: Callable[[int], Iterable[Event]]) -> None:
-        """Append, and wait until the disk has, what `after(last seq in the file)` gives."""
-        with self.held() as file:
+        """Append what `after(last seq in the file)` gives, and wait until the disk has it."""
+        with self._held() as file:
             end = _drop_torn_line(file)
-            lines = b"".join(event.line for event in after(_last_seq(file, end)))
-            if lines:
-                file.write(lines)
-                file.flush()
+            events = list(after(_last_seq(file, end)))
+            file.write(b"".join(event.line for event in events))
+            file.flush()
+            if any(event.kind not in CLAIMS for event in events):
                 os.fsync(file.fileno())
 
     def last_seq(self) -> int:
@@ -81,6 +85,8 @@ class Journal:
             InvalidData: a line is damaged or missing.
         """
         expected = None
+        if not self.path.exists():
+            return
         with open(self.path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):

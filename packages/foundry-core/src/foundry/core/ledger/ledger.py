@@ -208,10 +208,10 @@ class Ledger:
         self.reclaim()
         with self._store.transaction() as record:
             found = self._store.rows(
-                "SELECT trial.* FROM trial JOIN wanted ON wanted.trial = trial.id AND wanted.open"
-                " JOIN sweep ON sweep.id = wanted.sweep"
-                f" WHERE trial.status = 'queued' AND {'sweep.id = ?' if sweep else '? IS NULL'}"
-                " ORDER BY sweep.seq, wanted.ord LIMIT 1",
+                "SELECT * FROM trial WHERE id = (SELECT wanted.trial FROM trial AS queued"
+                " JOIN wanted ON wanted.trial = queued.id AND wanted.open JOIN sweep ON sweep.id = wanted.sweep"
+                f" WHERE queued.status = 'queued' AND {'sweep.id = ?' if sweep else '? IS NULL'}"
+                " ORDER BY sweep.seq, wanted.ord LIMIT 1)",
                 (sweep,),
             )
             if not found:
@@ -255,13 +255,15 @@ class Ledger:
 
     def reclaim(self) -> int:
         """Queue again what is claimed by processes that are dead, or were silent for too long; how many."""
+        running = self._store.rows(
+            "SELECT attempt.id, trial, process, heartbeat.boot, heartbeat.clock, heartbeat.wall FROM attempt"
+            " JOIN heartbeat ON heartbeat.attempt = attempt.id WHERE status = 'running'"
+        )
+        gone = {text for text in {row["process"] for row in running} if lease.Process(**json.loads(text)).is_gone()}
         lost = 0
-        for row in self._store.rows(
-            "SELECT attempt.*, heartbeat.boot, heartbeat.clock, heartbeat.wall FROM attempt"
-            " LEFT JOIN heartbeat ON heartbeat.attempt = attempt.id WHERE status = 'running'"
-        ):
-            silent = lease.age(row["boot"], row["clock"], row["wall"]) if row["wall"] is not None else math.inf
-            if lease.Process(**json.loads(row["process"])).is_gone():
+        for row in running:
+            silent = lease.age(row["boot"], row["clock"], row["wall"])
+            if row["process"] in gone:
                 lost += self._lose(row["id"], row["trial"], "its process is gone")
             elif silent > self._lease_seconds:
                 lost += self._lose(row["id"], row["trial"], f"no heartbeat for {silent:.0f} s")
@@ -350,6 +352,11 @@ class Ledger:
         sigma = math.sqrt(sum(part.df * part.sigma**2 for part in parts) / df)
         runs, newest = sum(part.runs for part in parts), max(part.created for part in parts)
         return Noise(parts[0].metric, context, sigma, df, runs, newest)
+
+    def noises(self) -> list[Noise]:
+        """What `noise` says of every context that was measured in, oldest first."""
+        contexts = self._store.rows("SELECT context FROM noise GROUP BY context ORDER BY min(created)")
+        return [noise for row in contexts if (noise := self.noise(row[0])) is not None]
 
     def _noise(self, context: str) -> list[Noise]:
         found = self._store.rows('SELECT * FROM noise WHERE context = ? ORDER BY created, "group"', (context,))

@@ -4,19 +4,21 @@
         ...
         record("sweep_started", {...})    # -> seq; the event and what it does to the tables, in the same commit
 
-After the commit the journal catches up. If the database is lost, opening makes it anew from the journal.
+After the commit the journal catches up. If the database is lost, even under a process that has it open, it is made anew
+from the journal.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,118 +32,139 @@ Record = Callable[[str, Mapping[str, Any]], int]
 
 
 class Store:
-    """.foundry/ledger.db and .foundry/events.jsonl."""
+    """.foundry/ledger.db, .foundry/events.jsonl, and .foundry/ledger.lock, in front of which writers queue."""
 
     def __init__(self, folder: Path, note: Callable[[str], None]) -> None:
         self.path = folder / "ledger.db"
         self.journal = Journal(folder / "events.jsonl")
+        self._note = note
         self._local = threading.local()
         self._inherited: list[Any] = []  # connections of the process that forked us: to close one would break its locks
         self._pid = os.getpid()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with schema.database(self.path):
-            self._begin(note)
-
-    def _begin(self, note: Callable[[str], None]) -> None:
-        if not schema.is_made(self._db, self.path):
-            with self.journal.held(), self._immediate():  # alone: others wait for the journal
-                if not schema.is_made(self._db, self.path):
-                    self._make(note)
-        self._compare(note)
-
-    def _make(self, note: Callable[[str], None]) -> None:
-        schema.make(self._db)
-        count = self._replay()
-        if count:
-            note(f"{self.path} was made anew from {count} events of {self.journal.path.name}")
-        else:
-            data = {"id": secrets.token_hex(8), "schema": schema.SCHEMA_VERSION}
-            project(self._db, Event(1, time.time(), "ledger_created", encode(data)))
-
-    def _compare(self, note: Callable[[str], None]) -> None:
-        """Bring the one that is behind to where the other is."""
-        first = next(iter(self.journal.events()), None) if self.journal.path.exists() else None
-        if first and tuple(first) != tuple(self.rows("SELECT * FROM event WHERE seq = 1")[0]):
-            raise InvalidData(
-                f"{self.path} and {self.journal.path} belong to different ledgers", "move the wrong one away"
-            )
-        written, known = self.journal.last_seq(), self._last_seq()
-        if written > known:
-            with self.journal.held(), self._immediate():
-                count = self._replay()
-            note(f"{self.path} was behind: {count} events of {self.journal.path.name} were added to it")
-        elif written < known:
-            self.journal.catch_up(self._events)
-
-    def _replay(self) -> int:
-        """Apply the journal's events that the database lacks."""
-        count = 0
-        for event in self.journal.events(after=self._last_seq()):
-            if event.kind == "ledger_created":
-                self._check_version(event)
-            project(self._db, event)
-            count += 1
-        me = lease.this_process()
-        self._db.execute(  # who still trains gets the time to say so
-            "INSERT OR IGNORE INTO heartbeat SELECT id, ?, ?, ? FROM attempt WHERE status = 'running'",
-            (me.boot, lease.clock(), time.time()),
-        )
-        return count
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        """This thread's connection, of this process."""
-        if os.getpid() != self._pid:
-            self._inherited.append(self._local)
-            self._local, self._pid = threading.local(), os.getpid()
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            db = self._local.db = schema.connect(self.path)
-        return db
+            self._agree(self._db)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """What a SELECT finds."""
         with schema.database(self.path):
             return self._db.execute(query, values).fetchall()
 
-    def touch(self, statement: str, values: Sequence[Any]) -> int:
-        """Change a volatile table outside of the events; the number of rows."""
+    def touch(self, statement: str, values: Sequence[Any]) -> None:
+        """Change a volatile table, which is no event."""
         with schema.database(self.path):
-            return self._db.execute(statement, values).rowcount
+            self._db.execute(statement, values)
 
     @contextmanager
     def transaction(self) -> Iterator[Record]:
         """Nobody else writes until it ends; whatever is raised inside undoes it. Yields `record(kind, data) -> seq`."""
-        recorded = 0
+        kinds: list[str] = []
 
         def record(kind: str, data: Mapping[str, Any]) -> int:
-            nonlocal recorded
-            recorded = self._last_seq() + 1
-            project(self._db, Event(recorded, time.time(), kind, encode(data)))
-            return recorded
+            kinds.append(kind)
+            event = Event(_last_seq(db) + 1, time.time(), kind, encode(data))
+            project(db, event)
+            return event.seq
 
-        with schema.database(self.path), self._immediate():
-            yield record
-        if recorded:
+        with schema.database(self.path), self._turn():
+            db = self._db
+            with _immediate(db):
+                yield record
+        if kinds:
             self.journal.catch_up(self._events)
 
+    def close(self) -> None:
+        """Close this thread's connection."""
+        db = getattr(self._local, "db", None)
+        if db is not None and os.getpid() == self._pid:
+            db.close()
+        self._local = threading.local()
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """This thread's connection, of this process, to the file that is there now."""
+        if os.getpid() != self._pid:
+            self._inherited.append(self._local)
+            self._local, self._pid = threading.local(), os.getpid()
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is not None and (db.in_transaction or self._local.file == _file(self.path)):
+            return db
+        if db is not None:
+            db.close()
+        db = self._local.db = self._connect()
+        self._local.file = _file(self.path)
+        return db
+
+    def _connect(self) -> sqlite3.Connection:
+        """A connection to a database with its tables; made anew if it is not there."""
+        if _file(self.path) is None:
+            with self._turn():
+                if _file(self.path) is None:
+                    for rest in ("-wal", "-shm"):  # of the file that was lost
+                        self.path.with_name(self.path.name + rest).unlink(missing_ok=True)
+                    schema.connect(self.path).close()
+        db = schema.connect(self.path)
+        if not schema.is_made(db, self.path):
+            with self._turn(), _immediate(db):
+                if not schema.is_made(db, self.path):
+                    self._make(db)
+        return db
+
     @contextmanager
-    def _immediate(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+    def _turn(self) -> Iterator[None]:
+        """Wait in line. SQLite's own waiting is by trying again, and of 32 claimers some then wait 3 s, not 0.5."""
+        if getattr(self._local, "has_turn", False):
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            return
+        local = self._local
+        with open(self.path.with_name("ledger.lock"), "ab") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            local.has_turn = True
+            try:
+                yield
+            finally:
+                local.has_turn = False
 
-    def _last_seq(self) -> int:
-        return int(self._db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0])
+    def _make(self, db: sqlite3.Connection) -> None:
+        schema.make(db)
+        if count := self._replay(db):
+            self._note(f"{self.path} was lost, and made anew from {count} events of {self.journal.path.name}")
+        else:
+            data = {"id": secrets.token_hex(8), "schema": schema.SCHEMA_VERSION}
+            project(db, Event(1, time.time(), "ledger_created", encode(data)))
 
-    def _events(self, after: int) -> Iterable[Event]:
-        query = "SELECT seq, time, kind, data FROM event WHERE seq > ? ORDER BY seq"
-        return [Event(*row) for row in self.rows(query, (after,))]
+    def _agree(self, db: sqlite3.Connection) -> None:
+        """Bring the one of database and journal that is behind to where the other is."""
+        first = next(self.journal.events(), None)
+        if first and tuple(first) != tuple(db.execute("SELECT * FROM event WHERE seq = 1").fetchone()):
+            raise InvalidData(
+                f"{self.path} and {self.journal.path} belong to different ledgers",
+                "move away the one that is not yours",
+            )
+        if self.journal.last_seq() > _last_seq(db):
+            with self._turn(), _immediate(db):
+                count = self._replay(db)
+            self._note(f"{self.path} was behind: {count} events of {self.journal.path.name} were added to it")
+        elif self.journal.last_seq() < _last_seq(db):
+            self.journal.catch_up(self._events)
+
+    def _replay(self, db: sqlite3.Connection) -> int:
+        """Apply the journal's events that the database lacks."""
+        count = 0
+        for event in self.journal.events(after=_last_seq(db)):
+            if event.kind == "ledger_created":
+                self._check_version(event)
+            project(db, event)
+            count += 1
+        db.execute(  # who trains on meanwhile gets the time to say so
+            "INSERT OR IGNORE INTO heartbeat SELECT id, ?, ?, ? FROM attempt WHERE status = 'running'",
+            (lease.this_process().boot, lease.clock(), time.time()),
+        )
+        return count
 
     def _check_version(self, event: Event) -> None:
         version = json.loads(event.data)["schema"]
@@ -151,9 +174,31 @@ class Store:
                 schema.OTHER_VERSION,
             )
 
-    def close(self) -> None:
-        """Close this thread's connection."""
-        db = getattr(self._local, "db", None)
-        if db is not None and os.getpid() == self._pid:
-            db.close()
-        self._local = threading.local()
+    def _events(self, after: int) -> list[Event]:
+        query = "SELECT seq, time, kind, data FROM event WHERE seq > ? ORDER BY seq"
+        return [Event(*row) for row in self.rows(query, (after,))]
+
+
+@contextmanager
+def _immediate(db: sqlite3.Connection) -> Iterator[None]:
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("COMMIT")
+    except BaseException:  # an interrupt, too, must not leave it open
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _last_seq(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0])
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
