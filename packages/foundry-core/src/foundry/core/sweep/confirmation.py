@@ -1,5 +1,5 @@
-"""The second part of a sweep: is a finalist better than the baseline? Pairs of runs on fresh seeds, until it is decided,
-and the winner once more at a larger scale where the rule asks for it."""
+"""The second part of a sweep: is a finalist better than the baseline? Pairs of runs on fresh seeds until that is
+decided, and the winner once more at a larger scale where the rule asks for it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def confirm(race: Race) -> Steps:
 
 def _window(race: Race, contender: Contender) -> list[tuple[Request, Request]]:
     """The next pairs: (the control's run, the contender's run), on the pair's next unused seeds."""
-    done, end = len(race.differences[contender.arm]), race.test(contender).n_max
+    done, end = len(race.differences[contender.arm]), len(race.earlier(contender)) + race.rule.n_max
     pair = race.pair(contender)
     runs = []
-    for i in range(done, min(done + race.rule.window, end or done + race.rule.window)):
+    for i in range(done, min(done + race.rule.window, end)):
         seed = contender.seed("confirm", pair.pair, i) if contender.own_seeds else pair.seed(i)
         runs.append((Request(race.control.arm, pair.seed(i), "confirm"), Request(contender.arm, seed, "confirm")))
     return runs
@@ -46,15 +46,20 @@ def guard(race: Race) -> Steps:
     """Of those that qualified the one with the largest effect wins, if its sign holds at the scale of the guard."""
     for each in sorted(race.qualified, key=lambda each: -(race.judged[each.arm].effect or 0.0)):
         if race.rule.confirm_at:
-            seed = race.pair(each).seed(-1)
-            control, candidate = Request(race.control.arm, seed, "guard"), Request(each.arm, seed, "guard")
-            yield from race.ask([control, candidate])
-            baseline, outcome = race.control_score(control), race.known[candidate]
-            if isinstance(outcome, Failure):
-                race.end(each, "reject", f"its run failed at {race.rule.confirm_at}: {outcome.reason}")
-                continue
-            if baseline - outcome <= -race.test(each).margin:
-                race.end(each, "reject", f"{baseline - outcome:+.4f} at {race.rule.confirm_at}: the sign does not hold")
-                continue
-        race.winner = each
-        return
+            yield from _at_scale(race, each)
+        if each.arm not in race.ended:
+            race.winner = each
+            return
+
+
+def _at_scale(race: Race, contender: Contender) -> Steps:
+    """One more pair. Whoever runs a request for a guard scales its experiment as `Rule.scale` says."""
+    seed = race.baseline.seed("guard", race.pair(contender).pair)
+    control, candidate = Request(race.control.arm, seed, "guard"), Request(contender.arm, seed, "guard")
+    yield from race.ask([control, candidate])
+    baseline, outcome = race.control_score(control), race.known[candidate]
+    if isinstance(outcome, Failure):
+        race.end(contender, "reject", f"its run failed at {race.rule.confirm_at}: {outcome.reason}")
+    elif baseline - outcome <= -race.test(contender).margin:
+        facts = f"{baseline - outcome:+.4f} at {race.rule.confirm_at}"
+        race.end(contender, "reject", f"{race.claim(contender)}, but not at the larger scale: {facts}")

@@ -98,18 +98,20 @@ def _last_word(race: Race, contender: Contender) -> tuple[Verdict, str]:
     judgement = race.judged.get(contender.arm)
     facts = figures(judgement) if judgement else "no pair was run"
     if contender is race.winner:
-        return "promote", f"better than the baseline: {facts}"
-    best = race.winner.arm if race.winner else "nothing"
+        return "promote", f"{race.claim(contender)}: {facts}"
+    winner = race.winner.arm if race.winner else "another"
     if contender in race.qualified:
-        return "inconclusive", f"better than this baseline, too, {facts}; to be compared with {best}, which gained more"
-    return "inconclusive", f"undecided when {best} qualified: {facts}"
+        return "inconclusive", f"{race.claim(contender)}, too: {facts}; {winner} gained more and is to be beaten next"
+    return "inconclusive", f"undecided when {winner} qualified: {facts}"
 
 
 def error_rate(rule: Rule, sigma: float, df: int) -> str:
-    """What a sweep under this rule gets wrong how often, in words."""
-    trust = f", taken x {INFLATION:g} because it rests on {df} degrees of freedom" if df < FEW else ""
-    return (
-        f"where no arm is better than the baseline, a sweep promotes one with probability <= {rule.alpha:.3g}; "
-        f"a finalist that is better by {rule.gain(sigma):.4g} is rejected with probability <= {rule.beta:.3g}; "
-        f"sigma {sigma:.4g}{trust}"
-    )
+    """How often a sweep under this rule is wrong, in words."""
+    words = [
+        f"a sweep in which no arm is better promotes one with probability <= {rule.alpha:.3g}",
+        f"a finalist that is better by {rule.gain(sigma):.4g} is rejected with probability <= {rule.beta:.3g}",
+    ]
+    if rule.cost:
+        words[0] += f", and likewise one with a lower {rule.cost} that is worse than its margin"
+    trust = f"taken x {INFLATION:g} for its few degrees of freedom ({df})" if df < FEW else f"{df} degrees of freedom"
+    return f"{'; '.join(words)}; sigma {sigma:.4g}, {trust}"

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TypeAlias
 
 from foundry.core.contracts import FoundryError, UsageError
 from foundry.core.ledger.records import Evidence, Verdict, digest
-from foundry.core.statistics.noise import sigma_of_difference
 from foundry.core.statistics.sequential import Judgement, SequentialTest
 from foundry.core.sweep.conclusion import Screened
 from foundry.core.sweep.request import CONTROL, Answers, Failure, Outcome, Request
@@ -69,6 +68,9 @@ class Race:
         self.standing = [each for each in self.contenders if each.line != CONTROL]
         if not self.standing:
             raise UsageError("nothing to compare with the baseline", "name an arm that can be trained")
+        for each in self.standing:
+            if each.identity == self.baseline.identity:
+                self.end(each, "reject", "it is the baseline: the same experiment")
 
     @property
     def control(self) -> Contender:
@@ -97,51 +99,62 @@ class Race:
         self.ended[contender.arm] = (verdict, reason)
         self.standing = [each for each in self.standing if each is not contender]
 
+    def earlier(self, contender: Contender) -> Sequence[float]:
+        """Differences from the control that other sweeps found."""
+        return self.evidence.get((self.control.identity, contender.identity), ())
+
     def test(self, contender: Contender) -> SequentialTest:
-        """The test of one arm: is it better, or where it is cheaper by the declared factor, is it no worse?"""
-        rule, known = self.rule, self.evidence.get((self.control.identity, contender.identity), ())
-        sigma_d = sigma_of_difference(self.sigma, self.df, self.rho)
-        n_max = len(known) + rule.n_max
-        delta, margin = rule.gain(self.sigma), self.margin(contender)
-        better = SequentialTest(delta, sigma_d, rule.alpha, rule.beta, n_max, rule.finalists)
-        if margin == 0:
-            return better
-        no_worse = SequentialTest(margin, sigma_d, rule.alpha, rule.beta, n_max, rule.finalists, margin)
-        return no_worse if no_worse.expected_pairs(0.0) <= rule.n_max else better
+        """The test of one arm: is it better? Or, where it is cheaper by the declared factor: is it no worse?"""
+        n_max = len(self.earlier(contender)) + self.rule.n_max
+        better = self.rule.test(self.sigma, self.df, self.rho, n_max=n_max)
+        margin = self.margin(contender)
+        return replace(better, delta=margin, margin=margin) if margin else better
 
     def margin(self, contender: Contender) -> float:
         """What the arm may lose against the baseline: 0 unless it is cheaper, and never more than the lineage has left
-        to give up."""
-        rule = self.rule
+        to give up; 0 also where so little is left that n_max pairs could not see it."""
+        rule, better = self.rule, self.rule.test(self.sigma, self.df, self.rho)
         if not rule.cost or contender.gain < rule.cost_factor:
             return 0.0
-        margin = rule.margin if rule.margin is not None else rule.gain(self.sigma)
-        return max(0.0, min(margin, rule.margin_cap - self.given_up))
+        margin = min(rule.margin if rule.margin is not None else better.delta, rule.margin_cap - self.given_up)
+        if margin <= 0 or replace(better, delta=margin, margin=margin).expected_pairs(0.0) > rule.n_max:
+            return 0.0
+        return margin
 
     def pair(self, contender: Contender) -> Evidence:
+        """What names the pair, and so its fresh seeds."""
         return Evidence(0, self.control.identity, contender.identity, self.rule.metric)
 
     def recall(self) -> None:
-        """Take up what earlier sweeps found out about these pairs: a decided one is decided, and costs nothing."""
+        """Take up what earlier sweeps found, as soon as it is clear what the control is: a pair that is decided costs
+        nothing more."""
+        if len(self.controls) > 1:
+            return
         for each in list(self.standing):
-            earlier = self.evidence.get((self.control.identity, each.identity), ())
-            if each.arm in self.differences or len(self.controls) > 1:
-                continue
-            self.differences[each.arm] = list(earlier)
-            if earlier:
+            if each.arm not in self.differences:
+                self.differences[each.arm] = list(self.earlier(each))
                 self.judge(each)
 
     def judge(self, contender: Contender) -> None:
         """The test's word on the differences so far."""
-        judgement = self.judged[contender.arm] = self.test(contender).judge(self.differences[contender.arm])
-        del self.differences[contender.arm][judgement.n :]
+        judgement = self.test(contender).judge(self.differences[contender.arm])
+        if judgement.n:
+            self.judged[contender.arm] = judgement
         if judgement.verdict == "promote":
             self.qualified.append(contender)
-            self.standing = [each for each in self.standing if each is not contender]
+            self.standing.remove(contender)
         elif judgement.verdict == "reject":
-            self.end(contender, "reject", f"not better by {self.rule.gain(self.sigma):.4g}: {figures(judgement)}")
+            self.end(contender, "reject", f"{self.claim(contender, holds=False)}: {figures(judgement)}")
         elif judgement.verdict == "inconclusive":
-            self.end(contender, "inconclusive", f"undecided: {figures(judgement)}; the same sweep again goes on")
+            self.end(contender, "inconclusive", f"undecided: {figures(judgement)}; another sweep goes on from there")
+
+    def claim(self, contender: Contender, *, holds: bool = True) -> str:
+        """What the test of an arm is about, in words."""
+        test, word = self.test(contender), "" if holds else "not "
+        if not test.margin:
+            return "better than the baseline" if holds else f"no gain of {test.delta:.4g}"
+        cheaper = f"with {self.rule.cost} {contender.gain:.3g} times lower"
+        return f"{word}within {test.margin:.4g} of the baseline, {cheaper}"
 
 
 def of_budget(share: Fraction) -> str:

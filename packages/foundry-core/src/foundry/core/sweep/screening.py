@@ -38,7 +38,7 @@ def _rung(race: Race, share: Fraction, last: bool) -> Steps:
     runs |= {each: _requests(race, each, share, rule.screening_seeds) for each in race.standing}
     yield from race.ask([request for requests in runs.values() for request in requests])
 
-    for request in runs[race.baseline] if race.baseline in runs else runs[race.control]:
+    for request in runs[race.control]:  # on the first rung the baseline itself, whatever learning rate then stands
         race.control_score(request)
     means = _means(race, runs)
     _choose_learning_rates(race, means, share)
@@ -65,11 +65,13 @@ def _means(race: Race, runs: Mapping[Contender, list[Request]]) -> dict[Contende
     means = {}
     for contender, requests in runs.items():
         outcomes = [race.known[request] for request in requests]
-        failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        if failed:
-            race.end(contender, "reject", f"its run failed {of_budget(requests[0].share)}: {failed[0].reason}")
+        reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Failure)]
+        if reasons:
+            race.end(contender, "reject", f"its run failed {of_budget(requests[0].share)}: {reasons[0]}")
         else:
-            means[contender] = math.fsum(outcomes) / len(outcomes)
+            means[contender] = math.fsum(outcome for outcome in outcomes if not isinstance(outcome, Failure)) / len(
+                outcomes
+            )
     return means
 
 
