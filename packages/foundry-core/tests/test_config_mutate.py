@@ -38,7 +38,8 @@ def changes(mutated: Mutated) -> dict[str, tuple[Any, Any]]:
 
 def test_every_listed_mutation_works_and_its_file_loads_as_the_same_experiment(baseline: Experiment) -> None:
     rows = list_mutations(baseline.registry)
-    assert {row.type for row in rows} >= {*baseline.registry.slots.keys() - {"dataset", "task"}, "depth", "width", "lr"}
+    slots = {slot.name for slot in baseline.registry.placed_slots} - {"dataset"}
+    assert {row.type for row in rows} >= {*slots, "depth", "width", "lr"}
     for row in rows:
         mutated = mutate(baseline, row.type, row.value)
         path = write_experiment(mutated, baseline.project / "experiments")
@@ -75,6 +76,10 @@ def test_every_listed_mutation_works_and_its_file_loads_as_the_same_experiment(b
         ("adam_betas", "0.9 0.95", "betas_0.9_0.95", {}),
         ("dropout", "0.1", "dropout_0.1", {"model_args.dropout": (0.0, 0.1)}),
         ("ema", "0.999", "ema_0.999", {"training.ema": (None, 0.999)}),
+        ("param", "position.theta=5e4", "param_position.theta_50000",
+         {"model_args.position.theta": (10000.0, 50000.0)}),
+        ("param", "attention.qk_norm=true", "param_attention.qk_norm_true",
+         {"model_args.attention.qk_norm": (False, True)}),
     ],
 )  # fmt: skip
 def test_what_a_mutation_changes(

@@ -26,6 +26,8 @@ import pluggy
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from random import Random
+
     import numpy as np
     import torch
     from torch import Tensor, nn
@@ -123,7 +125,8 @@ class Params(BaseModel):
     `--help`, and give a search its space; a field's `description` becomes the editor's tooltip.
 
     A field that does not change the result (a name, a cadence of saving) says so with
-    `Field(..., json_schema_extra={"identity": False})` and stays out of the experiment's identity.
+    `Field(..., json_schema_extra={"identity": False})` and stays out of the experiment's identity. One that nobody
+    would search over, such as an epsilon, says `{"search": False}`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
@@ -225,6 +228,9 @@ class Mutation:
     summary: str
     example: str = ""  # a value that works on the default experiment, for --help and for tests
     abbreviation: str = ""
+    nearby: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
+    """Values to try on a resolved experiment, near its own: how `foundry evolve` moves along this type. They need not
+    all be valid there. Without it, only `example` is tried."""
 
 
 @dataclass(frozen=True)
@@ -545,3 +551,48 @@ class Evaluator(Protocol):
     """Slot `task`; built as `target(params)`."""
 
     def run(self, handle: Handle) -> list[Item]: ...
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Search.
+
+Stack: TypeAlias = tuple[tuple[str, str], ...]
+"""Mutations one after the other, each as (type, value): (("activation", "relu2"), ("depth", "6"))."""
+
+Fate: TypeAlias = Literal["kept", "passed_over", "failed", "rejected", "unproven", "verified"]
+"""kept         screened better than a fresh control
+passed_over  screened no better, or another one was kept
+failed       no valid experiment, or its training has no result
+rejected     no better than the verified baseline, by a test on fresh seeds
+unproven     that test ended undecided
+verified     better by that test: it became the baseline"""
+
+
+class Tried(NamedTuple):
+    """One proposal and what became of it."""
+
+    origin: int  # the generation of the baseline that `stack` starts from
+    parent: Stack  # what was kept at the time
+    stack: Stack
+    fate: Fate
+    effect: float | None = None  # how much better than its control it was, in the metric; None: no score
+
+
+class Space(NamedTuple):
+    """What a proposer can choose from. A stack starts from the original baseline of the search, generation `origin`,
+    and a proposal is a whole stack: on top of what is kept, or beside it."""
+
+    origin: int
+    current: Stack  # what is kept by now
+    values: Mapping[str, Sequence[str]]  # mutation type -> values that are valid on top of `current`
+    original: Mapping[str, Sequence[str]]  # the same on top of nothing
+
+
+class Proposer(Protocol):
+    """Slot `proposer`; built as `target(params)`. What it proposes is recorded before it is tried, so a search that was
+    killed goes on with the same proposals even if the proposer would make others."""
+
+    def propose(self, space: Space, history: Sequence[Tried], n: int, random: Random) -> Sequence[Stack]:
+        """At most `n` different stacks, none of which was tried on this baseline and failed or lost; none at all when
+        it has no further idea. `random` is seeded by (the search's seed, the round): with it as the only source of
+        chance, the same search can be repeated."""

@@ -6,11 +6,11 @@ from foundry.core.contracts import Params, Variant
 
 
 class RMSNormParams(Params):
-    eps: float = Field(1e-5, gt=0, lt=1, description="added to the mean square")
+    eps: float = Field(1e-5, gt=0, lt=1, description="added to the mean square", json_schema_extra={"search": False})
 
 
 class LayerNormParams(Params):
-    eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance")
+    eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance", json_schema_extra={"search": False})
 
 
 VARIANTS = [

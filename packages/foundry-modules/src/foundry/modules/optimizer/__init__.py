@@ -9,7 +9,9 @@ from foundry.core.contracts import Params, Variant
 class AdamWParams(Params):
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients")
     beta2: float = Field(0.95, ge=0, lt=1, description="decay of the mean of squared gradients")
-    eps: float = Field(1e-8, gt=0, description="added to the root of the mean square")
+    eps: float = Field(
+        1e-8, gt=0, description="added to the root of the mean square", json_schema_extra={"search": False}
+    )
     weight_decay: float = Field(0.1, ge=0, description="decoupled, only of parameters with two or more axes")
 
 

@@ -1,0 +1,57 @@
+"""Stacks of mutations: what one adds to another, and how they are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from foundry.core.contracts import Stack, Tried
+
+SETTLED = ("passed_over", "failed", "rejected", "verified")
+"""Fates after which a stack is not proposed again on the same baseline."""
+
+
+def on_top(stack: Stack, *mutations: tuple[str, str]) -> Stack:
+    """`stack` with more mutations. One replaces an earlier one that set the same: after depth 6, depth 5 is void."""
+    for mutation in mutations:
+        stack = (*(each for each in stack if _target(each) != _target(mutation)), mutation)
+    return stack
+
+
+def without(stack: Stack, mutation: tuple[str, str]) -> Stack:
+    return tuple(each for each in stack if each != mutation)
+
+
+def added(stack: Stack, parent: Stack) -> Stack:
+    """The mutations of `stack` that `parent` has not."""
+    return tuple(each for each in stack if each not in parent)
+
+
+def settled(history: Iterable[Tried], origin: int) -> set[Stack]:
+    """The stacks of which it is known what becomes of them on the baseline of generation `origin`."""
+    return {each.stack for each in history if each.origin == origin and each.fate in SETTLED}
+
+
+def keep_rates(history: Iterable[Tried]) -> dict[str, tuple[int, int]]:
+    """Mutation type -> (how often a proposal that added it was kept, how often it was tried), on any baseline.
+
+    A stack that was audited is no try of its own: its mutations were counted when they were kept.
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    for each in history:
+        if each.fate not in ("kept", "passed_over", "failed"):
+            continue
+        for type in {type for type, _ in added(each.stack, each.parent)}:
+            kept, tried = counts.get(type, (0, 0))
+            counts[type] = kept + (each.fate == "kept"), tried + 1
+    return counts
+
+
+def words(stack: Sequence[tuple[str, str]]) -> str:
+    """`activation relu2 + depth 6`."""
+    return " + ".join(f"{type} {value}" for type, value in stack) or "nothing"
+
+
+def _target(mutation: tuple[str, str]) -> str:
+    """What a mutation sets: its type, but for `param position.theta=2e4` that one param."""
+    type, value = mutation
+    return f"{type} {value.partition('=')[0]}" if "=" in value else type
