@@ -3,7 +3,7 @@ all events makes the same tables again.
 
     sweep_started, sweep_finished, trials_requested, trials_cancelled
     trial_claimed, trial_finished, trial_failed, claim_lost
-    config_recorded, arm_refused, noise_measured, evidence_grew, decided, baseline_set
+    config_recorded, arm_refused, noise_measured, evidence_grew, decided, baseline_set, baseline_rendered
 """
 
 from __future__ import annotations
@@ -194,7 +194,13 @@ def decided(db: sqlite3.Connection, event: Event, data: Data) -> None:
 
 @_projection
 def baseline_set(db: sqlite3.Connection, event: Event, data: Data) -> None:
-    _insert(db, "generation", {**data, "experiment": encode(data["experiment"]), "created": event.time})
+    lists = {"experiment": encode(data["experiment"]), "ancestry": encode(data["ancestry"])}
+    _insert(db, "generation", {**data, **lists, "created": data["created"] or event.time})
+
+
+@_projection
+def baseline_rendered(db: sqlite3.Connection, event: Event, data: Data) -> None:
+    db.execute("UPDATE generation SET rendered = 1 WHERE number = ?", (data["number"],))
 
 
 def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:

@@ -408,26 +408,32 @@ class Ledger:
         return [rows.generation(row) for row in self._store.rows("SELECT * FROM generation ORDER BY number")]
 
     def promote(self, expected: int | None, new: Generation) -> Generation:
-        """Make `new` the baseline if generation `expected` still is (None: if there is none yet). Its number, its
-        predecessor and its time are given here. A decision that was promoted already gives the same generation again.
+        """Make `new` the baseline if generation `expected` still is (None: if there is none yet). A decision that was
+        promoted already gives the same generation again.
+
+        Args:
+            new: its number is the next one, unless it brings a greater one; its predecessor is `expected`; its time is
+                now, unless it brings one.
 
         Raises:
             StaleBaseline: another generation is the baseline now.
         """
         with self._store.transaction() as record:
-            for earlier in self.generations():
+            lineage = self.generations()
+            for earlier in lineage:
                 if new.decision and earlier.decision == new.decision:
                     return earlier
-            current = self.baseline()
-            number = None if current is None else current.number
-            if number != expected:
-                raise StaleBaseline(-1 if expected is None else expected, -1 if number is None else number)
-            data = asdict(replace(new, number=0 if number is None else number + 1, previous=number))
-            del data["created"]
-            record("baseline_set", data)
-            made = self.baseline()
-            assert made is not None
-        return made
+            current = lineage[-1].number if lineage else None
+            if current != expected:
+                raise StaleBaseline(expected, current)
+            number = max(new.number, 0 if current is None else current + 1)
+            record("baseline_set", asdict(replace(new, number=number, previous=current)))
+            return self.generations()[-1]
+
+    def rendered(self, number: int) -> None:
+        """experiments/baseline.yaml holds this generation: what differs from it from now on is an edit by hand."""
+        with self._store.transaction() as record:
+            record("baseline_rendered", {"number": number})
 
 
 def _process() -> str:

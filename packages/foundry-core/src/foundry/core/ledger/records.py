@@ -130,7 +130,7 @@ class Refusal:
 class Generation:
     """One baseline of the lineage."""
 
-    number: int  # 0, 1, 2, ...: a rollback is a new number with an old experiment
+    number: int  # 0, 1, 2, ..., beginning behind its ancestry: a rollback is a new number with an old experiment
     identity: str
     experiment: Json = field(repr=False)  # Experiment.plain()
     kind: Literal["manual", "promoted", "rollback"]
@@ -142,6 +142,8 @@ class Generation:
     text: str = field(default="", repr=False)  # the experiment as YAML, as its author or its mutation wrote it
     loss: float | None = None  # confirmed mean of the metric, None where nobody measured it
     given_up: float = 0.0  # what non-inferior promotions since the best confirmed loss may have cost, in the metric
+    ancestry: tuple[str, ...] = ()  # of a manual one: the lineage that its file told of itself, one line each
+    rendered: bool = False  # whether experiments/baseline.yaml holds it, or held it once
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class Noise:
 class StaleBaseline(Exception):
     """Somebody else promoted first: the baseline is no longer the generation that the decision was made against."""
 
-    def __init__(self, expected: int, current: int) -> None:
+    def __init__(self, expected: int | None, current: int | None) -> None:
         super().__init__(f"the baseline is generation {current}, no longer {expected}")
         self.expected, self.current = expected, current
 

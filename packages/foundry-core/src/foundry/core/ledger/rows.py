@@ -57,7 +57,8 @@ def decision(row: Row) -> Decision:
 
 
 def generation(row: Row) -> Generation:
-    return Generation(**dict(row) | {"experiment": json.loads(row["experiment"])})
+    lists = {"experiment": json.loads(row["experiment"]), "ancestry": tuple(json.loads(row["ancestry"]))}
+    return Generation(**dict(row) | lists | {"rendered": bool(row["rendered"])})
 
 
 def decision_field(name: str) -> str:

@@ -1,0 +1,245 @@
+"""experiments/baseline.yaml and the generations of the ledger: which is the current champion, and how it changes.
+
+    current_baseline    what the file says; one that was edited or cloned becomes a generation, never overwritten
+    promote, rollback   the ledger's row first, if the baseline is still the one that was decided against; then the file
+
+The row is the truth. A crash between the row and the file is repaired by whoever looks next. The file begins with its
+lineage, so that a clone of the project, which has no ledger, knows where its baseline comes from.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundry.core.config.load import BASELINE, assemble, load_experiment
+from foundry.core.config.write import to_yaml
+from foundry.core.config.yaml import read_text
+from foundry.core.contracts import InvalidExperiment, UsageError
+from foundry.core.durable import replace_durably, writing
+from foundry.core.ledger import Decision, Generation, Ledger
+from foundry.core.ledger.ledger import FOLDER
+from foundry.core.registry import registry
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+HEAD = """\
+# The baseline: what `foundry train` trains, and what a sweep compares with and may replace. Edit it as you like:
+# an edited file is a new generation, and `foundry rollback` goes back.
+# lineage:
+"""
+_LINE = re.compile(r"#   (\d+)  (\d{4}-\d\d-\d\d)  (manual|promoted|rollback)  (.*)")
+IMPORTED = f"imported from {BASELINE}"
+
+
+def current_baseline(ledger: Ledger, project: Path) -> tuple[Generation, Experiment]:
+    """The baseline that holds now. A file that is not the newest generation's becomes one, of kind `manual`.
+
+    Raises:
+        InvalidExperiment: there is no experiments/baseline.yaml, or it cannot be trained.
+    """
+    with _alone(project):
+        return _current(ledger, project)
+
+
+def promote(
+    ledger: Ledger,
+    project: Path,
+    decision: Decision,
+    experiment: Experiment,
+    *,
+    loss: float | None = None,
+    given_up: float = 0.0,
+) -> Generation:
+    """Make the candidate of a decision the baseline. To do so again changes nothing.
+
+    Args:
+        decision: that `experiment` is better than the baseline of generation `decision.generation`.
+        loss: the confirmed mean of the metric.
+        given_up: what non-inferior promotions since the best confirmed loss may have cost.
+
+    Raises:
+        StaleBaseline: another promotion, or an edit of the file, came first.
+    """
+    with _alone(project):
+        _current(ledger, project)  # an edit by hand becomes a generation first
+        ledger.decide(decision)
+        new = Generation(
+            *(0, experiment.identity, experiment.plain(), "promoted", decision.arm, None, decision.id, "", 0.0),
+            text=to_yaml(experiment),
+            loss=loss,
+            given_up=given_up,
+        )
+        return _replace(ledger, project, decision.generation, new)
+
+
+def rollback(ledger: Ledger, project: Path, to: int | None = None) -> Generation:
+    """Make an earlier generation the baseline again, as a new generation.
+
+    Args:
+        to: its number; by default the one before the current one, so that a second rollback undoes the first.
+
+    Raises:
+        UsageError: there is no such generation, or it is the current one.
+        StaleBaseline: a promotion came first.
+    """
+    with _alone(project):
+        current, _ = _current(ledger, project)
+        generations = {each.number: each for each in ledger.generations()}
+        number = current.previous if to is None else to
+        if number is None:
+            raise UsageError("there is no generation before this one", "`foundry lineage` shows what there is")
+        if number not in generations:
+            raise UsageError(f"there is no generation {number}", f"there are {', '.join(map(str, generations))}")
+        target = generations[number]
+        if number == current.number:
+            raise UsageError(f"generation {number} is the baseline already")
+        new = replace(
+            target, number=0, kind="rollback", summary=f"back to generation {number}", decision=None, ancestry=()
+        )
+        return _replace(ledger, project, current.number, new)
+
+
+def lineage(ledger: Ledger) -> list[str]:
+    """One line per generation, oldest first: number, date, kind, what, and with which effect."""
+    return _lineage(ledger, ledger.generations())
+
+
+def ancestry(text: str) -> list[str]:
+    """The lineage that a baseline file tells of itself, as `lineage` gives it."""
+    head, _ = _split(text)
+    return [line[4:] for line in head.splitlines() if _LINE.fullmatch(line)]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _current(ledger: Ledger, project: Path) -> tuple[Generation, Experiment]:
+    file = project / BASELINE
+    newest = ledger.baseline()
+    if newest is not None and not newest.rendered:
+        newest = _repair(ledger, project, newest)
+    if not file.exists() and newest is None:
+        raise InvalidExperiment(f"there is no {BASELINE} in {project}", "`foundry init` writes one")
+    if newest is not None and not file.exists():
+        _write(ledger, project, newest)
+    content = file.read_bytes()
+    experiment = load_experiment(file)
+    if newest is None or (newest.file_hash, newest.identity) != (_hash(content), experiment.identity):
+        newest = _import(ledger, content.decode(), experiment, newest)
+    return newest, experiment
+
+
+def _repair(ledger: Ledger, project: Path, newest: Generation) -> Generation:
+    """Write the file of a generation whose row is there, unless somebody has edited the file meanwhile."""
+    file = project / BASELINE
+    before = {each.number: each.file_hash for each in ledger.generations()}
+    there = _hash(file.read_bytes()) if file.exists() else None
+    if there is None or (newest.previous is not None and there == before[newest.previous]):
+        _write(ledger, project, newest)
+    else:
+        ledger.rendered(newest.number)
+    return replace(newest, rendered=True)
+
+
+def _import(ledger: Ledger, text: str, experiment: Experiment, newest: Generation | None) -> Generation:
+    told = ancestry(text)
+    known = lineage(ledger)
+    stands_alone = "extends" not in read_text(text, str(BASELINE)).data
+    new = Generation(
+        *(_next_number(told), experiment.identity, experiment.plain(), "manual", IMPORTED, None, None),
+        *(_hash(text.encode()), time.time()),
+        text=_split(text)[1] if stands_alone else to_yaml(experiment),
+        ancestry=() if not told or told == known else tuple(told),
+        rendered=True,
+    )
+    return ledger.promote(newest.number if newest else None, new)
+
+
+def _next_number(lines: Sequence[str]) -> int:
+    return max((int(line.split()[0]) + 1 for line in lines), default=0)
+
+
+def _replace(ledger: Ledger, project: Path, expected: int, new: Generation) -> Generation:
+    """The row, then the file."""
+    again = _read(new.text, project)
+    if again.identity != new.identity:
+        raise InvalidExperiment(f"{new.summary}: written as YAML it would be another experiment", "this is a bug")
+    older = ledger.generations()
+    new = replace(new, number=older[-1].number + 1, created=time.time(), rendered=False)
+    lines = _lineage(ledger, [*older, new])
+    made = ledger.promote(expected, replace(new, file_hash=_hash(_rendered(lines, new.text).encode())))
+    if made.rendered:
+        return made
+    _write(ledger, project, made)
+    return replace(made, rendered=True)
+
+
+def _write(ledger: Ledger, project: Path, generation: Generation) -> None:
+    file = project / BASELINE
+    until = [each for each in ledger.generations() if each.number <= generation.number]
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_durably(file, _rendered(_lineage(ledger, until), generation.text).encode())
+    ledger.rendered(generation.number)
+
+
+def _read(text: str, project: Path) -> Experiment:
+    return assemble([read_text(text, str(BASELINE))], registry(project), project, name=BASELINE.stem)
+
+
+def _rendered(lines: Sequence[str], text: str) -> str:
+    return HEAD + "".join(f"#   {line}\n" for line in lines) + "\n" + text
+
+
+def _split(text: str) -> tuple[str, str]:
+    """What `_rendered` put together: the comments that tell the lineage, and the rest."""
+    lines = text.splitlines(keepends=True)
+    last = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.startswith("#"):
+            break
+        if _LINE.fullmatch(line.rstrip()):
+            last = number
+    rest = "".join(lines[last:])
+    return "".join(lines[:last]), rest.removeprefix("\n") if last else rest
+
+
+def _lineage(ledger: Ledger, generations: Sequence[Generation]) -> list[str]:
+    lines: list[str] = []
+    for each in generations:
+        lines = [*(each.ancestry or lines), _line(each, ledger.decision(each.decision or ""))]
+    return lines
+
+
+def _line(generation: Generation, decision: Decision | None) -> str:
+    date = time.strftime("%Y-%m-%d", time.gmtime(generation.created))
+    line = f"{generation.number}  {date}  {generation.kind}  {' '.join(generation.summary.split())}"
+    if decision is None or decision.effect is None:
+        return line
+    within = "" if decision.low is None else f" [{decision.low:+.4f}, {decision.high:+.4f}]"
+    return f"{line}: {decision.metric} better by {decision.effect:.4f}{within}, n {decision.n}"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def _alone(project: Path) -> Iterator[None]:
+    """One process at a time changes the file, so that an older generation is never written over a newer one."""
+    with writing(project / FOLDER):
+        (project / FOLDER).mkdir(exist_ok=True)
+        file = open(project / FOLDER / "baseline.lock", "ab")  # noqa: SIM115 - closed below
+    with file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
