@@ -1,0 +1,249 @@
+"""What is run: sweeps, the trials that they ask for, and who trains them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from foundry.core.contracts import UsageError
+from foundry.core.ledger import lease, rows
+from foundry.core.ledger.journal import encode
+from foundry.core.ledger.records import (
+    Attempt,
+    Json,
+    LostClaim,
+    Role,
+    SweepRow,
+    SweepStatus,
+    Trial,
+    TrialRow,
+    TrialStatus,
+    Wanted,
+    digest,
+)
+from foundry.core.ledger.store import Store
+
+MEASURED = ("sigma", "df", "evidence")
+"""Keys of a sweep's spec that were known when it started, and do not make it another sweep."""
+
+
+class Trials:
+    """The half of the ledger that changes while something is trained."""
+
+    _store: Store
+    _lease_seconds: float
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Sweeps
+
+    def start_sweep(self, spec: Json) -> str:
+        """The id of the sweep that `spec` describes; the same spec is the same sweep, whose first spec stays. The
+        calling process counts as its driver until it dies or leaves."""
+        id = digest({key: value for key, value in spec.items() if key not in MEASURED})[:12]
+        with self._store.transaction() as record:
+            if self.sweep(id) is None:
+                record("sweep_started", {"id": id, "spec": dict(spec)})
+            self._store.touch("INSERT OR IGNORE INTO driver VALUES (?, ?)", (id, _process()))
+        return id
+
+    def leave_sweep(self, id: str) -> None:
+        """This process drives the sweep no longer: unless another does, it is interrupted."""
+        self._store.touch("DELETE FROM driver WHERE sweep = ? AND process = ?", (id, _process()))
+
+    def finish_sweep(self, id: str, conclusion: Json) -> None:
+        """The sweep is over; what only it had queued is cancelled. A second conclusion changes nothing."""
+        with self._store.transaction() as record:
+            sweep = self.sweep(id)
+            if sweep is None:
+                raise UsageError(f"there is no sweep {id}")
+            if sweep.status != "finished":
+                record("sweep_finished", {"id": id, "conclusion": dict(conclusion)})
+
+    def sweep(self, id: str) -> SweepRow | None:
+        return next(iter(self._sweeps("WHERE id = ?", (id,))), None)
+
+    def sweeps(self, status: SweepStatus | None = None) -> list[SweepRow]:
+        """All sweeps, or those of one status, oldest first."""
+        return [sweep for sweep in self._sweeps("ORDER BY seq") if status in (None, sweep.status)]
+
+    def _sweeps(self, where: str, values: Sequence[Any] = ()) -> list[SweepRow]:
+        drivers: dict[str, list[lease.Process]] = {}
+        for sweep, process in self._store.rows("SELECT sweep, process FROM driver"):
+            drivers.setdefault(sweep, []).append(lease.Process(**json.loads(process)))
+        return [
+            rows.sweep(row, driven=not all(process.is_gone() for process in drivers.get(row["id"], [])))
+            for row in self._store.rows(f"SELECT * FROM sweep {where}", values)
+        ]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Trials: what drivers ask for
+
+    def request(self, sweep: str, wanted: Sequence[tuple[Trial, int, Role, str, str]], *, retry: bool = False) -> None:
+        """Queue what is unknown, and remember why it is wanted. What is queued, running or finished stays so.
+
+        Args:
+            wanted: (trial, order, role, arm, share) each; the lowest order is claimed first.
+            retry: queue failed trials again.
+        """
+        with self._store.transaction() as record:
+            if self.sweep(sweep) is None:
+                raise UsageError(f"there is no sweep {sweep}")
+            there = {want for want in self._wanted(sweep, "AND open")}
+            known = {trial.id: self._status(trial.id) for trial, *_ in wanted}
+            wants = [Wanted(sweep, trial.id, order, role, arm, share) for trial, order, role, arm, share in wanted]
+            new = {trial.id: trial for trial, *_ in wanted if known[trial.id] is None}
+            requeued = ("cancelled", "failed") if retry else ("cancelled",)
+            again = [id for id, status in known.items() if status in requeued]
+            missing = [want for want in wants if want not in there]
+            if new or again or missing:
+                data = {
+                    "sweep": sweep,
+                    "trials": [{"id": id, **asdict(trial)} for id, trial in new.items()],
+                    "wanted": [asdict(want) for want in missing],
+                    "again": again,
+                }
+                record("trials_requested", data)
+
+    def cancel(self, sweep: str, trials: Iterable[str]) -> None:
+        """This sweep does not want these trials any more. Those still queued, and wanted by no other, are cancelled."""
+        with self._store.transaction() as record:
+            open = {want.trial for want in self._wanted(sweep, "AND open")}
+            ids = [id for id in dict.fromkeys(trials) if id in open and self._status(id) == "queued"]
+            if ids:
+                record("trials_cancelled", {"sweep": sweep, "trials": ids})
+
+    def wanted(self, sweep: str) -> list[Wanted]:
+        """What a sweep asked for, in its order."""
+        return self._wanted(sweep)
+
+    def _wanted(self, sweep: str, also: str = "") -> list[Wanted]:
+        found = self._store.rows(f"SELECT * FROM wanted WHERE sweep = ? {also} ORDER BY ord, arm, role", (sweep,))
+        return [rows.wanted(row) for row in found]
+
+    def trial(self, id: str) -> TrialRow | None:
+        return next(iter(self._trials("WHERE id = ?", (id,))), None)
+
+    def trials(
+        self, sweep: str | None = None, status: TrialStatus | None = None, identity: str | None = None
+    ) -> list[TrialRow]:
+        """The trials that match all that is given, in the order in which they were asked for."""
+        tests = [("id IN (SELECT trial FROM wanted WHERE sweep = ?)", sweep)]
+        tests += [("status = ?", status), ("identity = ?", identity)]
+        given = [(test, value) for test, value in tests if value is not None]
+        where = "WHERE " + " AND ".join(test for test, _ in given) if given else ""
+        return self._trials(f"{where} ORDER BY seq, rowid", [value for _, value in given])
+
+    def _trials(self, where: str, values: Sequence[Any] = ()) -> list[TrialRow]:
+        return [rows.trial(row) for row in self._store.rows(f"SELECT * FROM trial {where}", values)]
+
+    def _status(self, trial: str) -> TrialStatus | None:
+        found = self._store.rows("SELECT status FROM trial WHERE id = ?", (trial,))
+        return found[0][0] if found else None
+
+    def curve(self, trial: str) -> list[Json]:
+        """The points of a finished trial's curve: step, tokens, val_loss, train_loss, ..."""
+        found = self._store.rows("SELECT data FROM curve WHERE trial = ? ORDER BY point", (trial,))
+        return [json.loads(row[0]) for row in found]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Claims: what workers do
+
+    def claim(self, worker: str, sweep: str | None = None) -> Attempt | None:
+        """Take the next trial of a sweep, or of the oldest one that has any; None if nothing is queued. Trials whose
+        worker is dead come back first."""
+        self.reclaim()
+        with self._store.transaction() as record:
+            found = self._store.rows(
+                "SELECT * FROM trial WHERE id = (SELECT wanted.trial FROM trial AS queued"
+                " JOIN wanted ON wanted.trial = queued.id AND wanted.open JOIN sweep ON sweep.id = wanted.sweep"
+                f" WHERE queued.status = 'queued' AND {'sweep.id = ?' if sweep else '? IS NULL'}"
+                " ORDER BY sweep.seq, wanted.ord LIMIT 1)",
+                (sweep,),
+            )
+            if not found:
+                return None
+            row = rows.trial(found[0])
+            process = asdict(lease.this_process())
+            data = {"trial": row.id, "number": row.attempts + 1, "worker": worker, "process": process}
+            attempt = Attempt(record("trial_claimed", data), row.trial, row.attempts + 1, row.run)
+            self._beat(attempt)
+        return attempt
+
+    def renew(self, attempt: Attempt) -> bool:
+        """A heartbeat. False: the claim was taken over, so stop."""
+        if not self._holds(attempt):
+            return False
+        self._beat(attempt)
+        return True
+
+    def finish(self, attempt: Attempt, result: Json, curve: Sequence[Json] = ()) -> None:
+        """The trial has its result. To say so twice is no fault.
+
+        Raises:
+            LostClaim: the claim was taken over.
+        """
+        data = {"trial": attempt.trial.id, "attempt": attempt.id, "result": dict(result), "curve": list(curve)}
+        self._end("trial_finished", attempt, "finished", data)
+
+    def fail(self, attempt: Attempt, reason: str, retry: bool = False) -> None:
+        """The attempt ended without a result. With `retry` the trial is queued again, up to three failures in all.
+
+        Raises:
+            LostClaim: the claim was taken over.
+        """
+        data = {"trial": attempt.trial.id, "attempt": attempt.id, "reason": reason, "retry": retry}
+        self._end("trial_failed", attempt, "failed", data)
+
+    def release(self, attempt: Attempt) -> None:
+        """Give a trial back unfinished, as a worker that was asked to stop does. It does not count as a failure."""
+        if self._holds(attempt):
+            self._lose(attempt.id, attempt.trial.id, "given back", counts=False)
+
+    def reclaim(self) -> int:
+        """Queue again what is claimed by processes that are dead, or were silent for too long; how many."""
+        running = self._store.rows(
+            "SELECT attempt.id, trial, process, heartbeat.boot, heartbeat.clock, heartbeat.wall FROM attempt"
+            " JOIN heartbeat ON heartbeat.attempt = attempt.id WHERE status = 'running'"
+        )
+        gone = {text for text in {row["process"] for row in running} if lease.Process(**json.loads(text)).is_gone()}
+        lost = 0
+        for row in running:
+            silent = lease.age(row["boot"], row["clock"], row["wall"])
+            if row["process"] in gone:
+                lost += self._lose(row["id"], row["trial"], "its process is gone")
+            elif silent > self._lease_seconds:
+                lost += self._lose(row["id"], row["trial"], f"no heartbeat for {silent:.0f} s")
+        return lost
+
+    def _lose(self, attempt: int, trial: str, reason: str, counts: bool = True) -> bool:
+        with self._store.transaction() as record:
+            running = self._attempt_status(attempt) == "running"  # or another process was faster
+            if running:
+                record("claim_lost", {"trial": trial, "attempt": attempt, "reason": reason, "counts": counts})
+        return running
+
+    def _end(self, kind: str, attempt: Attempt, status: str, data: Json) -> None:
+        with self._store.transaction() as record:
+            now = self._attempt_status(attempt.id)
+            if now == "running":
+                record(kind, data)
+            elif now != status:
+                raise LostClaim(attempt)
+
+    def _holds(self, attempt: Attempt) -> bool:
+        return self._attempt_status(attempt.id) == "running"
+
+    def _attempt_status(self, attempt: int) -> str:
+        found = self._store.rows("SELECT status FROM attempt WHERE id = ?", (attempt,))
+        return found[0][0] if found else ""
+
+    def _beat(self, attempt: Attempt) -> None:
+        beat = (attempt.id, lease.this_process().boot, lease.clock(), time.time())
+        self._store.touch("INSERT OR REPLACE INTO heartbeat VALUES (?, ?, ?, ?)", beat)
+
+
+def _process() -> str:
+    return encode(asdict(lease.this_process()))
