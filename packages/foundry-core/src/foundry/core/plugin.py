@@ -1,9 +1,11 @@
-"""What core itself contributes to an experiment, by the same hooks as any plugin: its sections, its slots
-and the mutations that are not slots."""
+"""What core itself contributes, by the same hooks as any plugin: an experiment's sections and slots, the mutations that
+are not slots, who trains the trials of a sweep and who proposes mutations in a search."""
 
 from foundry.core.config.schema import Checkpoints, Logging, ModelArgs, Training
-from foundry.core.contracts import Mutation, Section, Slot, hookimpl
+from foundry.core.contracts import Mutation, Section, Slot, Variant, hookimpl
+from foundry.core.evolve import proposers
 from foundry.core.mutations import MUTATIONS
+from foundry.core.sweep import executors
 
 FOUNDRY_API = 1
 
@@ -28,12 +30,20 @@ SLOTS = [
     Slot("loss", "training.loss", "cross_entropy", "what training minimises", "loss"),
     Slot("optimizer", "training.optimizer", "adamw", "how gradients become updates", "opt"),
     Slot("schedule", "training.schedule", "cosine", "the learning rate over time", "sched"),
+    Slot("task", "", "", "what a trained model is scored on"),
+    executors.SLOT,
+    proposers.SLOT,
 ]
 
 
 @hookimpl
 def foundry_slots() -> list[Slot]:
     return SLOTS
+
+
+@hookimpl
+def foundry_variants() -> list[Variant]:
+    return [*executors.VARIANTS, *proposers.VARIANTS]
 
 
 @hookimpl

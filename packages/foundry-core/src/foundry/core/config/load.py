@@ -14,7 +14,7 @@ from foundry.core.config.merge import merge
 from foundry.core.config.resolve import name_choices, resolve
 from foundry.core.config.sugar import desugar
 from foundry.core.config.validate import validate
-from foundry.core.config.yaml import read_file, read_value
+from foundry.core.config.yaml import read_file, read_text, read_value
 from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.registry import Registry, find_project
 from foundry.core.registry import registry as discover
@@ -63,6 +63,19 @@ def from_plain(
     project = find_project(project or Path.cwd())
     document = Document(deepcopy(dict(data)), {(): Place(source)})
     return assemble([document], registry or discover(project), project)
+
+
+def from_text(text: str, project: Path, *, name: str, source: str = "") -> Experiment:
+    """The experiment that YAML describes which is in no file, or not yet.
+
+    Args:
+        name: what it is called unless it says so.
+        source: what messages call the text.
+
+    Raises:
+        InvalidExperiment, PluginError: as for `load_experiment`.
+    """
+    return assemble([read_text(text, source or name)], discover(project), project, name=name)
 
 
 def assemble(

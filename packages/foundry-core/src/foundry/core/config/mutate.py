@@ -112,6 +112,19 @@ def mutate(base: Experiment, type: str, value: str) -> Mutated:
     return Mutated(base, type, value, experiment)
 
 
+def edit(base: Experiment, edits: Edits, source: str) -> Experiment:
+    """`base` with other settings and the same name: what a command does to its own copy, such as a trial's seed.
+    Nothing is held fixed.
+
+    Args:
+        source: who asks, for messages.
+
+    Raises:
+        InvalidExperiment: the result cannot be trained.
+    """
+    return assemble([_apply(base, edits, source)], base.registry, base.project, name=base.name)
+
+
 def list_mutations(registry: Registry) -> list[Listed]:
     """Every type with its values: slots with all their variants and shorthands, then the others with an example."""
     rows = []

@@ -101,7 +101,7 @@ def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: 
     if precision == "auto":
         precision = "bf16" if kind == "cuda" else "fp32"
     if threads == "auto":
-        threads = _threads_asked_for() or max(1, available_cores() // local_world)
+        threads = share_of_cores(local_world)
     device = Device(kind, _model(kind, local_rank), precision, threads, training.compile, local_rank)
     if saved is not None:
         device = Device(kind, device.model, saved.precision, saved.threads, saved.compile, local_rank)
@@ -143,6 +143,11 @@ def require(kind: str) -> None:
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_of_cores(processes: int) -> int:
+    """Threads for each of so many processes: what the environment says, else their share of the cores."""
+    return _threads_asked_for() or max(1, available_cores() // processes)
 
 
 def _threads_asked_for() -> int:

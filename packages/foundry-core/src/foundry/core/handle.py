@@ -1,0 +1,142 @@
+"""A trained model as an evaluator sees it: the slot `task`, on a run folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from foundry.core.config import Experiment
+from foundry.core.config.mutate import edit
+from foundry.core.contracts import Edits, Evaluator, InvalidData, Item, Tokenizer
+from foundry.core.generate import Sampling, first_ids, generate_ids
+from foundry.core.model import GPT
+from foundry.core.run import Run, load_run
+from foundry.core.training.device import Device
+
+TOKENS_PER_BATCH = 4096
+"""In one forward pass, padding included; as many as the validation loss takes."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a task came to."""
+
+    mean: float
+    higher_is_better: bool
+    items: tuple[Item, ...]
+
+
+def evaluate_task(run: Path, task: str) -> Score:
+    """Run the evaluator that fills slot `task` under this name on the trained model of a run folder.
+
+    Raises:
+        UsageError: there is no such task.
+        InvalidData: it scored nothing, or its scores are not finite, or of two kinds.
+    """
+    handle = RunHandle.of(run)
+    variant = handle.experiment.registry.variant("task", task)
+    evaluator: Evaluator = variant.load()(variant.params())
+    items = tuple(evaluator.run(handle))
+    if not items:
+        raise InvalidData(f"task {task} has scored no item")
+    if len({(item.metric, item.higher_is_better) for item in items}) > 1:
+        raise InvalidData(f"task {task} mixes metrics: {', '.join(sorted({item.metric for item in items}))}")
+    mean = math.fsum(item.score for item in items) / len(items)
+    if not math.isfinite(mean):
+        raise InvalidData(f"task {task}: a score is not finite")
+    return Score(mean, items[0].higher_is_better, items)
+
+
+class RunHandle:
+    """The model of a run folder. A `foundry.core.contracts.Handle`."""
+
+    def __init__(self, run: Path, experiment: Experiment, tokenizer: Tokenizer, model: GPT) -> None:
+        self.run, self.experiment, self.model = run, experiment, model
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def of(cls, run: Path) -> RunHandle:
+        """The newest checkpoint of a run, on the device that it was trained on."""
+        device = Device.saved_in(Run(run).config(), source=str(run))
+        experiment, tokenizer, model = load_run(run, device=device.type)
+        return cls(run, experiment, tokenizer, model)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @property
+    def block_size(self) -> int:
+        return self.model.dims.block_size
+
+    @torch.inference_mode()
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """See `Handle`. What does not fit the context is scored piece by piece, each with as much of what precedes it
+        as fits, at least half a block."""
+        windows = [(number, *window) for number, pair in enumerate(pairs) for window in self._windows(*pair)]
+        windows.sort(key=lambda window: len(window[1]))
+        likelihood, greedy = [0.0] * len(pairs), [True] * len(pairs)
+        for batch in self._batches(windows):
+            width = max(len(ids) for _, ids, _ in batch) - 1
+            tokens = torch.zeros(len(batch), width, dtype=torch.long)
+            for row, (_, ids, _) in enumerate(batch):  # padded on the right: no position sees what follows it
+                tokens[row, : len(ids) - 1] = torch.tensor(ids[:-1])
+            logits, _ = self.model(tokens.to(self.model.embed.weight.device))
+            for row, (number, ids, scored) in enumerate(batch):
+                targets = torch.tensor(ids[-scored:], device=logits.device)
+                predicted = logits[row, len(ids) - 1 - scored : len(ids) - 1].float()
+                likelihood[number] -= float(F.cross_entropy(predicted, targets, reduction="sum"))
+                greedy[number] &= bool((predicted.argmax(-1) == targets).all())
+        return list(zip(likelihood, greedy, strict=True))
+
+    def _windows(self, context: str, continuation: str) -> Iterator[tuple[list[int], int]]:
+        """(ids, how many of the last are scored): every token of the continuation once."""
+        before = first_ids(self.tokenizer, context)
+        ids = before + self.tokenizer.encode(continuation)
+        at = len(before)
+        while at < len(ids):
+            room = max(self.block_size + 1 - at, (self.block_size + 1) // 2)
+            end = min(len(ids), at + room)
+            yield ids[max(0, end - self.block_size - 1) : end], end - at
+            at = end
+
+    def _batches(self, windows: Sequence[tuple[int, list[int], int]]) -> Iterator[Sequence[tuple[int, list[int], int]]]:
+        start = 0
+        while start < len(windows):
+            size = 1
+            while start + size < len(windows) and (size + 1) * len(windows[start + size][1]) <= TOKENS_PER_BATCH:
+                size += 1
+            yield windows[start : start + size]
+            start += size
+
+    def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """Greedy continuations, each cut before the first of `stop` in it."""
+        return [self._continuation(prompt, max_tokens, stop) for prompt in prompts]
+
+    def _continuation(self, prompt: str, max_tokens: int, stop: Sequence[str]) -> str:
+        start = torch.tensor([first_ids(self.tokenizer, prompt)], device=self.model.embed.weight.device)
+        bos = self.tokenizer.special_tokens.get("bos")
+        ids: list[int] = []
+        text = ""
+        for token in generate_ids(
+            self.model, start, max_tokens, Sampling(temperature=0), never=() if bos is None else (bos,)
+        ):
+            ids.append(int(token))
+            text = self.tokenizer.decode(ids)
+            if ends := [at for word in stop if (at := text.find(word)) >= 0]:
+                return text[: min(ends)]
+        return text
+
+    def train(self, edits: Edits) -> RunHandle:
+        """See `Handle`. The new run lies inside this one's folder, so that an evaluation that was cut short goes on."""
+        from foundry.core.training import train
+
+        experiment = edit(self.experiment, edits, "the task")
+        run = self.run / "probes" / experiment.identity[:16]
+        train(experiment, run)
+        return RunHandle.of(run)

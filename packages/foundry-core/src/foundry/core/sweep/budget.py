@@ -1,0 +1,125 @@
+"""How long each arm trains. Arms are compared at equal tokens; where a token costs more than 2 % more or less FLOPs than
+the baseline's, at equal FLOPs: else deeper and wider would always win. A share of a budget is a complete, shorter
+schedule of its own, because a loss before the learning rate's decay says little about the one after it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from foundry.core.config import Experiment
+from foundry.core.config.mutate import edit
+from foundry.core.config.schema import BUDGETS
+from foundry.core.contracts import DROP, Edits, UsageError
+
+EQUAL = 0.02
+"""Relative difference of FLOPs per token up to which equal tokens are equal FLOPs."""
+
+COST_AXES = ("kv_bytes_per_token", "flops_per_token", "parameters", "active_parameters", "memory_bytes")
+"""What a model costs, of which less is better, as `foundry analyze` counts it."""
+
+_UNITS = {"steps": "max_iters", "tokens": "tokens", "flops": "flops", "seconds": "seconds", "s": "seconds"}
+_FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_BUDGET = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmbgt]?)\s*(steps|tokens|flops|seconds|s)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One of the four ways to say how long to train."""
+
+    name: str  # max_iters | tokens | flops | seconds
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """`300 steps`, `1e12flops`, `500k tokens`, `60 s`. Raises UsageError for anything else."""
+        match = _BUDGET.fullmatch(text)
+        try:
+            number, factor, unit = match.groups() if match else ("", "", "")
+            amount = float(number) * _FACTORS[factor.lower()]
+            if amount <= 0:
+                raise ValueError
+        except ValueError:
+            raise UsageError(
+                f"--budget {text!r} is no budget", "write 300 steps, 500k tokens, 1e12 flops or 60 seconds"
+            ) from None
+        return cls(_UNITS[unit.lower()], amount)
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Budget:
+        """The one that the experiment states."""
+        given = {name: getattr(experiment.training, name) for name in BUDGETS}
+        return next(cls(name, amount) for name, amount in given.items() if amount is not None)
+
+    def __str__(self) -> str:
+        return f"{self.amount:,.4g} {'steps' if self.name == 'max_iters' else self.name}"
+
+    def times(self, factor: float | Fraction) -> Budget:
+        return Budget(self.name, self.amount * float(factor))
+
+    @property
+    def edits(self) -> Edits:
+        """What makes it an experiment's only budget."""
+        whole = self.name in ("max_iters", "tokens")
+        amount = max(1, round(self.amount)) if whole else self.amount
+        return {**{f"training.{name}": DROP for name in BUDGETS}, f"training.{self.name}": amount}
+
+
+def with_budget(experiment: Experiment, budget: Budget) -> Experiment:
+    """`experiment`, trained so long. What it says already stays as its author wrote it."""
+    now = Budget.of(experiment)
+    if now.name == budget.name and now.edits == budget.edits:
+        return experiment
+    return edit(experiment, {**budget.edits, "name": experiment.name}, "the budget")
+
+
+def share_of(experiment: Experiment, share: Fraction) -> Experiment:
+    """`experiment` with a share of its budget."""
+    return with_budget(experiment, Budget.of(experiment).times(share))
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a model costs."""
+
+    training_flops_per_token: float
+    tokens_per_step: int
+    axes: Mapping[str, float]  # COST_AXES
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Costs:
+        """Counted on the modules themselves; see `foundry.core.analyze`."""
+        from foundry.core.analyze import analyze
+        from foundry.core.sweep.trial import vocab_size
+
+        figures: Mapping[str, Any] = analyze(experiment, vocab_size(experiment))
+        figures = {**figures, "memory_bytes": figures["memory"]["total"]}
+        tokens = experiment.training.batch_size * experiment.model_args.block_size
+        return cls(figures["training_flops_per_token"], tokens, {axis: float(figures[axis]) for axis in COST_AXES})
+
+    def flops(self, budget: Budget) -> float | None:
+        """What `budget` comes to; None for seconds."""
+        match budget.name:
+            case "flops":
+                return budget.amount
+            case "tokens":
+                return budget.amount * self.training_flops_per_token
+            case "max_iters":
+                return budget.amount * self.tokens_per_step * self.training_flops_per_token
+        return None
+
+
+def equalised(arm: Experiment, costs: Costs, baseline: Costs) -> tuple[Experiment, str]:
+    """The arm with a budget worth the baseline's, and what was done to it in words, empty for nothing.
+
+    The arm's mutation has kept its tokens already, and a budget in FLOPs or seconds is equal as it is.
+    """
+    budget, ratio = Budget.of(arm), costs.training_flops_per_token / baseline.training_flops_per_token
+    if budget.name not in ("max_iters", "tokens") or abs(ratio - 1) <= EQUAL:
+        return arm, ""
+    equal = with_budget(arm, budget.times(1 / ratio))
+    return equal, f"{ratio:.2f} x the FLOPs per token: {Budget.of(equal)} for {budget}"

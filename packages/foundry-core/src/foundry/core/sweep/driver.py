@@ -1,0 +1,137 @@
+"""Runs a procedure with real trainings: what it asks for is looked up in the ledger or queued there, and answered once
+it has ended. A driver that is killed and started again asks the same, and what is known is answered at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from foundry.core.contracts import Stopped
+from foundry.core.ledger.ledger import Ledger
+from foundry.core.ledger.records import Trial, TrialRow
+from foundry.core.sweep.executors.site import Executor
+from foundry.core.sweep.plan import Plan
+from foundry.core.sweep.request import Answers, Failure, Outcome, Request
+from foundry.core.sweep.trial import Setting
+
+Ending = TypeVar("Ending")
+TICK_SECONDS = 0.1
+"""Between two looks at the ledger: what a batch of trials may lose at its end."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A request of the current batch and the state of its trial."""
+
+    request: Request
+    row: TrialRow
+
+
+class Reporter(Protocol):
+    """How a sweep tells its story while it happens. Nothing that it does may change the sweep."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+
+    def planned(self, sweep: str, plan: Plan) -> None:
+        """A sweep begins, or goes on."""
+
+    def batch(self, trials: Sequence[Running]) -> None:
+        """The trials that are wanted now, whenever the state of one has changed."""
+
+    def tick(self) -> None:
+        """Some time has passed."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def note(self, text: str) -> None: ...
+    def planned(self, sweep: str, plan: Plan) -> None: ...
+    def batch(self, trials: Sequence[Running]) -> None: ...
+    def tick(self) -> None: ...
+
+
+@dataclass
+class Driver:
+    """Answers the requests of one sweep.
+
+    Args:
+        trial_of: what has to be trained for a request.
+        stop: whether somebody asked for an end.
+    """
+
+    ledger: Ledger
+    sweep: str
+    trial_of: Callable[[Request], Trial]
+    metric: str
+    setting: Setting
+    executor: Executor
+    reporter: Reporter = field(default_factory=Silent)
+    stop: Callable[[], bool] = lambda: False
+    order: int = 0
+
+    def drive(self, procedure: Generator[Sequence[Request], Answers, Ending]) -> Ending:
+        """The end of the procedure.
+
+        Raises:
+            Stopped: somebody asked for it; the same sweep goes on from here.
+        """
+        try:
+            requests = next(procedure)
+            while True:
+                requests = procedure.send(self.answers(requests))
+        except StopIteration as end:
+            ending: Ending = end.value
+            return ending
+
+    def answers(self, requests: Sequence[Request]) -> Mapping[Request, Outcome]:
+        """Have all of them trained, and wait."""
+        trials = {request: self.trial_of(request) for request in requests}
+        wanted = []
+        for request, trial in trials.items():
+            wanted.append((trial, self.order, request.role, request.arm, str(request.share)))
+            self.order += 1
+        self.ledger.request(self.sweep, wanted)
+        rows = {trial.id: self._row(trial.id) for trial in trials.values()}
+        self._report(trials, rows)
+        while unfinished := [id for id, row in rows.items() if row.status in ("queued", "running")]:
+            if self.stop():
+                raise Stopped("the sweep is stopped", "run the same command again, and it goes on from here")
+            self.executor.work(self.sweep, device=self.setting.device, threads=self.setting.threads)
+            changed = False
+            for id in unfinished:
+                before, rows[id] = rows[id], self._row(id)
+                changed |= (before.status, before.attempts) != (rows[id].status, rows[id].attempts)
+            if changed:
+                self._report(trials, rows)
+            else:
+                self.reporter.tick()
+                time.sleep(TICK_SECONDS)
+        return {request: outcome(rows[trial.id], self.metric) for request, trial in trials.items()}
+
+    def _row(self, id: str) -> TrialRow:
+        row = self.ledger.trial(id)
+        assert row is not None
+        return row
+
+    def _report(self, trials: Mapping[Request, Trial], rows: Mapping[str, TrialRow]) -> None:
+        self.reporter.batch([Running(request, rows[trial.id]) for request, trial in trials.items()])
+
+
+def outcome(row: TrialRow, metric: str) -> Outcome:
+    """The score of a trial that has ended: lower is better."""
+    value = row.metric(metric)
+    if row.status != "finished":
+        return Failure(row.reason or row.status)
+    if value is None:
+        return Failure(f"it has no {metric}")
+    return -value if metric in higher_is_better(row.result or {}) else value
+
+
+def higher_is_better(result: Mapping[str, Any]) -> Sequence[str]:
+    """The metrics of a result of which more is better."""
+    return result.get("higher_is_better", ())

@@ -1,0 +1,25 @@
+"""The calling process trains, one trial after the other. For debugging, and where there is no other process to have."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from foundry.core.contracts import Params
+from foundry.core.sweep.executors.site import Site
+from foundry.core.sweep.worker import Worker
+
+
+class Inline:
+    def __init__(self, params: Params, site: Site) -> None:
+        self.worker = Worker(site.ledger, "inline", site.trial_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def work(self, sweep: str, *, device: str, threads: int) -> None:
+        self.worker.work(sweep)

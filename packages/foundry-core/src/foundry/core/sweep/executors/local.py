@@ -1,0 +1,185 @@
+"""Warm processes on this machine: each imports torch once, has a device slot and a share of the cores of its own, and
+trains one trial after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from foundry.core.contracts import EnvironmentFailure
+from foundry.core.ledger.ledger import FOLDER
+from foundry.core.ledger.records import Attempt
+from foundry.core.sweep.executors import LocalParams
+from foundry.core.sweep.executors.site import Site
+
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
+"""Signals by which a process ends itself: what it trained is to blame. Any other was sent by somebody."""
+MAX_DEATHS = 5
+"""So many workers may die one after the other without having begun a trial."""
+
+
+@dataclass
+class _Process:
+    """A worker as its parent sees it."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    unread: bytes = b""
+    attempt: Mapping[str, Any] | None = None  # what it said last that it works on
+    failure: EnvironmentFailure | None = None  # what it said about the machine
+    told: str = field(default="")
+
+    def listen(self) -> None:
+        """Take in what it said since the last time."""
+        assert self.process.stdout is not None
+        with suppress(BlockingIOError):
+            while piece := self.process.stdout.read(65536):
+                self.unread += piece
+        *lines, self.unread = self.unread.split(b"\n")
+        for line in lines:
+            said = json.loads(line)
+            if "attempt" in said:
+                self.attempt = said
+            if "failure" in said:
+                self.failure = EnvironmentFailure(said["failure"], said["hint"])
+
+    def tell(self, sweep: str) -> None:
+        """There is something to train for `sweep`."""
+        assert self.process.stdin is not None
+        with suppress(OSError):  # it died a moment ago, or has not read the last thousand yet
+            self.process.stdin.write(f"{sweep}\n".encode())
+            self.process.stdin.flush()
+
+    def dismiss(self) -> None:
+        """End its input: it saves, and leaves."""
+        assert self.process.stdin is not None
+        with suppress(OSError):
+            self.process.stdin.close()
+
+    def kill(self) -> None:
+        """It and what it started, and nothing else: it leads a session of its own."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Local:
+    """Raises EnvironmentFailure for a device that is not here."""
+
+    def __init__(self, params: LocalParams, site: Site) -> None:
+        self.params, self.site = params, site
+        self.workers: list[_Process | None] = [None] * site.jobs
+        self.deaths = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def work(self, sweep: str, *, device: str, threads: int) -> None:
+        for slot, worker in enumerate(self.workers):
+            if worker is not None:
+                worker.listen()
+                if worker.process.poll() is not None:
+                    self.bury(worker)
+                    worker = None
+            if worker is None:
+                worker = self.workers[slot] = self.start(slot, device, threads)
+            worker.tell(sweep)
+
+    def start(self, slot: int, device: str, threads: int) -> _Process:
+        name = f"worker-{slot}"
+        log = self.site.project / FOLDER / f"{name}.log"
+        command = [sys.executable, "-m", "foundry.core.sweep.worker", str(self.site.project), "--name", name]
+        if self.site.trial_seconds is not None:
+            command += ["--trial-seconds", str(self.site.trial_seconds)]
+        with open(log, "ab") as stderr:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                bufsize=-1,
+                env={**os.environ, **slot_environment(slot, device, threads)},
+                start_new_session=True,
+            )
+        assert process.stdin is not None and process.stdout is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        os.set_blocking(process.stdout.fileno(), False)
+        return _Process(name, process, log)
+
+    def bury(self, worker: _Process) -> None:
+        """A worker is dead: say so, and blame the trial that it worked on if that is what killed it.
+
+        Raises:
+            EnvironmentFailure: the machine is to blame, or it is the fifth that died before its first trial.
+        """
+        worker.listen()
+        if worker.failure is not None:
+            raise worker.failure
+        code = worker.process.returncode
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self.site.note(f"{worker.name} ended with {how}; another takes its place")
+        if worker.attempt is not None:
+            self.deaths = 0
+            if -code in CRASHES:
+                self.blame(worker.attempt, how)
+            return
+        self.deaths += 1
+        if self.deaths >= MAX_DEATHS:
+            last = worker.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise EnvironmentFailure(f"workers die before their first trial ({how}): {last[0]}", f"see {worker.log}")
+
+    def blame(self, said: Mapping[str, Any], how: str) -> None:
+        """Fail the attempt, unless it ended before its worker did. Three such failures, and the trial has failed."""
+        from foundry.core.ledger.records import LostClaim
+
+        row = self.site.ledger.trial(said["trial"])
+        if row is not None and row.status == "running":
+            attempt = Attempt(said["attempt"], row.trial, said["number"], row.run)
+            with suppress(LostClaim):
+                self.site.ledger.fail(attempt, f"its worker crashed: {how}", retry=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        alive = [worker for worker in self.workers if worker is not None]
+        for worker in alive:
+            worker.dismiss()
+        end = time.monotonic() + self.params.grace_seconds
+        for worker in alive:
+            try:
+                worker.process.wait(max(0.0, end - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                worker.kill()
+            assert worker.process.stdout is not None
+            worker.process.stdout.close()
+
+
+def slot_environment(slot: int, device: str, threads: int) -> dict[str, str]:
+    """What makes worker `slot` see one device and use so many threads, before torch is imported.
+
+    GPUs are dealt out in turn: with more workers than GPUs, several share one.
+    """
+    caps = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    if device != "cuda":
+        return caps
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        import torch
+
+        gpus = [str(number) for number in range(torch.cuda.device_count())]
+    else:
+        gpus = [name.strip() for name in visible.split(",") if name.strip()]
+    if not gpus:
+        raise EnvironmentFailure("the sweep needs a GPU, and torch sees none", "`foundry doctor` shows what is here")
+    return {**caps, "CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]}

@@ -1,0 +1,260 @@
+"""A question about one baseline, made concrete: every arm's experiment and budget, what they compute on, and what is
+known of the noise. It is frozen when its sweep starts, so that a sweep that goes on next week is still the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from foundry.core.config import Experiment, from_plain
+from foundry.core.config.mutate import mutate
+from foundry.core.config.write import number, to_yaml
+from foundry.core.contracts import Stack, UsageError
+from foundry.core.ledger.ledger import Ledger
+from foundry.core.ledger.records import Generation, Json, Trial, digest
+from foundry.core.sweep.arms import Arm, Refused, build_arms
+from foundry.core.sweep.budget import COST_AXES, Budget, Costs, equalised, share_of, with_budget
+from foundry.core.sweep.procedure import Procedure, sweep_procedure
+from foundry.core.sweep.question import Question
+from foundry.core.sweep.race import Contender
+from foundry.core.sweep.request import CONTROL, Request
+from foundry.core.sweep.trial import Setting, code_fingerprint, data_fingerprint, make_trial
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One arm of a plan."""
+
+    arm: str
+    family: str  # arms that differ only in the learning rate; the arm's own name where there is no grid of them
+    mutations: Stack
+    changes: tuple[str, ...]
+    identity: str  # of `experiment`
+    experiment: Json = field(repr=False)  # Experiment.plain(), with the sweep's budget
+    text: str = field(repr=False)  # YAML with the baseline's own budget: what would be promoted
+    budget: str = ""  # in words, where it is not the baseline's
+    flops: float | None = None  # of one training; None: it is counted in seconds
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before its first trial. The first entry is the baseline's."""
+
+    question: Question
+    generation: int
+    entries: tuple[Entry, ...]
+    setting: Setting
+    code: str
+    data: str
+    given_up: float = 0.0
+    sigma: float | None = None  # over seeds, of the metric; None: not measured yet
+    df: int = 0
+    evidence: Mapping[tuple[str, str], Sequence[float]] = field(default_factory=dict)
+    kind: str = "sweep"
+
+    @property
+    def baseline(self) -> Entry:
+        return self.entries[0]
+
+    @property
+    def arms(self) -> list[str]:
+        """The names of the contenders."""
+        return [entry.arm for entry in self.entries[1:]]
+
+    def entry(self, arm: str) -> Entry:
+        return next(entry for entry in self.entries if entry.arm == arm)
+
+    @cached_property
+    def context(self) -> str:
+        """Where the noise of this sweep holds: the metric, the budget and the data."""
+        return noise_context(self.question.rule.metric, self.baseline.experiment, self.data)
+
+    def contender(self, entry: Entry) -> Contender:
+        axis = self.question.rule.cost
+        gain = self.baseline.costs[axis] / entry.costs[axis] if axis and entry.costs[axis] else 1.0
+        return Contender(entry.arm, entry.identity, entry.family, gain)
+
+    def procedure(self) -> Procedure:
+        """What this sweep trains, in which order, and what follows."""
+        assert self.sigma is not None
+        baseline, *others = map(self.contender, self.entries)
+        return sweep_procedure(
+            baseline,
+            others,
+            self.question.rule,
+            self.sigma,
+            self.df,
+            evidence=self.evidence,
+            given_up=self.given_up,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The sweep's spec in the ledger."""
+        return {
+            "schema_version": 1,
+            "kind": self.kind,
+            "question": self.question.to_json(),
+            "generation": self.generation,
+            "entries": [asdict(entry) for entry in self.entries],
+            "setting": asdict(self.setting),
+            "code": self.code,
+            "data": self.data,
+            "given_up": self.given_up,
+            "sigma": self.sigma,
+            "df": self.df,
+            "evidence": [[control, arm, list(seen)] for (control, arm), seen in self.evidence.items()],
+        }
+
+    @classmethod
+    def from_json(cls, spec: Mapping[str, Any]) -> Plan:
+        """The plan that `to_json` wrote."""
+        values = {key: value for key, value in spec.items() if key != "schema_version"}
+        entries = tuple(
+            Entry(**{**entry, "mutations": _stack(entry["mutations"]), "changes": tuple(entry["changes"])})
+            for entry in values["entries"]
+        )
+        evidence = {(control, arm): tuple(seen) for control, arm, seen in values["evidence"]}
+        question, setting = Question.from_json(values["question"]), Setting(**values["setting"])
+        return cls(**{**values, "question": question, "entries": entries, "setting": setting, "evidence": evidence})
+
+
+def make_plan(
+    generation: Generation, baseline: Experiment, question: Question, jobs: int
+) -> tuple[Plan, list[Refused]]:
+    """What `question` comes to for this baseline on this machine, and the arms that cannot take part.
+
+    Raises:
+        UsageError: no such mutation type, value, task, metric or cost axis.
+    """
+    _check(question, baseline)
+    arms, refused = build_arms(baseline, question.stacks)
+    families = _with_learning_rates(arms, question.lr_factors)
+    entries: list[Entry] = []
+    control: Costs | None = None
+    for arm, family in families:
+        costs = Costs.of(arm.experiment)
+        control = control or costs
+        entries.append(_entry(arm, family, costs, control, question.budget))
+    budgeted = from_plain(entries[0].experiment, project=baseline.project, registry=baseline.registry)
+    plan = Plan(
+        question=question,
+        generation=generation.number,
+        entries=tuple(entries),
+        setting=Setting.of(baseline, jobs),
+        code=digest([code_fingerprint(arm.experiment, question.tasks) for arm, _ in families]),
+        data=data_fingerprint(budgeted),
+        given_up=generation.given_up,
+    )
+    return plan, refused
+
+
+def informed(plan: Plan, ledger: Ledger) -> Plan:
+    """The plan with what the ledger knows by now of its noise and its pairs."""
+    noise = ledger.noise(plan.context)
+    evidence = {}
+    controls = [entry for entry in plan.entries if entry.family == CONTROL]
+    for control in controls:
+        for entry in plan.entries[1:]:
+            seen = ledger.evidence(plan.generation, control.identity, entry.identity, plan.question.rule.metric)
+            if seen.differences:
+                evidence[control.identity, entry.identity] = seen.differences
+    sigma, df = (noise.sigma, noise.df) if noise else (None, 0)
+    return replace(plan, sigma=sigma, df=df, evidence=evidence)
+
+
+@dataclass
+class Trials:
+    """From a procedure's requests to trials, for the plan of one sweep."""
+
+    plan: Plan
+    project: Path
+    _experiments: dict[tuple[str, Fraction, bool], Experiment] = field(default_factory=dict)
+
+    def of(self, request: Request) -> Trial:
+        experiment = self._experiment(request.arm, request.share, request.role == "guard")
+        return make_trial(experiment, request.seed, self.plan.setting, self.plan.question.tasks)
+
+    def _experiment(self, arm: str, share: Fraction, guard: bool) -> Experiment:
+        key = (arm, share, guard)
+        if key not in self._experiments:
+            experiment = from_plain(self.plan.entry(arm).experiment, project=self.project, source=arm)
+            if guard:
+                experiment = _scaled(experiment, self.plan.question.rule.scale())
+            self._experiments[key] = share_of(experiment, share)
+        return self._experiments[key]
+
+
+def noise_context(metric: str, experiment: Json, data: str, share: Fraction = Fraction(1)) -> str:
+    """The name of what a standard deviation over seeds depends on: the metric, the budget and the data."""
+    training = experiment["training"]
+    budget = [training[name] for name in ("max_iters", "tokens", "flops", "seconds")]
+    rows = training["batch_size"] * experiment["model_args"]["block_size"]
+    return digest(metric, budget, rows, data, str(share))[:16]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _check(question: Question, baseline: Experiment) -> None:
+    for task in question.tasks:
+        baseline.registry.variant("task", task)
+    metrics = ("val_loss", "val_bpb", "train_loss", *question.tasks)
+    if question.rule.metric not in metrics:
+        raise UsageError(
+            f"there is no metric {question.rule.metric!r}",
+            f"a trial has {', '.join(metrics)}; --eval-task T adds the score of task T",
+        )
+    if question.rule.cost and question.rule.cost not in COST_AXES:
+        raise UsageError(f"{question.rule.cost!r} is no cost", f"one of {', '.join(COST_AXES)}")
+
+
+def _with_learning_rates(arms: Sequence[Arm], factors: Sequence[float]) -> list[tuple[Arm, str]]:
+    """Every arm beside itself at other learning rates, as (arm, family)."""
+    families = []
+    for arm in arms:
+        families.append((arm, arm.name))
+        for factor in dict.fromkeys(factors):
+            if factor == 1:
+                continue
+            value = number(float(f"{arm.experiment.training.learning_rate * factor:.3g}"))
+            other = mutate(arm.experiment, "lr", value)
+            name = f"lr {value}" if arm.name == CONTROL else f"{arm.name} + lr {value}"
+            changes = (*arm.changes, *map(str, other.changes))
+            families.append((Arm(name, other.experiment, (*arm.mutations, ("lr", value)), changes), arm.name))
+    return families
+
+
+def _entry(arm: Arm, family: str, costs: Costs, control: Costs, budget: Budget | None) -> Entry:
+    kept, _ = equalised(arm.experiment, costs, control)
+    asked = with_budget(arm.experiment, budget) if budget else arm.experiment
+    trained, words = equalised(asked, costs, control)
+    return Entry(
+        arm=arm.name,
+        family=family,
+        mutations=arm.mutations,
+        changes=arm.changes,
+        identity=trained.identity,
+        experiment=trained.plain(),
+        text=to_yaml(kept),
+        budget=words,
+        flops=costs.flops(Budget.of(trained)),
+        costs=dict(costs.axes),
+    )
+
+
+def _scaled(experiment: Experiment, scale: tuple[str, int] | None) -> Experiment:
+    assert scale is not None
+    axis, factor = scale
+    if axis == "tokens":
+        return share_of(experiment, Fraction(factor))
+    return mutate(experiment, "depth", str(experiment.model_args.n_layer * factor)).experiment
+
+
+def _stack(mutations: Sequence[Sequence[str]]) -> Stack:
+    return tuple((type, value) for type, value in mutations)

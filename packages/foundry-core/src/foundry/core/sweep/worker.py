@@ -1,0 +1,299 @@
+"""A worker: a process that imports torch once and then trains one trial after the other.
+
+    python -m foundry.core.sweep.worker PROJECT --name w0 [--sweep ID] [--trial-seconds N]
+
+Each line on its standard input names a sweep that has trials in its queue; when the input ends, whoever started the
+worker is gone, and it saves what it trains and leaves. Started by hand or by a cluster's scheduler, with --sweep, it
+serves that sweep until it is finished. On standard output it says which attempt it works on, on standard error it logs.
+
+A trial is `foundry.core.training.train` in .foundry/trials/ID, as a user would call it. An attempt that was cut short
+goes on where its predecessor's last checkpoint is, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from foundry.core.config import from_plain
+from foundry.core.contracts import EnvironmentFailure, FoundryError, Stopped
+from foundry.core.ledger.ledger import Ledger
+from foundry.core.ledger.records import Attempt, LostClaim
+
+HEARTBEAT_SECONDS = 10.0
+"""A lease lasts 18 of them: a trial is not taken away from a machine that is merely slow."""
+POLL_SECONDS = 1.0
+CURVE_POINTS = 200
+"""Rows of metrics that the ledger keeps of a trial, beside those with a validation loss."""
+
+
+class Worker:
+    """Trains what the ledger's queue holds, one trial at a time, in the calling thread.
+
+    Args:
+        trial_seconds: what takes longer has failed; None: nothing has.
+        say: told which attempt is begun.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        name: str,
+        trial_seconds: float | None = None,
+        say: Callable[..., None] = lambda **facts: None,
+    ) -> None:
+        self.ledger, self.name, self.trial_seconds, self.say = ledger, name, trial_seconds, say
+
+    def work(self, sweep: str) -> bool:
+        """Train one trial of `sweep`; False if none was queued.
+
+        Raises:
+            Stopped: a signal came while it trained; the trial is back in the queue, with a checkpoint.
+            EnvironmentFailure: this machine cannot train now, whatever the trial, which is back in the queue.
+        """
+        attempt = self.ledger.claim(self.name, sweep)
+        if attempt is None:
+            return False
+        self.say(attempt=attempt.id, trial=attempt.trial.id, number=attempt.number, run=attempt.run)
+        watch = _Watch(self.ledger, attempt, self.trial_seconds)
+        try:
+            with watch:
+                result, curve = self.result(attempt)
+        except FoundryError as failure:
+            if watch.timed_out:
+                self.fail(attempt, f"timeout: it took longer than {self.trial_seconds:g} s")
+            elif _is_the_machines(failure):
+                self.ledger.release(attempt)
+                if not watch.taken_over:
+                    raise
+            else:
+                self.fail(attempt, f"{type(failure).__name__}: {failure.message}")
+        except Exception as failure:  # of a plugin's code, or of ours: it is this trial's, and not the sweep's end
+            _log_traceback(attempt)
+            self.fail(attempt, " ".join(f"{type(failure).__name__}: {failure}".split()))
+        else:
+            with suppress(LostClaim):
+                self.ledger.finish(attempt, result, curve)
+                drop_checkpoints(self.ledger.project / attempt.run)
+        finally:
+            _free_memory()
+        return True
+
+    def result(self, attempt: Attempt) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Train and evaluate: result.json with every metric, and the curve. What is finished is not trained again."""
+        from foundry.core.run import Run
+        from foundry.core.training import train
+
+        project = self.ledger.project
+        experiment = from_plain(attempt.trial.experiment, project=project, source=f"trial {attempt.trial.id}")
+        run = Run(project / attempt.run)
+        trained = train(experiment, run.path, reporter=_Log())
+        metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
+        if trained["training_seconds"] > 0:
+            metrics["tokens_per_second"] = trained["tokens"] / trained["training_seconds"]
+        higher = ["tokens_per_second"]
+        for task in attempt.trial.tasks:
+            from foundry.core.handle import evaluate_task
+
+            score = evaluate_task(run.path, task)
+            metrics[task] = score.mean
+            higher += [task] if score.higher_is_better else []
+        result = {**trained, "run": attempt.run, "metrics": metrics, "higher_is_better": higher}
+        return result, thinned(list(run.metrics()))
+
+    def fail(self, attempt: Attempt, reason: str) -> None:
+        with suppress(LostClaim):
+            self.ledger.fail(attempt, reason)
+
+
+def _is_the_machines(failure: FoundryError) -> bool:
+    """Whether another trial would fail in the same way, and this one would not elsewhere: a full disk, a stop. A model
+    too large for the memory is the trial's own."""
+    from foundry.core.training.limits import is_out_of_memory
+
+    cause = failure.__cause__
+    own = cause is not None and is_out_of_memory(cause)
+    return isinstance(failure, (Stopped, EnvironmentFailure)) and not own
+
+
+class _Watch:
+    """While a trial runs: its heartbeat, and its time limit. Whatever ends it early does so by SIGTERM, on which the
+    trainer saves."""
+
+    def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None) -> None:
+        self.ledger, self.attempt, self.seconds = ledger, attempt, seconds
+        self.timed_out = self.taken_over = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        end = time.monotonic() + self.seconds if self.seconds is not None else float("inf")
+        wait = min(HEARTBEAT_SECONDS, end - time.monotonic())
+        while not self._over.wait(max(0.0, wait)):
+            if time.monotonic() >= end:
+                self.timed_out = True
+            elif not self.ledger.renew(self.attempt):
+                self.taken_over = True
+            if self.timed_out or self.taken_over:
+                os.kill(os.getpid(), signal.SIGTERM)
+                break
+            wait = min(HEARTBEAT_SECONDS, end - time.monotonic())
+        self.ledger.close()  # this thread's connection
+
+
+class _Log:
+    """The trainer's reporter: what a person would want to know of a trial that went wrong, on standard error."""
+
+    def started(self, plan: Mapping[str, Any]) -> None:
+        _log(" ".join(f"{key}={value}" for key, value in plan.items()))
+
+    def step(self, row: Mapping[str, Any], progress: float, seconds_left: float) -> None: ...
+
+    def note(self, text: str) -> None:
+        _log(f"note: {text}")
+
+    def sample(self, step: int, text: str) -> None: ...
+
+    def finished(self, result: Mapping[str, Any]) -> None:
+        _log(f"finished: step={result['step']} val_loss={result['val_loss']} run={result['run']}")
+
+
+def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points of a curve: every row with a validation loss, and at most CURVE_POINTS others, evenly spaced."""
+    every = max(1, -(-len(rows) // CURVE_POINTS))
+    keys = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "lr", "elapsed")
+    chosen = [row for place, row in enumerate(rows, 1) if "val_loss" in row or place % every == 0]
+    return [{key: row[key] for key in keys if row.get(key) is not None} for row in chosen]
+
+
+def drop_checkpoints(run: Path) -> None:
+    """A finished trial's figures are in the ledger; its weights are of no more use."""
+    import shutil
+
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The process
+
+
+class _Orders:
+    """What comes on standard input, read by a thread, so that its end is noticed in the middle of a training. SIGTERM
+    ends the wait for it; in a training it is the trainer that notices, and saves."""
+
+    def __init__(self) -> None:
+        self.ended = self._waiting = False
+        self._sweep = ""
+        self._news = threading.Condition()
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, and meant for the driver
+        threading.Thread(target=self._read, name="orders", daemon=True).start()
+
+    def sweeps(self) -> Iterator[str]:
+        """The sweep that was named last, each time that one is named, until there is nobody who could."""
+        while not self.ended:
+            with suppress(Stopped), self._news:
+                self._waiting = True
+                self._news.wait_for(lambda: self._sweep or self.ended)
+                sweep, self._sweep = self._sweep, ""
+            self._waiting = False
+            if not self.ended:
+                yield sweep
+
+    def _read(self) -> None:
+        for line in iter(sys.stdin.readline, ""):
+            with self._news:
+                self._sweep = line.strip()
+                self._news.notify()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.ended = True
+        if self._waiting:
+            self._waiting = False
+            raise Stopped("asked to stop")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="foundry.core.sweep.worker", description="Trains the trials of a sweep.")
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--name", default=f"{os.uname().nodename}-{os.getpid()}", help="who claims, in the ledger")
+    parser.add_argument("--sweep", help="serve this sweep until it is finished, and read no orders")
+    parser.add_argument("--trial-seconds", type=float, help="a trial that takes longer has failed")
+    arguments = parser.parse_args()
+    import foundry.core.training  # noqa: F401 - now, while the first trials are still being chosen
+
+    try:
+        with Ledger.open(arguments.project, note=_log) as ledger:
+            worker = Worker(ledger, arguments.name, arguments.trial_seconds, _say)
+            _say(ready=os.getpid())
+            if arguments.sweep:
+                _serve(worker, arguments.sweep)
+            else:
+                orders = _Orders()
+                for sweep in orders.sweeps():
+                    while not orders.ended and worker.work(sweep):
+                        pass
+    except Stopped as stopped:
+        _log(stopped.message)
+    except FoundryError as failure:
+        _log(str(failure))
+        _say(failure=failure.message, hint=failure.hint)
+        return int(failure.exit_code)
+    return 0
+
+
+def _serve(worker: Worker, sweep: str) -> None:
+    while (row := worker.ledger.sweep(sweep)) is not None and row.status != "finished":
+        if not worker.work(sweep):
+            time.sleep(POLL_SECONDS)
+
+
+def _say(**facts: Any) -> None:
+    """One line to whoever started us."""
+    with suppress(OSError):
+        print(json.dumps(facts), flush=True)
+
+
+def _log(text: str) -> None:
+    with suppress(OSError):
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _log_traceback(attempt: Attempt) -> None:
+    import traceback
+
+    _log(f"trial {attempt.trial.id} failed:\n{traceback.format_exc()}")
+
+
+def _free_memory() -> None:
+    """As if the process were new: what fits beside nothing must not depend on what was trained before."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
