@@ -14,7 +14,9 @@ from fractions import Fraction
 from statistics import NormalDist
 from typing import TypeVar
 
-from foundry.core.sweep.procedure import sweep_procedure
+from foundry.core.statistics.noise import pooled
+from foundry.core.sweep.conclusion import Conclusion
+from foundry.core.sweep.procedure import null_procedure, sweep_procedure
 from foundry.core.sweep.race import Contender
 from foundry.core.sweep.request import CONTROL, Answers, Outcome, Request
 from foundry.core.sweep.rule import Rule
@@ -51,6 +53,10 @@ class World:
         kept = self.fidelity ** math.log(1 / share, 3)
         return kept * truth + math.sqrt(1 - kept**2) * self.spread * self._draw("truth", arm, share)
 
+    def told(self, df: int) -> float:
+        """The sigma that somebody would measure with df + 1 runs."""
+        return pooled([[self.sigma * self._draw("noise", i) for i in range(df + 1)]])[0]
+
     def _draw(self, *what: object) -> float:
         """A standard normal that is a function of `what`."""
         name = "\0".join(map(str, (self.number, *what)))
@@ -74,36 +80,54 @@ class Rates:
 
     rounds: int
     promoted: float  # any arm
-    best: float  # the arm with the largest true gain
-    harmful: float  # an arm with a true gain <= 0
+    best: float  # the arm with the largest true gain, which is > 0
+    harmful: float  # an arm whose true gain is <= 0: a false promotion
+    survived: float  # the arm with the largest true gain was a finalist
     runs: float  # mean number of runs
+    screening: float  # mean training for screening, in full budgets
     cost: float  # mean training, in full budgets
 
+    @classmethod
+    def of(cls, ends: Sequence[Conclusion], gains: Mapping[str, float]) -> Rates:
+        """Count conclusions of sweeps whose arms have these true gains."""
+        top, rounds = max(gains, key=gains.__getitem__), len(ends)
+        winners = [end.winner for end in ends if end.winner is not None]
+        return cls(
+            rounds,
+            promoted=len(winners) / rounds,
+            best=sum(gains[winner] == gains[top] > 0 for winner in winners) / rounds,
+            harmful=sum(gains[winner] <= 0 for winner in winners) / rounds,
+            survived=sum(end.arm(top).judgement is not None for end in ends) / rounds,
+            runs=sum(end.runs for end in ends) / rounds,
+            screening=float(sum(map(_screening, ends)) / rounds),
+            cost=float(sum(end.cost for end in ends) / rounds),
+        )
 
-def simulate(
-    rule: Rule, sigma: float, df: int, gains: Sequence[float], rounds: int, *, estimated: bool = False, **world: float
-) -> Rates:
-    """Many sweeps with one arm per gain. `df` is what the rule is told; where sigma is `estimated` each sweep is told
-    another one, as it would come out of df + 1 runs."""
-    arms = [Contender(f"arm {k}", f"arm {k}") for k in range(len(gains))]
-    truth = {each.arm: gain for each, gain in zip(arms, gains, strict=True)}
-    top = max(gains, default=0.0)
-    promoted = best = harmful = runs = 0
-    cost = Fraction(0)
+
+def _screening(end: Conclusion) -> Fraction:
+    """What screening cost, each run from its beginning."""
+    control = sum((Fraction(share) * len(scores) for share, scores in end.controls.items()), Fraction(0))
+    return control + sum(seen.share * seen.n for arm in end.arms for seen in arm.screening)
+
+
+def simulate(rule: Rule, df: int, worlds: Sequence[World], *, estimated: bool = False) -> Rates:
+    """One sweep in each world, between the baseline and the arms that the worlds name (the same in all of them). The
+    sweep is told the true sigma and that it has `df` degrees of freedom; or, where it is `estimated`, what comes out
+    of df + 1 runs."""
+    gains = worlds[0].gains
+    arms = [Contender(arm, arm) for arm in gains]
+    ends = []
+    for world in worlds:
+        baseline, sigma = Contender(CONTROL, f"{CONTROL} {world.number}"), world.told(df) if estimated else world.sigma
+        ends.append(play(sweep_procedure(baseline, arms, rule, sigma, df, rho=world.rho), world))
+    return Rates.of(ends, gains)
+
+
+def simulate_null(rule: Rule, sigma: float, df: int, *, arms: int, rounds: int, estimated: bool = False) -> Rates:
+    """Null sweeps, in which every promotion is a false one."""
+    ends = []
     for number in range(rounds):
-        nature = World(sigma, truth, number=number, **world)
-        told = _estimate(nature, df) if estimated else sigma
-        end = play(sweep_procedure(Contender(CONTROL, f"baseline {number}"), arms, rule, told, df), nature)
-        runs, cost = runs + end.runs, cost + end.cost
-        if end.winner is not None:
-            promoted += 1
-            best += truth[end.winner] == top > 0
-            harmful += truth[end.winner] <= 0
-    return Rates(rounds, promoted / rounds, best / rounds, harmful / rounds, runs / rounds, float(cost / rounds))
-
-
-def _estimate(world: World, df: int) -> float:
-    """The standard deviation of df + 1 runs."""
-    values = [world._draw("noise", i) for i in range(df + 1)]
-    mean = math.fsum(values) / len(values)
-    return world.sigma * math.sqrt(math.fsum((value - mean) ** 2 for value in values) / df)
+        world = World(sigma, {}, number=number)
+        told = world.told(df) if estimated else sigma
+        ends.append(play(null_procedure(CONTROL, arms, rule, told, df, round=number), world))
+    return Rates.of(ends, {arm.arm: 0.0 for arm in ends[0].arms})

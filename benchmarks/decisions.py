@@ -1,0 +1,140 @@
+"""How often a sweep decides right, and what that costs: thousands of sweeps without training, through the procedure
+that runs for real. Gains in the metric's unit (nats), runs with Gaussian noise.
+
+uv run python benchmarks/decisions.py [null] [planted] [power] [rungs] [interval] [--rounds 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from fractions import Fraction
+
+from foundry.core.statistics.power import smallest_decidable
+from foundry.core.sweep.conclusion import Conclusion
+from foundry.core.sweep.procedure import sweep_procedure
+from foundry.core.sweep.race import Contender
+from foundry.core.sweep.request import CONTROL
+from foundry.core.sweep.rule import Rule
+from foundry.core.sweep.simulate import Rates, World, play, simulate, simulate_null
+
+SIGMA = 0.005
+KNOWN = 30  # degrees of freedom from which sigma is taken at face value
+EIGHT_RUNS = 7  # degrees of freedom of `foundry noise --seeds 8`
+
+
+def null(rounds: int) -> None:
+    """False promotions in sweeps of 8 arms that are the baseline itself."""
+    print(f"\nnull sweeps, 8 arms, sigma {SIGMA}: false promotions in {rounds} (stated: <= {0.05 * rounds:.0f})")
+    for name, df, estimated in (("sigma known", KNOWN, False), ("sigma from 8 runs", EIGHT_RUNS, True)):
+        rates = simulate_null(Rule(), SIGMA, df, arms=8, rounds=rounds, estimated=estimated)
+        print(
+            f"  {name:18} {rates.harmful * rounds:4.0f}   {rates.runs:.1f} runs, {rates.cost:.1f} full budgets a sweep"
+        )
+
+
+def planted(rounds: int) -> None:
+    """One arm of 8 is better by 0.02."""
+    print(f"\na gain of 0.02 in one of 8 arms, sigma {SIGMA}: found in share of {rounds} (bar: 0.95)")
+    for name, df, estimated in (("sigma known", KNOWN, False), ("sigma from 8 runs", EIGHT_RUNS, True)):
+        rates = simulate(Rule(), df, worlds(0.02, SIGMA, 8, rounds), estimated=estimated)
+        print(
+            f"  {name:18} {rates.best:.3f}   another promoted {rates.promoted - rates.best:.3f}, {rates.runs:.1f} runs"
+        )
+
+
+def power(rounds: int) -> None:
+    """How often a gain is found, by its size and the noise."""
+    gains = (0.005, 0.01, 0.02)
+    print(f"\npower: one of 8 arms has the gain; share of {rounds} sweeps that promote it; delta = max(0.01, 2 sigma)")
+    print(
+        "  sigma   " + "".join(f"{gain:>8}" for gain in gains) + "   smallest gain that one finalist's test finds, 80 %"
+    )
+    for sigma in (0.002, 0.005, 0.01, 0.02):
+        found = [simulate(Rule(), KNOWN, worlds(gain, sigma, 8, rounds)).best for gain in gains]
+        least = smallest_decidable(Rule().test(sigma, KNOWN))
+        print(f"  {sigma:<8}" + "".join(f"{share:8.3f}" for share in found) + f"   {least:.4f}")
+
+
+def rungs(rounds: int) -> None:
+    """What screening on rungs saves and loses, against training every arm with the full budget. Fidelity is the
+    correlation of gains with a third of the budget with those with all of it: nobody knows it before measuring."""
+    whole = Rule(rungs=(Fraction(1),))
+    for arms in (8, 27):
+        thirds = Rule(rungs=tuple(Fraction(1, 3**level) for level in ((1, 0) if arms < 12 else (2, 1, 0))))
+        print(f"\n{arms} arms, one better by 0.02, sigma {SIGMA}, {rounds} sweeps; against one rung of 1")
+        print("                        best arm              same      full budgets      screening cheaper, with")
+        print(
+            "  rungs       fidelity  finalist  found     winner  screening  in all   cosine  wsd 0.2  wsd 0.1  in all"
+        )
+        for fidelity in (1.0, 0.95, 0.9, 0.8):
+            among = worlds(0.02, SIGMA, arms, rounds, fidelity)
+            reference = [sweep(whole, world) for world in among]
+            for rule in (whole, Rule(), thirds):
+                ends = [sweep(rule, world) for world in among]
+                rates, before = Rates.of(ends, among[0].gains), Rates.of(reference, among[0].gains)
+                same = sum(a.winner == b.winner for a, b in zip(reference, ends, strict=True)) / rounds
+                ratios = [(arms + 2) / float(screening(rule, arms, Fraction(decay))) for decay in ("1", "0.2", "0.1")]
+                print(
+                    f"  {', '.join(map(str, rule.shares(arms))):12}{fidelity:8}{rates.survived:10.3f}{rates.best:7.3f}"
+                    f"{same:11.3f}{rates.screening:11.1f}{rates.cost:8.1f}"
+                    f"{ratios[0]:9.2f}{ratios[1]:9.2f}{ratios[2]:9.2f}{before.cost / rates.cost:8.2f}"
+                )
+
+
+def sweep(rule: Rule, world: World) -> Conclusion:
+    contenders = [Contender(arm, arm) for arm in world.gains]
+    return play(sweep_procedure(Contender(CONTROL, f"{world.number}"), contenders, rule, SIGMA, KNOWN), world)
+
+
+def screening(rule: Rule, arms: int, decay: Fraction) -> Fraction:
+    """Full budgets for screening where a longer share goes on from the shorter one's undecayed checkpoint: from share a
+    to b costs b - a (1 - decay). A decay of 1 is a schedule that has no undecayed part (cosine): b."""
+    cost, before, standing = Fraction(0), Fraction(0), arms
+    for share in rule.shares(arms):
+        cost += (standing + rule.control_seeds) * (share - before * (1 - decay))
+        before, standing = share, rule.keep(standing)
+    return cost
+
+
+def interval(rounds: int) -> None:
+    """Does the interval hold the truth, printed when the test stops? And how much does the effect overstate?"""
+    test = Rule().test(SIGMA, KNOWN)
+    draw = random.Random(0)
+    print(
+        f"\n{10 * rounds} tests, sigma {SIGMA}, when they stop: the {test.confidence:.0%} interval, the mean difference"
+    )
+    print("  true gain   interval holds it   fixed-n interval would   promoted   mean difference where promoted")
+    for gain in (-0.005, 0.0, 0.005, 0.01, 0.02):
+        held = naive = 0
+        effects = []
+        for _ in range(10 * rounds):
+            end = test.judge([draw.gauss(gain, test.sigma_d) for _ in range(Rule().n_max)])
+            held += end.low <= gain <= end.high
+            naive += abs(end.effect - gain) <= 1.96 * test.sigma_d / end.n**0.5
+            if end.verdict == "promote":
+                effects.append(end.effect)
+        mean = f"{sum(effects) / len(effects):+.4f}" if effects else "-"
+        share = [count / (10 * rounds) for count in (held, naive, len(effects))]
+        print(f"  {gain:+9.3f} {share[0]:19.4f} {share[1]:24.4f} {share[2]:10.4f}   {mean}")
+
+
+def worlds(gain: float, sigma: float, arms: int, rounds: int, fidelity: float = 1.0) -> list[World]:
+    """One arm has the gain; the others are as good as the baseline."""
+    gains = {f"arm {k}": gain if k == arms // 2 else 0.0 for k in range(arms)}
+    return [World(sigma, gains, fidelity=fidelity, number=number) for number in range(rounds)]
+
+
+def main() -> None:
+    parts = {each.__name__: each for each in (null, planted, power, rungs, interval)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; default: all")
+    parser.add_argument("--rounds", type=int, default=1000)
+    args = parser.parse_args()
+    for name, part in parts.items():
+        if not args.parts or name in args.parts:
+            part(args.rounds)
+
+
+if __name__ == "__main__":
+    main()

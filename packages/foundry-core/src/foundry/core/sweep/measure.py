@@ -1,0 +1,123 @@
+"""Procedures that promote nothing: how much do seeds differ, and which of two experiments is better?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from foundry.core.contracts import FoundryError, UsageError
+from foundry.core.ledger.records import Evidence
+from foundry.core.statistics.noise import correlation, pooled
+from foundry.core.statistics.sequential import SequentialTest
+from foundry.core.sweep.race import Contender
+from foundry.core.sweep.request import CONTROL, Answers, Failure, Request
+from foundry.core.sweep.rule import Rule
+
+Choice: TypeAlias = Literal["second", "first", "alike", "undecided"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The baseline over several seeds."""
+
+    scores: tuple[float, ...]  # lower is better
+    mean: float
+    sigma: float  # standard deviation of one run
+    df: int
+    failures: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"scores": list(self.scores), "failures": list(self.failures)}
+
+
+def noise_procedure(identity: str, seeds: int, arm: str = CONTROL) -> Generator[Sequence[Request], Answers, Spread]:
+    """Train one arm on `seeds` seeds that no comparison uses. Raises UsageError for fewer than two, FoundryError where
+    fewer than two runs have a score."""
+    if seeds < 2:
+        raise UsageError(f"{seeds} seed shows no spread between seeds", "take 8: --seeds 8")
+    contender = Contender(arm, identity)
+    requests = [Request(arm, contender.seed("noise", identity, i), "noise") for i in range(seeds)]
+    answers = yield requests
+    outcomes = [answers[request] for request in requests]
+    failures = tuple(outcome.reason for outcome in outcomes if isinstance(outcome, Failure))
+    scores = tuple(outcome for outcome in outcomes if not isinstance(outcome, Failure))
+    if len(scores) < 2:
+        raise FoundryError(f"{len(failures)} of {seeds} runs of {arm} failed: {failures[0]}")
+    sigma, df = pooled([scores])
+    return Spread(scores, math.fsum(scores) / len(scores), sigma, df, failures)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms at the same seeds. `effect` > 0 = the second is better; the interval is the always-valid one over all
+    pairs, whenever the comparison was ended."""
+
+    choice: Choice
+    reason: str  # one sentence
+    pairs: tuple[tuple[float, float], ...]  # (first, second), lower is better
+    effect: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    rho: float | None  # correlation inside the pairs, None where there are too few
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"pairs": [list(pair) for pair in self.pairs]}
+
+
+def compare_procedure(
+    first: Contender, second: Contender, rule: Rule, sigma: float, df: int, *, rho: float = 0.0
+) -> Generator[Sequence[Request], Answers, Comparison]:
+    """Pairs of runs, window by window, until one of the two is better, neither is by delta, or there are n_max pairs.
+    Two tests run side by side, one for each direction, at alpha / 2 each. The seeds are those on which a sweep would
+    confirm `second` against `first`: what one of them trained, the other looks up.
+
+    Raises UsageError for an experiment compared with itself, FoundryError where both fail at the same seed.
+    """
+    if first.identity == second.identity:
+        raise UsageError(f"{first.arm} and {second.arm} are the same experiment: there is nothing to compare")
+    test = replace(rule.test(sigma, df, rho), comparisons=2, n_max=None)
+    evidence = Evidence(0, first.identity, second.identity, rule.metric)
+    pairs: list[tuple[float, float]] = []
+    while len(pairs) < rule.n_max and _choice(test, pairs) == "undecided":
+        seeds = [evidence.seed(i) for i in range(len(pairs), min(len(pairs) + rule.window, rule.n_max))]
+        answers = yield [Request(arm, seed, "confirm") for seed in seeds for arm in (first.arm, second.arm)]
+        for seed in seeds:
+            a, b = (answers[Request(arm, seed, "confirm")] for arm in (first.arm, second.arm))
+            if isinstance(a, Failure) and isinstance(b, Failure):
+                raise FoundryError(f"{first.arm} and {second.arm} both failed at seed {seed}: {a.reason}; {b.reason}")
+            if isinstance(a, Failure):
+                return _compared(test, pairs, "second", f"{first.arm} failed at seed {seed}: {a.reason}")
+            if isinstance(b, Failure):
+                return _compared(test, pairs, "first", f"{second.arm} failed at seed {seed}: {b.reason}")
+            pairs.append((a, b))
+    choice = _choice(test, pairs)
+    reason = {
+        "second": f"{second.arm} is better than {first.arm}",
+        "first": f"{first.arm} is better than {second.arm}",
+        "alike": f"neither is better by {test.delta:.4g}",
+        "undecided": f"undecided after {len(pairs)} pairs",
+    }[choice]
+    return _compared(test, pairs, choice, reason)
+
+
+def _choice(test: SequentialTest, pairs: Sequence[tuple[float, float]]) -> Choice:
+    """What the two tests have decided so far."""
+    differences = [first - second for first, second in pairs]
+    forward, backward = test.judge(differences), test.judge([-each for each in differences])
+    won = [(each.n, choice) for each, choice in ((forward, "second"), (backward, "first")) if each.verdict == "promote"]
+    if won:
+        return "second" if min(won)[1] == "second" else "first"
+    return "alike" if forward.verdict == backward.verdict == "reject" else "undecided"
+
+
+def _compared(test: SequentialTest, pairs: Sequence[tuple[float, float]], choice: Choice, reason: str) -> Comparison:
+    n = len(pairs)
+    rho = correlation([pairs])[0] if n > 2 else None
+    if n == 0:
+        return Comparison(choice, reason, (), None, None, None, test.confidence, rho)
+    effect = math.fsum(first - second for first, second in pairs) / n
+    low, high = test.interval(effect, n)
+    return Comparison(choice, reason, tuple(pairs), effect, low, high, test.confidence, rho)
