@@ -120,7 +120,10 @@ class Store:
             yield
             return
         local = self._local
-        with open(self.path.with_name("ledger.lock"), "ab") as file:
+        lock = self.path.with_name("ledger.lock")
+        with writing(lock):
+            file = open(lock, "ab")  # noqa: SIM115 - closed below
+        with file:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             local.has_turn = True

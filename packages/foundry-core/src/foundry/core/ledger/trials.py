@@ -26,7 +26,7 @@ from foundry.core.ledger.records import (
 )
 from foundry.core.ledger.store import Store
 
-MEASURED = ("sigma", "df", "evidence")
+MEASURED = ("sigma", "df", "evidence", "setting")
 """Keys of a sweep's spec that were known when it started, and do not make it another sweep."""
 
 

@@ -1,0 +1,336 @@
+"""The ledger in one process: what its callers rely on, and what it says when it cannot work."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import sqlite3
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, UsageError
+from foundry.core.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Trial
+from foundry.core.ledger.lease import this_process
+
+EXPERIMENT = {"training": {"max_iters": 10}}
+DECISION = Decision(
+    *("d1", "s", 0, "candidate", "activation relu2", "val_loss", "promote", "better", 0.012, 0.008, 0.016, 3.5),
+    *(4, {"alpha": 0.05}, 0.005, 0.0),
+)
+GENERATION = Generation(0, "identity", EXPERIMENT, "manual", "imported", None, None, "hash", 0.0, text="seed: 1\n")
+
+
+def trial(seed: int) -> Trial:
+    return Trial("identity", seed, "code", "data", EXPERIMENT)
+
+
+def asked(*seeds: int, arm: str = "norm layernorm"):
+    return [(trial(seed), order, "screen", arm, "1") for order, seed in enumerate(seeds)]
+
+
+def seeds(ledger: Ledger, **where) -> list[int]:
+    return [row.trial.seed for row in ledger.trials(**where)]
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger.open(tmp_path) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def sweep(ledger) -> str:
+    return ledger.start_sweep({"kind": "sweep", "arms": ["norm layernorm"]})
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Sweeps and trials
+
+
+def test_a_sweep_is_its_question_not_what_was_known_when_it_was_asked(ledger):
+    first = ledger.start_sweep({"kind": "sweep", "arms": ["a"], "sigma": 0.005, "df": 7})
+    assert ledger.start_sweep({"arms": ["a"], "kind": "sweep", "sigma": 0.009, "df": 20}) == first
+    assert ledger.sweep(first).spec["sigma"] == 0.005
+    assert ledger.start_sweep({"kind": "sweep", "arms": ["b"], "sigma": 0.005, "df": 7}) != first
+    ledger.finish_sweep(first, {"winner": "a"})
+    ledger.finish_sweep(first, {"winner": "b"})
+    assert ledger.sweep(first).conclusion == {"winner": "a"}
+    assert [sweep.id for sweep in ledger.sweeps("finished")] == [first]
+
+
+def test_a_sweep_without_a_driver_is_interrupted(ledger, sweep):
+    assert ledger.sweep(sweep).status == "running"
+    ledger.leave_sweep(sweep)
+    assert ledger.sweep(sweep).status == "interrupted"
+    assert ledger.start_sweep(ledger.sweep(sweep).spec) == sweep
+    assert ledger.sweep(sweep).status == "running"
+
+
+def test_a_trial_is_queued_once_and_claimed_in_the_order_of_the_oldest_sweep(ledger, sweep):
+    ledger.request(sweep, asked(3, 1, 2))
+    ledger.request(sweep, asked(3, 1, 2))
+    later = ledger.start_sweep({"kind": "sweep", "arms": ["other"]})
+    ledger.request(later, asked(9, 3))
+    attempts = [ledger.claim("w") for _ in range(4)]
+    assert [attempt.trial.seed for attempt in attempts] == [3, 1, 2, 9]
+    assert ledger.claim("w") is None
+    assert attempts[0].trial.experiment == EXPERIMENT
+    assert [want.order for want in ledger.wanted(later)] == [0, 1]
+    assert seeds(ledger, sweep=later) == [3, 9]
+
+
+def test_a_result_is_a_look_up_for_whoever_asks_next(ledger, sweep):
+    ledger.request(sweep, asked(1))
+    attempt = ledger.claim("w", sweep)
+    curve = [{"step": 5, "val_loss": 2.5}, {"step": 10, "val_loss": 2.0}]
+    ledger.finish(attempt, {"metrics": {"val_loss": 2.0}}, curve)
+    ledger.finish(attempt, {"metrics": {"val_loss": 2.0}}, curve)  # said twice, as after a full disk
+    later = ledger.start_sweep({"kind": "sweep", "arms": ["other"]})
+    ledger.request(later, asked(1))
+    (row,) = ledger.trials(sweep=later)
+    assert (row.status, row.metric("val_loss"), row.metric("other")) == ("finished", 2.0, None)
+    assert ledger.curve(row.id) == curve
+    assert ledger.claim("w") is None
+
+
+def test_a_failed_trial_keeps_its_reason_and_is_tried_again_only_when_asked(ledger, sweep):
+    ledger.request(sweep, asked(1))
+    ledger.fail(ledger.claim("w"), "loss is not finite")
+    ledger.request(sweep, asked(1))
+    assert ledger.claim("w") is None
+    (row,) = ledger.trials(status="failed")
+    assert row.reason == "loss is not finite"
+    ledger.request(sweep, asked(1), retry=True)
+    attempt = ledger.claim("w")
+    assert attempt.number == 2
+    for _ in range(2):
+        ledger.fail(attempt, "crashed", retry=True)
+        attempt = ledger.claim("w")
+    ledger.fail(attempt, "crashed", retry=True)
+    assert ledger.claim("w") is None
+    assert ledger.trial(row.id).status == "failed"
+
+
+def test_what_one_sweep_cancels_another_may_still_want(ledger, sweep):
+    other = ledger.start_sweep({"kind": "sweep", "arms": ["other"]})
+    ledger.request(sweep, asked(1, 2, 3))
+    ledger.request(other, asked(2))
+    running = ledger.claim("w")
+    ledger.cancel(sweep, [trial(seed).id for seed in (1, 2, 3)])
+    assert seeds(ledger, status="cancelled") == [3]
+    assert ledger.claim("w", sweep) is None
+    ledger.finish(running, {"metrics": {}})  # what runs is not cancelled
+    assert ledger.claim("w").trial.seed == 2
+    ledger.request(sweep, asked(1, 2, 3))
+    assert ledger.claim("w", sweep).trial.seed == 3
+    assert seeds(ledger, status="finished") == [1]
+
+
+def test_the_end_of_a_sweep_cancels_what_it_alone_had_queued(ledger, sweep):
+    ledger.request(sweep, asked(1, 2))
+    given_back = ledger.claim("w")
+    ledger.finish_sweep(sweep, {"winner": None})
+    assert seeds(ledger, status="cancelled") == [2]
+    ledger.release(given_back)
+    assert seeds(ledger, status="cancelled") == [1, 2]
+
+
+def test_only_the_last_claim_counts(ledger, sweep):
+    ledger.request(sweep, asked(1))
+    first = ledger.claim("w")
+    assert ledger.renew(first)
+    ledger.release(first)
+    second = ledger.claim("x")
+    assert second.number == 2
+    assert second.run == first.run  # it goes on from the checkpoint that is there
+    assert not ledger.renew(first)
+    for end in (lambda: ledger.finish(first, {}), lambda: ledger.fail(first, "late")):
+        with pytest.raises(LostClaim):
+            end()
+    ledger.finish(second, {"metrics": {}})
+
+
+def test_who_is_certainly_dead():
+    me = this_process()
+    assert not me.is_gone()
+    assert replace(me, start="1").is_gone()  # a process that had our pid before
+    assert replace(me, boot="another").is_gone()
+    assert not replace(me, host="elsewhere", start="1").is_gone()  # nobody knows from here
+    assert not replace(me, namespace="a container", start="1").is_gone()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What was learnt
+
+
+def test_evidence_grows_and_never_shrinks(ledger):
+    pair = (0, "base", "candidate", "val_loss")
+    assert ledger.evidence(*pair) == Evidence(*pair)
+    ledger.add_evidence(Evidence(*pair, (0.01, 0.02)))
+    ledger.add_evidence(Evidence(*pair, (0.01,)))
+    assert ledger.evidence(*pair).differences == (0.01, 0.02)
+    ledger.add_evidence(Evidence(*pair, (0.01, 0.02, -0.01)))
+    assert ledger.evidence(*pair).differences == (0.01, 0.02, -0.01)
+
+
+def test_noise_is_pooled_by_its_degrees_of_freedom_and_counted_once(ledger):
+    assert ledger.noise("c") is None
+    for _ in range(2):
+        ledger.record_noise(Noise("val_loss", "c", 0.004, 7, 8))
+    ledger.record_noise(Noise("val_loss", "c", 0.010, 1, 2, group="control"))
+    ledger.record_noise(Noise("val_loss", "c", 0.008, 3, 4, group="control"))  # the same control with more seeds
+    ledger.record_noise(Noise("val_loss", "elsewhere", 1.0, 7, 8))
+    noise = ledger.noise("c")
+    assert (noise.df, noise.runs) == (10, 12)
+    assert noise.sigma == pytest.approx(((7 * 0.004**2 + 3 * 0.008**2) / 10) ** 0.5)
+
+
+def test_configs_and_refusals_are_kept_once(ledger, sweep):
+    for reason in ("first", "second"):
+        ledger.record_refusal(sweep, "depth 0", reason, ["model_args.n_layer: 4 -> 0"])
+        ledger.record_config("i", EXPERIMENT, "base", [("norm", "layernorm")], [reason])
+    assert [refusal.reason for refusal in ledger.refusals(sweep)] == ["first"]
+    assert ledger.refusals() == ledger.refusals(sweep)
+    config = ledger.config("i")
+    assert (config.mutations, config.changes) == ((("norm", "layernorm"),), ("first",))
+
+
+def test_decisions_are_found_by_their_fields(ledger):
+    ledger.decide(DECISION)
+    ledger.decide(replace(DECISION, id="d2", verdict="reject", effect=None, low=None, high=None))
+    ledger.decide(replace(DECISION, reason="another"))
+    assert [decision.id for decision in ledger.decisions(verdict="reject", generation=0)] == ["d2"]
+    kept = ledger.decision("d1")
+    assert kept == replace(DECISION, created=kept.created)
+    with pytest.raises(UsageError, match="no 'colour'"):
+        ledger.decisions(colour="red")
+
+
+def test_a_promotion_needs_the_baseline_that_it_was_decided_against(ledger):
+    assert ledger.baseline() is None
+    zero = ledger.promote(None, GENERATION)
+    with pytest.raises(StaleBaseline):
+        ledger.promote(None, GENERATION)
+    promoted = replace(GENERATION, kind="promoted", decision="d1")
+    one = ledger.promote(0, promoted)
+    assert ledger.promote(0, promoted) == one  # the same decision, after a crash
+    assert (zero.number, one.number, one.previous) == (0, 1, 0)
+    with pytest.raises(StaleBaseline) as stale:
+        ledger.promote(0, replace(promoted, decision="d2"))
+    assert (stale.value.expected, stale.value.current) == (0, 1)
+    assert ledger.generations() == [zero, one]
+    assert ledger.baseline() == one
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Where it cannot work
+
+
+def refused(project: Path, kind: type[FoundryError]) -> str:
+    with pytest.raises(kind) as refusal, Ledger.open(project) as ledger:
+        ledger.start_sweep({"kind": "sweep"})
+    assert refusal.value.hint
+    return refusal.value.message
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / ".foundry").mkdir()
+    (tmp_path / ".foundry" / "ledger.db").write_bytes(b"name: baseline\n" * 500)
+    assert "ledger.db is damaged" in refused(tmp_path, InvalidData)
+
+
+def test_a_database_of_somebody_else(tmp_path):
+    (tmp_path / ".foundry").mkdir()
+    with sqlite3.connect(tmp_path / ".foundry" / "ledger.db") as db:
+        db.execute("CREATE TABLE accounts (id INTEGER)")
+    assert "no ledger of Foundry" in refused(tmp_path, InvalidData)
+
+
+def test_another_version(ledger, tmp_path):
+    ledger.close()
+    with sqlite3.connect(tmp_path / ".foundry" / "ledger.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    assert "schema version 99, this Foundry reads 1" in refused(tmp_path, InvalidData)
+
+
+def test_events_of_another_version_or_kind(ledger, sweep, tmp_path):
+    ledger.close()
+    events = tmp_path / ".foundry" / "events.jsonl"
+    text = events.read_text()
+    for old, new, said in (
+        ('"schema":1', '"schema":99', "version 99"),
+        ("sweep_started", "sweep_begun", "sweep_begun"),
+    ):
+        (tmp_path / ".foundry" / "ledger.db").unlink(missing_ok=True)
+        events.write_text(text.replace(old, new))
+        assert said in refused(tmp_path, InvalidData)
+
+
+def test_two_ledgers_are_not_mixed(ledger, tmp_path):
+    ledger.close()
+    with Ledger.open(tmp_path / "other"):
+        pass
+    events = tmp_path / ".foundry" / "events.jsonl"
+    events.write_bytes((tmp_path / "other" / ".foundry" / "events.jsonl").read_bytes())
+    assert "different ledgers" in refused(tmp_path, InvalidData)
+
+
+def test_a_full_disk_loses_nothing_that_was_acknowledged(ledger, sweep, tmp_path):
+    ledger.request(sweep, asked(1))
+    attempt = ledger.claim("w")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    events = tmp_path / ".foundry" / "events.jsonl"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (events.stat().st_size + 10, limit[1]))
+    try:
+        with pytest.raises(EnvironmentFailure, match="cannot write") as failure:
+            ledger.finish(attempt, {"metrics": {"val_loss": 2.0}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert failure.value.hint
+    ledger.finish(attempt, {"metrics": {"val_loss": 2.0}})
+    assert ledger.trial(attempt.trial.id).metric("val_loss") == 2.0
+    with Ledger.open(tmp_path):
+        pass
+    kinds = [json.loads(line)["kind"] for line in events.read_text().splitlines()]
+    assert kinds.count("trial_finished") == 1
+
+
+def open_as_nobody(folder: Path, said) -> None:
+    """The child: to root, no folder is read-only."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    try:
+        Ledger.open(folder)
+    except EnvironmentFailure as failure:
+        said.send((failure.message, failure.hint))
+    except BaseException as error:
+        said.send((repr(error), ""))
+    os._exit(0)
+
+
+def test_a_project_that_cannot_be_written():
+    folder = Path(tempfile.mkdtemp())  # tmp_path cannot be entered by others
+    fork = multiprocessing.get_context("fork")
+    try:
+        for prepare in (lambda: None, lambda: Ledger.open(folder).close()):
+            folder.chmod(0o755)
+            prepare()
+            folder.chmod(0o555)
+            here, there = fork.Pipe()
+            child = fork.Process(target=open_as_nobody, args=(folder, there))
+            child.start()
+            assert here.poll(60)
+            message, hint = here.recv()
+            child.join()
+            assert message.startswith("cannot"), message
+            assert hint
+    finally:
+        shutil.rmtree(folder)
