@@ -150,11 +150,14 @@ class Race:
 
     def claim(self, contender: Contender, *, holds: bool = True) -> str:
         """What the test of an arm is about, in words."""
-        test, word = self.test(contender), "" if holds else "not "
-        if not test.margin:
-            return "better than the baseline" if holds else f"no gain of {test.delta:.4g}"
-        cheaper = f"with {self.rule.cost} {contender.gain:.3g} times lower"
-        return f"{word}within {test.margin:.4g} of the baseline, {cheaper}"
+        rule, test = self.rule, self.test(contender)
+        cheaper = bool(rule.cost) and contender.gain >= rule.cost_factor
+        cost = f", with {rule.cost} {contender.gain:.3g} times lower" if cheaper else ""
+        if test.margin:
+            return f"{'' if holds else 'not '}within {test.margin:.4g} of the baseline{cost}"
+        if cheaper:
+            cost += f" but {self.given_up:.4g} of the {rule.margin_cap:.4g} that this may cost used up"
+        return ("better than the baseline" if holds else f"no gain of {test.delta:.4g}") + cost
 
 
 def of_budget(share: Fraction) -> str:

@@ -92,14 +92,14 @@ def _choose_learning_rates(race: Race, means: Mapping[Contender, float], share: 
 
 
 def _prune(race: Race, share: Fraction, clearly: float, last: bool) -> None:
-    """Keep the best. Before the last rung an arm that is clearly better than the control goes on, too; after it one
-    that is clearly worse need not be compared any more."""
-    gain = {each: race.screened[each.arm][-1].difference for each in race.standing}
-    ranked = sorted(race.standing, key=lambda each: -gain[each])
+    """Keep the best, each by its distance from what it has to beat: the baseline, less the margin of a cheaper arm.
+    Before the last rung one that is clearly above that goes on, too; after it one clearly below need not go on."""
+    above = {each: race.screened[each.arm][-1].difference + race.margin(each) for each in race.standing}
+    ranked = sorted(race.standing, key=lambda each: -above[each])
     room = race.rule.finalists if last else race.rule.keep(len(ranked))
     for rank, each in enumerate(ranked, start=1):
-        behind = f"{-gain[each]:+.4f} against the baseline {of_budget(share)}"
-        if gain[each] < -clearly and (last or rank > room):
-            race.end(each, "reject", f"screened out, {behind}, clearly worse: more than {clearly:.4f}")
-        elif rank > room and (last or gain[each] <= clearly):
-            race.end(each, "inconclusive", f"screened out, rank {rank} of {len(ranked)}, {behind}; not tested further")
+        seen = f"{race.screened[each.arm][-1].difference:+.4f} {of_budget(share)}"
+        if above[each] < -clearly and (last or rank > room):
+            race.end(each, "reject", f"screened out, {seen}: clearly worse, by more than {clearly:.4f}")
+        elif rank > room and (last or above[each] <= clearly):
+            race.end(each, "inconclusive", f"screened out, {seen}: rank {rank} of {len(ranked)}, not tested further")

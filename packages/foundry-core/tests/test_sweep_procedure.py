@@ -1,0 +1,430 @@
+"""What a sweep decides, in worlds whose truth is known: no trial is trained here, every decision is the real one."""
+
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foundry.core.contracts import FoundryError, UsageError
+from foundry.core.sweep.conclusion import Conclusion
+from foundry.core.sweep.measure import compare_procedure, noise_procedure
+from foundry.core.sweep.procedure import null_procedure, sweep_procedure
+from foundry.core.sweep.race import Contender
+from foundry.core.sweep.request import CONTROL, Failure
+from foundry.core.sweep.rule import Rule
+from foundry.core.sweep.simulate import World, play, simulate, simulate_null
+
+SIGMA, DF = 0.005, 30
+BASELINE = Contender(CONTROL, "the baseline")
+
+
+def contenders(*arms, **options):
+    return [Contender(arm, f"identity of {arm}", **options) for arm in arms]
+
+
+def sweep(arms, answer, rule=None, **options):
+    """The conclusion of a sweep of `arms`, and the requests that it made."""
+    asked = []
+
+    def answered(request):
+        asked.append(request)
+        return answer(request)
+
+    arms = contenders(*arms) if isinstance(arms[0], str) else arms
+    return play(sweep_procedure(BASELINE, arms, rule or Rule(), SIGMA, DF, **options), answered), asked
+
+
+def world(number=0, **gains):
+    return World(SIGMA, gains, number=number)
+
+
+EIGHT = tuple("abcdefgh")
+
+
+# ---- The rates
+
+
+def test_a_planted_gain_is_found_and_nothing_is_found_in_null_sweeps():
+    worlds = [world(number, **{"arm": 0.02, **dict.fromkeys(EIGHT[:7], 0.0)}) for number in range(200)]
+    assert simulate(Rule(), DF, worlds).best >= 0.95
+    assert simulate(Rule(), 7, worlds, estimated=True).best >= 0.95
+    for df, estimated in ((DF, False), (7, True)):
+        assert simulate_null(Rule(), SIGMA, df, arms=8, rounds=200, estimated=estimated).harmful <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arms", [1, 2, 8, 30])
+@pytest.mark.parametrize(("df", "estimated"), [(DF, False), (7, True)])
+def test_false_promotions_stay_below_the_stated_rate(arms, df, estimated):
+    assert simulate_null(Rule(), SIGMA, df, arms=arms, rounds=3000, estimated=estimated).harmful <= 0.05
+
+
+def test_common_seeds_make_smaller_gains_visible():
+    """The more of their noise two runs share, the fewer pairs a gain takes; and the stated rates hold."""
+    rule = Rule(delta=0.01)
+    alone, paired, nothing = (
+        simulate(rule, DF, [World(0.01, {"arm": gain}, rho=rho, number=n) for n in range(150)])
+        for gain, rho in ((0.01, 0.0), (0.01, 0.8), (0.0, 0.8))
+    )
+    assert paired.best > alone.best + 0.1
+    assert paired.runs < alone.runs / 2
+    assert nothing.harmful <= 0.05
+
+
+# ---- What is asked for
+
+
+def test_screening_shares_its_seeds_and_confirmation_has_fresh_ones():
+    end, asked = sweep(EIGHT, world(c=0.02))
+    seeds = {role: {request.seed for request in asked if request.role == role} for role in ("screen", "confirm")}
+    assert end.winner == "c"
+    assert len(seeds["screen"]) == Rule().control_seeds
+    assert not seeds["screen"] & seeds["confirm"]
+    for seed in seeds["confirm"]:
+        arms = [request.arm for request in asked if request.seed == seed]
+        assert len(arms) == 2
+        assert arms[0] == CONTROL
+    assert len(asked) == len(set(asked)) == end.runs
+    assert end.cost == sum(request.share for request in asked)
+
+
+def test_few_arms_need_no_screening_and_many_get_rungs():
+    assert {request.role for request in sweep(EIGHT[:2], world())[1]} == {"confirm"}
+    shares = Counter(request.share for request in sweep([f"{i}" for i in range(27)], world())[1])
+    assert shares[Fraction(1, 8)] == 27 + 2
+    assert 9 + 2 <= shares[Fraction(1, 2)] <= 14
+
+
+def test_copies_of_the_baseline_have_seeds_of_their_own():
+    asked = []
+    play(null_procedure("id", 4, Rule(), SIGMA, DF), lambda request: asked.append(request) or world()(request))
+    control = {request.seed for request in asked if request.arm == CONTROL}
+    assert len({request.seed for request in asked}) == len(asked)
+    other = null_procedure("id", 4, Rule(), SIGMA, DF, round=1)
+    assert control.isdisjoint(request.seed for request in next(other))
+
+
+# ---- Verdicts and their reasons
+
+
+def test_of_two_that_qualify_together_the_larger_effect_wins():
+    end, _ = sweep(("a", "b", "c"), lambda request: {"a": 2.9, "b": 2.8}.get(request.arm, 3.0))
+    assert end.winner == "b"
+    assert end.arm("b").verdict == "promote"
+    assert end.arm("a").verdict == "inconclusive"
+    assert "b gained more" in end.arm("a").reason
+    assert end.arm("c").judgement is None
+    assert end.arm("b").loss == pytest.approx(2.8)
+    assert end.arm("b").control_loss == pytest.approx(3.0)
+
+
+def test_a_failed_run_is_a_rejection_with_its_reason_and_never_a_score():
+    def answer(request):
+        if request.arm == "a" or (request.arm == "b" and request.role == "confirm"):
+            return Failure("the loss is not finite")
+        return 3.0 - 0.05 * (request.arm == "b")
+
+    end, _ = sweep(("a", "b", "c", "d"), answer)
+    assert end.winner is None
+    assert end.arm("a").reason == "its run failed at 1/2 of the budget: the loss is not finite"
+    assert end.arm("b").reason == "its run failed at the full budget: the loss is not finite"
+    assert {end.arm(arm).verdict for arm in "ab"} == {"reject"}
+    assert end.arm("a").screening == ()
+
+
+@pytest.mark.parametrize("role", ["screen", "confirm"])
+def test_a_baseline_that_fails_ends_the_sweep_with_a_clear_error(role):
+    with pytest.raises(FoundryError, match=r"baseline itself failed.*out of memory"):
+        sweep(
+            EIGHT, lambda request: Failure("out of memory") if (request.arm, request.role) == (CONTROL, role) else 3.0
+        )
+
+
+def test_arms_that_are_hopeless_are_rejected_without_a_single_full_run():
+    end, asked = sweep(EIGHT, lambda request: 3.0 if request.arm == CONTROL else 3.5)
+    assert {arm.verdict for arm in end.arms} == {"reject"}
+    assert all("clearly worse" in arm.reason for arm in end.arms)
+    assert {request.role for request in asked} == {"screen"}
+
+
+def test_an_arm_clearly_better_than_the_control_is_not_pruned_before_the_last_rung():
+    arms = [f"arm {k}" for k in range(27)]
+    end, _ = sweep(arms, lambda request: 3.0 if request.arm == CONTROL else 2.9 + int(request.arm[4:]) / 1000)
+    assert all(len(arm.screening) == 2 for arm in end.arms)
+    assert end.winner in arms[:2]
+
+
+def test_the_baseline_again_is_not_trained():
+    end, asked = sweep([Contender("same", BASELINE.identity), *contenders("a")], world())
+    assert end.arm("same").verdict == "reject"
+    assert not [request for request in asked if request.arm == "same"]
+
+
+def test_arms_that_cannot_be_compared():
+    for arms in ([], contenders("a", "a"), [replace(BASELINE, identity="x")], [Contender("lr 1", "x", CONTROL)]):
+        with pytest.raises(UsageError):
+            play(sweep_procedure(BASELINE, arms, Rule(), SIGMA, DF), world())
+
+
+# ---- Learning rates
+
+
+def test_every_family_and_the_control_stand_by_their_best_learning_rate():
+    arms = [
+        Contender("a", "a", "a"), Contender("a + lr 2", "a2", "a"),
+        Contender("b", "b", "b"), Contender("b + lr 2", "b2", "b"),
+        Contender("lr 2", "baseline2", CONTROL), Contender("lr 4", "baseline4", CONTROL),
+    ]  # fmt: skip
+    losses = {CONTROL: 3.0, "lr 2": 2.9, "a": 2.95, "a + lr 2": 2.8, "b": 2.89, "b + lr 2": 2.99}
+    end, asked = sweep(arms, lambda request: losses.get(request.arm, Failure("diverged")))
+    confirmed = {request.arm for request in asked if request.role == "confirm"}
+    assert end.control == "lr 2"
+    assert confirmed == {"lr 2", "a + lr 2", "b"}
+    assert end.winner == "a + lr 2"
+    assert end.arm("a").reason == "a + lr 2 was better at 1/2 of the budget"
+    assert end.arm("lr 4").verdict == "reject"
+    assert [seen.n for seen in end.arm("lr 2").screening] == [2]
+    assert end.arm("a + lr 2").judgement.effect == pytest.approx(0.1)  # against lr 2, not against the baseline
+
+
+# ---- What earlier sweeps found
+
+
+def test_a_rejected_pair_costs_nothing_and_an_undecided_one_goes_on_at_its_next_seed():
+    rule = Rule(n_max=3)
+    first, asked = sweep(("a", "b"), lambda request: {"a": 2.995, "b": 3.1}.get(request.arm, 3.0), rule)
+    assert (first.arm("a").verdict, first.arm("b").verdict) == ("inconclusive", "reject")
+    assert len(first.arm("a").differences) == 3
+    known = {(BASELINE.identity, f"identity of {arm}"): first.arm(arm).differences for arm in "ab"}
+    second, later = sweep(("a", "b"), lambda request: 3.0 - 0.02 * (request.arm == "a"), rule, evidence=known)
+    assert {request.arm for request in later} == {CONTROL, "a"}
+    assert not {request.seed for request in later} & {request.seed for request in asked}
+    assert second.winner == "a"
+    assert second.arm("a").differences[:3] == first.arm("a").differences
+    assert second.arm("b").reason == first.arm("b").reason
+
+
+def test_a_pair_that_was_won_before_waits_for_the_others():
+    known = {(BASELINE.identity, "identity of a"): (0.03, 0.03)}
+    end, asked = sweep(("a", "b"), lambda request: 3.0 - 0.1 * (request.arm == "b"), evidence=known)
+    assert "a" not in {request.arm for request in asked}
+    assert end.winner == "b"
+    end, asked = sweep(("a",), world(), evidence=known)
+    assert (end.winner, asked, end.runs) == ("a", [], 0)
+
+
+# ---- Cheaper, and no worse
+
+
+CHEAPER = Rule(cost="kv_bytes_per_token", cost_factor=1.5, margin=0.01, margin_cap=0.03)
+
+
+def test_a_cheaper_arm_need_not_be_better():
+    share = {True: 0, False: 0}
+    for number in range(60):
+        for cheap in share:
+            arms = [Contender("gqa", "gqa", gain=4.0 if cheap else 1.2)]
+            end, _ = sweep(arms, world(number, gqa=0.0), CHEAPER)
+            share[cheap] += end.winner == "gqa"
+            if end.winner and cheap:
+                assert end.given_up == pytest.approx(max(0.0, -end.arm("gqa").judgement.low))
+                assert end.given_up <= 0.01 + 1e-12
+                assert "within 0.01 of the baseline, with kv_bytes_per_token 4 times lower" in end.arm("gqa").reason
+    assert share[True] / 60 > 0.8
+    assert share[False] / 60 < 0.1
+
+
+def test_a_cheaper_arm_is_screened_by_what_it_may_lose():
+    arms = [Contender(name, name, gain=4.0 if name == "gqa" else 1.0) for name in ("a", "b", "gqa", "c")]
+    end, _ = sweep(arms, lambda request: {CONTROL: 3.0, "gqa": 3.003}.get(request.arm, 3.001), CHEAPER)
+    assert end.winner == "gqa"
+
+
+def test_the_margin_ends_when_the_lineage_has_nothing_left_to_give_up():
+    arms = [Contender("gqa", "gqa", gain=4.0)]
+    end, _ = sweep(arms, lambda request: 3.0, CHEAPER, given_up=0.029)
+    assert end.arm("gqa").verdict == "reject"
+    assert "0.029 of the 0.03 that this may cost used up" in end.arm("gqa").reason
+    assert end.given_up == 0.029
+
+
+@pytest.mark.parametrize("loss", [0.002, 0.004, 0.008])
+def test_a_chain_of_cheaper_baselines_does_not_walk_downhill(loss):
+    """50 generations, in each a candidate that is cheaper and truly worse: what is lost in all stays within the cap."""
+    lost = []
+    for chain in range(20):
+        given_up = truth = 0.0
+        for generation in range(50):
+            baseline = Contender(CONTROL, f"generation {generation}")
+            nature = world(50 * chain + generation, gqa=-loss)
+            arms = [Contender("gqa", "gqa", gain=2.0)]
+            end = play(sweep_procedure(baseline, arms, CHEAPER, SIGMA, DF, given_up=given_up), nature)
+            given_up = end.given_up
+            truth += loss * (end.winner is not None)
+        assert given_up <= CHEAPER.margin_cap
+        lost.append(truth)
+    assert sum(lost) / len(lost) <= CHEAPER.margin_cap
+    assert max(lost) <= CHEAPER.margin_cap + 2 * SIGMA
+
+
+# ---- At a larger scale
+
+
+def test_the_sign_must_hold_at_the_scale_of_the_guard():
+    def answer(request):
+        better = {"a": 0.2, "b": 0.1}.get(request.arm, 0.0)
+        return 3.0 + better if request.role == "guard" and request.arm == "a" else 3.0 - better
+
+    end, asked = sweep(("a", "b"), answer, Rule(confirm_at="depth=2x"))
+    assert end.winner == "b"
+    assert end.arm("a").verdict == "reject"
+    assert "not at the larger scale: -0.2000 at depth=2x" in end.arm("a").reason
+    assert Counter(request.arm for request in asked if request.role == "guard") == {CONTROL: 2, "a": 1, "b": 1}
+    assert Rule(confirm_at="depth=2x").scale() == ("depth", 2)
+
+
+# ---- A pure function of the outcomes
+
+
+gains = st.fixed_dictionaries({arm: st.sampled_from([-0.02, 0.0, 0.005, 0.01, 0.03]) for arm in "abcd"})
+rules = st.builds(Rule, window=st.integers(1, 4), n_max=st.integers(1, 6), finalists=st.integers(1, 3))
+
+
+@settings(deadline=None, max_examples=60)
+@given(gains, rules, st.integers(0, 10**6), st.randoms())
+def test_interruptions_and_the_order_of_arrival_change_nothing(gains, rule, number, chance):
+    """Every batch is answered in another order, and after each one the driver may be killed and start again with what
+    the ledger knows."""
+    nature = world(number, **gains)
+    expected, asked = sweep(tuple("abcd"), nature, rule)
+    ledger = {}
+    while True:
+        procedure = sweep_procedure(BASELINE, contenders(*"abcd"), rule, SIGMA, DF)
+        try:
+            requests = next(procedure)
+            while True:
+                missing = [request for request in requests if request not in ledger]
+                chance.shuffle(missing)
+                survived = chance.random() < 0.5 or not missing
+                done = missing if survived else missing[: chance.randrange(1, len(missing) + 1)]
+                ledger |= {request: nature(request) for request in done}
+                if not survived:
+                    break
+                requests = procedure.send({request: ledger[request] for request in reversed(requests)})
+        except StopIteration as end:
+            conclusion = end.value
+            break
+    assert conclusion == expected
+    assert set(ledger) == set(asked)
+
+
+@settings(deadline=None, max_examples=60)
+@given(gains, rules, st.integers(0, 10**6))
+def test_what_ran_after_a_decision_has_no_say_in_it(gains, rule, number):
+    nature = world(number, **gains)
+    end, asked = sweep(tuple("abcd"), nature, rule)
+    counted = {score for arm in end.arms for pair in arm.pairs for score in pair}
+    after = {request for request in asked if request.role == "confirm" and nature(request) not in counted}
+    again, _ = sweep(tuple("abcd"), lambda request: Failure("whatever") if request in after else nature(request), rule)
+    assert again == end
+
+
+@settings(deadline=None, max_examples=40)
+@given(gains, rules, st.integers(0, 10**6))
+def test_a_conclusion_survives_the_ledger(gains, rule, number):
+    end, _ = sweep(tuple("abcd"), world(number, **gains), rule)
+    assert Conclusion.from_json(json.loads(json.dumps(end.to_json(), allow_nan=False))) == end
+    assert end.winner is None or [arm.arm for arm in end.arms if arm.verdict == "promote"] == [end.winner]
+    for arm in end.arms:
+        assert len(arm.pairs) <= rule.n_max
+        assert arm.reason
+
+
+# ---- The rule
+
+
+def test_a_rule_survives_the_ledger():
+    rule = Rule(rungs=(Fraction(1, 9), Fraction(1)), delta=0.02, cost="params", confirm_at="tokens=4x")
+    assert Rule.from_json(json.loads(json.dumps(rule.to_json()))) == rule
+    assert Rule(rungs=("1/9", "1")).rungs == rule.rungs
+    with pytest.raises(UsageError, match="no colour"):
+        Rule.from_json({"colour": 1})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metric": ""}, {"alpha": 0}, {"alpha": 1.5}, {"beta": -1}, {"n_max": 0}, {"finalists": 0}, {"window": 0},
+        {"screening_seeds": 0}, {"control_seeds": 1}, {"delta": 0}, {"delta": float("nan")}, {"margin": -1},
+        {"margin_cap": -0.1}, {"cost_factor": 1}, {"rungs": ()}, {"rungs": (1, Fraction(1, 3))}, {"rungs": (2,)},
+        {"rungs": ("half",)}, {"rungs": ("1/0",)}, {"confirm_at": "width=2x"}, {"confirm_at": "depth=1x"},
+    ],
+)  # fmt: skip
+def test_a_rule_that_makes_no_sense_says_which_part(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        Rule(**wrong)
+
+
+def test_delta_follows_the_noise_unless_it_is_said():
+    assert Rule().gain(0.002) == 0.01
+    assert Rule().gain(0.02) == 0.04
+    assert Rule(delta=0.003).gain(0.02) == 0.003
+
+
+# ---- Without promotion
+
+
+def test_noise_is_measured_on_seeds_of_its_own_and_failures_do_not_count():
+    nature = world()
+    spread = play(noise_procedure("id", 200), nature)
+    assert spread.sigma == pytest.approx(SIGMA, rel=0.15)
+    assert spread.df == 199
+    requests = next(noise_procedure("id", 3))
+    one = play(noise_procedure("id", 3), lambda request: Failure("boom") if request == requests[0] else nature(request))
+    assert (one.df, one.failures) == (1, ("boom",))
+    with pytest.raises(FoundryError, match="3 of 3 runs of baseline failed: boom"):
+        play(noise_procedure("id", 3), lambda request: Failure("boom"))
+    with pytest.raises(UsageError, match="--seeds 8"):
+        next(noise_procedure("id", 1))
+
+
+def test_a_comparison_has_no_favourite():
+    first, second = Contender("first", "1"), Contender("second", "2")
+    choices = Counter()
+    for number in range(100):
+        nature = World(SIGMA, {"second": (0.03, -0.03, 0.0, 0.0)[number % 4]}, number=number)
+        end = play(compare_procedure(first, second, Rule(), SIGMA, DF), nature)
+        choices[number % 4, end.choice] += 1
+        assert end.low < end.effect < end.high
+    assert choices[0, "second"] >= 24
+    assert choices[1, "first"] >= 24
+    assert choices[2, "alike"] + choices[3, "alike"] >= 40
+    assert choices[2, "first"] + choices[2, "second"] + choices[3, "first"] + choices[3, "second"] <= 4
+
+
+def test_a_comparison_with_itself_or_with_runs_that_fail():
+    first, second = Contender("first", "1"), Contender("second", "2")
+    with pytest.raises(UsageError, match="same experiment"):
+        next(compare_procedure(first, replace(second, identity="1"), Rule(), SIGMA, DF))
+    failing = play(
+        compare_procedure(first, second, Rule(), SIGMA, DF),
+        lambda request: Failure("diverged") if request.arm == "second" else 3.0,
+    )
+    assert (failing.choice, failing.effect) == ("first", None)
+    assert "second failed" in failing.reason
+    with pytest.raises(FoundryError, match="both failed"):
+        play(compare_procedure(first, second, Rule(), SIGMA, DF), lambda request: Failure("diverged"))
+
+
+def test_the_same_request_has_the_same_outcome_in_a_simulated_world():
+    nature, draw = World(SIGMA, {"a": 0.02}, fidelity=0.9), random.Random(0)
+    _, asked = sweep(("a", "b", "c"), nature)
+    shuffled = draw.sample(asked, len(asked))
+    assert {request: nature(request) for request in shuffled} == {request: nature(request) for request in asked}
+    assert nature.gain("a", Fraction(1)) == 0.02
+    assert nature.gain("a", Fraction(1, 2)) != 0.02
