@@ -25,9 +25,9 @@ class Grid:
     def __init__(self, params: Params) -> None: ...
 
     def propose(self, space: Space, history: Sequence[Tried], n: int, random: Random) -> list[Stack]:
-        done = settled(history, space.origin)
+        known = _known(space, history)
         stacks = [on_top(space.current, (type, value)) for type, values in space.values.items() for value in values]
-        return [stack for stack in dict.fromkeys(stacks) if stack not in done][:n]
+        return [stack for stack in dict.fromkeys(stacks) if stack not in known][:n]
 
 
 class RandomDraws:
@@ -118,12 +118,17 @@ def _draw(values: Values, random: Random) -> tuple[str, str]:
     return type, random.choice(values[type])
 
 
+def _known(space: Space, history: Sequence[Tried]) -> set[Stack]:
+    """What need not be tried: the baseline, what is kept, and what was settled."""
+    return settled(history, space.origin) | {space.current, ()}
+
+
 def _distinct(n: int, space: Space, history: Sequence[Tried], draw: Callable[[], Stack]) -> list[Stack]:
-    """Up to `n` stacks that were not tried and are neither what is kept nor the baseline."""
+    """Up to `n` new stacks."""
     found: dict[Stack, None] = {}
     if not (space.values and space.original):
         return []
-    known = settled(history, space.origin) | {space.current, ()}
+    known = _known(space, history)
     for _ in range(TRIES * n):
         stack = draw()
         if stack not in known:

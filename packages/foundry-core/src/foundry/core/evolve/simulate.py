@@ -20,7 +20,6 @@ from random import Random
 from foundry.core.contracts import Stack
 from foundry.core.evolve.rounds import compare, seed_of
 from foundry.core.evolve.search import Answer, Audit, Policy, Round, Search, Step
-from foundry.core.evolve.stacks import on_top
 from foundry.core.sweep.procedure import sweep_procedure
 from foundry.core.sweep.race import Contender
 from foundry.core.sweep.request import CONTROL, Outcome, Request
@@ -109,7 +108,7 @@ class _World:
     def propose(self, search: Search) -> Sequence[Stack]:
         stacks = []
         for _ in range(search.policy.proposals):
-            stack = on_top(search.current, (f"idea{len(self.truth)}", ""))
+            stack = (*search.current, ("idea", str(len(self.truth))))
             self.truth[stack] = self.truth[search.current] + self.random.gauss(self.ideas.mean, self.ideas.spread)
             stacks.append(stack)
         return stacks

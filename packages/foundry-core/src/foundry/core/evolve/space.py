@@ -78,7 +78,7 @@ def near_field(value: Any, field: FieldInfo) -> list[str]:
         sizes = (value // 2, value * 2) if value > 8 else (value - 1, value + 1, value * 2)
         return [str(size) for size in dict.fromkeys(sizes) if size != value and _within(size, field)]
     if isinstance(value, float):
-        is_share = not (_within(-1.0, field) or _within(2.0, field))
+        is_share = not (_within(-0.01, field) or _within(1.01, field))
         if is_share and value >= 0.5:  # 0.95 is to 0.9 and 0.975 as 0.05 is to 0.1 and 0.025
             near = [f"{1 - (1 - value) * factor:.6g}" for factor in (2, 0.5)]
         else:

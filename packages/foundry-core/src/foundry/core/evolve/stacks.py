@@ -32,17 +32,13 @@ def settled(history: Iterable[Tried], origin: int) -> set[Stack]:
 
 
 def keep_rates(history: Iterable[Tried]) -> dict[str, tuple[int, int]]:
-    """Mutation type -> (how often a proposal that added it was kept, how often it was tried), on any baseline.
-
-    A stack that was audited is no try of its own: its mutations were counted when they were kept.
-    """
+    """Mutation type -> (how often a stack that added it was kept or verified, how often one was judged), on any
+    baseline. A kept stack that its audit rejects thus counts for and against its types."""
     counts: dict[str, tuple[int, int]] = {}
     for each in history:
-        if each.fate not in ("kept", "passed_over", "failed"):
-            continue
         for type in {type for type, _ in added(each.stack, each.parent)}:
-            kept, tried = counts.get(type, (0, 0))
-            counts[type] = kept + (each.fate == "kept"), tried + 1
+            good, judged = counts.get(type, (0, 0))
+            counts[type] = good + (each.fate in ("kept", "verified")), judged + 1
     return counts
 
 
