@@ -47,6 +47,7 @@ class History:
         self.attempts: list = []
         self.sweeps = [ledger.start_sweep(SPECS[0])]
         self.results: dict[str, object] = {}
+        self.do("request", 4)
 
     def do(self, what: str, n: int) -> None:
         ledger, sweep = self.ledger, self.sweeps[n % len(self.sweeps)]
@@ -94,7 +95,7 @@ ACTIONS += ("conclude", "learn", "decide", "promote")
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 8)), max_size=40))
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 8)), min_size=10, max_size=60))
 def test_events_alone_make_the_same_database(actions):
     project = Path(tempfile.mkdtemp())
     try:

@@ -19,10 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundry.core.config.load import BASELINE, assemble, load_experiment
+from foundry.core.config.load import BASELINE, assemble, from_plain, load_experiment
+from foundry.core.config.mutate import difference
 from foundry.core.config.write import to_yaml
 from foundry.core.config.yaml import read_text
-from foundry.core.contracts import InvalidExperiment, UsageError
+from foundry.core.contracts import FoundryError, InvalidExperiment, UsageError
 from foundry.core.durable import replace_durably, writing
 from foundry.core.ledger import Decision, Generation, Ledger
 from foundry.core.ledger.ledger import FOLDER
@@ -154,14 +155,25 @@ def _import(ledger: Ledger, text: str, experiment: Experiment, newest: Generatio
     told = ancestry(text)
     known = lineage(ledger)
     stands_alone = "extends" not in read_text(text, str(BASELINE)).data
+    summary = IMPORTED if newest is None else f"edited: {_difference(newest, experiment)}"
     new = Generation(
-        *(_next_number(told), experiment.identity, experiment.plain(), "manual", IMPORTED, None, None),
+        *(_next_number(told), experiment.identity, experiment.plain(), "manual", summary, None, None),
         *(_hash(text.encode()), time.time()),
         text=_split(text)[1] if stands_alone else to_yaml(experiment),
         ancestry=() if not told or told == known else tuple(told),
         rendered=True,
     )
     return ledger.promote(newest.number if newest else None, new)
+
+
+def _difference(before: Generation, now: Experiment) -> str:
+    try:
+        old = from_plain(before.experiment, project=now.project, registry=now.registry)
+    except FoundryError:  # it needs a plugin that is not here any more
+        return "the experiment before needs what is not installed any more"
+    said = [str(change) for change in difference(old, now)]
+    more = [f"{len(said) - 3} more"] if len(said) > 3 else []
+    return ", ".join([*said[:3], *more]) or "its wording"
 
 
 def _next_number(lines: Sequence[str]) -> int:
