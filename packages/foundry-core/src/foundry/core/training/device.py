@@ -1,5 +1,5 @@
-"""What a run computes on: device, precision, threads. Resolved once from the experiment and the machine, saved with
-the run, and reused by every resume: nothing here is chosen by a stopwatch."""
+"""What a run computes on: device, precision, threads, kernels. Resolved once from the experiment and the machine, saved
+with the run, and reused by every resume: nothing here is chosen by a stopwatch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import platform
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
 import torch
@@ -29,6 +30,9 @@ PEAK_BF16 = {
     "V100": 125e12,
 }
 
+REFERENCE = "reference"
+"""`Device.kernels` where every operator is torch's own."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -39,6 +43,7 @@ class Device:
     precision: str  # fp32 | bf16
     threads: int  # of intra-op parallelism on CPU
     compile: bool
+    kernels: str  # the operators that torch does not compute itself, joined by +, or REFERENCE
     local_rank: int = 0
 
     @classmethod
@@ -48,7 +53,7 @@ class Device:
         Raises:
             InvalidData: it is not what a run saves.
         """
-        saved, kinds = config["device"], get_type_hints(cls)
+        saved, kinds = {"kernels": REFERENCE} | config["device"], get_type_hints(cls)  # early runs knew no others
         if saved.keys() != kinds.keys() or not all(type(saved[key]) is kind for key, kind in kinds.items()):
             raise InvalidData(f"{source}: damaged: its `device` is not what a run saves")
         return cls(**saved)
@@ -58,8 +63,13 @@ class Device:
         return torch.device(self.type, self.local_rank) if self.type == "cuda" else torch.device(self.type)
 
     def activate(self) -> None:
-        """Make this process compute so from now on."""
+        """Make this process compute so from now on.
+
+        Raises:
+            EnvironmentFailure: the kernels cannot be had here.
+        """
         torch.set_num_threads(self.threads)
+        _use_kernels(self.kernels)
         if self.type == "cpu":
             _keep_freed_memory()
         if self.type == "cuda":
@@ -92,7 +102,7 @@ def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: 
     """Decide the device for `training` (the experiment's section), or reuse `saved` from an earlier part of the run.
 
     Raises:
-        EnvironmentFailure: the device that is asked for, or that the run began on, is not here.
+        EnvironmentFailure: the device or the kernels that are asked for, or that the run began on, are not here.
     """
     wanted = saved.type if saved else training.device
     kind = wanted if wanted != "auto" else next(name for name in ("cuda", "mps", "cpu") if is_here(name))
@@ -102,11 +112,51 @@ def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: 
         precision = "bf16" if kind == "cuda" else "fp32"
     if threads == "auto":
         threads = share_of_cores(local_world)
-    device = Device(kind, _model(kind, local_rank), precision, threads, training.compile, local_rank)
     if saved is not None:
-        device = Device(kind, device.model, saved.precision, saved.threads, saved.compile, local_rank)
+        device = replace(saved, model=_model(kind, local_rank), local_rank=local_rank)
+    else:
+        kernels = _kernels(training.kernels, plain=kind == "cpu" and precision == "fp32" and not training.compile)
+        device = Device(kind, _model(kind, local_rank), precision, threads, training.compile, kernels, local_rank)
     device.activate()
     return device
+
+
+def _kernels(wanted: str, *, plain: bool) -> str:
+    """Which kernels to compute with; `plain`: in fp32 on a CPU, not compiled, which is what they are made for."""
+    library = _native_kernels()
+    if wanted == "native":
+        missing = library.missing() if library else {"foundry-kernels": "is not installed"}
+        if not plain:
+            missing = {"all of them": "are for fp32 on a CPU, not compiled"}
+        chosen = [name for name, reason in missing.items() if not reason]
+        if not chosen:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+            raise EnvironmentFailure(f"no native kernel can be had: {reasons}", "set training.kernels to auto")
+    else:
+        chosen = library.suited() if library and plain and wanted == "auto" else []
+    return "+".join(sorted(chosen)) or REFERENCE
+
+
+def _use_kernels(kernels: str) -> None:
+    library = _native_kernels()
+    names = [] if kernels == REFERENCE else kernels.split("+")
+    if library is None and not names:
+        return
+    try:
+        if library is None:
+            raise RuntimeError("foundry-kernels is not installed")
+        library.use(names)
+    except RuntimeError as error:
+        raise EnvironmentFailure(
+            f"the kernels {kernels} cannot be had here: {error}",
+            "a run goes on with the kernels it began with: use a machine that has them, or start it anew",
+        ) from error
+
+
+def _native_kernels() -> Any:
+    """The module that holds them, which the entry point `native` of the group `foundry.kernels` names, or None."""
+    found = next(iter(entry_points(group="foundry.kernels", name="native")), None)
+    return found and found.load()
 
 
 def _keep_freed_memory() -> None:
@@ -163,10 +213,10 @@ def matmul_rate(device: torch.device, size: int = 768, seconds: float = 0.15) ->
     a = torch.linspace(-1, 1, size * size, device=device).view(size, size)
     b = a.T.contiguous()
     best, end = float("inf"), time.perf_counter() + seconds
-    out = a @ b
+    a @ b
     while time.perf_counter() < end:
         began = time.perf_counter()
-        torch.mm(a, b, out=out)
+        torch.mm(a, b)  # as models call it: with `out`, it would not be the kernel of `Device.kernels`
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
 

@@ -146,6 +146,7 @@ def build(
         n_parameters = sum(p.numel() for p in model.parameters())
         facts = {"run": str(run.path), "parameters": n_parameters, "device": device.model, "ranks": world.size}
         facts |= {"precision": device.precision, "threads": device.threads, "compile": device.compile}
+        facts |= {"kernels": device.kernels}
         facts |= {"steps": budget.steps, "step": progress.step, "rows_per_epoch": rows.rows_per_epoch}
         reporter.started(facts | {"peak_flops": peak_flops and float(f"{peak_flops:.3g}")})
     return Trainer(

@@ -1,0 +1,114 @@
+"""Which kernels a run computes with: decided once, written down, and kept by every resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foundry.cli.__main__ import main
+from foundry.core import load_experiment
+from foundry.core.contracts import EnvironmentFailure
+from foundry.core.training.device import Device, resolve
+from foundry.kernels import matmul, native
+
+EXPERIMENT = """
+model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
+data: {dataset: {type: text, path: corpus.txt}, tokenizer: char}
+training: {max_iters: 4, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1}
+logging: {sample_tokens: 0}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "corpus.txt").write_text("the hen is rather there than here. " * 40)
+    (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
+    yield tmp_path
+    native.use([])
+
+
+def all_are_here(monkeypatch, reason: str = "") -> None:
+    for kernel in native.KERNELS.values():
+        monkeypatch.setattr(kernel, "missing", lambda: reason)
+        monkeypatch.setattr(kernel, "suits", lambda: True)
+
+
+def training(*settings: str):
+    return load_experiment(Path("tiny.yaml"), list(settings)).training
+
+
+def device_of(run: str) -> dict:
+    return json.loads(Path(run, "config.json").read_text())["device"]
+
+
+def test_auto_takes_what_the_machine_has_for_fp32_on_a_cpu(project, monkeypatch):
+    all_are_here(monkeypatch)
+    cpu = "training.device=cpu"
+    everything = "+".join(sorted(native.KERNELS))
+    assert resolve(training(cpu)).kernels == everything
+    assert resolve(training(cpu, "training.kernels=native")).kernels == everything
+    for setting in ("training.kernels=reference", "training.compile=true", "training.precision=bf16"):
+        assert resolve(training(cpu, setting)).kernels == "reference"
+    all_are_here(monkeypatch, "it is Tuesday")
+    assert resolve(training(cpu)).kernels == "reference"
+
+
+def test_auto_leaves_out_what_is_not_known_to_be_faster(project, monkeypatch):
+    all_are_here(monkeypatch)
+    for kernel in native.KERNELS.values():
+        monkeypatch.setattr(kernel, "suits", lambda: False)
+    assert resolve(training("training.device=cpu")).kernels == "reference"
+    assert resolve(training("training.device=cpu", "training.kernels=native")).kernels != "reference"
+
+
+def test_native_kernels_that_cannot_be_had_are_an_error_that_says_why(project, monkeypatch):
+    all_are_here(monkeypatch, "it is Tuesday")
+    with pytest.raises(EnvironmentFailure, match="matmul: it is Tuesday"):
+        resolve(training("training.device=cpu", "training.kernels=native"))
+    all_are_here(monkeypatch)
+    with pytest.raises(EnvironmentFailure, match="fp32 on a CPU"):
+        resolve(training("training.device=cpu", "training.kernels=native", "training.precision=bf16"))
+
+
+def test_a_run_keeps_the_kernels_it_began_with(project, monkeypatch, capsys):
+    all_are_here(monkeypatch)
+    assert main(["train", "tiny.yaml", "--out", "run", "--set", "training.device=cpu"]) == 0
+    assert device_of("run")["kernels"] == "+".join(sorted(native.KERNELS))
+    saved = Device(**device_of("run"))
+    assert resolve(training("training.kernels=reference"), saved=saved).kernels == saved.kernels
+    all_are_here(monkeypatch, "it is Tuesday")
+    capsys.readouterr()
+    assert main(["train", "tiny.yaml", "--out", "run", "--set", "training.device=cpu", "--eval-only"]) == 6
+    said = capsys.readouterr().err
+    assert "it is Tuesday" in said
+    assert "Traceback" not in said
+
+
+def test_a_run_from_before_there_were_kernels_goes_on_without_them(project):
+    device = {"type": "cpu", "model": "abacus", "precision": "fp32", "threads": 1, "compile": False, "local_rank": 0}
+    assert Device.saved_in({"device": device}, source="config.json").kernels == "reference"
+
+
+def test_the_default_is_no_part_of_an_experiments_identity(project):
+    plain = load_experiment(Path("tiny.yaml"))
+    assert plain.identity == load_experiment(Path("tiny.yaml"), ["training.kernels=auto"]).identity
+    assert plain.identity != load_experiment(Path("tiny.yaml"), ["training.kernels=reference"]).identity
+
+
+def test_a_step_with_native_kernels_is_the_same_step(project, monkeypatch):
+    """A wider model, so that its products are large enough for them."""
+    all_are_here(monkeypatch)
+    monkeypatch.setattr(matmul, "WORTH_IT", 1)
+    wide = ["model_args.n_embd=64", "training.device=cpu", "logging.log_interval=1"]
+    losses = {}
+    for kernels in ("native", "reference"):
+        sets = [f"--set={setting}" for setting in (*wide, f"training.kernels={kernels}")]
+        assert main(["train", "tiny.yaml", "--out", kernels, *sets]) == 0
+        losses[kernels] = [
+            json.loads(line)["train_loss"] for line in Path(kernels, "metrics.jsonl").read_text().splitlines()
+        ]
+    assert losses["native"] == pytest.approx(losses["reference"], abs=1e-4)
