@@ -5,7 +5,7 @@ known of the noise. It is frozen when its sweep starts, so that a sweep that goe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +57,7 @@ class Plan:
     df: int = 0
     evidence: Mapping[tuple[str, str], Sequence[float]] = field(default_factory=dict)
     kind: str = "sweep"
+    round: int = 0  # how often this question has ended undecided before: each time there is more evidence
 
     @property
     def baseline(self) -> Entry:
@@ -99,6 +100,7 @@ class Plan:
         return {
             "schema_version": 1,
             "kind": self.kind,
+            "round": self.round,
             "question": self.question.to_json(),
             "generation": self.generation,
             "entries": [asdict(entry) for entry in self.entries],
@@ -114,7 +116,7 @@ class Plan:
     @classmethod
     def from_json(cls, spec: Mapping[str, Any]) -> Plan:
         """The plan that `to_json` wrote."""
-        values = {key: value for key, value in spec.items() if key != "schema_version"}
+        values = {each.name: spec[each.name] for each in fields(cls)}
         entries = tuple(
             Entry(**{**entry, "mutations": _stack(entry["mutations"]), "changes": tuple(entry["changes"])})
             for entry in values["entries"]
@@ -134,24 +136,30 @@ def make_plan(
     """
     _check(question, baseline)
     arms, refused = build_arms(baseline, question.stacks)
+    return plan_of(generation, arms, question, jobs), refused
+
+
+def plan_of(generation: Generation, arms: Sequence[Arm], question: Question, jobs: int, kind: str = "sweep") -> Plan:
+    """The plan for arms that are made already, the control first."""
     families = _with_learning_rates(arms, question.lr_factors)
-    entries: list[Entry] = []
-    control: Costs | None = None
-    for arm, family in families:
-        costs = Costs.of(arm.experiment)
-        control = control or costs
-        entries.append(_entry(arm, family, costs, control, question.budget))
-    budgeted = from_plain(entries[0].experiment, project=baseline.project, registry=baseline.registry)
-    plan = Plan(
+    control = families[0][0].experiment
+    measured = {each.identity: each for arm, _ in families for each in (arm.experiment, arm.base or control)}
+    costs = {identity: Costs.of(each) for identity, each in measured.items()}
+    entries = [
+        _entry(arm, family, costs[arm.experiment.identity], costs[(arm.base or control).identity], question.budget)
+        for arm, family in families
+    ]
+    budgeted = from_plain(entries[0].experiment, project=control.project, registry=control.registry)
+    return Plan(
         question=question,
         generation=generation.number,
         entries=tuple(entries),
-        setting=Setting.of(baseline, jobs),
+        setting=Setting.of(control, jobs),
         code=digest([code_fingerprint(arm.experiment, question.tasks) for arm, _ in families]),
         data=data_fingerprint(budgeted),
         given_up=generation.given_up,
+        kind=kind,
     )
-    return plan, refused
 
 
 def informed(plan: Plan, ledger: Ledger) -> Plan:
@@ -226,14 +234,15 @@ def _with_learning_rates(arms: Sequence[Arm], factors: Sequence[float]) -> list[
             other = mutate(arm.experiment, "lr", value)
             name = f"lr {value}" if arm.name == CONTROL else f"{arm.name} + lr {value}"
             changes = (*arm.changes, *map(str, other.changes))
-            families.append((Arm(name, other.experiment, (*arm.mutations, ("lr", value)), changes), arm.name))
+            tuned = Arm(name, other.experiment, (*arm.mutations, ("lr", value)), changes, arm.base)
+            families.append((tuned, arm.name))
     return families
 
 
-def _entry(arm: Arm, family: str, costs: Costs, control: Costs, budget: Budget | None) -> Entry:
-    kept, _ = equalised(arm.experiment, costs, control)
+def _entry(arm: Arm, family: str, costs: Costs, base: Costs, budget: Budget | None) -> Entry:
+    kept, _ = equalised(arm.experiment, costs, base)
     asked = with_budget(arm.experiment, budget) if budget else arm.experiment
-    trained, words = equalised(asked, costs, control)
+    trained, words = equalised(asked, costs, base)
     return Entry(
         arm=arm.name,
         family=family,

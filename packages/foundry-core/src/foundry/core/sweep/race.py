@@ -18,6 +18,10 @@ from foundry.core.sweep.rule import Rule
 Steps: TypeAlias = Generator[Sequence[Request], Answers, None]
 
 
+class BaselineFailed(FoundryError):
+    """A run of the baseline has no score: there is nothing to compare with."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """An arm as a procedure sees it."""
@@ -85,10 +89,10 @@ class Race:
             self.known.update({request: answers[request] for request in fresh})
 
     def control_score(self, request: Request) -> float:
-        """Raises FoundryError where the run failed: without the baseline there is nothing to compare with."""
+        """Raises BaselineFailed where the run has no score."""
         outcome = self.known[request]
         if isinstance(outcome, Failure):
-            raise FoundryError(
+            raise BaselineFailed(
                 f"the baseline itself failed, {of_budget(request.share)}, seed {request.seed}: {outcome.reason}",
                 f"try it alone: `foundry train --set seed={request.seed}`",
             )
