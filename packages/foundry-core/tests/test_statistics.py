@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundry.core.contracts import UsageError
-from foundry.core.statistics.noise import FEW, INFLATION, correlation, pool, pooled, sigma_of_difference
+from foundry.core.statistics.noise import FEW, correlation, inflation, pool, pooled, sigma_of_difference
 from foundry.core.statistics.power import characteristic, smallest_decidable
 from foundry.core.statistics.sequential import SequentialTest
 
@@ -148,7 +148,8 @@ def test_pooled_noise_does_not_see_the_means_of_the_groups(values, shift):
 
 def test_few_runs_and_shared_seeds_in_the_noise_of_a_difference():
     assert sigma_of_difference(0.01, FEW) == pytest.approx(0.01 * math.sqrt(2))
-    assert sigma_of_difference(0.01, FEW - 1) == pytest.approx(INFLATION * 0.01 * math.sqrt(2))
+    assert sigma_of_difference(0.01, FEW - 1) == pytest.approx(1.25 * 0.01 * math.sqrt(2))
+    assert inflation(7) == 1.25 < inflation(3) < inflation(2) < inflation(1) == 4
     assert sigma_of_difference(0.01, FEW, rho=0.5) == pytest.approx(0.01)
     assert sigma_of_difference(0.01, FEW, rho=-0.3) == pytest.approx(0.01 * math.sqrt(2))
     with pytest.raises(UsageError, match="two seeds"):

@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from foundry.core.ledger.records import Verdict
-from foundry.core.statistics.noise import FEW, INFLATION
+from foundry.core.statistics.noise import inflation
 from foundry.core.sweep.conclusion import ArmConclusion, Conclusion
 from foundry.core.sweep.confirmation import confirm, guard
 from foundry.core.sweep.race import Contender, Race, figures
@@ -113,5 +113,5 @@ def error_rate(rule: Rule, sigma: float, df: int) -> str:
     ]
     if rule.cost:
         words[0] += f", and likewise one with a lower {rule.cost} that is worse than its margin"
-    trust = f"taken x {INFLATION:g} for its few degrees of freedom ({df})" if df < FEW else f"{df} degrees of freedom"
-    return f"{'; '.join(words)}; sigma {sigma:.4g}, {trust}"
+    doubt = f", taken times {inflation(df):.3g}" if inflation(df) > 1 else ""
+    return f"{'; '.join(words)}; sigma {sigma:.4g} with {df} degrees of freedom{doubt}"
