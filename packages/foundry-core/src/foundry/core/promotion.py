@@ -103,9 +103,8 @@ def rollback(ledger: Ledger, project: Path, to: int | None = None) -> Generation
         target = generations[number]
         if number == current.number:
             raise UsageError(f"generation {number} is the baseline already")
-        new = replace(
-            target, number=0, kind="rollback", summary=f"back to generation {number}", decision=None, ancestry=()
-        )
+        said = f"back to generation {number}"
+        new = replace(target, number=0, kind="rollback", summary=said, decision=None, ancestry=(), restores=number)
         return _replace(ledger, project, current.number, new)
 
 

@@ -102,6 +102,16 @@ class Archive:
         differences = tuple(json.loads(found[0][0])) if found else ()
         return Evidence(generation, baseline, candidate, metric, differences)
 
+    def evidence_on(self, decision: Decision) -> Evidence | None:
+        """What a decision rests on, and what came to it later; the baseline is the arm that was compared with."""
+        found = self._store.rows(
+            "SELECT baseline FROM evidence WHERE (generation, candidate, metric) = (?, ?, ?)"
+            " ORDER BY rowid DESC LIMIT 1",
+            (decision.generation, decision.candidate, decision.metric),
+        )
+        pair = (decision.generation, found[0][0], decision.candidate, decision.metric) if found else None
+        return self.evidence(*pair) if pair else None
+
     def add_evidence(self, evidence: Evidence) -> None:
         """Remember more differences of a pair; no more than there are already change nothing."""
         pair = (evidence.generation, evidence.baseline, evidence.candidate, evidence.metric)

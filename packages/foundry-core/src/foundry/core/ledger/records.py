@@ -144,6 +144,12 @@ class Generation:
     given_up: float = 0.0  # what non-inferior promotions since the best confirmed loss may have cost, in the metric
     ancestry: tuple[str, ...] = ()  # of a manual one: the lineage that its file told of itself, one line each
     rendered: bool = False  # whether experiments/baseline.yaml holds it, or held it once
+    restores: int | None = None  # of a rollback: the generation that it went back to
+
+    @property
+    def parent(self) -> int | None:
+        """The generation that its experiment comes from."""
+        return self.previous if self.restores is None else self.restores
 
 
 @dataclass(frozen=True)

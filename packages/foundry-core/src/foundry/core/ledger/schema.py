@@ -52,7 +52,7 @@ CREATE TABLE decision (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, sweep TEXT NOT
 CREATE TABLE generation (number INTEGER PRIMARY KEY, identity TEXT NOT NULL, experiment TEXT NOT NULL,
   kind TEXT NOT NULL, summary TEXT NOT NULL, previous INTEGER, decision TEXT, file_hash TEXT NOT NULL,
   created REAL NOT NULL, text TEXT NOT NULL, loss REAL, given_up REAL NOT NULL,
-  ancestry TEXT NOT NULL, rendered INTEGER NOT NULL);
+  ancestry TEXT NOT NULL, rendered INTEGER NOT NULL, restores INTEGER);
 
 CREATE TABLE heartbeat (attempt INTEGER PRIMARY KEY, boot TEXT NOT NULL, clock REAL NOT NULL, wall REAL NOT NULL);
 CREATE TABLE driver (sweep TEXT NOT NULL, process TEXT NOT NULL, PRIMARY KEY (sweep, process));
