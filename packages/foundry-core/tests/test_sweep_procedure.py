@@ -249,7 +249,7 @@ def test_the_margin_ends_when_the_lineage_has_nothing_left_to_give_up():
     arms = [Contender("gqa", "gqa", gain=4.0)]
     end, _ = sweep(arms, lambda request: 3.0, CHEAPER, given_up=0.029)
     assert end.arm("gqa").verdict == "reject"
-    assert "0.029 of the 0.03 that this may cost used up" in end.arm("gqa").reason
+    assert "only 0.001 left that this may lose" in end.arm("gqa").reason
     assert end.given_up == 0.029
 
 

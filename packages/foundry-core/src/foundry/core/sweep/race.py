@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -160,7 +161,8 @@ class Race:
         if test.margin:
             return f"{'' if holds else 'not '}within {test.margin:.4g} of the baseline{cost}"
         if cheaper:
-            cost += f" but {self.given_up:.4g} of the {rule.margin_cap:.4g} that this may cost used up"
+            left = max(0.0, min(rule.margin or math.inf, rule.margin_cap - self.given_up))
+            cost += f" but only {left:.4g} left that this may lose: too little to be seen in {rule.n_max} pairs"
         return ("better than the baseline" if holds else f"no gain of {test.delta:.4g}") + cost
 
 
