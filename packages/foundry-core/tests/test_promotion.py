@@ -16,7 +16,8 @@ from foundry.core.config import load_experiment
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import EnvironmentFailure, InvalidExperiment, UsageError
 from foundry.core.ledger import Decision, Ledger, StaleBaseline
-from foundry.core.promotion import ancestry, current_baseline, lineage, promote, rollback
+from foundry.core.ledger.lineage import ancestry, hash_of, lineage
+from foundry.core.promotion import current_baseline, promote, rollback
 
 BASELINE = """\
 # Written by hand, with a remark.
@@ -68,7 +69,7 @@ def test_a_promoted_file_trains_exactly_the_candidate_and_tells_its_lineage(ledg
     assert current_baseline(ledger, project)[0] == generation
     zero, one = ancestry(text(project))
     assert zero.endswith("manual  imported from experiments/baseline.yaml")
-    assert one.endswith("promoted  norm layernorm: val_loss better by 0.0123 [+0.0040, +0.0206], n 4")
+    assert one.endswith("promoted  norm layernorm: val_loss gain +0.0123 [+0.0040, +0.0206], n 4")
     assert lineage(ledger) == [zero, one]
 
 
@@ -242,7 +243,7 @@ def test_racing_processes_leave_the_file_of_the_newest_generation(ledger, projec
     for child in children:
         child.join()
     assert len(ledger.generations()) == 1 + wins
-    assert promotion._hash(text(project).encode()) == ledger.baseline().file_hash
+    assert hash_of(text(project).encode()) == ledger.baseline().file_hash
     assert ancestry(text(project)) == lineage(ledger)
     assert len(ledger.generations()) == len(lineage(ledger))
     assert current_baseline(ledger, project)[0] == ledger.baseline()

@@ -10,8 +10,6 @@ lineage, so that a clone of the project, which has no ledger, knows where its ba
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundry.core.config.load import BASELINE, assemble, from_plain, load_experiment
+from foundry.core.config.load import assemble, from_plain, load_experiment
 from foundry.core.config.mutate import difference
 from foundry.core.config.write import to_yaml
 from foundry.core.config.yaml import read_text
@@ -27,17 +25,12 @@ from foundry.core.contracts import FoundryError, InvalidExperiment, UsageError
 from foundry.core.durable import replace_durably, writing
 from foundry.core.ledger import Decision, Generation, Ledger
 from foundry.core.ledger.ledger import FOLDER
-from foundry.core.registry import registry
+from foundry.core.ledger.lineage import ancestry, hash_of, lineage, rendered, split
+from foundry.core.registry import BASELINE, registry
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
 
-HEAD = """\
-# The baseline: what `foundry train` trains, and what a sweep compares with and may replace. Edit it as you like:
-# an edited file is a new generation, and `foundry rollback` goes back.
-# lineage:
-"""
-_LINE = re.compile(r"#   (\d+)  (\d{4}-\d\d-\d\d)  (manual|promoted|rollback)  (.*)")
 IMPORTED = f"imported from {BASELINE}"
 
 
@@ -108,17 +101,6 @@ def rollback(ledger: Ledger, project: Path, to: int | None = None) -> Generation
         return _replace(ledger, project, current.number, new)
 
 
-def lineage(ledger: Ledger) -> list[str]:
-    """One line per generation, oldest first: number, date, kind, what, and with which effect."""
-    return _lineage(ledger, ledger.generations())
-
-
-def ancestry(text: str) -> list[str]:
-    """The lineage that a baseline file tells of itself, as `lineage` gives it."""
-    head, _ = _split(text)
-    return [line[4:] for line in head.splitlines() if _LINE.fullmatch(line)]
-
-
 # --------------------------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +115,7 @@ def _current(ledger: Ledger, project: Path) -> tuple[Generation, Experiment]:
         _write(ledger, project, newest)
     content = file.read_bytes()
     experiment = load_experiment(file)
-    if newest is None or (newest.file_hash, newest.identity) != (_hash(content), experiment.identity):
+    if newest is None or (newest.file_hash, newest.identity) != (hash_of(content), experiment.identity):
         newest = _import(ledger, content.decode(), experiment, newest)
     return newest, experiment
 
@@ -142,7 +124,7 @@ def _repair(ledger: Ledger, project: Path, newest: Generation) -> Generation:
     """Write the file of a generation whose row is there, unless somebody has edited the file meanwhile."""
     file = project / BASELINE
     before = {each.number: each.file_hash for each in ledger.generations()}
-    there = _hash(file.read_bytes()) if file.exists() else None
+    there = hash_of(file.read_bytes()) if file.exists() else None
     if there is None or (newest.previous is not None and there == before[newest.previous]):
         _write(ledger, project, newest)
     else:
@@ -157,8 +139,8 @@ def _import(ledger: Ledger, text: str, experiment: Experiment, newest: Generatio
     summary = IMPORTED if newest is None else f"edited: {_difference(newest, experiment)}"
     new = Generation(
         *(_next_number(told), experiment.identity, experiment.plain(), "manual", summary, None, None),
-        *(_hash(text.encode()), time.time()),
-        text=_split(text)[1] if stands_alone else to_yaml(experiment),
+        *(hash_of(text.encode()), time.time()),
+        text=split(text)[1] if stands_alone else to_yaml(experiment),
         ancestry=() if not told or told == known else tuple(told),
         rendered=True,
     )
@@ -186,8 +168,8 @@ def _replace(ledger: Ledger, project: Path, expected: int, new: Generation) -> G
         raise InvalidExperiment(f"{new.summary}: written as YAML it would be another experiment", "this is a bug")
     older = ledger.generations()
     new = replace(new, number=older[-1].number + 1, created=time.time(), rendered=False)
-    lines = _lineage(ledger, [*older, new])
-    made = ledger.promote(expected, replace(new, file_hash=_hash(_rendered(lines, new.text).encode())))
+    lines = lineage(ledger, [*older, new])
+    made = ledger.promote(expected, replace(new, file_hash=hash_of(rendered(lines, new.text).encode())))
     if made.rendered:
         return made
     _write(ledger, project, made)
@@ -199,49 +181,12 @@ def _write(ledger: Ledger, project: Path, generation: Generation) -> None:
     until = [each for each in ledger.generations() if each.number <= generation.number]
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(file, _rendered(_lineage(ledger, until), generation.text).encode())
+        replace_durably(file, rendered(lineage(ledger, until), generation.text).encode())
     ledger.rendered(generation.number)
 
 
 def _read(text: str, project: Path) -> Experiment:
     return assemble([read_text(text, str(BASELINE))], registry(project), project, name=BASELINE.stem)
-
-
-def _rendered(lines: Sequence[str], text: str) -> str:
-    return HEAD + "".join(f"#   {line}\n" for line in lines) + "\n" + text
-
-
-def _split(text: str) -> tuple[str, str]:
-    """What `_rendered` put together: the comments that tell the lineage, and the rest."""
-    lines = text.splitlines(keepends=True)
-    last = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.startswith("#"):
-            break
-        if _LINE.fullmatch(line.rstrip()):
-            last = number
-    rest = "".join(lines[last:])
-    return "".join(lines[:last]), rest.removeprefix("\n") if last else rest
-
-
-def _lineage(ledger: Ledger, generations: Sequence[Generation]) -> list[str]:
-    lines: list[str] = []
-    for each in generations:
-        lines = [*(each.ancestry or lines), _line(each, ledger.decision(each.decision or ""))]
-    return lines
-
-
-def _line(generation: Generation, decision: Decision | None) -> str:
-    date = time.strftime("%Y-%m-%d", time.gmtime(generation.created))
-    line = f"{generation.number}  {date}  {generation.kind}  {' '.join(generation.summary.split())}"
-    if decision is None or decision.effect is None:
-        return line
-    within = "" if decision.low is None else f" [{decision.low:+.4f}, {decision.high:+.4f}]"
-    return f"{line}: {decision.metric} better by {decision.effect:.4f}{within}, n {decision.n}"
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""foundry runs: what was trained here, and how far it came."""
+"""foundry runs: what was trained here, by itself or in a sweep, and how far it came."""
 
 from __future__ import annotations
 
@@ -17,22 +17,69 @@ def runs(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List runs with their last figures, newest last."""
+    """List runs with their last figures, and the project's sweeps with their trials, newest last."""
     from foundry.core.contracts import InvalidData
+    from foundry.core.ledger import Ledger
     from foundry.core.registry import find_project
     from foundry.core.run import list_runs
 
+    project = find_project(Path.cwd())
+    sweeps, trials = _swept(project) if folder is None and Ledger.is_in(project) else ([], [])
     if folder is not None and not folder.is_dir():
         raise InvalidData(f"{folder} is not a folder", "name the one that holds the run folders")
-    folder = folder or find_project(Path.cwd()) / "runs"
+    folder = folder or project / "runs"
     found = [_row(run) for run in list_runs(folder)]
-    if not found:
+    if not found and not sweeps:
         render.say(f"no runs in {render.place(folder)}")
     columns = ("run", "status", "step", "train_loss", "val_loss", "val_bpb", "tokens_per_second")
     rows = [[_figure(row.get(column)) for column in columns] for row in found]
     finished = [row for row in found if row["status"] == "finished"]
     next_step = f"foundry generate {render.argument(finished[-1]['path'])}" if finished else "foundry train"
-    render.result({"folder": str(folder), "runs": found}, lambda: render.table(columns, rows), next_step)
+    if any((sweep["status"], sweep["kind"]) == ("interrupted", "sweep") for sweep in sweeps):
+        next_step = "foundry sweep --resume"
+
+    def draw() -> None:
+        render.table(columns, rows)
+        for title, listed in (("sweeps", sweeps), ("trials", trials)):
+            if listed:
+                render.line()
+                render.table(list(listed[0]), [[_figure(each) for each in row.values()] for row in listed], title)
+
+    data = {"folder": str(folder), "runs": found, "sweeps": sweeps, "trials": trials}
+    render.result(data, draw, next_step)
+
+
+def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The sweeps and the trials of the ledger, each trial once."""
+    from collections import Counter
+
+    from foundry.cli.history import day
+    from foundry.core.ledger import Ledger
+
+    with Ledger.open(project, note=render.say) as ledger:
+        started, tried = ledger.sweeps(), ledger.tried()
+    counts = Counter(
+        (row["sweep"], row["status"]) for row in {(row["sweep"], row["id"]): row for row in tried}.values()
+    )
+    states = ("finished", "running", "queued", "failed")
+    sweeps = []
+    for sweep in started:
+        told = {
+            "sweep": sweep.id,
+            "status": sweep.status,
+            "kind": sweep.spec.get("kind"),
+            "started": day(sweep.created),
+        }
+        sweeps.append({**told, **{state: counts[sweep.id, state] for state in states}})
+    trials: dict[str, dict[str, Any]] = {}
+    for trial in tried:
+        shown = {
+            "trial": trial["id"],
+            **{key: trial[key] for key in ("sweep", "arm", "role", "share", "seed", "status")},
+        }
+        shown |= {key: trial["metrics"].get(key) for key in ("val_loss", "val_bpb")}
+        trials.setdefault(trial["id"], {**shown, "run": trial["run"], "reason": trial["reason"]})
+    return sweeps, list(trials.values())
 
 
 def _row(run: Any) -> dict[str, Any]:

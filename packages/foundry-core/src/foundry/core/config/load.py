@@ -16,10 +16,8 @@ from foundry.core.config.sugar import desugar
 from foundry.core.config.validate import validate
 from foundry.core.config.yaml import read_file, read_text, read_value
 from foundry.core.contracts import InvalidExperiment, UsageError
-from foundry.core.registry import Registry, find_project
+from foundry.core.registry import BASELINE, Registry, find_project
 from foundry.core.registry import registry as discover
-
-BASELINE = Path("experiments", "baseline.yaml")
 
 
 def load_experiment(

@@ -51,6 +51,11 @@ class Ledger(Trials, Archive):
         project = Path(project).resolve()
         return cls(project, Store(project / FOLDER, note), lease_seconds)
 
+    @staticmethod
+    def is_in(project: Path) -> bool:
+        """Whether a project has a ledger, or the events of one: who only looks need not make it."""
+        return any((project / FOLDER / name).exists() for name in ("ledger.db", "events.jsonl"))
+
     def close(self) -> None:
         self._store.close()
 

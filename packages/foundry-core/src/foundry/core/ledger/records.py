@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from foundry.core.contracts import FoundryError
+
 Json: TypeAlias = Mapping[str, Any]
 TrialStatus: TypeAlias = Literal["queued", "running", "finished", "failed", "cancelled"]
 Role: TypeAlias = Literal["noise", "screen", "confirm", "guard", "audit"]
@@ -207,11 +209,13 @@ class Noise:
     group: str = ""  # what was run, where it can grow: a later measurement of the same group replaces the earlier one
 
 
-class StaleBaseline(Exception):
+class StaleBaseline(FoundryError):
     """Somebody else promoted first: the baseline is no longer the generation that the decision was made against."""
 
     def __init__(self, expected: int | None, current: int | None) -> None:
-        super().__init__(f"the baseline is generation {current}, no longer {expected}")
+        super().__init__(
+            f"the baseline is generation {current}, no longer {expected}", "compare with that one: run the sweep again"
+        )
         self.expected, self.current = expected, current
 
 

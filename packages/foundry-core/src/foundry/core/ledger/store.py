@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -137,7 +136,7 @@ class Store:
         if count := self._replay(db):
             self._note(f"{self.path} was lost, and made anew from {count} events of {self.journal.path.name}")
         else:
-            data = {"id": secrets.token_hex(8), "schema": schema.SCHEMA_VERSION}
+            data = {"id": os.urandom(8).hex(), "schema": schema.SCHEMA_VERSION}
             project(db, Event(1, time.time(), "ledger_created", encode(data)))
 
     def _agree(self, db: sqlite3.Connection) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from foundry.core.registry.discovery import Plugin, Selection, discover
 from foundry.core.registry.table import Registry
 
-__all__ = ["Plugin", "Registry", "Selection", "discover", "find_project", "registry"]
+__all__ = ["BASELINE", "Plugin", "Registry", "Selection", "discover", "find_project", "registry"]
 
 PROJECT_MARKS = (".foundry", "experiments")
+BASELINE = Path("experiments", "baseline.yaml")
+"""Of a project: the current champion."""
 
 
 def registry(project: Path | None = None) -> Registry:

@@ -1,0 +1,179 @@
+"""foundry query, why, lineage, rollback and runs, on a project in which two sweeps have run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from foundry.cli.__main__ import main
+from foundry.core.config.mutate import mutate
+from foundry.core.ledger import Decision, Evidence, Ledger, Trial
+from foundry.core.promotion import current_baseline, promote, rollback
+
+ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*", "COLUMNS": "120"}
+LOSSES = {"baseline": (1.90, 1.92), "promote": (1.88, 1.89), "reject": (1.93, 1.94)}
+
+
+def sweep(ledger: Ledger, project, type: str, value: str, verdict: str = "promote"):
+    """What a sweep of one arm leaves behind: two pairs of runs, and what follows."""
+    generation, experiment = current_baseline(ledger, project)
+    mutated = mutate(experiment, type, value)
+    candidate, arm = mutated.experiment, f"{type} {value}"
+    id = ledger.start_sweep({"kind": "sweep", "arms": [arm], "generation": generation.number})
+    changes = [str(change) for change in mutated.changes]
+    ledger.record_config(candidate.identity, candidate.plain(), generation.identity, [(type, value)], changes)
+    pairs = list(zip(LOSSES["baseline"], LOSSES[verdict], strict=True))
+    differences = tuple(baseline - candidate for baseline, candidate in pairs)
+    evidence = Evidence(generation.number, generation.identity, candidate.identity, "val_loss", differences)
+    for i, losses in enumerate(pairs):
+        for name, identity, loss in zip(
+            ("baseline", arm), (generation.identity, candidate.identity), losses, strict=True
+        ):
+            trial = Trial(identity, evidence.seed(i), "code", "data", {})
+            ledger.request(id, [(trial, i, "confirm", name, "1")])
+            if attempt := ledger.claim("worker", id):
+                ledger.finish(attempt, {"metrics": {"val_loss": loss}})
+    ledger.add_evidence(evidence)
+    effect = sum(differences) / 2
+    decision = Decision(
+        *(f"{type}-decision", id, generation.number, candidate.identity, arm, "val_loss", verdict, "the test said so"),
+        *(effect, effect - 0.01, effect + 0.01, 3.5, 2, {"alpha": 0.05}, 0.005, 0.0),
+    )
+    ledger.decide(decision)
+    ledger.finish_sweep(id, {"control": "baseline", "error_rate": "at most 5 in 100"})
+    return promote(ledger, project, decision, candidate) if verdict == "promote" else None
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    """0 manual, 1 activation relu2, 2 back to 0, 3 norm layernorm; attention mha rejected, depth 0 refused."""
+    project = tmp_path_factory.mktemp("project")
+    assert main(["init", str(project)]) == 0
+    with Ledger.open(project) as ledger:
+        sweep(ledger, project, "activation", "relu2")
+        rollback(ledger, project)
+        sweep(ledger, project, "norm", "layernorm")
+        sweep(ledger, project, "attention", "mha", "reject")
+        left = ledger.start_sweep({"kind": "sweep", "arms": ["depth 8"]})
+        ledger.record_refusal(left, "depth 0", "model_args.n_layer: must be at least 1")
+        ledger.request(left, [(Trial("identity", 7, "code", "data", {}), 0, "screen", "depth 8", "1/2")])
+        ledger.fail(ledger.claim("worker", left), "loss is not finite at step 3")
+        ledger.leave_sweep(left)
+    return project
+
+
+@pytest.fixture
+def foundry(capsys, monkeypatch):
+    def run(project, *arguments: str, code: int = 0):
+        monkeypatch.chdir(project)
+        assert main(list(arguments)) == code
+        shown = capsys.readouterr()
+        return json.loads(shown.out or shown.err) if "--json" in arguments else shown
+
+    return run
+
+
+def test_a_query_finds_rows_for_which_every_term_holds(history, foundry):
+    def arms(*terms: str) -> list[str]:
+        return [row["arm"] for row in foundry(history, "query", *terms, "--json")["rows"]]
+
+    assert arms("slot=attention verdict=reject") == ["attention mha"]
+    assert arms("slot=attention,norm", "what=decision") == ["norm layernorm", "attention mha"]
+    assert arms("what=decision", "slot!=attention", "effect>0.02") == ["activation relu2", "norm layernorm"]
+    assert arms("arm=activation relu2", "kind=promoted") == ["activation relu2"]
+    assert arms("arm~DEPTH") == ["depth 0", "depth 8"]
+    assert arms("val_loss>=1.93") == ["attention mha", "attention mha"]
+    assert arms("status=failed", "reason~finite") == ["depth 8"]
+    assert arms("verdict=reject", "status=failed") == []
+    assert len(arms()) == 4 + 3 + 1 + 13
+
+
+@pytest.mark.parametrize(
+    ("terms", "said", "hint"),
+    [
+        (["slt=attention"], "nothing in the ledger has a 'slt'", "did you mean slot?"),
+        (["attention"], "'attention' is no term", "KEY=VALUE"),
+        (["n>many"], "'many' is no number", ""),
+    ],
+)
+def test_a_query_that_cannot_be_meant_is_a_usage_error(history, foundry, terms, said, hint):
+    error = foundry(history, "query", *terms, "--json", code=2)["error"]
+    assert said in error["message"]
+    assert hint in error["hint"]
+
+
+def test_why_tells_the_pairs_of_runs_and_the_rest_of_the_sweep(history, foundry):
+    why = foundry(history, "why", "--json")
+    assert why["generation"]["number"] == 3
+    assert why["decision"]["verdict"] == "promote"
+    assert why["changes"] == ["model_args.norm.type: rmsnorm -> layernorm"]
+    assert [(pair["baseline"], pair["candidate"]) for pair in why["pairs"]] == [(1.90, 1.88), (1.92, 1.89)]
+    assert [pair["difference"] for pair in why["pairs"]] == pytest.approx([0.02, 0.03])
+    text = foundry(history, "why", "activation relu2").out
+    assert "generation 1, promoted" in text
+    assert "val_loss gain +0.0250 [+0.0150, +0.0350], 2 pairs of runs" in text
+    assert "at most 5 in 100" in text
+    rejected = foundry(history, "why", "attention-dec", "--json")
+    assert (rejected["generation"], rejected["decision"]["arm"]) == (None, "attention mha")
+    assert foundry(history, "why", "0", "--json")["decision"] is None
+    assert "there is no 'nonsense'" in foundry(history, "why", "nonsense", code=2).err
+
+
+def test_lineage_is_a_table_off_a_terminal_and_a_tree_on_one(history, foundry):
+    entries = foundry(history, "lineage", "--json")["generations"]
+    states = [(entry["generation"], entry["parent"], entry["state"]) for entry in entries]
+    assert states == [(0, None, "standing"), (1, 0, "undone"), (2, 0, "standing"), (3, 2, "baseline")]
+    lines = foundry(history, "lineage").out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["generation", "0", "1", "2", "3"]
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "foundry.cli", "lineage"]
+    terminal = ENVIRONMENT | {"TERM": "xterm"}
+    subprocess.run(command, cwd=history, env=terminal, stdout=theirs, stderr=subprocess.DEVNULL, check=True)
+    os.close(theirs)
+    tree = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+    assert [line[: line.index("  ")] for line in tree] == ["● 0", "│ ○ 1", "● 2", "◆ 3"]
+
+
+def test_runs_lists_sweeps_and_their_trials(history, foundry):
+    listed = foundry(history, "runs", "--json")
+    assert listed["runs"] == []
+    assert [row["status"] for row in listed["sweeps"]] == ["finished"] * 3 + ["interrupted"]
+    assert listed["sweeps"][0]["finished"] == 4
+    assert listed["trials"][-1]["reason"] == "loss is not finite at step 3"
+    assert len({row["trial"] for row in listed["trials"]}) == len(listed["trials"])
+    assert listed["next"] == "foundry sweep --resume"
+
+
+def test_rollback_and_an_edit_show_in_the_lineage(tmp_path, foundry):
+    foundry(tmp_path, "init")
+    assert "no generation yet" in foundry(tmp_path, "rollback", code=2).err
+    assert foundry(tmp_path, "lineage", "--json")["generations"] == []
+    assert not (tmp_path / ".foundry").exists()
+    with Ledger.open(tmp_path) as ledger:
+        sweep(ledger, tmp_path, "norm", "layernorm")
+    assert foundry(tmp_path, "rollback", "--json")["restores"] == 0
+    assert "no generation 9" in foundry(tmp_path, "rollback", "9", code=2).err
+    file = tmp_path / "experiments" / "baseline.yaml"
+    file.write_text(file.read_text() + "seed: 7\n")
+    assert foundry(tmp_path, "lineage", "--json")["edited"]
+    assert "was edited since" in foundry(tmp_path, "lineage").err
+    assert foundry(tmp_path, "rollback", "1", "--json")["generation"] == 4  # 3 is the edit
+    assert not foundry(tmp_path, "lineage", "--json")["edited"]
+
+
+@pytest.mark.parametrize("command", ["lineage", "query", "why", "runs", "rollback"])
+def test_they_answer_without_torch(history, tmp_path, command):
+    subprocess.run(["cp", "-r", f"{history}/.", str(tmp_path)], check=True)
+    script = (
+        "import sys; from foundry.cli.__main__ import main; code = main(sys.argv[1:])\n"
+        "heavy = {'torch', 'numpy', 'rich', 'triton'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
