@@ -1,0 +1,63 @@
+"""foundry report: the project's ledger as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.options import Json
+
+if TYPE_CHECKING:
+    from foundry.core.report.contents import Contents
+
+PAGE = Path("report.html")
+
+
+def report(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the page goes.", show_default=str(PAGE))
+    ] = None,
+    open: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    json: Json = False,
+) -> None:
+    """Write one HTML page about everything that was tried: lineage, leaderboard, curves, failures, keep rates, noise.
+
+    The page needs no network and no other file. With --json its data is printed, and a page written only where --out
+    or --open asks for one.
+
+    Example: foundry report --open
+    """
+    from foundry.core.registry import find_project
+    from foundry.core.report import read
+
+    contents = read(find_project(Path.cwd()))
+    path = None
+    if out or open or not render.wants_json():
+        path = (out or PAGE).absolute()
+        _write(contents, path)
+    if open and path:
+        _show(path)
+    data: dict[str, Any] = {"page": None if path is None else str(path), **contents}
+    empty = not (contents["trials"] or contents["generations"])
+    render.result(data, lambda: render.line(render.place(path or PAGE)), "foundry noise" if empty else "")
+
+
+def _write(contents: Contents, path: Path) -> None:
+    from foundry.core.contracts import UsageError
+    from foundry.core.durable import replace_durably, writing
+    from foundry.core.report import render as page
+
+    if path.is_dir():
+        raise UsageError(f"{render.place(path)} is a folder", f"name a file: --out {render.argument(path / PAGE)}")
+    with writing(path):
+        replace_durably(path, page(contents).encode())
+
+
+def _show(path: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(path.as_uri()):
+        render.say(f"found no browser: open {path} in one")

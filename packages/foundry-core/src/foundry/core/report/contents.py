@@ -1,0 +1,150 @@
+"""What the page shows, as plain data: `foundry report --json` prints it.
+
+A difference is baseline - arm in the metric's own unit, its sign turned where more is better: above 0 is better.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, TypedDict
+
+Outcome: TypeAlias = Literal[
+    "promoted",  # it became a baseline
+    "won",  # the decision is promote, and nobody asked to promote it, or somebody else came first
+    "kept",  # a search goes on with it until an audit decides
+    "inconclusive",
+    "rejected",
+    "screened_out",  # others did better in the screening: no decision was sought
+    "described",  # by an ablation, which decides nothing
+    "failed",  # its runs crashed or diverged
+    "refused",  # the mutation is impossible: nothing was trained
+    "open",  # not finished yet
+]
+
+
+Drawn: TypeAlias = Outcome | Literal["baseline"]
+"""Of a run or a curve: what became of its arm, or that it is the control's."""
+
+
+class Interval(TypedDict):
+    """A difference with its 95 % interval. `confirmed`: from fresh seeds; otherwise from the screening, in which the
+    best of many looks better than it is."""
+
+    effect: float
+    low: float | None  # None where the noise was never measured
+    high: float | None
+    n: int  # pairs of runs; in the screening, runs of the arm
+    confirmed: bool
+
+
+class GenerationEntry(TypedDict):
+    number: int
+    kind: Literal["manual", "promoted", "rollback"]
+    summary: str
+    parent: int | None  # the generation that its experiment comes from; of a rollback, the one that it restores
+    undone_by: int | None  # the rollback that left it behind
+    current: bool
+    created: float  # seconds since the epoch
+    loss: float | None
+    given_up: float
+    gain: Interval | None
+    reason: str
+    changes: list[str]
+    ancestry: list[str]  # of a manual one: what its file told of the generations before it, one line each
+    guard: str | None  # `depth=2x`: the larger scale at which the sign of the gain held
+    tried: int  # arms that were compared with it
+
+
+class ArmEntry(TypedDict):
+    """One candidate against one generation, over all sweeps that tried it."""
+
+    arm: str
+    on: str  # what a search had provisionally kept, and the arm comes on top of; "" = the baseline alone
+    types: list[str]  # mutation types, `activation`
+    generation: int
+    outcome: Outcome
+    difference: Interval | None
+    loss: float | None  # mean metric of its runs at the largest share of the budget
+    share: str  # that share: 1, 1/3
+    runs: int
+    flops: float | None  # of one run at that share
+    reason: str
+    changes: list[str]
+    sweep: str
+    metric: str
+
+
+class TrialEntry(TypedDict):
+    id: str
+    arm: str
+    on: str
+    generation: int | None  # None: it was not compared with a baseline
+    sweep: str
+    role: str
+    share: str
+    seed: int
+    status: str
+    loss: float | None
+    tokens: int | None
+    flops: float | None
+    seconds: float | None
+    attempts: int
+    outcome: Drawn
+    reason: str
+
+
+class Curve(TypedDict):
+    """The mean over the seeds of one arm with one budget."""
+
+    arm: str
+    on: str
+    generation: int
+    outcome: Drawn
+    share: str
+    seeds: int
+    flops_per_token: float | None
+    tokens: list[int]
+    val_loss: list[float | None]
+    train_loss: list[float | None]
+
+
+class KeepRate(TypedDict):
+    type: str
+    tried: int  # arms that were judged: those refused, described or still open are not among them
+    kept: int
+    low: float  # Wilson's 95 % interval of kept / tried
+    high: float
+    outcomes: dict[Outcome, int]
+
+
+class NoiseEntry(TypedDict):
+    metric: str
+    context: str
+    sigma: float
+    df: int
+    runs: int
+    smallest_decidable: float | None  # the gain that 80 % of sweeps find
+
+
+class Errors(TypedDict):
+    """How often chance alone may have promoted something."""
+
+    sweeps: int  # that ended with a decision
+    alpha: float | None  # the rate that each was run at; None where it was not always the same
+    expected: float  # at most: the sum of the rates
+    null_sweeps: int  # in which the arms were the baseline itself
+    null_promotions: int
+
+
+class Contents(TypedDict):
+    project: str
+    created: float
+    metric: str
+    unit: str
+    generations: list[GenerationEntry]  # oldest first
+    gain: Interval | None  # sum of the confirmed gains from the first generation to the current one
+    arms: list[ArmEntry]  # best first: by the lower end of the interval
+    trials: list[TrialEntry]  # in the order in which they were asked for
+    curves: list[Curve]
+    keep_rates: list[KeepRate]  # the last is of all types together
+    noise: list[NoiseEntry]  # most runs first
+    errors: Errors

@@ -1,0 +1,122 @@
+"""Every training run, and the loss curves of the arms."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+
+from foundry.core.ledger.records import Json
+from foundry.core.report.contents import ArmEntry, Curve, Drawn, TrialEntry
+from foundry.core.report.snapshot import Asked, Key, Snapshot, metric_of
+
+POINTS = 48
+"""Of a curve, at most: more than that the eye does not see, and 500 curves stay below a megabyte."""
+
+
+def trials(snapshot: Snapshot, arms: Iterable[ArmEntry]) -> list[TrialEntry]:
+    """Every trial, in the order in which they were asked for."""
+    outcomes = _outcomes(arms)
+    return [_entry(asked, outcomes) for asked in snapshot.trials]
+
+
+def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str], Sequence[Json]]) -> list[Curve]:
+    """One curve for every arm and budget: the mean over its seeds.
+
+    Args:
+        points: the curve of a trial, by its id.
+    """
+    outcomes = _outcomes(arms)
+    grouped: dict[tuple[Key, str], list[Asked]] = defaultdict(list)
+    for asked in snapshot.trials:
+        if asked.trial.status == "finished" and asked.want.role != "guard":
+            grouped[asked.key, asked.want.share].append(asked)
+    found = []
+    for (key, share), members in grouped.items():
+        if key.generation is None:
+            continue
+        rows = _mean([_thinned(points(each.trial.id)) for each in members])
+        if len(rows) < 2:
+            continue
+        results = [each.trial.result for each in members if each.trial.result]
+        per_token = [result["flops"] / result["tokens"] for result in results if result.get("flops")]
+        curve: Curve = {
+            "arm": key.arm,
+            "on": key.on,
+            "generation": key.generation,
+            "outcome": outcomes.get(key, "baseline"),
+            "share": share,
+            "seeds": len(members),
+            "flops_per_token": fmean(per_token) if per_token else None,
+            "tokens": [row["tokens"] for row in rows],
+            "val_loss": [row["val_loss"] for row in rows],
+            "train_loss": [row["train_loss"] for row in rows],
+        }
+        found.append(curve)
+    return found
+
+
+def _entry(asked: Asked, outcomes: dict[Key, Drawn]) -> TrialEntry:
+    trial, result = asked.trial, asked.trial.result or {}
+    return {
+        "id": trial.id,
+        "arm": asked.key.arm,
+        "on": asked.key.on,
+        "generation": asked.key.generation,
+        "sweep": asked.sweep.id,
+        "role": asked.want.role,
+        "share": asked.want.share,
+        "seed": trial.trial.seed,
+        "status": trial.status,
+        "loss": trial.metric(metric_of(asked.sweep)),
+        "tokens": result.get("tokens"),
+        "flops": result.get("flops"),
+        "seconds": result.get("training_seconds"),
+        "attempts": trial.attempts,
+        "outcome": outcomes.get(asked.key, "baseline"),
+        "reason": trial.reason,
+    }
+
+
+def _outcomes(arms: Iterable[ArmEntry]) -> dict[Key, Drawn]:
+    return {Key(arm["generation"], arm["on"], arm["arm"]): arm["outcome"] for arm in arms}
+
+
+def _thinned(points: Sequence[Json]) -> list[dict]:
+    """At most POINTS points: all that were evaluated, if they are not too many themselves, and some between them."""
+    rows = [
+        {"tokens": point["tokens"], "val_loss": point.get("val_loss"), "train_loss": point.get("train_loss")}
+        for point in points
+    ]
+    evaluated = [i for i, row in enumerate(rows) if row["val_loss"] is not None]
+    spare = POINTS - len(evaluated)
+    kept = set(_spread(evaluated, POINTS)) | (set(_spread(range(len(rows)), spare)) if spare > 1 else set())
+    return [row for i, row in enumerate(rows) if i in kept]
+
+
+def _spread(values: Sequence[int], n: int) -> list[int]:
+    """`n` of the values at equal distances, the first and the last among them."""
+    if len(values) <= n:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (n - 1))] for i in range(n)]
+
+
+def _mean(curves: Sequence[list[dict]]) -> list[dict]:
+    """Point by point, over the curves that have the points of most."""
+    axes = Counter(tuple(row["tokens"] for row in curve) for curve in curves)
+    if not axes:
+        return []
+    (axis, _), *_ = axes.most_common(1)
+    alike = [curve for curve in curves if tuple(row["tokens"] for row in curve) == axis]
+    return [
+        {
+            "tokens": tokens,
+            **{key: _average(curve[i][key] for curve in alike) for key in ("val_loss", "train_loss")},
+        }
+        for i, tokens in enumerate(axis)
+    ]
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return round(fmean(there), 5) if there else None

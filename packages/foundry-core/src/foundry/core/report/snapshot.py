@@ -1,0 +1,141 @@
+"""Everything that the report reads from the ledger, read once, and linked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from foundry.core.evolve.stacks import words
+from foundry.core.ledger.ledger import Ledger
+from foundry.core.ledger.records import Decision, Generation, Json, Refusal, SweepRow, TrialRow, Wanted
+from foundry.core.sweep.request import CONTROL
+
+SELF_TESTS = ("null", "noise")
+"""Kinds of sweeps whose arms are the baseline itself."""
+
+
+class Key(NamedTuple):
+    """What names an arm among all sweeps."""
+
+    generation: int | None  # None: it was compared with something else than a baseline
+    on: str  # what a search had provisionally kept, and this arm comes on top of; "" = the baseline alone
+    arm: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial, and why a sweep asked for it."""
+
+    sweep: SweepRow
+    want: Wanted
+    trial: TrialRow
+
+    @property
+    def is_control(self) -> bool:
+        return self.want.arm == CONTROL or kind_of(self.sweep) in SELF_TESTS
+
+    @property
+    def key(self) -> Key:
+        return Key(generation_of(self.sweep), on(self.sweep), CONTROL if self.is_control else self.want.arm)
+
+
+class Snapshot:
+    """What a ledger holds. Lists are oldest first."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.generations: list[Generation] = ledger.generations()
+        self.sweeps: list[SweepRow] = ledger.sweeps()
+        self.decisions: list[Decision] = ledger.decisions()
+        self.refusals: list[Refusal] = ledger.refusals()
+        self._wanted = {sweep.id: ledger.wanted(sweep.id) for sweep in self.sweeps}
+        self._trials = {trial.id: trial for trial in ledger.trials()}
+
+    @cached_property
+    def asked(self) -> list[Asked]:
+        """Every trial once for each sweep and arm that asked for it."""
+        return [
+            Asked(sweep, want, self._trials[want.trial])
+            for sweep in self.sweeps
+            for want in self._wanted[sweep.id]
+            if want.trial in self._trials
+        ]
+
+    @cached_property
+    def trials(self) -> list[Asked]:
+        """Every trial once, with the first that asked for it."""
+        first: dict[str, Asked] = {}
+        for asked in self.asked:
+            first.setdefault(asked.trial.id, asked)
+        return list(first.values())
+
+    @cached_property
+    def compared(self) -> dict[str, SweepRow]:
+        """The sweeps that compare something with the baseline of a generation, by their ids."""
+        against = (sweep for sweep in self.sweeps if kind_of(sweep) not in SELF_TESTS)
+        return {sweep.id: sweep for sweep in against if generation_of(sweep) is not None}
+
+    @cached_property
+    def promoted(self) -> dict[str, Generation]:
+        """Decision -> the generation that came of it."""
+        return {each.decision: each for each in self.generations if each.decision is not None}
+
+    def born(self, key: Key) -> Birth:
+        """How an arm came about: as its sweep planned it, or, where it was refused, as its name says."""
+        return self._planned.get(key) or Birth.of([part.split() for part in key.arm.split(" + ") if part.split()], ())
+
+    @cached_property
+    def _planned(self) -> dict[Key, Birth]:
+        return {
+            Key(generation_of(sweep), on(sweep), entry["arm"]): Birth.of(entry["mutations"], entry["changes"])
+            for sweep in self.sweeps
+            for entry in sweep.spec.get("entries", ())
+        }
+
+
+class Birth(NamedTuple):
+    """How an arm came about."""
+
+    types: list[str]  # of its mutations, each once
+    changes: list[str]  # one line per setting that differs from what it was compared with
+
+    @classmethod
+    def of(cls, mutations: Iterable[Sequence[str]], changes: Iterable[str]) -> Birth:
+        return cls(list(dict.fromkeys(type for type, *_ in mutations)), list(changes))
+
+
+def kind_of(sweep: SweepRow) -> str:
+    """sweep, ablation, noise, null, compare; of a search: evolve, round, audit."""
+    return str(sweep.spec.get("kind", "sweep"))
+
+
+def generation_of(sweep: SweepRow) -> int | None:
+    """The generation that a sweep's arms are compared with."""
+    number: int | None = sweep.spec.get("generation")
+    return number
+
+
+def on(sweep: SweepRow) -> str:
+    """What a search had provisionally kept when it made this sweep; "" where that was nothing."""
+    kept = sweep.spec.get("search", {}).get("kept", ())
+    return words(kept) if kept else ""
+
+
+def rule_of(sweep: SweepRow) -> Json:
+    """The rule that a sweep is judged by; {} where it judges nothing."""
+    rule: Json = sweep.spec.get("question", {}).get("rule", {})
+    return rule
+
+
+def metric_of(sweep: SweepRow) -> str:
+    """What a sweep ranks by."""
+    return str(rule_of(sweep).get("metric", "val_loss"))
+
+
+def by_arm(asked: Iterable[Asked]) -> Iterator[tuple[Key, list[Asked]]]:
+    """What was asked for each arm, over all sweeps."""
+    grouped: dict[Key, list[Asked]] = {}
+    for each in asked:
+        grouped.setdefault(each.key, []).append(each)
+    yield from grouped.items()

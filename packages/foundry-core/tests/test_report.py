@@ -1,0 +1,199 @@
+"""The report: a ledger of 500 trials becomes one page that can be read, and no text of a plugin can do harm in it."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from foundry.core.ledger.ledger import Ledger
+from foundry.core.report import read, render
+from foundry.core.sweep.rule import Rule
+
+SIGMA = 0.005  # of the made-up runs
+SCRIPT = "<script>document.documentElement.dataset.owned=1</script>"  # in the name of one of the arms
+
+
+@pytest.fixture(scope="module")
+def contents(made_up_project):
+    return read(made_up_project)
+
+
+@pytest.fixture(scope="module")
+def page(contents):
+    return render(contents)
+
+
+def test_everything_in_the_ledger_is_in_the_data(made_up_project, contents):
+    with Ledger.open(made_up_project) as ledger:
+        trials, decisions, generations = ledger.trials(), ledger.decisions(), ledger.generations()
+    assert [each["id"] for each in contents["trials"]] == [trial.id for trial in trials]
+    assert len(trials) > 500
+    assert {arm["outcome"] for arm in contents["arms"]} == {
+        *("promoted", "kept", "inconclusive", "rejected", "screened_out", "failed", "refused", "open")
+    }
+    assert len({(arm["generation"], arm["on"], arm["arm"]) for arm in contents["arms"]}) == len(contents["arms"])
+    arms = {(arm["sweep"], arm["arm"]): arm for arm in contents["arms"]}
+    resting = [decision for decision in decisions if decision.n and (decision.sweep, decision.arm) in arms]
+    assert len(resting) > 40
+    for decision in resting:
+        arm = arms[decision.sweep, decision.arm]
+        assert (arm["difference"]["effect"], arm["difference"]["low"]) == (decision.effect, decision.low)
+        assert arm["difference"]["confirmed"]
+        assert arm["reason"] == decision.reason
+    assert [(arm["arm"], arm["on"]) for arm in contents["arms"] if arm["on"]] == [
+        *(("dropout 0.05", "bias true"), ("heads 8", "bias true"))
+    ]
+    assert {arm["reason"] for arm in arms.values() if arm["outcome"] == "failed"} == {
+        "not finite at step 41: loss nan, gradient norm inf"
+    }
+    assert all(arm["changes"] for arm in arms.values())
+    json.dumps(contents, allow_nan=False)
+    assert [each["number"] for each in contents["generations"]] == [each.number for each in generations]
+
+
+def test_arms_are_ranked_by_what_is_sure_of_them(contents):
+    lows = [arm["difference"]["low"] for arm in contents["arms"] if arm["difference"]]
+    assert lows == sorted(lows, reverse=True)
+    screened = next(arm for arm in contents["arms"] if arm["outcome"] == "screened_out" and arm["difference"])
+    difference = screened["difference"]
+    assert not difference["confirmed"]
+    half = 1.96 * SIGMA * math.sqrt(1 / difference["n"] + 1 / Rule().control_seeds)
+    assert difference["high"] - difference["effect"] == pytest.approx(half, rel=1e-3)
+
+
+def test_a_rollback_shows_what_it_left_behind_and_takes_its_gain_away(contents):
+    lineage = {each["number"]: each for each in contents["generations"]}
+    rollbacks = [each for each in lineage.values() if each["kind"] == "rollback"]
+    assert rollbacks
+    for rollback in rollbacks:
+        target = rollback["parent"]
+        assert rollback["summary"] == f"back to generation {target}"
+        assert all(lineage[n]["undone_by"] is not None for n in range(target + 1, rollback["number"]))
+    standing = [each for each in lineage.values() if each["undone_by"] is None and each["gain"]]
+    assert contents["gain"]["effect"] == pytest.approx(sum(each["gain"]["effect"] for each in standing))
+    assert contents["gain"]["low"] < contents["gain"]["effect"] < contents["gain"]["high"]
+
+
+def test_keep_rates_count_every_arm_and_chance_every_decided_sweep(made_up_project, contents):
+    total = contents["keep_rates"][-1]
+    assert sum(total["outcomes"].values()) == len(contents["arms"])
+    promoted = [each for each in contents["generations"] if each["kind"] == "promoted"]
+    assert total["kept"] == len(promoted) + 1  # and one for now, by a search
+    assert total["tried"] == len([arm for arm in contents["arms"] if arm["outcome"] not in ("refused", "open")])
+    assert all(rate["low"] <= rate["kept"] / rate["tried"] <= rate["high"] for rate in contents["keep_rates"])
+    with Ledger.open(made_up_project) as ledger:
+        real = {sweep.id for sweep in ledger.sweeps() if sweep.spec["kind"] == "sweep"}
+        decided = real & {decision.sweep for decision in ledger.decisions() if decision.n}
+    assert contents["errors"]["expected"] == pytest.approx(0.05 * len(decided))
+    assert contents["noise"][0]["smallest_decidable"] == pytest.approx(0.0077, rel=0.02)
+    assert (contents["errors"]["null_sweeps"], contents["errors"]["null_promotions"]) == (1, 0)
+
+
+class Checked(HTMLParser):
+    """Follows a page: every element that was opened is closed, in its order."""
+
+    VOID = ("meta", "input")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open, self.ids, self.links, self.scripts, self.loads = [], [], [], 0, []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if "href" in values else []
+        self.loads += [values[key] for key in ("src", "srcset", "data", "action", "poster") if key in values]
+        self.scripts += tag == "script"
+        assert not [name for name in values if name.startswith("on")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, self.getpos()
+
+
+def test_the_page_is_whole_needs_no_network_and_escapes_what_it_is_given(page):
+    checked = Checked(page)
+    assert checked.open == []
+    assert len(set(checked.ids)) == len(checked.ids)
+    assert checked.loads == []
+    assert {link for link in checked.links if link != "#"} <= {f"#{id}" for id in checked.ids}
+    assert set(re.findall(r"https?://[^\s\"']*", page)) == {"http://www.w3.org/2000/svg"}  # a name, never fetched
+    assert not re.search(r"url\((?!#)|@import|<link|<iframe|fetch\(|XMLHttp|WebSocket", page)
+    assert checked.scripts == 2
+    assert SCRIPT not in page
+    assert "&lt;script&gt;document" in page
+
+
+def test_an_empty_project_gets_a_page_that_helps_and_no_ledger(tmp_path):
+    page = render(read(tmp_path))
+    assert Checked(page).open == []
+    assert "foundry sweep" in page
+    assert list(tmp_path.iterdir()) == []
+
+
+def in_a_browser(page: str, folder, script: str = "") -> str:
+    """The page's document after its script, and `script`, have run."""
+    file = folder / "report.html"
+    if script:  # the page's own policy would refuse it
+        page = re.sub(r"<meta http-equiv[^>]*>", "", page).replace("</body>", f"<script>{script}</script></body>")
+    file.write_text(page)
+    command = [
+        *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={folder / 'profile'}"),
+        *("--window-size=1300,2000", "--virtual-time-budget=4000", "--dump-dom", file.as_uri()),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no chromium here")
+
+
+@needs_browser
+def test_a_browser_draws_the_charts_and_runs_nothing_of_an_arms_name(page, tmp_path):
+    shown = in_a_browser(page, tmp_path)
+    assert "data-owned" not in shown
+    for plot in ("progress-plot", "curves-plot"):
+        assert re.search(rf'id="{plot}"[^>]*><svg', shown), plot
+    assert re.search(r"the first 25 of \d+ arms", shown)
+
+
+@needs_browser
+def test_tables_sort_and_filter_and_curves_switch_their_axes(page, tmp_path):
+    shown = in_a_browser(page, tmp_path, """
+        const say = (key, value) => document.documentElement.setAttribute("data-" + key, value);
+        addEventListener("error", event => say("error", event.message));
+        const long = document.getElementById("leaderboard"), heads = [...long.querySelectorAll("th")];
+        const rows = () => [...long.querySelectorAll("tbody tr:not([hidden])")];
+        const loss = heads.findIndex(head => head.textContent.trim() === "loss");
+        const click = what => what.querySelector("button").click();
+        click(heads[loss]); click(heads[loss]);
+        say("losses", rows().map(row => row.cells[loss].dataset.v).join(" "));
+        say("sorted", heads[loss].ariaSort);
+        const search = long.querySelector("input");
+        search.value = "optimizer muon";
+        search.dispatchEvent(new Event("input", { bubbles: true }));
+        say("found", rows().map(row => row.cells[1].textContent).join("|"));
+        for (const value of ["flops", "difference", "whole"])
+          document.querySelector(`#curves-chart input[value=${value}]`).click();
+        say("axes", [...document.querySelectorAll("#curves-plot text")].map(text => text.textContent).join("|"));
+        document.getElementById("theme").click();
+        say("arms", document.querySelectorAll("#curves-plot .curve").length);
+    """)  # fmt: skip
+    said = dict(re.findall(r'data-(\w+)="([^"]*)"', shown[: shown.index("<head")]))
+    assert "error" not in said
+    losses = [float(value) for value in said["losses"].split()]
+    assert losses == sorted(losses)
+    assert said["sorted"] == "ascending"
+    assert set(said["found"].split("|")) == {"optimizer muon"}
+    assert "training FLOPs" in said["axes"]
+    assert "better than the baseline by, nats" in said["axes"]
+    assert said["theme"] == "light"
+    assert int(said["arms"]) >= 1
