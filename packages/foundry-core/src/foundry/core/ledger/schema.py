@@ -82,9 +82,9 @@ def is_made(db: sqlite3.Connection, path: Path) -> bool:
     Raises:
         InvalidData: the database is somebody else's, or a ledger of another version.
     """
-    application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    if application == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+    if not db.execute("SELECT 1 FROM sqlite_master").fetchone():  # first: another process may be making them just now
         return False
+    application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
     if application != APPLICATION_ID:
         raise InvalidData(f"{path} is a database, but no ledger of Foundry", "move it away")
     if version != SCHEMA_VERSION:

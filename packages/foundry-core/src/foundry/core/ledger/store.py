@@ -198,9 +198,9 @@ def _last_seq(db: sqlite3.Connection) -> int:
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """Which file has this name now."""
+    """Which file has this name now; None for one that is not there, or that nobody has written to yet."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino) if found.st_size else None

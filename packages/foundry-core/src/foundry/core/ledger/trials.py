@@ -144,11 +144,14 @@ class Trials:
         ledger of 10,000 trials has 40 MB of those."""
         found = self._store.rows(
             "SELECT trial.id, wanted.sweep, wanted.arm, wanted.role, wanted.share, trial.seed, trial.status,"
-            " trial.attempts, trial.identity, trial.run, trial.reason, trial.created,"
-            " json_extract(trial.result, '$.metrics') AS metrics"
+            " trial.attempts, trial.identity, trial.run, trial.reason, trial.created, trial.result"
             " FROM wanted JOIN trial ON trial.id = wanted.trial ORDER BY trial.seq, wanted.ord"
         )
-        return [{**dict(row), "metrics": json.loads(row["metrics"] or "{}")} for row in found]
+        tried = []
+        for row in map(dict, found):
+            result = json.loads(row.pop("result") or "{}")
+            tried.append({**row, "metrics": result.get("metrics", {})})
+        return tried
 
     def _status(self, trial: str) -> TrialStatus | None:
         found = self._store.rows("SELECT status FROM trial WHERE id = ?", (trial,))
