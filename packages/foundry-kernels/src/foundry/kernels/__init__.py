@@ -1,10 +1,14 @@
 """Foundry's custom operators.
 
+causal_attention        causal attention over whole rows
 linear_cross_entropy    the summed cross-entropy of a linear head, which never holds all logits
 rms_norm                root mean square normalisation, with a fast gradient on a CPU
+
+They compute as torch does, until `foundry.kernels.native.use` says otherwise.
 """
 
+from foundry.kernels.attention import causal_attention
 from foundry.kernels.linear_cross_entropy import linear_cross_entropy
 from foundry.kernels.rms_norm import rms_norm
 
-__all__ = ["linear_cross_entropy", "rms_norm"]
+__all__ = ["causal_attention", "linear_cross_entropy", "rms_norm"]

@@ -1,5 +1,6 @@
 """Which operators this process computes by other kernels than torch's own, for fp32 on a CPU.
 
+    attention   causal attention over whole rows, by a kernel in C
     matmul      matrix products, by oneDNN
 
 Results agree with torch's to fp32's rounding, not bit for bit. So nothing is replaced until `use` says so, and whoever
@@ -8,9 +9,9 @@ promises reproducible numbers writes down what was in use.
 
 from collections.abc import Iterable
 
-from foundry.kernels import matmul
+from foundry.kernels import attention, matmul
 
-KERNELS = {"matmul": matmul}
+KERNELS = {"attention": attention, "matmul": matmul}
 """Each a module with missing(), suits(), install() and remove()."""
 
 

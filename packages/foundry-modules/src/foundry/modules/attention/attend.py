@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundry.core.contracts import Context, UsageError
+from foundry.kernels import causal_attention
 
 ScoreBias = Callable[[Tensor, Tensor], Tensor]
 """`Position.bias`: query positions (B, T), key positions (B, S) -> (B, H, T, S)."""
@@ -35,6 +36,8 @@ def attend(
         if score_bias is not None:
             bias = score_bias(*positions_of(ctx, new, total, q.device)).to(q.dtype)
             mask = bias.masked_fill(~mask, float("-inf"))
+    if is_causal and not dropout:
+        return causal_attention(q, k, v)
     grouped = n_kv_head != n_head
     if grouped and new == 1 and score_bias is None:
         # One key head's single queries are as good as consecutive ones: a third of the time over a long cache.

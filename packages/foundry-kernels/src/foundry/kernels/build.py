@@ -1,0 +1,92 @@
+"""Kernels in C, compiled by the machine's own compiler the first time they are wanted, never at install.
+
+The shared library lies in the user's cache under the hash of all that it depends on: sources, flags, compiler and
+processor. It is loaded with ctypes, so that no header of torch is needed and a build takes two seconds. Its parallel
+loops run on the OpenMP that torch has already loaded, and so on torch's threads: it is not linked with one of its own.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.c"))
+FLAGS = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-std=gnu11"]
+BUILD_SECONDS = 120  # two on an idle core; a compiler that hangs must not hang the training
+
+
+def folder() -> Path:
+    """$FOUNDRY_CACHE, else the user's cache folder (XDG base directories); `kernels` in it."""
+    root = os.environ.get("FOUNDRY_CACHE")
+    if root:
+        return Path(root).expanduser().absolute() / "kernels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "foundry" / "kernels"
+
+
+def compiler() -> str | None:
+    """$CC, or the first of the usual names that is there."""
+    return next(filter(None, map(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")))), None)
+
+
+@cache
+def missing() -> str:
+    """Why the library cannot be had here; empty where it can. The answer holds for the life of the process."""
+    try:
+        load()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return str(error)
+    return ""
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """The library, compiled first if that was not done yet.
+
+    Raises:
+        RuntimeError: there is no compiler, or it fails.
+        OSError: the cache cannot be written, or the library cannot be loaded.
+    """
+    if (name := compiler()) is None:
+        raise RuntimeError("there is no C compiler: install gcc or clang, or name one in CC")
+    version = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=BUILD_SECONDS).stdout
+    parts = [*(source.read_text() for source in SOURCES), *FLAGS, name, version, _processor()]
+    library = folder() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}.so"
+    if not library.exists():
+        _compile(name, library)
+    return ctypes.CDLL(str(library))
+
+
+def _compile(name: str, library: Path) -> None:
+    """Publish `library` by one rename, so that several processes may compile it at once."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix=".building-") as workplace:
+        objects = [str(Path(workplace, f"{source.stem}.o")) for source in SOURCES]
+        for source, target in zip(SOURCES, objects, strict=True):
+            _run([name, *FLAGS, "-c", str(source), "-o", target])
+        undefined = (
+            ["-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else []
+        )  # OpenMP's names: see above
+        staged = Path(workplace, library.name)
+        _run([name, "-shared", *undefined, *objects, "-lm", "-o", str(staged)])
+        os.replace(staged, library)
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
+        raise RuntimeError(f"{command[0]} cannot compile the kernels: {lines[0]}")
+
+
+def _processor() -> str:
+    """What -march=native looks at."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted({line for line in lines if line.split("\t")[0] in ("model name", "flags", "Features")}))

@@ -1,0 +1,187 @@
+"""The attention kernel in C against torch's in fp64, and the way it gets built."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from foundry.kernels import attention, build, causal_attention
+
+needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="needs a C compiler")
+
+
+@pytest.fixture
+def native():
+    if reason := build.missing():
+        pytest.skip(reason)
+    attention.install()
+    yield
+    attention.remove()
+
+
+def draw(batch: int, n_head: int, length: int, size: int, seed: int) -> torch.Tensor:
+    """As a projection makes it: (B, H, T, D) whose memory is (B, T, H, D)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, length, n_head, size, generator=generator).transpose(1, 2).requires_grad_()
+
+
+def gradients(function, q, k, v, upstream) -> tuple[torch.Tensor, ...]:
+    y = function(q, k, v)
+    return y, *torch.autograd.grad(y, (q, k, v), upstream)
+
+
+def exact(q, k, v, upstream) -> tuple[torch.Tensor, ...]:
+    q, k, v = (x.detach().double().requires_grad_() for x in (q, k, v))
+    return gradients(lambda *a: F.scaled_dot_product_attention(*a, is_causal=True, enable_gqa=True), q, k, v, upstream)
+
+
+def assert_is_native(y: torch.Tensor) -> None:
+    assert "CausalAttention" in type(y.grad_fn).__name__
+
+
+@pytest.mark.parametrize(
+    ("batch", "n_head", "n_kv_head", "length", "size"),
+    [
+        (12, 4, 4, 64, 32),
+        (2, 4, 2, 37, 24),
+        (1, 6, 1, 16, 9),
+        (2, 2, 2, 65, 40),
+        (1, 3, 3, 130, 64),
+        (1, 2, 1, 33, 256),
+    ],
+)
+def test_values_and_gradients_equal_those_in_fp64(native, batch, n_head, n_kv_head, length, size):
+    q = draw(batch, n_head, length, size, 0)
+    k, v = draw(batch, n_kv_head, length, size, 1), draw(batch, n_kv_head, length, size, 2)
+    upstream = draw(batch, n_head, length, size, 3).detach()
+    ours = gradients(causal_attention, q, k, v, upstream)
+    assert_is_native(ours[0])
+    for mine, theirs in zip(ours, exact(q, k, v, upstream.double()), strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("factor", [0.0, 30.0, 1e4])
+def test_flat_and_peaked_weights(native, factor):
+    """Scores far beyond where the exponential function of fp32 ends."""
+    q, k, v = (draw(1, 2, 40, 16, seed) for seed in range(3))
+    q = (factor * q).detach().requires_grad_()
+    upstream = draw(1, 2, 40, 16, 3).detach()
+    for mine, theirs in zip(
+        gradients(causal_attention, q, k, v, upstream), exact(q, k, v, upstream.double()), strict=True
+    ):
+        scale = max(1.0, theirs.abs().max().item())
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=max(2e-5, 1e-6 * factor) * scale)
+
+
+def test_memory_in_any_order(native):
+    tensors = [torch.randn(2, 3, 40, 16, 2)[..., seed % 2].requires_grad_() for seed in range(3)]  # no contiguous axis
+    tensors[1] = torch.randn(2, 1, 40, 16).expand(2, 3, 40, 16).requires_grad_()
+    upstream = torch.ones(()).expand(2, 3, 40, 16)  # what a sum sends back
+    ours = gradients(causal_attention, *tensors, upstream)
+    assert_is_native(ours[0])
+    for mine, theirs in zip(ours, exact(*tensors, upstream.double()), strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=2e-5)
+
+
+def test_one_thread_and_two_agree_bit_for_bit(native):
+    tensors, threads = [draw(3, 4, 50, 32, seed) for seed in range(4)], torch.get_num_threads()
+    answers = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            answers.append(gradients(causal_attention, *tensors))
+    finally:
+        torch.set_num_threads(threads)
+    for other in answers[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(answers[0], other, strict=True))
+
+
+def test_a_row_does_not_depend_on_its_batch_nor_a_token_on_the_next(native):
+    q, k, v = (draw(3, 2, 48, 16, seed).detach() for seed in range(3))
+    y = causal_attention(q, k, v)
+    assert torch.equal(y[1:2], causal_attention(q[1:2], k[1:2], v[1:2]))
+    k[:, :, 20:], v[:, :, 20:] = 100.0, -100.0
+    assert torch.equal(causal_attention(q, k, v)[:, :, :20], y[:, :, :20])
+
+
+def test_nan_is_not_hidden(native):
+    q, k, v = (draw(1, 1, 32, 16, seed).detach() for seed in range(3))
+    q[0, 0, 5, 3], v[0, 0, 20, 2] = float("nan"), float("inf")
+    y = causal_attention(q, k, v)
+    assert y[0, 0, 5].isnan().all()
+    assert not y[0, 0, 20:, 2].isfinite().any()
+    assert y[0, 0, :5].isfinite().all()
+
+
+def test_what_it_is_not_made_for_goes_to_torch(native):
+    cases = [
+        [draw(1, 2, 40, 16, seed).detach().double().requires_grad_() for seed in range(3)],
+        [draw(1, 2, 3, 16, seed) for seed in range(3)],
+        [draw(1, 2, 40, 4, seed) for seed in range(3)],
+        [draw(0, 2, 40, 16, seed) for seed in range(3)],
+    ]
+    for q, k, v in cases:
+        expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        assert torch.equal(causal_attention(q, k, v), expected)
+    doubles = [x[:, :, :5].detach().requires_grad_() for x in cases[0]]
+    assert torch.autograd.gradcheck(causal_attention, doubles)
+
+
+def test_it_stays_out_of_a_compiled_graph(native):
+    tensors = [draw(1, 2, 32, 16, seed) for seed in range(3)]
+    compiled = torch.compile(causal_attention, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*tensors), causal_attention(*tensors), rtol=1e-5, atol=1e-6)
+
+
+def test_there_is_one_openmp_in_the_process(native):
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("needs /proc")
+    torch.ones(100_000).exp()
+    causal_attention(*(draw(1, 2, 32, 16, seed) for seed in range(3)))
+    libraries = {os.path.realpath(path) for path in re.findall(r"(/\S*lib[gi]?omp\S*)", maps.read_text())}
+    assert len(libraries) <= 1
+
+
+@needs_compiler
+def test_processes_that_build_at_once_leave_one_library(tmp_path):
+    script = "from foundry.kernels import build; print(build.missing() or 'built')"
+    environment = os.environ | {"FOUNDRY_CACHE": str(tmp_path)}
+    children = [
+        subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [child.communicate(timeout=200)[0].strip() for child in children] == ["built"] * 2
+    assert [file.suffix for file in (tmp_path / "kernels").iterdir()] == [".so"]
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A process that never built anything."""
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path))
+    for function in (build.load, build.missing):
+        function.cache_clear()
+    yield tmp_path
+    for function in (build.load, build.missing):
+        function.cache_clear()
+
+
+def test_without_a_compiler_the_answer_is_torchs_and_the_reason_is_told(fresh, monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "no C compiler" in attention.missing()
+    q, k, v = (draw(1, 2, 32, 16, seed) for seed in range(3))
+    assert torch.equal(causal_attention(q, k, v), F.scaled_dot_product_attention(q, k, v, is_causal=True))
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch):
+    monkeypatch.setattr(build, "FLAGS", ["--no-such-flag"])
+    assert "no-such-flag" in build.missing()
+    assert not list((fresh / "kernels").iterdir())
