@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foundry.core.contracts import EnvironmentFailure, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from foundry.core.sweep.ablation import Ablation
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def draw_costs(figures: dict[str, Any], path: Path) -> None:
-    """Three bar charts of `foundry.core.analyze.analyze`: parameters, FLOPs per token, memory.
-
-    Raises:
-        UsageError: the file's suffix is not one that can be drawn.
-        EnvironmentFailure: the file cannot be written.
-    """
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"cannot draw {path}: use one of {', '.join(SUFFIXES)}")
+    """Three bar charts of `foundry.core.analyze.analyze`: parameters, FLOPs per token, memory."""
+    check_suffix(path)
     from matplotlib.figure import Figure
 
     charts = (
@@ -36,6 +35,67 @@ def draw_costs(figures: dict[str, Any], path: Path) -> None:
         axes.spines[["top", "right", "bottom"]].set_visible(False)
         axes.set_xticks([])  # every bar carries its number
     figure.suptitle(f"{figures['name']}: {figures['parameters']:,} parameters")
+    _save(figure, path)
+
+
+def draw_range_test(found: dict[str, Any], path: Path) -> None:
+    """Loss over learning rate, as `foundry.core.lr_find.lr_find` measured it, with what was read off it."""
+    check_suffix(path)
+    from matplotlib.figure import Figure
+
+    rates, losses, smoothed = ([point[key] for point in found["points"]] for key in ("rate", "loss", "smoothed"))
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, ".", color="#bbbbbb", markersize=4)
+    axes.plot(rates, smoothed, color="#4477aa", linewidth=2)
+    axes.axvline(found["steepest"], color="#999999", linestyle=":", label="falls fastest")
+    axes.axvline(found["level"], color="#999999", linestyle="--", label="no longer falls")
+    axes.axvline(found["suggestion"], color="#cc6677", label=f"suggested: {found['suggestion']:g}")
+    # One step that diverged would flatten everything before it.
+    lowest, highest = min(smoothed), max(losses[0], *smoothed)
+    axes.set_ylim(lowest - 0.15 * (highest - lowest), highest + 0.05 * (highest - lowest))
+    axes.set_xscale("log")
+    axes.set(xlabel="training.learning_rate", ylabel="training loss", title=found["name"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def draw_effects(done: Ablation, path: Path) -> None:
+    """One bar per combination: how much better than the baseline it is, with its runs as dots."""
+    check_suffix(path)
+    from matplotlib.figure import Figure
+
+    base = done.cells[0].mean or 0.0
+    cells = sorted((cell for cell in done.cells[1:] if cell.mean is not None), key=lambda cell: cell.mean or 0.0)
+    figure = Figure(figsize=(8, 1.2 + 0.32 * len(cells)), layout="constrained")
+    axes = figure.subplots()
+    for place, cell in enumerate(cells):
+        effect = done.effect(cell) or 0.0
+        axes.barh(place, effect, color="#4477aa" if effect > 0 else "#cc6677", height=0.7)
+        axes.plot(
+            [base - score for score in cell.scores], [place] * len(cell.scores), ".", color="#222222", markersize=4
+        )
+    axes.set_yticks(range(len(cells)), [cell.entry.arm for cell in cells])
+    axes.axvline(0, color="#222222", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{done.metric}: better than the baseline by")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    _save(figure, path)
+
+
+def check_suffix(path: Path) -> None:
+    """Raises:
+    UsageError: the file's suffix is not one that can be drawn.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"cannot draw {path}: use one of {', '.join(SUFFIXES)}")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Raises:
+    EnvironmentFailure: the file cannot be written.
+    """
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:

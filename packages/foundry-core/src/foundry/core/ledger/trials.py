@@ -147,7 +147,7 @@ class Trials:
             " trial.attempts, trial.identity, trial.run, trial.reason, trial.created, trial.result"
             " FROM wanted JOIN trial ON trial.id = wanted.trial ORDER BY trial.seq, wanted.ord"
         )
-        tried = []
+        tried: list[Json] = []
         for row in map(dict, found):
             result = json.loads(row.pop("result") or "{}")
             tried.append({**row, "metrics": result.get("metrics", {})})

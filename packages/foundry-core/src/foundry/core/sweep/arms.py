@@ -43,9 +43,7 @@ class Arm:
     experiment: Experiment = field(repr=False)
     mutations: Stack = ()
     changes: tuple[str, ...] = ()  # what differs from the baseline, one line per setting
-    base: Experiment | None = field(
-        default=None, repr=False
-    )  # whose budget its own is to be worth; None: the control's
+    base: Experiment | None = field(default=None, repr=False)  # whose budget its own is worth; None: the control's
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""How long each arm trains. Arms are compared at equal tokens; where a token costs more than 2 % more or less FLOPs than
-the baseline's, at equal FLOPs: else deeper and wider would always win. A share of a budget is a complete, shorter
-schedule of its own, because a loss before the learning rate's decay says little about the one after it.
+"""How long each arm trains. Arms are compared at equal tokens; where a token costs over 2 % more or less FLOPs than the
+baseline's, at equal FLOPs: else deeper and wider would always win. A share of a budget is a complete, shorter schedule
+of its own, because a loss before the learning rate's decay says little about the one after it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def with_budget(experiment: Experiment, budget: Budget) -> Experiment:
     now = Budget.of(experiment)
     if now.name == budget.name and now.edits == budget.edits:
         return experiment
-    return edit(experiment, {**budget.edits, "name": experiment.name}, "the budget")
+    return edit(experiment, budget.edits, "the budget")
 
 
 def share_of(experiment: Experiment, share: Fraction) -> Experiment:

@@ -58,6 +58,12 @@ class Conclusion:
     given_up: float  # Generation.given_up after the winner's promotion; as it was where nobody won
     controls: Mapping[str, tuple[float, ...]]  # share -> the control's scores on that rung: they measure noise, too
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a finalist is undecided after all the pairs that one sweep runs: more pairs would tell."""
+        judged = [each.judgement for each in self.arms if each.judgement is not None]
+        return self.winner is None and any(judgement.verdict == "inconclusive" for judgement in judged)
+
     def arm(self, name: str) -> ArmConclusion:
         """The conclusion about one arm."""
         return next(each for each in self.arms if each.arm == name)

@@ -16,6 +16,7 @@ from foundry.core.sweep.executors.site import Executor
 from foundry.core.sweep.plan import Plan
 from foundry.core.sweep.request import Answers, Failure, Outcome, Request
 from foundry.core.sweep.trial import Setting
+from foundry.core.sweep.trials import Trials
 
 Ending = TypeVar("Ending")
 TICK_SECONDS = 0.1
@@ -60,13 +61,13 @@ class Driver:
     """Answers the requests of one sweep.
 
     Args:
-        trial_of: what has to be trained for a request.
+        trials: what has to be trained for a request.
         stop: whether somebody asked for an end.
     """
 
     ledger: Ledger
     sweep: str
-    trial_of: Callable[[Request], Trial]
+    trials: Trials
     metric: str
     setting: Setting
     executor: Executor
@@ -90,28 +91,39 @@ class Driver:
 
     def answers(self, requests: Sequence[Request]) -> Mapping[Request, Outcome]:
         """Have all of them trained, and wait."""
-        trials = {request: self.trial_of(request) for request in requests}
-        wanted = []
+        trials = {request: self.trials.of(request) for request in requests}
         for request, trial in trials.items():
-            wanted.append((trial, self.order, request.role, request.arm, str(request.share)))
-            self.order += 1
-        self.ledger.request(self.sweep, wanted)
+            if self.ledger.trial(trial.id) is None:
+                self.trials.begin(request, trial)
+        numbered = enumerate(trials.items(), self.order)
+        self.order += len(trials)
+        self.ledger.request(
+            self.sweep, [(trial, at, each.role, each.arm, str(each.share)) for at, (each, trial) in numbered]
+        )
         rows = {trial.id: self._row(trial.id) for trial in trials.values()}
         self._report(trials, rows)
-        while unfinished := [id for id, row in rows.items() if row.status in ("queued", "running")]:
+        while any(row.status in ("queued", "running") for row in rows.values()):
             if self.stop():
                 raise Stopped("the sweep is stopped", "run the same command again, and it goes on from here")
             self.executor.work(self.sweep, device=self.setting.device, threads=self.setting.threads)
-            changed = False
-            for id in unfinished:
-                before, rows[id] = rows[id], self._row(id)
-                changed |= (before.status, before.attempts) != (rows[id].status, rows[id].attempts)
-            if changed:
-                self._report(trials, rows)
-            else:
+            if not self._look(trials, rows):
                 self.reporter.tick()
                 time.sleep(TICK_SECONDS)
         return {request: outcome(rows[trial.id], self.metric) for request, trial in trials.items()}
+
+    def _look(self, trials: Mapping[Request, Trial], rows: dict[str, TrialRow]) -> bool:
+        """Whether the state of a trial has changed."""
+        changed = False
+        for request, trial in trials.items():
+            before = rows[trial.id]
+            if before.status in ("queued", "running"):
+                now = rows[trial.id] = self._row(trial.id)
+                changed |= (before.status, before.attempts) != (now.status, now.attempts)
+                if now.status == "finished":
+                    self.trials.end(request, trial)
+        if changed:
+            self._report(trials, rows)
+        return changed
 
     def _row(self, id: str) -> TrialRow:
         row = self.ledger.trial(id)

@@ -8,42 +8,34 @@ One laboratory serves one sweep after the other, so that its workers stay warm.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from foundry.core.config.load import BASELINE, from_text
-from foundry.core.contracts import FoundryError, InvalidExperiment, UsageError
-from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Decision, Generation, Noise, StaleBaseline, digest
+from foundry.core.contracts import InvalidExperiment, UsageError
+from foundry.core.ledger import Generation, Ledger, Noise, StaleBaseline, SweepRow
 from foundry.core.promotion import current_baseline, promote
 from foundry.core.registry import registry
-from foundry.core.statistics.noise import pooled
 from foundry.core.sweep.arms import Refused
 from foundry.core.sweep.conclusion import Conclusion
 from foundry.core.sweep.driver import Driver, Reporter, Silent
 from foundry.core.sweep.executors.site import Executor, Site
-from foundry.core.sweep.plan import Plan, Trials, informed, make_plan, noise_context
+from foundry.core.sweep.measure import Spread, noise_procedure
+from foundry.core.sweep.plan import Plan, informed, make_plan
+from foundry.core.sweep.prefix import drop_checkpoints
 from foundry.core.sweep.question import Question
-from foundry.core.sweep.request import CONTROL, Answers, Failure, Request
+from foundry.core.sweep.request import CONTROL
+from foundry.core.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
+from foundry.core.sweep.rule import Rule
+from foundry.core.sweep.trials import Trials
 from foundry.core.training.signals import StopRequest
 
 NOISE_SEEDS = 8
 """Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What came of a sweep."""
-
-    sweep: str
-    plan: Plan
-    conclusion: Conclusion
-    decisions: tuple[Decision, ...]  # of the arms, in their order
-    refused: tuple[Refused, ...]
-    promoted: Generation | None = None
 
 
 @dataclass
@@ -85,90 +77,82 @@ class Lab:
         Raises:
             UsageError: there is none.
         """
-        interrupted = [row for row in self.ledger.sweeps("interrupted") if row.spec["kind"] == "sweep"]
-        if not interrupted:
-            raise UsageError("no sweep was interrupted", "`foundry runs` shows what there is")
-        question = Question.from_json(max(interrupted, key=lambda row: row.created).spec["question"])
-        return self.sweep(question, promote=promote)
+        rows = [row for row in self.ledger.sweeps("interrupted") if row.spec["kind"] in ("sweep", "noise")]
+        asked = [(row.created, row.spec.get("asked_by") or row.spec["question"]) for row in rows]
+        questions = [Question.from_json(question) for _, question in sorted(asked, key=lambda each: each[0])]
+        if not any(question.stacks for question in questions):
+            raise UsageError("no sweep was interrupted", "name what to compare: foundry sweep attention mha")
+        return self.sweep([question for question in questions if question.stacks][-1], promote=promote)
 
     def run(self, plan: Plan, refused: Sequence[Refused] = (), *, promote: bool = False) -> SweepResult:
-        """The sweep of a plan, from wherever it was left.
+        """The sweep of a plan, from wherever it was left. One that ended undecided goes on with what is known by now.
 
         Raises:
             StaleBaseline: the plan's generation is not the baseline any more.
         """
         if plan.arms:
             plan = self.with_noise(plan)
-        sweep = self.begin(plan, refused)
+        sweep, row = self.begin(plan)
+        while row.conclusion is not None and Conclusion.from_json(row.conclusion).is_open:
+            plan = replace(informed(plan, self.ledger), round=plan.round + 1)
+            sweep, row = self.begin(plan)
+        plan = Plan.from_json(row.spec)
+        try:
+            self.refuse(sweep, plan, refused)
+            if row.conclusion is None:
+                self.reporter.planned(sweep, plan)
+                self.keep(
+                    sweep, plan, self.driver(sweep, plan).drive(plan.procedure()) if plan.arms else _nothing(plan)
+                )
+        finally:
+            self.ledger.leave_sweep(sweep)
+        result = self.result(sweep, refused)
+        return replace(result, promoted=self.promote(result)) if promote and result.conclusion.winner else result
+
+    def begin(self, plan: Plan, **also: Any) -> tuple[str, SweepRow]:
+        """The sweep of a plan as the ledger has it, or has it from now on. `also` makes it another sweep."""
+        sweep = self.ledger.start_sweep({**plan.to_json(), **also})
         row = self.ledger.sweep(sweep)
         assert row is not None
-        plan = Plan.from_json(row.spec)
-        if row.conclusion is None:
-            conclusion = self.drive(sweep, plan) if plan.arms else _nothing(plan)
-            self.keep(sweep, plan, conclusion)
-        else:
-            conclusion = Conclusion.from_json(row.conclusion)
-        decisions = tuple(self.ledger.decisions(sweep=sweep))
-        result = SweepResult(sweep, plan, conclusion, decisions, tuple(refused))
-        return replace(result, promoted=self.promote(result)) if promote and conclusion.winner else result
+        return sweep, row
 
-    def begin(self, plan: Plan, refused: Sequence[Refused]) -> str:
-        """Write down what is about to be compared, and what can't be.
+    def refuse(self, sweep: str, plan: Plan, refused: Sequence[Refused]) -> None:
+        """Write down which experiments take part, and which cannot.
 
         Raises:
-            InvalidExperiment: nothing can be.
+            InvalidExperiment: none can.
         """
-        sweep = self.ledger.start_sweep(plan.to_json())
-        parent = plan.baseline.identity
         for entry in plan.entries:
-            ancestor = None if entry is plan.baseline else parent
-            self.ledger.record_config(entry.identity, entry.experiment, ancestor, entry.mutations, entry.changes)
+            parent = None if entry is plan.baseline else plan.baseline.identity
+            self.ledger.record_config(entry.identity, entry.experiment, parent, entry.mutations, entry.changes)
         for each in refused:
             self.ledger.record_refusal(sweep, each.name, each.reason)
             self.reporter.note(f"{each.name} is left out: {each.reason}")
         if not plan.arms and any(each.invalid for each in refused):
             self.keep(sweep, plan, _nothing(plan))
-            raise InvalidExperiment("no arm of this sweep can be trained", "\n".join(e.reason for e in refused))
-        return sweep
+            raise InvalidExperiment("no arm of this sweep can be trained", "\n".join(each.reason for each in refused))
 
-    def drive(self, sweep: str, plan: Plan) -> Conclusion:
-        self.reporter.planned(sweep, plan)
-        return self._driver(sweep, plan).drive(plan.procedure())
+    def result(self, sweep: str, refused: Sequence[Refused] = ()) -> SweepResult:
+        """What came of a finished sweep."""
+        row = self.ledger.sweep(sweep)
+        if row is None or row.conclusion is None:
+            raise UsageError(f"no sweep {sweep} has finished", "`foundry sweep --resume` goes on with the last one")
+        decisions = tuple(self.ledger.decisions(sweep=sweep))
+        return SweepResult(
+            sweep, Plan.from_json(row.spec), Conclusion.from_json(row.conclusion), decisions, tuple(refused)
+        )
 
     def keep(self, sweep: str, plan: Plan, conclusion: Conclusion) -> None:
         """Write down what was decided, and what was learnt on the way."""
-        metric, rule = plan.question.rule.metric, plan.question.rule.to_json()
-        control = plan.entry(conclusion.control).identity
-        for arm in conclusion.arms:
-            entry, judged = plan.entry(arm.arm), arm.judgement
-            self.ledger.decide(
-                Decision(
-                    id=digest(sweep, arm.arm)[:16],
-                    sweep=sweep,
-                    generation=plan.generation,
-                    candidate=entry.identity,
-                    arm=arm.arm,
-                    metric=metric,
-                    verdict=arm.verdict,
-                    reason=arm.reason,
-                    effect=judged.effect if judged else None,
-                    low=judged.low if judged else None,
-                    high=judged.high if judged else None,
-                    llr=judged.llr if judged else None,
-                    n=judged.n if judged else 0,
-                    rule=rule,
-                    sigma=plan.sigma,
-                    created=0.0,
-                )
-            )
-            if arm.differences:
-                known = self.ledger.evidence(plan.generation, control, entry.identity, metric)
-                self.ledger.add_evidence(replace(known, differences=arm.differences))
-        for share, scores in conclusion.controls.items():
-            if len(scores) > 1:
-                context = noise_context(metric, plan.baseline.experiment, plan.data, Fraction(share))
-                self._record_noise(metric, context, f"control {control} {share}", scores)
+        for decision in decisions_of(sweep, plan, conclusion):
+            self.ledger.decide(decision)
+        for evidence in evidence_of(plan, conclusion):
+            self.ledger.add_evidence(evidence)
+        for noise in noise_of(plan, conclusion):
+            self.ledger.record_noise(noise)
         self.ledger.finish_sweep(sweep, conclusion.to_json())
+        for row in self.ledger.trials(sweep, status="finished"):  # what a rung had left for the next one
+            drop_checkpoints(self.project / row.run)
 
     def promote(self, result: SweepResult) -> Generation:
         """Make the winner the baseline, unless another one has become it.
@@ -198,39 +182,35 @@ class Lab:
             known = informed(plan, self.ledger)
         return known
 
-    def noise(self, question: Question, seeds: int = NOISE_SEEDS) -> Noise:
-        """Measure the spread of the metric between seeds, with the baseline.
-
-        Args:
-            question: of which only the metric, the budget and the tasks count.
-        """
+    def noise(self, question: Question, seeds: int = NOISE_SEEDS) -> tuple[Plan, Spread]:
+        """Measure the spread of the metric between seeds, with the baseline. Of the question only the metric, the
+        budget and the tasks count."""
         generation, baseline = current_baseline(self.ledger, self.project)
-        plan, _ = make_plan(generation, baseline, replace(question, stacks=()), self.jobs)
-        return self.measure_noise(plan, seeds)
+        plan, _ = make_plan(generation, baseline, replace(question, stacks=(), lr_factors=()), self.jobs)
+        return plan, self.measure_noise(plan, seeds)
 
-    def measure_noise(self, plan: Plan, seeds: int = NOISE_SEEDS) -> Noise:
+    def measure_noise(self, plan: Plan, seeds: int = NOISE_SEEDS) -> Spread:
         """Train the plan's baseline with `seeds` seeds, of which those of an earlier call are known already."""
-        rule = plan.question.rule
-        question = replace(plan.question, stacks=(), lr_factors=(), rule=type(rule)(metric=rule.metric))
+        metric, identity = plan.question.rule.metric, plan.baseline.identity
+        question = replace(plan.question, stacks=(), lr_factors=(), rule=Rule(metric=metric))
         alone = replace(plan, kind="noise", question=question, entries=plan.entries[:1], sigma=None, df=0, evidence={})
-        sweep = self.ledger.start_sweep({**alone.to_json(), "seeds": seeds})
+        sweep, _ = self.begin(alone, seeds=seeds, asked_by=plan.question.to_json() if plan.arms else None)
         self.reporter.planned(sweep, alone)
-        scores = self._driver(sweep, alone).drive(_same_with_seeds(alone, seeds))
-        noise = self._record_noise(rule.metric, plan.context, f"noise {plan.baseline.identity}", scores)
-        self.ledger.finish_sweep(sweep, {"scores": list(scores), "sigma": noise.sigma, "df": noise.df})
-        return noise
+        try:
+            spread = self.driver(sweep, alone).drive(noise_procedure(identity, seeds))
+        finally:
+            self.ledger.leave_sweep(sweep)
+        runs = len(spread.scores)
+        self.ledger.record_noise(Noise(metric, plan.context, spread.sigma, spread.df, runs, group=f"noise {identity}"))
+        self.ledger.finish_sweep(sweep, spread.to_json())
+        return spread
 
-    def _record_noise(self, metric: str, context: str, group: str, scores: Sequence[float]) -> Noise:
-        sigma, df = pooled([scores])
-        noise = Noise(metric, context, sigma, df, len(scores), group=group)
-        self.ledger.record_noise(noise)
-        return noise
-
-    def _driver(self, sweep: str, plan: Plan) -> Driver:
+    def driver(self, sweep: str, plan: Plan) -> Driver:
+        """What answers a procedure about the entries of `plan`."""
         return Driver(
             ledger=self.ledger,
             sweep=sweep,
-            trial_of=Trials(plan, self.project).of,
+            trials=Trials(plan, self.project),
             metric=plan.question.rule.metric,
             setting=plan.setting,
             executor=self.executor,
@@ -270,19 +250,6 @@ def run_sweep(project: Path, question: Question, *, promote: bool = False, jobs:
     """One sweep in a laboratory of its own; see `open_lab` and `Lab.sweep`."""
     with open_lab(project, jobs=jobs, **lab) as opened:  # type: ignore[arg-type]
         return opened.sweep(question, promote=promote)
-
-
-def _same_with_seeds(plan: Plan, seeds: int) -> Generator[Sequence[Request], Answers, tuple[float, ...]]:
-    """The baseline with seeds of its own; its scores."""
-    requests = [
-        Request(CONTROL, int(digest("noise", plan.baseline.identity, i)[:15], 16), "noise") for i in range(seeds)
-    ]
-    answers = yield requests
-    scores = tuple(answer for request in requests if not isinstance(answer := answers[request], Failure))
-    if len(scores) < 2:
-        reasons = [answer.reason for answer in answers.values() if isinstance(answer, Failure)]
-        raise FoundryError(f"the noise cannot be measured: {reasons[0] if reasons else 'one run says nothing of it'}")
-    return scores
 
 
 def _nothing(plan: Plan) -> Conclusion:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from foundry.core.config import Experiment, from_plain
@@ -16,14 +15,14 @@ from foundry.core.config.mutate import mutate
 from foundry.core.config.write import number, to_yaml
 from foundry.core.contracts import Stack, UsageError
 from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Generation, Json, Trial, digest
+from foundry.core.ledger.records import Generation, Json, digest
 from foundry.core.sweep.arms import Arm, Refused, build_arms
-from foundry.core.sweep.budget import COST_AXES, Budget, Costs, equalised, share_of, with_budget
+from foundry.core.sweep.budget import COST_AXES, Budget, Costs, equalised, with_budget
 from foundry.core.sweep.procedure import Procedure, sweep_procedure
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.race import Contender
-from foundry.core.sweep.request import CONTROL, Request
-from foundry.core.sweep.trial import Setting, code_fingerprint, data_fingerprint, make_trial
+from foundry.core.sweep.request import CONTROL
+from foundry.core.sweep.trial import Setting, code_fingerprint, data_fingerprint
 
 
 @dataclass(frozen=True)
@@ -176,28 +175,6 @@ def informed(plan: Plan, ledger: Ledger) -> Plan:
     return replace(plan, sigma=sigma, df=df, evidence=evidence)
 
 
-@dataclass
-class Trials:
-    """From a procedure's requests to trials, for the plan of one sweep."""
-
-    plan: Plan
-    project: Path
-    _experiments: dict[tuple[str, Fraction, bool], Experiment] = field(default_factory=dict)
-
-    def of(self, request: Request) -> Trial:
-        experiment = self._experiment(request.arm, request.share, request.role == "guard")
-        return make_trial(experiment, request.seed, self.plan.setting, self.plan.question.tasks)
-
-    def _experiment(self, arm: str, share: Fraction, guard: bool) -> Experiment:
-        key = (arm, share, guard)
-        if key not in self._experiments:
-            experiment = from_plain(self.plan.entry(arm).experiment, project=self.project, source=arm)
-            if guard:
-                experiment = _scaled(experiment, self.plan.question.rule.scale())
-            self._experiments[key] = share_of(experiment, share)
-        return self._experiments[key]
-
-
 def noise_context(metric: str, experiment: Json, data: str, share: Fraction = Fraction(1)) -> str:
     """The name of what a standard deviation over seeds depends on: the metric, the budget and the data."""
     training = experiment["training"]
@@ -255,14 +232,6 @@ def _entry(arm: Arm, family: str, costs: Costs, base: Costs, budget: Budget | No
         flops=costs.flops(Budget.of(trained)),
         costs=dict(costs.axes),
     )
-
-
-def _scaled(experiment: Experiment, scale: tuple[str, int] | None) -> Experiment:
-    assert scale is not None
-    axis, factor = scale
-    if axis == "tokens":
-        return share_of(experiment, Fraction(factor))
-    return mutate(experiment, "depth", str(experiment.model_args.n_layer * factor)).experiment
 
 
 def _stack(mutations: Sequence[Sequence[str]]) -> Stack:

@@ -61,9 +61,7 @@ def make_trial(experiment: Experiment, seed: int, setting: Setting, tasks: tuple
 
     Nothing is sampled from its model: that would cost a short trial a tenth of its time.
     """
-    trained = edit(
-        experiment, {"seed": seed, "logging.sample_tokens": 0, "name": experiment.name, **setting.edits}, "the sweep"
-    )
+    trained = edit(experiment, {"seed": seed, "logging.sample_tokens": 0, **setting.edits}, "the sweep")
     return Trial(
         identity=trained.identity,
         seed=seed,

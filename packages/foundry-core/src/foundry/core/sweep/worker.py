@@ -85,7 +85,6 @@ class Worker:
         else:
             with suppress(LostClaim):
                 self.ledger.finish(attempt, result, curve)
-                drop_checkpoints(self.ledger.project / attempt.run)
         finally:
             _free_memory()
         return True
@@ -183,13 +182,6 @@ def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     keys = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "lr", "elapsed")
     chosen = [row for place, row in enumerate(rows, 1) if "val_loss" in row or place % every == 0]
     return [{key: row[key] for key in keys if row.get(key) is not None} for row in chosen]
-
-
-def drop_checkpoints(run: Path) -> None:
-    """A finished trial's figures are in the ledger; its weights are of no more use."""
-    import shutil
-
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
 # --------------------------------------------------------------------------------------------------------------------

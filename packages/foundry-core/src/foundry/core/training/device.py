@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
@@ -95,7 +96,7 @@ class Device:
         product on CPU, else None."""
         if self.type == "cuda" and self.precision == "bf16":
             return next((peak for name, peak in PEAK_BF16.items() if name in self.model), None)
-        return matmul_rate(self.torch) if self.type == "cpu" else None
+        return _own_matmul_rate(self.threads) if self.type == "cpu" else None
 
 
 def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: Device | None = None) -> Device:
@@ -205,6 +206,12 @@ def _threads_asked_for() -> int:
     cores are up to ten times slower than two that take half."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdigit() else 0
+
+
+@lru_cache(maxsize=8)
+def _own_matmul_rate(threads: int) -> float:
+    """Of this processor with so many threads, which are set: measured once, not for every training of a process."""
+    return matmul_rate(torch.device("cpu"))
 
 
 def matmul_rate(device: torch.device, size: int = 768, seconds: float = 0.15) -> float:

@@ -11,10 +11,10 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from foundry.core.contracts import EnvironmentFailure
 from foundry.core.ledger.ledger import FOLDER
@@ -34,18 +34,17 @@ class _Process:
 
     name: str
     process: subprocess.Popen[bytes]
+    orders: IO[bytes]  # its standard input
+    words: IO[bytes]  # its standard output
     log: Path
     unread: bytes = b""
     attempt: Mapping[str, Any] | None = None  # what it said last that it works on
     failure: EnvironmentFailure | None = None  # what it said about the machine
-    told: str = field(default="")
 
     def listen(self) -> None:
         """Take in what it said since the last time."""
-        assert self.process.stdout is not None
-        with suppress(BlockingIOError):
-            while piece := self.process.stdout.read(65536):
-                self.unread += piece
+        while piece := self.words.read(65536):  # None: nothing more now; empty: it has ended
+            self.unread += piece
         *lines, self.unread = self.unread.split(b"\n")
         for line in lines:
             said = json.loads(line)
@@ -56,16 +55,13 @@ class _Process:
 
     def tell(self, sweep: str) -> None:
         """There is something to train for `sweep`."""
-        assert self.process.stdin is not None
-        with suppress(OSError):  # it died a moment ago, or has not read the last thousand yet
-            self.process.stdin.write(f"{sweep}\n".encode())
-            self.process.stdin.flush()
+        with suppress(OSError):  # it died a moment ago, or is frozen and the pipe is full
+            self.orders.write(f"{sweep}\n".encode())
 
     def dismiss(self) -> None:
         """End its input: it saves, and leaves."""
-        assert self.process.stdin is not None
         with suppress(OSError):
-            self.process.stdin.close()
+            self.orders.close()
 
     def kill(self) -> None:
         """It and what it started, and nothing else: it leads a session of its own."""
@@ -108,14 +104,16 @@ class Local:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                bufsize=-1,
+                bufsize=0,
                 env={**os.environ, **slot_environment(slot, device, threads)},
                 start_new_session=True,
             )
-        assert process.stdin is not None and process.stdout is not None
-        os.set_blocking(process.stdin.fileno(), False)
-        os.set_blocking(process.stdout.fileno(), False)
-        return _Process(name, process, log)
+        orders, words = process.stdin, process.stdout
+        assert orders is not None
+        assert words is not None
+        for pipe in (orders, words):
+            os.set_blocking(pipe.fileno(), False)
+        return _Process(name, process, orders, words, log)
 
     def bury(self, worker: _Process) -> None:
         """A worker is dead: say so, and blame the trial that it worked on if that is what killed it.
@@ -161,8 +159,7 @@ class Local:
                 worker.process.wait(max(0.0, end - time.monotonic()))
             except (subprocess.TimeoutExpired, KeyboardInterrupt):
                 worker.kill()
-            assert worker.process.stdout is not None
-            worker.process.stdout.close()
+            worker.words.close()
 
 
 def slot_environment(slot: int, device: str, threads: int) -> dict[str, str]:

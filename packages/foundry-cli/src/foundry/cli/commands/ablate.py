@@ -1,0 +1,102 @@
+"""foundry ablate: every combination of some axes, side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.commands.sweep import (
+    BudgetOption,
+    Executor,
+    Jobs,
+    Metric,
+    Tasks,
+    TrialSeconds,
+    parse_budget,
+    stacks,
+)
+from foundry.cli.options import Json
+
+if TYPE_CHECKING:
+    from foundry.core.sweep.ablation import Ablation
+
+
+def ablate(
+    axis: Annotated[list[str], typer.Option(metavar="TYPE=A,B", help="One axis of the grid. Repeatable.")],
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each combination.")] = 2,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every combination as a row.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the effects: .png, .svg or .pdf.")] = None,
+    jobs: Jobs = 1,
+    budget: BudgetOption = None,
+    metric: Metric = None,
+    eval_task: Tasks = None,
+    executor: Executor = "local",
+    trial_seconds: TrialSeconds = None,
+    json: Json = False,
+) -> None:
+    """Train the baseline with every combination of the axes, with the same seeds, and tabulate the difference.
+
+    It describes; `foundry sweep` decides. The same command goes on where it was stopped.
+
+    Example: foundry ablate --axis attention=mha,gqa_2kv --axis norm=rmsnorm,layernorm --csv ablation.csv
+    """
+    from foundry.cli import plots, sweeps
+    from foundry.core.registry import find_project
+    from foundry.core.sweep.ablation import ablate
+    from foundry.core.sweep.lab import open_lab
+    from foundry.core.sweep.question import Question
+    from foundry.core.sweep.rule import Rule
+
+    if plot is not None:
+        plots.check_suffix(plot)
+    rule = Rule(metric=metric or (eval_task[0] if eval_task else "val_loss"))
+    question = Question(stacks((), axis), rule, parse_budget(budget), (), tuple(eval_task or ()))
+    project = find_project(Path.cwd())
+    with (
+        sweeps.reporter(project) as reporter,
+        open_lab(project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, reporter=reporter) as lab,
+    ):
+        done = ablate(lab, question, seeds)
+    if csv is not None:
+        _write_csv(done.rows(), csv)
+    if plot is not None:
+        plots.draw_effects(done, plot)
+    step = " ".join(["foundry sweep", *(f"--axis {text}" for text in axis), "--promote"])
+    if render.wants_json():
+        render.record({"event": "result", **done.to_json(), "next": step})
+        return
+    render.result(done.to_json(), lambda: _draw(done), step)
+
+
+def _draw(done: Ablation) -> None:
+    columns = ("arm", "runs", done.metric, "effect", "FLOPs", "failures")
+    ranked = sorted(done.cells, key=lambda cell: cell.mean if cell.mean is not None else float("inf"))
+    render.table(columns, [_row(done, cell) for cell in ranked])
+    for each in done.refused:
+        render.say(f"left out: {each.name}: {' '.join(each.reason.split())}")
+    if done.sigma is not None:
+        render.say(f"over seeds, one run has a standard deviation of {done.sigma:.4f}; effect > 0 is better")
+
+
+def _row(done: Ablation, cell: Any) -> list[Any]:
+    mean = "" if cell.mean is None else f"{cell.mean:.4f}"
+    effect = done.effect(cell)
+    flops = "" if cell.entry.flops is None else f"{cell.entry.flops:.3g}"
+    return [cell.entry.arm, len(cell.scores), mean, "" if effect is None else f"{effect:+.4f}", flops,
+            "; ".join(cell.failures)]  # fmt: skip
+
+
+def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    from foundry.core.durable import replace_durably, writing
+
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with writing(path):
+        replace_durably(path, out.getvalue().encode())

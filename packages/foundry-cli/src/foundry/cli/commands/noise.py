@@ -1,0 +1,80 @@
+"""foundry noise: how much seeds alone change the metric, and what can be decided with that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.commands.sweep import BudgetOption, Executor, Jobs, Metric, Tasks, TrialSeconds, parse_budget
+from foundry.cli.options import Json
+
+GAINS = (0.005, 0.01, 0.02)
+"""True gains of which the power is printed, in nats."""
+
+
+def noise(
+    seeds: Annotated[int, typer.Option(min=2, metavar="N", help="Runs of the baseline.")] = 8,
+    jobs: Jobs = 1,
+    budget: BudgetOption = None,
+    metric: Metric = None,
+    eval_task: Tasks = None,
+    executor: Executor = "local",
+    trial_seconds: TrialSeconds = None,
+    json: Json = False,
+) -> None:
+    """Train the baseline with several seeds, and say which gains a sweep can find.
+
+    Example: foundry noise --seeds 8 --jobs 2
+    """
+    from foundry.cli import sweeps
+    from foundry.core.registry import find_project
+    from foundry.core.sweep.lab import open_lab
+    from foundry.core.sweep.question import Question
+    from foundry.core.sweep.rule import Rule
+
+    metric = metric or (eval_task[0] if eval_task else "val_loss")
+    question = Question((), Rule(metric=metric), parse_budget(budget), (), tuple(eval_task or ()))
+    project = find_project(Path.cwd())
+    with (
+        sweeps.reporter(project) as reporter,
+        open_lab(project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, reporter=reporter) as lab,
+    ):
+        plan, spread = lab.noise(question, seeds)
+        known = lab.ledger.noise(plan.context)
+    assert known is not None
+    data = {"metric": metric, "mean": spread.mean, "scores": list(spread.scores), "failures": list(spread.failures)}
+    data |= {
+        "runs": known.runs,
+        "sigma": known.sigma,
+        "df": known.df,
+        **decidable(question.rule, known.sigma, known.df),
+    }
+    step = "foundry sweep TYPE VARIANT... --promote"
+    if render.wants_json():
+        render.record({"event": "result", **data, "next": step})
+        return
+    render.result(data, lambda: _draw(data), step)
+
+
+def decidable(rule: Any, sigma: float, df: int) -> dict[str, Any]:
+    """What a sweep under `rule` can find where one run has this standard deviation."""
+    from foundry.core.statistics.power import characteristic, smallest_decidable
+
+    test = rule.test(sigma, df)
+    power = [{"gain": gain, "power": characteristic(test, gain).promoted, "pairs": characteristic(test, gain).pairs}
+             for gain in GAINS]  # fmt: skip
+    return {"delta": test.delta, "smallest_decidable": smallest_decidable(test), "power": power}
+
+
+def _draw(data: dict[str, Any]) -> None:
+    rows = [("mean", f"{data['mean']:.4f}"), ("sigma", f"{data['sigma']:.4f}"), ("degrees of freedom", data["df"])]
+    rows += [("gain that is looked for", f"{data['delta']:.4f}")]
+    rows += [("smallest gain found in 80 % of sweeps", f"{data['smallest_decidable']:.4f}")]
+    for each in data["power"]:
+        rows.append((f"a gain of {each['gain']:g} is found", f"{each['power']:.0%}, {each['pairs']:.1f} pairs"))
+    render.table((data["metric"], "value"), rows)
+    for failure in data["failures"]:
+        render.say(f"a run failed: {failure}")

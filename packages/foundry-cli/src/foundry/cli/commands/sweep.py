@@ -1,0 +1,261 @@
+"""foundry sweep: mutations of the baseline, trained, compared, decided."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.options import Json
+from foundry.core.contracts import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from foundry.core.sweep.question import Question
+    from foundry.core.sweep.result import SweepResult
+
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Trials at a time.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET", help="Of a trial: 300 steps, 500k tokens, 1e12 flops.", show_default="the baseline's"
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What decides: val_loss, val_bpb, or a task.", show_default="val_loss"),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--eval-task", metavar="TASK", help="Score every model on TASK, too, and rank by it. Repeatable."),
+]
+Executor = Annotated[str, typer.Option(metavar="NAME", help="Who trains: local, inline, or a plugin's.")]
+TrialSeconds = Annotated[
+    float | None,
+    typer.Option(min=1, metavar="S", help="A trial that takes longer has failed.", show_default="no limit"),
+]
+
+
+def sweep(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TYPE VARIANT...]", help="A mutation type, and its values.", show_default=False),
+    ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE=A,B", help="One more axis: every combination is an arm. Repeatable."),
+    ] = None,
+    jobs: Jobs = 1,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each arm in screening.")] = 1,
+    budget: BudgetOption = None,
+    lr_grid: Annotated[
+        str | None,
+        typer.Option(metavar="F,F", help="Learning rates that every arm, the baseline too, tries: factors on its own."),
+    ] = None,
+    metric: Metric = None,
+    eval_task: Tasks = None,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Make the winner the baseline; exit 5 if there is none.")
+    ] = False,
+    accept_cost: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COST=FACTOR", help="No worse is enough if the cost falls so far: kv_bytes_per_token=0.5."
+        ),
+    ] = None,
+    confirm_at: Annotated[
+        str | None, typer.Option(metavar="SCALE", help="The winner's sign must hold there, too: depth=2x or tokens=4x.")
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(metavar="GAIN", help="The gain to look for.", show_default="max(0.01, 2 sigma)")
+    ] = None,
+    alpha: Annotated[float, typer.Option(metavar="P", help="Chance of a promotion where nothing is better.")] = 0.05,
+    max_pairs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Pairs of runs that decide a finalist, at most.")
+    ] = 16,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and for how long.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep that was interrupted last.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", help="Sweep copies of the baseline: every promotion is a false one.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Of --null.")] = 1,
+    arms: Annotated[int, typer.Option(min=1, metavar="N", help="Of --null.")] = 8,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="With --null: random numbers instead of trainings.")
+    ] = False,
+    sigma: Annotated[float, typer.Option(min=0, metavar="S", help="Of --simulate: the noise between seeds.")] = 0.005,
+    executor: Executor = "local",
+    trial_seconds: TrialSeconds = None,
+    json: Json = False,
+) -> None:
+    """Train mutations of the baseline, compare them with it, and say which is better.
+
+    Few runs choose the finalists; pairs of runs on fresh seeds decide. What was trained before is looked up. Ctrl-C
+    leaves everything resumable: the same command goes on.
+
+    Example: foundry sweep attention mha gqa_2kv --promote --jobs 2
+    """
+    from foundry.core.sweep.question import Question
+    from foundry.core.sweep.rule import Rule
+
+    question = Question(
+        stacks=stacks(words or (), axis or ()),
+        rule=Rule(
+            metric=metric or (eval_task[0] if eval_task else "val_loss"),
+            alpha=alpha,
+            delta=delta,
+            n_max=max_pairs,
+            screening_seeds=seeds,
+            confirm_at=confirm_at or "",
+            **_cost(accept_cost),
+        ),
+        budget=parse_budget(budget),
+        lr_factors=tuple(_factors(lr_grid)),
+        tasks=tuple(eval_task or ()),
+    )
+    if null and simulate:
+        return _simulated(question.rule, sigma, arms, rounds)
+    from foundry.cli import sweeps
+    from foundry.core.registry import find_project
+    from foundry.core.sweep.lab import open_lab
+
+    project = find_project(Path.cwd())
+    with (
+        sweeps.reporter(project) as reporter,
+        open_lab(project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, reporter=reporter) as lab,
+    ):
+        if null:
+            return _null(lab, question, arms, rounds)
+        if dry_run:
+            return _outline(lab, question)
+        result = lab.resume(promote=promote) if resume else lab.sweep(question, promote=promote)
+    show(result)
+    if promote and result.promoted is None:
+        raise typer.Exit(ExitCode.NOT_PROMOTED)
+
+
+def show(result: SweepResult) -> None:
+    """The end of a sweep: a table and a sentence, or one JSON object."""
+    from foundry.cli import sweeps
+
+    step = sweeps.next_step(result, typed())
+    if render.wants_json():
+        render.record({"event": "result", **result.to_json(), "next": step})
+        return
+    render.result(result.to_json(), lambda: sweeps.draw(result), step)
+
+
+def typed() -> str:
+    """The command line that was typed, without what is only about its output."""
+    import shlex
+
+    return shlex.join(["foundry", *(word for word in sys.argv[1:] if word not in ("--json", "--promote", "--resume"))])
+
+
+def stacks(words: list[str] | tuple[str, ...], axes: list[str] | tuple[str, ...]) -> tuple[Any, ...]:
+    """The arms that a command line names: TYPE VARIANT... is one axis, each --axis another."""
+    from foundry.core.sweep.arms import Axis, grid
+
+    if len(words) == 1:
+        raise UsageError(
+            f"{words[0]}: which variants?", f"`foundry mutate --list` shows them: foundry sweep {words[0]} A B"
+        )
+    named = [Axis(words[0], tuple(words[1:]))] if words else []
+    named += [Axis.parse(text) for text in axes]
+    return tuple(grid(named)) if named else ()
+
+
+def parse_budget(text: str | None) -> Any:
+    from foundry.core.sweep.budget import Budget
+
+    return None if text is None else Budget.parse(text)
+
+
+def _cost(text: str | None) -> dict[str, Any]:
+    """`kv_bytes_per_token=0.5`: half the cost, a factor of 2."""
+    if text is None:
+        return {}
+    axis, _, factor = text.partition("=")
+    try:
+        share = float(factor)
+        if not 0 < share < 1:
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--accept-cost {text}: is not COST=FACTOR with a factor below 1", "for example: kv_bytes_per_token=0.5"
+        ) from None
+    return {"cost": axis, "cost_factor": 1 / share}
+
+
+def _factors(text: str | None) -> list[float]:
+    try:
+        factors = [float(part) for part in (text or "").split(",") if part.strip()]
+        if any(not 0 < factor < float("inf") for factor in factors):
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"--lr-grid {text}: needs factors > 0", "for example: --lr-grid 0.5,2") from None
+    return factors
+
+
+def _null(lab: Any, question: Question, arms: int, rounds: int) -> None:
+    from foundry.core.sweep.null import null_sweeps
+
+    ends = []
+    for end in null_sweeps(lab, question, arms=arms, rounds=rounds):
+        ends.append(end)
+        what = f"a false promotion: {end.winner}" if end.winner else "no promotion"
+        lab.reporter.note(f"null sweep {len(ends)} of {rounds}: {what}")
+    false = sum(end.winner is not None for end in ends)
+    data = {"rounds": len(ends), "arms": arms, "false_promotions": false, "alpha": question.rule.alpha}
+    data["trials"] = sum(end.runs for end in ends)
+    _rates(data)
+
+
+def _simulated(rule: Any, sigma: float, arms: int, rounds: int) -> None:
+    from foundry.core.sweep.simulate import simulate_null
+
+    rates = simulate_null(rule, sigma, 7, arms=arms, rounds=rounds, estimated=True)
+    data = {"rounds": rounds, "arms": arms, "false_promotions": round(rates.promoted * rounds), "alpha": rule.alpha}
+    _rates({**data, "trials": round(rates.runs * rounds), "sigma": sigma})
+
+
+def _rates(data: dict[str, Any]) -> None:
+    rate = data["false_promotions"] / data["rounds"]
+    data["rate"] = rate
+    columns = ("rounds", "arms", "false promotions", "rate", "stated", "trainings")
+    row = [
+        data["rounds"],
+        data["arms"],
+        data["false_promotions"],
+        f"{rate:.3f}",
+        f"<= {data['alpha']:g}",
+        data["trials"],
+    ]
+    if render.wants_json():
+        render.record({"event": "result", **data})
+        return
+    render.result(data, lambda: render.table(columns, [row]))
+
+
+def _outline(lab: Any, question: Question) -> None:
+    from foundry.core.sweep.outline import outline
+
+    planned = outline(lab, question)
+    columns = ("arm", "changes", "FLOPs", "budget")
+    rows = [
+        (arm["arm"], "; ".join(arm["changes"]), f"{arm['flops']:.3g}" if arm["flops"] else "", arm["budget"])
+        for arm in planned["arms"]
+    ]
+
+    def draw() -> None:
+        render.table(columns, rows)
+        for each in planned["refused"]:
+            render.say(f"left out: {each['arm']}: {each['reason']}")
+        render.say(planned["summary"])
+
+    if render.wants_json():
+        render.record({"event": "plan", **planned})
+        return
+    render.result(planned, draw, typed().replace(" --dry-run", ""))

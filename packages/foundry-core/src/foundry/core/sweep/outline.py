@@ -1,0 +1,93 @@
+"""What a sweep would train, before it does: `foundry sweep --dry-run`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from foundry.core.config import from_plain
+from foundry.core.config.mutate import edit
+from foundry.core.promotion import current_baseline
+from foundry.core.sweep.lab import NOISE_SEEDS, Lab
+from foundry.core.sweep.plan import Plan, informed, make_plan
+from foundry.core.sweep.question import Question
+from foundry.core.sweep.request import Outcome, Request
+from foundry.core.sweep.rule import LEAST_GAIN
+from foundry.core.sweep.simulate import World, play
+from foundry.core.sweep.trial import vocab_size
+
+WORLDS = 30
+"""Simulated sweeps of which the trainings are counted: their mean is within 5 % where nothing is better."""
+
+
+def outline(lab: Lab, question: Question) -> dict[str, Any]:
+    """The arms, and how many trainings, FLOPs and seconds to expect if none of them is better: what is better ends a
+    sweep sooner. Trains nothing; the seconds are an estimate from a few steps on random tokens."""
+    generation, baseline = current_baseline(lab.ledger, lab.project)
+    plan, refused = make_plan(generation, baseline, question, lab.jobs)
+    plan = informed(plan, lab.ledger)
+    noise = NOISE_SEEDS if plan.sigma is None and plan.arms else 0
+    if plan.sigma is None:
+        plan = replace(plan, sigma=LEAST_GAIN / 2, df=NOISE_SEEDS - 1)
+    runs, budgets, flops = _expected(plan) if plan.arms else (0.0, 0.0, 0.0)
+    control = plan.baseline.flops
+    seconds = _seconds(plan, lab) * (budgets + noise) / lab.jobs
+    total = flops + noise * (control or 0.0)
+    summary = (
+        f"about {runs + noise:.0f} trainings if no arm is better ({noise} of them for the noise), worth "
+        f"{budgets + noise:.3g} full budgets{f', {total:.3g} FLOPs' if control else ''}; "
+        f"about {seconds:,.0f} s with {lab.jobs} at a time"
+    )
+    return {
+        "generation": plan.generation,
+        "metric": plan.question.rule.metric,
+        "arms": [
+            {"arm": entry.arm, "changes": list(entry.changes), "flops": entry.flops, "budget": entry.budget,
+             "costs": dict(entry.costs)}
+            for entry in plan.entries
+        ],
+        "refused": [{"arm": each.name, "reason": each.reason} for each in refused],
+        "noise_trials": noise,
+        "trials": runs,
+        "budgets": budgets,
+        "flops": total if control else None,
+        "seconds": seconds,
+        "summary": summary,
+    }  # fmt: skip
+
+
+def _expected(plan: Plan) -> tuple[float, float, float]:
+    """Mean trainings, full budgets and FLOPs over simulated sweeps in which every arm is as good as the baseline."""
+    assert plan.sigma is not None
+    flops = {entry.arm: entry.flops or 0.0 for entry in plan.entries}
+    runs, budgets, total = 0, Fraction(0), 0.0
+
+    for number in range(WORLDS):
+        world = World(plan.sigma, {}, number=number)
+
+        def answer(request: Request, world: World = world) -> Outcome:
+            nonlocal runs, budgets, total
+            runs += 1
+            budgets += request.share
+            total += float(request.share) * flops[request.arm]
+            return world(request)
+
+        play(plan.procedure(), answer)
+    return runs / WORLDS, float(budgets / WORLDS), total / WORLDS
+
+
+def _seconds(plan: Plan, lab: Lab) -> float:
+    """Of one training of the baseline, at the pace of a few steps now."""
+    from foundry.core.training.bench import step_seconds
+    from foundry.core.training.budget import Budget
+    from foundry.core.training.device import resolve
+
+    experiment = from_plain(plan.baseline.experiment, project=lab.project)
+    experiment = edit(experiment, {**plan.setting.edits}, "the sweep")
+    training, tokens = experiment.training, experiment.training.batch_size * experiment.model_args.block_size
+    per_token = 3 * plan.baseline.costs["flops_per_token"]
+    budget = Budget.of(training, tokens_per_step=tokens, flops_per_token=per_token)
+    if budget.steps is None:
+        return budget.seconds or 0.0
+    return budget.steps * step_seconds(experiment, vocab_size(experiment), resolve(training), seconds=0.5)

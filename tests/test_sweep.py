@@ -1,0 +1,321 @@
+"""`foundry sweep` from the command to the promotion, on models of 3,000 parameters that train in half a second.
+
+The commands run in this process. Most train in it as well (`--executor inline`): what is tested there is who trains
+what, and what follows. The warm workers have tests of their own below.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from foundry.cli.__main__ import main
+from foundry.core import load_experiment, registry, train
+from foundry.core.contracts import ExitCode
+from foundry.core.ledger import Ledger, Noise
+from foundry.core.sweep.plan import noise_context
+from foundry.core.sweep.trial import data_fingerprint
+
+STEPS, RATE = 24, 3e-3
+BASELINE = f"""
+model_args: {{n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}}
+data: {{dataset: {{type: text, path: corpus.txt}}, tokenizer: char}}
+training:
+  max_iters: {STEPS}
+  batch_size: 4
+  learning_rate: {RATE}
+  schedule: {{type: wsd, warmup: 4}}
+  eval_interval: 0
+  eval_tokens: 512
+  threads: 1
+checkpoints: {{save_interval: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def project(tmp_path, cache, monkeypatch) -> Path:
+    """A project whose noise is known, so that no sweep has to measure it first."""
+    draw = random.Random(0)
+    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
+    (tmp_path / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(300)))
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOUNDRY_CACHE", str(cache))
+    experiment = load_experiment()
+    with Ledger.open(tmp_path) as ledger:
+        for metric in ("val_loss", "letters"):
+            context = noise_context(metric, experiment.plain(), data_fingerprint(experiment))
+            ledger.record_noise(Noise(metric, context, sigma=0.02, df=30, runs=31))
+    return tmp_path
+
+
+@pytest.fixture
+def foundry(project, capsys):
+    """Runs a command with --json; its exit code, the objects of its stream, and what went to stderr."""
+
+    def run(*arguments: str, executor: str = "inline") -> tuple[int, list[dict], str]:
+        code = main([*arguments, "--executor", executor, "--json"])
+        said = capsys.readouterr()
+        return code, [json.loads(line) for line in said.out.splitlines()], said.err
+
+    return run
+
+
+def trained(lines: list[dict]) -> list[str]:
+    """The trials that ended while a command ran."""
+    return [line["trial"] for line in lines if line["event"] == "trial" and line["status"] == "finished"]
+
+
+def last(lines: list[dict]) -> dict:
+    assert lines[-1]["event"] == "result"
+    return lines[-1]
+
+
+# ---- the loop ---------------------------------------------------------------------------------------------------
+
+
+def test_a_better_arm_is_promoted_and_a_worse_one_is_not(foundry, project):
+    code, lines, _ = foundry("sweep", "lr", "3e-2", "1e-4", "--promote")
+    assert code == ExitCode.OK
+    result = last(lines)
+    assert result["winner"] == "lr 3e-2"
+    assert result["promoted"]["generation"] == 1
+    assert {arm["arm"]: arm["verdict"] for arm in result["arms"]} == {"lr 3e-2": "promote", "lr 1e-4": "reject"}
+    file = (project / "experiments" / "baseline.yaml").read_text()
+    assert "  promoted  lr 3e-2: val_loss" in file
+    assert load_experiment().training.learning_rate == 0.03
+    assert load_experiment().training.threads == 1  # what its author wrote stays
+
+    # The same command compares with the new baseline, of which one arm is a copy.
+    code, lines, _ = foundry("sweep", "lr", "3e-2", "1e-4", "--promote")
+    assert code == ExitCode.NOT_PROMOTED
+    result = last(lines)
+    assert result["generation"] == 1
+    assert result["refused"] == [
+        {"name": "lr 3e-2", "reason": "it is the baseline itself", "mutations": [["lr", "3e-2"]], "invalid": False}
+    ]
+
+
+def test_what_is_decided_is_answered_from_the_ledger(foundry):
+    code, first, _ = foundry("sweep", "lr", "1e-4", "--promote")
+    assert code == ExitCode.NOT_PROMOTED
+    code, again, _ = foundry("sweep", "lr", "1e-4", "--promote")
+    assert code == ExitCode.NOT_PROMOTED
+    assert trained(first)
+    assert not trained(again)
+    assert last(again) == last(first)
+    assert foundry("sweep", "lr", "1e-4")[0] == ExitCode.OK  # without --promote nothing was missed
+
+
+def test_a_promotion_can_be_taken_up_later(foundry):
+    code, lines, _ = foundry("sweep", "lr", "3e-2")
+    assert code == ExitCode.OK
+    assert last(lines)["promoted"] is None
+    assert last(lines)["next"].endswith("--promote")
+    code, again, _ = foundry("sweep", "lr", "3e-2", "--promote")
+    assert code == ExitCode.OK
+    assert last(again)["promoted"]["generation"] == 1
+    assert not trained(again)
+
+
+def test_unknown_noise_is_measured_first(foundry):
+    code, lines, _ = foundry("sweep", "lr", "1e-4", "--budget", "6 steps")
+    assert code == ExitCode.OK
+    assert "8 runs of the baseline" in next(line["text"] for line in lines if line["event"] == "note")
+    assert [line["kind"] for line in lines if line["event"] == "sweep"] == ["noise", "sweep"]
+    assert last(lines)["df"] == 7
+
+
+def test_an_arm_that_cannot_be_trained_is_recorded_and_the_rest_goes_on(foundry, project):
+    code, lines, _ = foundry("sweep", "width", "17", "32")
+    assert code == ExitCode.OK
+    assert [arm["arm"] for arm in last(lines)["arms"]] == ["width 32"]
+    assert "multiple of" in last(lines)["refused"][0]["reason"]
+    with Ledger.open(project) as ledger:
+        assert [refusal.arm for refusal in ledger.refusals()] == ["width 17"]
+    code, _, error = foundry("sweep", "width", "17")
+    assert code == ExitCode.INVALID
+    assert "multiple of" in error
+
+
+def test_a_slip_of_the_pen_is_told_before_anything_is_trained(foundry, project):
+    for arguments in (
+        ["activation", "relu2", "swigluu"],
+        ["activatoin", "relu2"],
+        ["lr", "3e-2", "--eval-task", "none"],
+    ):
+        code, lines, error = foundry("sweep", *arguments)
+        assert code == ExitCode.USAGE
+        assert not lines
+        assert json.loads(error)["error"]["message"]
+    with Ledger.open(project) as ledger:
+        assert not ledger.sweeps()
+
+
+def test_a_run_that_diverges_is_a_failure_with_a_reason_and_never_a_score(foundry, project):
+    code, lines, _ = foundry("sweep", "lr", "1e18", "1e-4")
+    assert code == ExitCode.OK
+    arms = {arm["arm"]: arm for arm in last(lines)["arms"]}
+    assert arms["lr 1e18"]["verdict"] == "reject"
+    assert "Diverged: not finite" in arms["lr 1e18"]["reason"]
+    assert arms["lr 1e18"]["effect"] is None
+    with Ledger.open(project) as ledger:
+        assert [row.reason for row in ledger.trials(status="failed")][0].startswith("Diverged")
+
+
+# ---- fair comparisons -------------------------------------------------------------------------------------------
+
+
+def test_arms_train_for_equal_flops_and_a_promotion_keeps_the_baselines_budget(foundry, project):
+    code, lines, _ = foundry("sweep", "--axis", "depth=2", "--axis", "lr=3e-2", "--budget", "12 steps", "--promote")
+    arm = last(lines)["arms"][0]
+    assert arm["arm"] == "depth 2 + lr 3e-2"
+    assert "x the FLOPs per token" in arm["budget"]
+    with Ledger.open(project) as ledger:
+        flops = {row.trial.experiment["model_args"]["n_layer"]: row.result["flops"] for row in ledger.trials()}
+    assert flops[2] == pytest.approx(flops[1], rel=0.1)  # whole steps, of which there are 6
+    assert code == ExitCode.OK
+    promoted = load_experiment()
+    assert promoted.name == "baseline"
+    assert promoted.training.max_iters == 12  # twice as dear a step: worth the 24 of the baseline before
+
+
+def test_every_arm_has_its_own_learning_rate(foundry):
+    _, lines, _ = foundry("sweep", "activation", "relu2", "--lr-grid", "0.03,10")
+    result = last(lines)
+    assert result["control"] == "lr 0.03"
+    verdicts = {arm["arm"]: (arm["verdict"], arm["reason"]) for arm in result["arms"]}
+    assert "+ lr 0.03 was better" in verdicts["activation relu2"][1]
+    assert result["arms"][0]["pairs"] > 0
+    assert "lr 0.03" in result["arms"][0]["arm"]
+
+
+def test_a_task_ranks_the_arms(foundry, project):
+    registry._registry.cache_clear()  # this process knows the project without it
+    (project / "variants").mkdir()
+    (project / "variants" / "letters.py").write_text(
+        """
+from foundry.core.contracts import Item, Variant
+
+class Letters:
+    '''How likely the model finds each letter of some words, in nats: more is better. Some are longer than its context.'''
+    def __init__(self, params): ...
+    def run(self, handle):
+        assert handle.generate(["th"], max_tokens=2) != [""]
+        words = ["e hen", "ree tree rather", "e earth her heart then there rather three hen"]
+        assert len(words[-1]) > 2 * handle.block_size
+        scores = handle.score([("th", word) for word in words])
+        return [Item(word, score / len(word), "nats", True) for word, (score, _) in zip(words, scores)]
+
+VARIANTS = [Variant("task", "letters", f"{__name__}:Letters", summary="of a test")]
+"""
+    )
+    code, lines, _ = foundry("sweep", "lr", "3e-2", "1e-4", "--eval-task", "letters", "--promote")
+    assert code == ExitCode.OK
+    result = last(lines)
+    assert result["metric"] == "letters"
+    assert result["winner"] == "lr 3e-2"
+    with Ledger.open(project) as ledger:
+        metrics = ledger.trials(status="finished")[0].result["metrics"]
+    assert {"letters", "val_loss", "val_bpb"} <= metrics.keys()
+
+
+# ---- rungs ------------------------------------------------------------------------------------------------------
+
+
+def test_a_rung_goes_on_from_before_the_decay_of_the_one_below_bit_for_bit(project):
+    from fractions import Fraction
+
+    from foundry.core.sweep import Question, Rule, open_lab
+
+    rule = Rule(rungs=(Fraction(1, 2), Fraction(1)), finalists=1)
+    question = Question(((("activation", "relu2"),), (("activation", "gelu"),)), rule)
+    with open_lab(project, executor="inline") as lab:
+        result = lab.sweep(question)
+        wanted = [want for want in lab.ledger.wanted(result.sweep) if want.role == "screen" and want.share == "1"]
+        rows = [lab.ledger.trial(want.trial) for want in wanted]
+    notes = (project / ".foundry" / "trials" / rows[0].id / "metrics.jsonl").read_text().splitlines()
+    assert len(notes) == rows[0].result["step"]  # the copied rows, and its own
+    for row in rows:
+        alone = train(load_plain(row.trial.experiment), project / "alone" / row.id)
+        assert (row.result["val_loss"], row.result["train_loss"]) == (alone["val_loss"], alone["train_loss"])
+    longer = json.loads(notes[-1])
+    assert longer["step"] == STEPS
+
+
+def load_plain(experiment: dict):
+    from foundry.core.config import from_plain
+
+    return from_plain(experiment)
+
+
+# ---- workers ----------------------------------------------------------------------------------------------------
+
+
+def command(project: Path, *arguments: str) -> subprocess.Popen:
+    """A `foundry` of its own, whose workers are processes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "foundry.cli", *arguments, "--json"],
+        cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_warm_workers_decide_as_a_training_by_hand_would(foundry, project):
+    code, lines, _ = foundry("sweep", "lr", "1e-4", "3e-2", "--jobs", "2", executor="local")
+    assert code == ExitCode.OK
+    assert last(lines)["winner"] == "lr 3e-2"
+    with Ledger.open(project) as ledger:
+        rows = ledger.trials(status="finished")
+        assert {row.attempts for row in rows} == {1}
+        row = rows[-1]  # not the first that its worker trained
+        assert ledger.curve(row.id)[-1]["val_loss"] == row.result["val_loss"]
+    assert not (project / row.run / "checkpoints").exists()
+    alone = train(load_plain(row.trial.experiment), project / "alone")
+    assert (row.result["val_loss"], row.result["train_loss"]) == (alone["val_loss"], alone["train_loss"])
+
+
+def wait_for(condition, seconds: float = 120):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
+def running(project: Path):
+    with Ledger.open(project) as ledger:
+        return ledger.trials(status="running")
+
+
+LONG = ("--budget", "2000 steps", "--max-pairs", "1")
+
+
+def test_ctrl_c_leaves_a_sweep_that_goes_on(project):
+    first = command(project, "sweep", "lr", "1e-4", *LONG)
+    row = wait_for(lambda: running(project))[0]
+    metrics = project / row.run / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.stat().st_size > 1000)
+    first.send_signal(signal.SIGINT)
+    out, error = first.communicate(timeout=120)
+    assert first.returncode == ExitCode.STOPPED, error
+    with Ledger.open(project) as ledger:
+        assert [sweep.status for sweep in ledger.sweeps()][-1] == "interrupted"
+        assert ledger.trial(row.id).status == "queued"
+    steps = [int(path.name[5:]) for path in (project / row.run / "checkpoints").glob("step-*")]
+    assert steps  # saved on the way out
