@@ -9,7 +9,26 @@ from typing import Annotated
 import typer
 
 from foundry.cli import render
-from foundry.cli.commands import analyze, bench, config, doctor, generate, init, mutate, plugins, runs, train
+from foundry.cli.commands import (
+    ablate,
+    analyze,
+    bench,
+    config,
+    doctor,
+    generate,
+    init,
+    lineage,
+    mutate,
+    noise,
+    plugins,
+    query,
+    report,
+    rollback,
+    runs,
+    sweep,
+    train,
+    why,
+)
 
 app = typer.Typer(
     name="foundry",
@@ -22,9 +41,17 @@ app = typer.Typer(
 app.command()(init.init)
 app.command()(train.train)
 app.command()(mutate.mutate)
+app.command()(sweep.sweep)
+app.command()(ablate.ablate)
+app.command()(noise.noise)
 app.command()(generate.generate)
 app.command()(analyze.analyze)
 app.command()(runs.runs)
+app.command()(lineage.lineage)
+app.command()(why.why)
+app.command()(query.query)
+app.command()(rollback.rollback)
+app.command()(report.report)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")
