@@ -169,7 +169,7 @@ def _screened(longest: Sequence[Asked], controls: Mapping[str, Sequence[Asked]],
 
 
 def _values(asked: Iterable[Asked], metric: str) -> list[float]:
-    return [value for each in asked if (value := each.trial.metric(metric)) is not None]
+    return [value for each in asked if (value := each.score(metric)) is not None]
 
 
 def _refused(snapshot: Snapshot, known: Iterable[Key]) -> Iterator[ArmEntry]:

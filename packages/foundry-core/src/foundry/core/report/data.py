@@ -17,8 +17,8 @@ from foundry.core.report.snapshot import Key, Snapshot, kind_of, metric_of, rule
 from foundry.core.statistics.power import smallest_decidable
 from foundry.core.sweep.rule import Rule
 
-UNITS = {"val_loss": "nats", "val_bpb": "bits"}
-"""Per token, and per byte."""
+UNITS = {"val_loss": "nats", "train_loss": "nats", "val_bpb": "bits"}
+"""Per token, and per byte: what every run has, and of which less is better."""
 
 
 def read(project: Path) -> Contents:

@@ -73,8 +73,9 @@ def _main(contents: Contents, is_empty: bool) -> Element:
         summary.tiles(contents),
         _section(
             "progress",
-            "Every run of a whole budget is a dot, the line is the baseline of its time. Lower is better; a dot below "
-            "the line is only a candidate until fresh seeds confirm it.",
+            "Every run of a whole budget is a dot, the line is the baseline of its time. "
+            + ("Lower is better. " if unit else "")
+            + "A dot that is better than the line is only a candidate until fresh seeds confirm it.",
             _chart("progress-chart", f"{metric} of every trial, in order, and the baseline's"),
         ),
         _section(

@@ -68,7 +68,7 @@ def _entry(asked: Asked, outcomes: dict[Key, Drawn]) -> TrialEntry:
         "share": asked.want.share,
         "seed": trial.trial.seed,
         "status": trial.status,
-        "loss": trial.metric(metric_of(asked.sweep)),
+        "loss": asked.score(metric_of(asked.sweep)),
         "tokens": result.get("tokens"),
         "flops": result.get("flops"),
         "seconds": result.get("training_seconds"),

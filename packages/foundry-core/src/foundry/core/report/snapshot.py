@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,11 @@ class Asked:
     @property
     def key(self) -> Key:
         return Key(generation_of(self.sweep), on(self.sweep), CONTROL if self.is_control else self.want.arm)
+
+    def score(self, metric: str) -> float | None:
+        """The trial's value of a metric, if it has one that is a number."""
+        value = self.trial.metric(metric)
+        return value if value is not None and math.isfinite(value) else None
 
 
 class Snapshot:

@@ -103,7 +103,7 @@ def not_kept(arms: Sequence[ArmEntry]) -> Element:
             arm["generation"],
         )
         for arm in sorted(arms, key=lambda arm: (-arm["generation"], order.index(arm["outcome"])))
-        if arm["outcome"] not in ("promoted", "open")
+        if arm["outcome"] not in ("promoted", "kept", "open")
     ]
     return table("not-kept", "Arms that did not become a baseline", columns, rows, "arms")
 

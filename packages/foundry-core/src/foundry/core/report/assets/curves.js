@@ -84,7 +84,7 @@
     let above = -Infinity;
     if (!plot.gutter) return;
     for (const { curve, points } of curves.toSorted((a, b) => b.points.at(-1)[1] - a.points.at(-1)[1])) {
-      const arm = curve.arm.length > 20 ? curve.arm.slice(0, 19) + "…" : curve.arm;
+      const whole = called(curve), arm = whole.length > 20 ? whole.slice(0, 19) + "…" : whole;
       above = Math.max(plot.y(points.at(-1)[1]), above + 15);
       plot.text(plot.right + 8, above + 4, arm, "start", `direct ${curve.outcome}`);
     }

@@ -7,7 +7,7 @@
   if (finished.length < 2) { figure.textContent = "There is too little to draw yet."; return; }
 
   const losses = finished.map(dot => dot.loss).sort((a, b) => a - b);
-  const best = losses[0], worst = quantile(losses, 0.96), room = (worst - best || 0.01) * 0.08;
+  const best = losses[0], worst = quantile(losses, SERIES.unit ? 0.96 : 1), room = (worst - best || 0.01) * 0.08;
   const last = Math.max(...dots.map(dot => dot.n));
   const hidden = new Set(), place = make("div", { class: "chart", tabindex: 0, id: "progress-plot" });
   const tip = new Tip(place);
@@ -33,16 +33,19 @@
       if (stairs.length && stairs.at(-1)[1] !== loss) stairs.push([dot.n, stairs.at(-1)[1]]);
       stairs.push([dot.n, loss]);
     }
+    const now = measured.get(SERIES.generations.at(-1)?.[0]);  // promoted a moment ago: no trial has met it yet
+    if (stairs.length && now != null) stairs.push([last + 0.5, stairs.at(-1)[1]], [last + 0.5, now], [last + 1, now]);
+    const size = dots.length < 100 ? 4.5 : 3;
     seen = dots.filter(dot => !hidden.has(dot.outcome));
     for (const strong of [false, true]) {
-      for (const dot of seen.filter(dot => MARKED.has(dot.outcome) === strong)) {
+      for (const dot of seen.filter(dot => (MARKED.has(dot.outcome) && dot.outcome !== "baseline") === strong)) {
         dot.x = plot.x(dot.n);
         dot.off = dot.loss === null || dot.loss > plot.y1;  // crosses at the top edge: crashed, or beyond the scale
         dot.y = dot.off ? plot.top + 8 : plot.y(dot.loss);
         const kind = `point ${dot.outcome}${strong ? " strong" : ""}`;
         dot.mark = dot.off
           ? make("path", { d: `M${dot.x - 3} ${dot.y - 3}l6 6m0 -6l-6 6`, class: `${kind} cross` })
-          : make("circle", { cx: dot.x, cy: dot.y, r: strong ? 4 : 3, class: kind });
+          : make("circle", { cx: dot.x, cy: dot.y, r: strong ? size + 1 : size, class: kind });
         plot.inside.append(dot.mark);
       }
     }

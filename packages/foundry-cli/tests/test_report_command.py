@@ -1,0 +1,55 @@
+"""`foundry report`: where the page goes, and what an agent gets instead."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from foundry.core.ledger.ledger import Ledger
+from foundry.core.ledger.records import Generation
+
+ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*"}
+
+
+def report(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "foundry.cli", "report", *arguments]
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    return tmp_path
+
+
+def test_a_page_for_people_and_data_for_agents(project):
+    first = report(project)
+    assert (first.returncode, first.stdout, first.stderr) == (0, "report.html\n", "next: foundry noise\n")
+    assert "Nothing was tried here yet" in (project / "report.html").read_text()
+    assert sorted(path.name for path in project.iterdir()) == ["experiments", "report.html"]
+
+    with Ledger.open(project) as ledger:
+        ledger.promote(None, Generation(0, "identity", {}, "manual", "imported", None, None, "hash", 0.0))
+    (project / "report.html").unlink()
+    asked = json.loads(report(project, "--json").stdout)
+    assert (asked["schema_version"], asked["page"]) == (1, None)
+    assert [each["summary"] for each in asked["generations"]] == ["imported"]
+    assert not (project / "report.html").exists()
+
+    both = json.loads(report(project / "experiments", "--json", "--out", "../a page.html").stdout)
+    assert "Generation 0" in (project / "a page.html").read_text()
+    assert both["page"].endswith("a page.html")
+
+
+def test_a_place_that_cannot_hold_a_page_is_refused_in_words(project):
+    done = report(project, "--out", "experiments")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "experiments is a folder" in done.stderr
+    assert report(project, "--out", "no/such/folder.html").returncode == 6
+
+
+def test_it_needs_no_torch(project):
+    code = "import sys; from foundry.cli.__main__ import main; main(['report']); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=project, env=ENVIRONMENT).returncode == 0
