@@ -4,7 +4,8 @@
 
 The recipe is nanoGPT's for a CPU: 4 layers, 4 heads, 128 wide, block 64, batch 12, characters of Shakespeare; in all
 three a GPT-2-like model (learned positions, LayerNorm without bias, GELU, tied head). Our trainer and the bare loop use
-the same model, rows, optimizer and clipping. A block is 50 optimizer steps; contenders take turns block by block.
+the same model, kernels, rows, optimizer and clipping. A block is 50 optimizer steps; contenders take turns block by
+block.
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ def run_bare(text: str, compiled: bool) -> None:
     from torch.nn import functional as F
 
     from foundry.core.model import GPT, initialize
+    from foundry.kernels import native
 
     config = experiment(text, compiled)
+    native.use([] if compiled else native.suited())  # the trainer's choice, so that what is left is its overhead
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     rows = config.registry.sections["data"].load()(config.data, block_size=BLOCK, seed=config.seed)
     model = GPT(config, rows.tokenizer.vocab_size)

@@ -17,6 +17,7 @@ from foundry.cli.commands import (
     doctor,
     generate,
     init,
+    kernels,
     lineage,
     mutate,
     noise,
@@ -56,6 +57,7 @@ app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(plugins.app, name="plugins")
+app.add_typer(kernels.app, name="kernels")
 
 
 def _version(wanted: bool) -> None:

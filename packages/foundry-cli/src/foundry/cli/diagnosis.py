@@ -70,7 +70,19 @@ def _torch() -> tuple[dict[str, Any], list[str]]:
         "torch_cuda_build": torch.version.cuda,
         "torch_threads": torch.get_num_threads(),
         "devices": devices,
+        "kernels": _kernels(),
     }, []
+
+
+def _kernels() -> dict[str, str]:
+    """What becomes of each native kernel in fp32 on the CPU. Those in C are compiled here if they never were."""
+    from foundry.kernels import native
+
+    suited = native.suited()
+    return {
+        name: reason or ("used" if name in suited else "not used: not known to be faster here")
+        for name, reason in native.missing().items()
+    }
 
 
 def _version(distribution: str) -> str | None:
