@@ -66,7 +66,7 @@ class History:
                     if claimed := ledger.claim("w", sweep if n % 2 else None):
                         self.attempts.append(claimed)
                 case "finish" if attempt:
-                    result = {"metrics": {"val_loss": 1 / (n + 1)}, "text": 'é"\n'}
+                    result = {"metrics": {"val_loss": 1 / (n + 1)}, "text": 'é"\n', "grad_norm": float("inf")}
                     ledger.finish(attempt, result, [{"step": n, "val_loss": 0.1}])
                     self.results.setdefault(attempt.trial.id, result)
                 case "fail" if attempt:
@@ -105,6 +105,7 @@ def test_events_alone_make_the_same_database(actions):
                 history.do(what, n)
             for id, result in history.results.items():  # whatever came later
                 assert ledger.trial(id).result == result
+            assert {row["id"] for row in ledger.tried()} == {row.id for row in ledger.trials()}
         before = tables(project)
         lose_database(project)
         said: list[str] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from foundry.core.durable import FULL
 CLAIMS = ("trial_claimed", "claim_lost")
 """Events that the journal may lose with the power: the database has them, and without them a trial is queued again.
 To wait for the disk twice at each claim halves their rate, to 130 per second on a disk that takes 3.4 ms."""
+
+
+_HEAD = re.compile(rb'\{"seq": (\d+), ')
 
 
 class Event(NamedTuple):
@@ -141,7 +145,7 @@ def _last_seq(file: IO[bytes], end: int) -> int:
     line = line[line[:-1].rfind(b"\n") + 1 :]
     if not line:
         return 0
-    event = _parse(line)
-    if event is None:
+    head = _HEAD.match(line)
+    if head is None:
         raise InvalidData(f"{file.name}: its last line is damaged", "restore it from a copy, or move it away")
-    return event.seq
+    return int(head[1])

@@ -50,8 +50,9 @@ def _process(pid: int) -> Process:
 
 
 def clock() -> float:
-    """Seconds since boot, sleep included where the system counts it: no clock change makes a lease old."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    """Seconds that this machine has been awake since its boot, the same for all its processes: neither a change of the
+    time of day nor a closed lid makes a lease old."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def age(boot: str, then: float, wall: float) -> float:
