@@ -4,7 +4,7 @@ of its variants' params."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from operator import or_
 from types import new_class
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -33,6 +33,12 @@ def experiment_model(registry: Registry, chosen: Chosen | None = None) -> type[E
     Args:
         chosen: only these variants can be validated, which takes a tenth of the time; None = all there are.
     """
+    return _experiment_model(registry, None if chosen is None else frozenset(chosen.items()))
+
+
+@lru_cache(maxsize=128)  # to make one takes ten times as long as to validate with it, and a search makes thousands
+def _experiment_model(registry: Registry, choices: frozenset[tuple[str, frozenset[str]]] | None) -> type[Experiment]:
+    chosen: Chosen | None = None if choices is None else dict(choices)
     sections: dict[str, dict[str, Any]] = {name: {} for name in registry.sections}
     for slot in registry.placed_slots:
         sections.setdefault(slot.section, {})[slot.key] = _field(registry, slot, chosen)
