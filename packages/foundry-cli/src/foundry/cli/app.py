@@ -19,6 +19,7 @@ from foundry.cli.commands import (
     init,
     kernels,
     lineage,
+    lr_find,
     mutate,
     noise,
     plugins,
@@ -53,6 +54,7 @@ app.command()(why.why)
 app.command()(query.query)
 app.command()(rollback.rollback)
 app.command()(report.report)
+app.command("lr-find")(lr_find.lr_find)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")
