@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from foundry.core.contracts import Fate, FoundryError, Stack, Tried, UsageError
+from foundry.core.evolve.rounds import best_of
 from foundry.core.evolve.stacks import SETTLED, added, settled
 from foundry.core.ledger.records import Verdict
 
@@ -118,6 +119,11 @@ class Search:
         self.promotions = 0
         self.stumbles = 0  # rounds without a score of the control, one after the other
 
+    @property
+    def least(self) -> float:
+        """By how much the best of a round must be better than its control, in the metric."""
+        return self.policy.margin * self.sigma
+
     def steps(self) -> Steps:
         """Ends when there is no budget for another round, or the proposer has nothing left to propose.
 
@@ -151,9 +157,7 @@ class Search:
 
     def keep_best(self, proposals: tuple[Stack, ...], effects: Mapping[Stack, float | None]) -> None:
         scored = {stack: effect for stack in proposals if (effect := effects.get(stack)) is not None}
-        best = max(scored, key=lambda stack: scored[stack], default=None)
-        if best is not None and scored[best] <= self.policy.margin * self.sigma:
-            best = None
+        best = best_of(scored, self.least)
         for stack in proposals:
             fate: Fate = "failed" if stack not in scored else "kept" if stack == best else "passed_over"
             self.record(stack, self.current, fate, scored.get(stack))

@@ -18,7 +18,8 @@ from itertools import pairwise
 from random import Random
 
 from foundry.core.contracts import Stack
-from foundry.core.evolve.rounds import compare, seed_of
+from foundry.core.evolve.quest import room_for_a_round, within
+from foundry.core.evolve.rounds import compare, effects_of, seed_of
 from foundry.core.evolve.search import Answer, Audit, Policy, Round, Search, Step
 from foundry.core.sweep.procedure import sweep_procedure
 from foundry.core.sweep.race import Contender
@@ -86,7 +87,7 @@ def ratchet(ideas: Ideas, random: Random) -> Ended:
 def ours(ideas: Ideas, random: Random, policy: Policy | None = None, rule: Rule | None = None) -> Ended:
     """The search itself; only what passed an audit counts."""
     policy, rule = policy or Policy(ideas.proposals), rule or Rule(finalists=1)
-    world = _World(ideas, rule, random)
+    world = _World(ideas, policy, rule, random)
     steps = Search(0, policy, ideas.sigma, world.propose).steps()
     try:
         step = next(steps)
@@ -99,8 +100,8 @@ def ours(ideas: Ideas, random: Random, policy: Policy | None = None, rule: Rule 
 class _World:
     """Answers a search. Every idea is new, and a stack is known by its last one."""
 
-    def __init__(self, ideas: Ideas, rule: Rule, random: Random) -> None:
-        self.ideas, self.rule, self.random = ideas, rule, random
+    def __init__(self, ideas: Ideas, policy: Policy, rule: Rule, random: Random) -> None:
+        self.ideas, self.policy, self.rule, self.random = ideas, policy, rule, random
         self.truth: dict[Stack, float] = {(): 0.0}
         self.step = 0
         self.end = Ended()
@@ -120,22 +121,21 @@ class _World:
     def round(self, step: Round) -> Answer:
         arms = {str(i): stack for i, stack in enumerate(step.proposals)}
         truth = {CONTROL: self.truth[step.current], **{arm: self.truth[stack] for arm, stack in arms.items()}}
-        effects = play(compare([*arms], seed_of("simulated", self.step)), self.runs(truth))
-        assert effects is not None
-        next_round = len(arms) + 1
-        return Answer({arms[arm]: effect for arm, effect in effects.items()}, last=not self.affords(next_round))
+        end = play(compare([*arms], seed_of("simulated", self.step), 0.0), self.runs(truth))
+        effects = effects_of(end) or {}
+        return Answer({arms[arm]: effect for arm, effect in effects.items()}, last=self.is_last())
 
     def audit(self, step: Audit) -> Answer:
         truth = {CONTROL: self.truth[step.verified], "stack": self.truth[step.stack]}
         procedure = sweep_procedure(
             Contender(CONTROL, str(step.verified[-1:])), [Contender("stack", str(step.stack[-1:]))],
-            self.rule, self.ideas.sigma, KNOWN,
+            within(self.rule, self.left), self.ideas.sigma, KNOWN,
         )  # fmt: skip
         conclusion = play(procedure, self.runs(truth)).arm("stack")
         if conclusion.verdict == "promote":
             tops = [step.stack[:height] for height in range(len(step.verified), len(step.stack) + 1)]
             self.end.promote(*(self.truth[after] - self.truth[before] for before, after in pairwise(tops)))
-        return Answer(verdict=conclusion.verdict, last=not self.affords(self.ideas.proposals + 1))
+        return Answer(verdict=conclusion.verdict, last=self.is_last())
 
     def runs(self, truth: Mapping[str, float]) -> Callable[[Request], Outcome]:
         def outcome(request: Request) -> Outcome:
@@ -144,9 +144,12 @@ class _World:
 
         return outcome
 
-    def affords(self, runs: int) -> bool:
-        """So many, and the longest audit after them."""
-        return self.end.runs + runs + 2 * self.rule.n_max <= self.ideas.budget
+    @property
+    def left(self) -> int:
+        return self.ideas.budget - self.end.runs
+
+    def is_last(self) -> bool:
+        return not room_for_a_round(self.policy, self.left)
 
 
 def _best(ideas: Ideas, random: Random) -> tuple[float, float]:

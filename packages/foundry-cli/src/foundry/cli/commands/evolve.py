@@ -1,0 +1,184 @@
+"""foundry evolve: propose, sweep, keep, audit, promote, and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.commands.sweep import Executor, Jobs, Metric, Tasks, TrialSeconds, typed
+from foundry.cli.options import Json
+
+if TYPE_CHECKING:
+    from foundry.core.evolve.quest import Evolved, Limits, Quest
+    from foundry.core.sweep.lab import Lab
+
+
+def evolve(
+    max_hours: Annotated[float | None, typer.Option(metavar="H", help="Of this call.", show_default="no limit")] = None,
+    max_trials: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Trainings of the whole search, once the noise is known.", show_default="no limit"
+        ),
+    ] = None,
+    max_flops: Annotated[
+        float | None, typer.Option(metavar="F", help="FLOPs of the whole search.", show_default="no limit")
+    ] = None,
+    jobs: Jobs = 1,
+    proposer: Annotated[
+        str, typer.Option(metavar="NAME", help="evolutionary, random, grid, best_of_n, or a plugin's.")
+    ] = "evolutionary",
+    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Another one is another search.")] = 0,
+    proposals: Annotated[int, typer.Option(min=1, metavar="N", help="In a round.")] = 8,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Audit every keep at once: slower where ideas are plentiful.")
+    ] = False,
+    metric: Metric = None,
+    eval_task: Tasks = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(metavar="GAIN", help="The gain that an audit looks for.", show_default="max(0.01, 2 sigma)"),
+    ] = None,
+    alpha: Annotated[float, typer.Option(metavar="P", help="Chance that an audit passes what is no better.")] = 0.05,
+    max_pairs: Annotated[int, typer.Option(min=1, metavar="N", help="Pairs of runs in an audit, at most.")] = 16,
+    confirm_at: Annotated[
+        str | None, typer.Option(metavar="SCALE", help="An audit's sign must hold there, too: depth=2x or tokens=4x.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the next step would train.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the search that was left last, whatever it was asked.")
+    ] = False,
+    executor: Executor = "local",
+    trial_seconds: TrialSeconds = None,
+    json: Json = False,
+) -> None:
+    """Improve the baseline for as long as it may take.
+
+    Round by round, proposals are compared with what is kept, one run each, and the best is kept for the time being.
+    After some keeps an audit compares all of them with the baseline, on fresh seeds: only what passes is promoted.
+    It can be killed at any instant: the same command goes on.
+
+    Example: foundry evolve --max-hours 8 --jobs 2
+    """
+    from foundry.cli import sweeps
+    from foundry.core.evolve.quest import Limits, Quest
+    from foundry.core.evolve.run import last_quest
+    from foundry.core.evolve.search import Policy
+    from foundry.core.registry import find_project
+    from foundry.core.sweep.lab import open_lab
+    from foundry.core.sweep.rule import Rule
+
+    limits = Limits(max_trials, max_flops, max_hours)
+    quest = Quest(
+        rule=Rule(
+            metric=metric or (eval_task[0] if eval_task else "val_loss"),
+            alpha=alpha,
+            delta=delta,
+            n_max=max_pairs,
+            confirm_at=confirm_at or "",
+        ),
+        policy=Policy.strict(proposals) if strict else Policy(proposals),
+        proposer=proposer,
+        seed=seed,
+        tasks=tuple(eval_task or ()),
+    )
+    project = find_project(Path.cwd())
+    with (
+        sweeps.reporter(project) as reporter,
+        open_lab(project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, reporter=reporter) as lab,
+    ):
+        if resume:
+            quest = last_quest(lab.ledger)
+        _preview(lab, quest, limits) if dry_run else _run(lab, quest, limits)
+
+
+def _run(lab: Lab, quest: Quest, limits: Limits) -> None:
+    from foundry.core.evolve.run import evolve
+
+    evolved = evolve(lab, quest, limits, _teller(lab.reporter.note))
+    step = "foundry lineage" if evolved.promotions else "foundry report"
+    if render.wants_json():
+        return render.record({"event": "result", **evolved.to_json(), "next": step})
+    render.result(evolved.to_json(), lambda: _draw(evolved), step)
+
+
+def _preview(lab: Lab, quest: Quest, limits: Limits) -> None:
+    from foundry.core.evolve.run import preview
+
+    planned = preview(lab, quest, limits)
+    if render.wants_json():
+        return render.record({"event": "plan", **planned})
+
+    def draw() -> None:
+        if planned["next"] is None:
+            return render.say(f"search {planned['search']} would go no further: {planned['why']}")
+        rows = [(arm["arm"], "; ".join(arm["changes"]), arm["budget"]) for arm in planned["arms"]]
+        render.table(("arm", "changes", "budget"), rows)
+        for each in planned["refused"]:
+            render.say(f"left out: {each['arm']}: {' '.join(each['reason'].split())}")
+        flops = f", {planned['flops']:.3g} FLOPs" if planned["flops"] else ""
+        noise = f", after {planned['noise_trials']} for the noise" if planned["noise_trials"] else ""
+        size, types = sum(map(len, planned["space"].values())), len(planned["space"])
+        render.say(
+            f"step {planned['steps'] + 1} of search {planned['search']}, {planned['next']}: at most "
+            f"{planned['trials']} trainings{flops}{noise}; {size} mutations of {types} types to choose from"
+        )
+
+    render.result(planned, draw, typed().replace(" --dry-run", ""))
+
+
+def _teller(note: Callable[[str], None]) -> Callable[[Mapping[str, Any]], None]:
+    """How a step is told: an object with --json, a sentence otherwise."""
+
+    def tell(facts: Mapping[str, Any]) -> None:
+        if render.wants_json():
+            return render.record(facts)
+        note(_audit(facts) if facts["event"] == "audit" else _round(facts))
+
+    return tell
+
+
+def _round(facts: Mapping[str, Any]) -> str:
+    scored = [each for each in facts["proposals"] if each["effect"] is not None]
+    if facts["kept"]:
+        what = f"kept {facts['kept']}, {facts['effect']:+.4f}, until the audit"
+    elif scored:
+        best = max(scored, key=lambda each: each["effect"])
+        what = f"nothing kept; the best, {best['arm']}, {best['effect']:+.4f}"
+    else:
+        what = "nothing kept: no proposal has a score, or the control has none"
+    return f"step {facts['step']}, round: {what}"
+
+
+def _audit(facts: Mapping[str, Any]) -> str:
+    became = f"generation {facts['generation']}" if facts["generation"] is not None else "not promoted"
+    return f"step {facts['step']}, audit of {facts['stack']}: {became}: {facts['reason']}"
+
+
+def _draw(evolved: Evolved) -> None:
+    from foundry.core.evolve.stacks import words
+
+    columns = ("audit", "effect", "interval", "pairs", "verdict", "generation")
+    rows = []
+    for each in evolved.audits:
+        known = each.effect is not None and each.low is not None and each.high is not None
+        figures = (f"{each.effect:+.4f}", f"[{each.low:+.4f}, {each.high:+.4f}]") if known else ("", "")
+        rows.append((words(each.stack), *figures, each.pairs, each.verdict, each.generation))
+    if rows:
+        render.table(columns, rows)
+    types = sorted(evolved.keep_rates.items(), key=lambda item: (-item[1][0], item[1][1]))
+    if types:
+        render.table(("type", "kept", "tried"), [(type, kept, tried) for type, (kept, tried) in types])
+    loss = "" if evolved.loss is None else f", {evolved.quest.rule.metric} {evolved.loss:.4f}"
+    render.say(f"{evolved.why}; the baseline is generation {evolved.generation}{loss}")
+    render.say(
+        f"{evolved.rounds} rounds, {evolved.kept} of {evolved.tried} proposals kept; {len(evolved.audits)} audits, "
+        f"{len(evolved.promotions)} promotions, better by {evolved.gain:.4f} together; {evolved.spent.trials} trainings"
+    )
+    render.say(f"false promotions to expect, at most: {evolved.expected_false:.2f}")
+    if evolved.unverified:
+        render.say(f"kept, and not audited yet: {words(evolved.unverified)}")
