@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
@@ -175,7 +174,7 @@ def test_a_run_that_diverges_is_a_failure_with_a_reason_and_never_a_score(foundr
     assert "Diverged: not finite" in arms["lr 1e18"]["reason"]
     assert arms["lr 1e18"]["effect"] is None
     with Ledger.open(project) as ledger:
-        assert [row.reason for row in ledger.trials(status="failed")][0].startswith("Diverged")
+        assert next(row.reason for row in ledger.trials(status="failed")).startswith("Diverged")
 
 
 # ---- fair comparisons -------------------------------------------------------------------------------------------
@@ -213,7 +212,7 @@ def test_a_task_ranks_the_arms(foundry, project):
 from foundry.core.contracts import Item, Variant
 
 class Letters:
-    '''How likely the model finds each letter of some words, in nats: more is better. Some are longer than its context.'''
+    '''How likely the model finds each letter of some words, in nats; the last is longer than its context.'''
     def __init__(self, params): ...
     def run(self, handle):
         assert handle.generate(["th"], max_tokens=2) != [""]
@@ -312,7 +311,7 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(project):
     metrics = project / row.run / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.stat().st_size > 1000)
     first.send_signal(signal.SIGINT)
-    out, error = first.communicate(timeout=120)
+    _, error = first.communicate(timeout=120)
     assert first.returncode == ExitCode.STOPPED, error
     with Ledger.open(project) as ledger:
         assert [sweep.status for sweep in ledger.sweeps()][-1] == "interrupted"

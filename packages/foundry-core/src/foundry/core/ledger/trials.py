@@ -123,6 +123,10 @@ class Trials:
         found = self._store.rows(f"SELECT * FROM wanted WHERE sweep = ? {also} ORDER BY ord, arm, role", (sweep,))
         return [rows.wanted(row) for row in found]
 
+    def last_event(self) -> int:
+        """The number of the newest event: as long as it stays, nothing has changed. Cheap enough to ask all the time."""
+        return int(self._store.rows("SELECT coalesce(max(seq), 0) FROM event")[0][0])
+
     def trial(self, id: str) -> TrialRow | None:
         return next(iter(self._trials("WHERE id = ?", (id,))), None)
 

@@ -95,7 +95,7 @@ def ablate(lab: Lab, question: Question, seeds: int) -> Ablation:
         cells = lab.driver(sweep, plan).drive(_all(plan, seeds))
         groups = [cell.scores for cell in cells if len(cell.scores) > 1]
         done = Ablation(sweep, plan.question.rule.metric, cells, tuple(refused), pooled(groups)[0] if groups else None)
-        lab.ledger.finish_sweep(sweep, done.to_json())
+        lab.finish(sweep, done.to_json())
     finally:
         lab.ledger.leave_sweep(sweep)
     return done

@@ -21,6 +21,7 @@ from foundry.core.sweep.trials import Trials
 Ending = TypeVar("Ending")
 TICK_SECONDS = 0.1
 """Between two looks at the ledger: what a batch of trials may lose at its end."""
+RECLAIM_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Driver:
     reporter: Reporter = field(default_factory=Silent)
     stop: Callable[[], bool] = lambda: False
     order: int = 0
+    _reclaimed: float = 0.0
 
     def drive(self, procedure: Generator[Sequence[Request], Answers, Ending]) -> Ending:
         """The end of the procedure.
@@ -102,17 +104,30 @@ class Driver:
         )
         rows = {trial.id: self._row(trial.id) for trial in trials.values()}
         self._report(trials, rows)
-        while any(row.status in ("queued", "running") for row in rows.values()):
+        seen = -1
+        while states := [row.status for row in rows.values() if row.status in ("queued", "running")]:
             if self.stop():
                 raise Stopped("the sweep is stopped", "run the same command again, and it goes on from here")
-            self.executor.work(self.sweep, device=self.setting.device, threads=self.setting.threads)
-            if not self._look(trials, rows):
+            setting, waiting = self.setting, states.count("queued")
+            self.executor.work(self.sweep, waiting=waiting, device=setting.device, threads=setting.threads)
+            newest = self.ledger.last_event()
+            if newest == seen:
                 self.reporter.tick()
+                self._reclaim()
                 time.sleep(TICK_SECONDS)
+            else:
+                self._look(trials, rows)
+                seen = newest
         return {request: outcome(rows[trial.id], self.metric) for request, trial in trials.items()}
 
-    def _look(self, trials: Mapping[Request, Trial], rows: dict[str, TrialRow]) -> bool:
-        """Whether the state of a trial has changed."""
+    def _reclaim(self) -> None:
+        """Now and then, queue again what dead workers held."""
+        if time.monotonic() - self._reclaimed > RECLAIM_SECONDS:
+            self._reclaimed = time.monotonic()
+            self.ledger.reclaim()
+
+    def _look(self, trials: Mapping[Request, Trial], rows: dict[str, TrialRow]) -> None:
+        """Take in what has changed."""
         changed = False
         for request, trial in trials.items():
             before = rows[trial.id]
@@ -123,7 +138,6 @@ class Driver:
                     self.trials.end(request, trial)
         if changed:
             self._report(trials, rows)
-        return changed
 
     def _row(self, id: str) -> TrialRow:
         row = self.ledger.trial(id)

@@ -18,6 +18,7 @@ from typing import Any
 from foundry.core.config.load import BASELINE, from_text
 from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.ledger import Generation, Ledger, Noise, StaleBaseline, SweepRow
+from foundry.core.ledger.records import Json
 from foundry.core.promotion import current_baseline, promote
 from foundry.core.registry import registry
 from foundry.core.sweep.arms import Refused
@@ -66,6 +67,8 @@ class Lab:
         while True:
             generation, baseline = current_baseline(self.ledger, self.project)
             plan, refused = make_plan(generation, baseline, question, self.jobs)
+            if (metric := plan.question.rule.metric) != question.rule.metric:
+                self.reporter.note(f"the arms differ in their tokenizer, so {metric} decides")
             try:
                 return self.run(plan, refused, promote=promote)
             except StaleBaseline as stale:
@@ -150,9 +153,13 @@ class Lab:
             self.ledger.add_evidence(evidence)
         for noise in noise_of(plan, conclusion):
             self.ledger.record_noise(noise)
-        self.ledger.finish_sweep(sweep, conclusion.to_json())
-        for row in self.ledger.trials(sweep, status="finished"):  # what a rung had left for the next one
+        self.finish(sweep, conclusion.to_json())
+
+    def finish(self, sweep: str, conclusion: Json) -> None:
+        """The end of a sweep, after which nobody looks into its runs again."""
+        for row in self.ledger.trials(sweep, status="finished"):  # what a rung, or who was killed, had left there
             drop_checkpoints(self.project / row.run)
+        self.ledger.finish_sweep(sweep, conclusion)
 
     def promote(self, result: SweepResult) -> Generation:
         """Make the winner the baseline, unless another one has become it.
@@ -194,15 +201,19 @@ class Lab:
         metric, identity = plan.question.rule.metric, plan.baseline.identity
         question = replace(plan.question, stacks=(), lr_factors=(), rule=Rule(metric=metric))
         alone = replace(plan, kind="noise", question=question, entries=plan.entries[:1], sigma=None, df=0, evidence={})
-        sweep, _ = self.begin(alone, seeds=seeds, asked_by=plan.question.to_json() if plan.arms else None)
-        self.reporter.planned(sweep, alone)
+        sweep, row = self.begin(alone, seeds=seeds, asked_by=plan.question.to_json() if plan.arms else None)
         try:
-            spread = self.driver(sweep, alone).drive(noise_procedure(identity, seeds))
+            if row.conclusion is None:
+                self.reporter.planned(sweep, alone)
+                spread = self.driver(sweep, alone).drive(noise_procedure(identity, seeds))
+                self.finish(sweep, spread.to_json())
+            else:
+                spread = Spread.from_json(row.conclusion)
         finally:
             self.ledger.leave_sweep(sweep)
+        # Last: where the noise is known nobody comes back to finish this sweep.
         runs = len(spread.scores)
         self.ledger.record_noise(Noise(metric, plan.context, spread.sigma, spread.df, runs, group=f"noise {identity}"))
-        self.ledger.finish_sweep(sweep, spread.to_json())
         return spread
 
     def driver(self, sweep: str, plan: Plan) -> Driver:

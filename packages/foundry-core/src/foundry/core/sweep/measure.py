@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -30,6 +30,11 @@ class Spread:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"scores": list(self.scores), "failures": list(self.failures)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Spread:
+        """The spread that `to_json` wrote."""
+        return cls(**{**values, "scores": tuple(values["scores"]), "failures": tuple(values["failures"])})
 
 
 def noise_procedure(identity: str, seeds: int, arm: str = CONTROL) -> Generator[Sequence[Request], Answers, Spread]:
@@ -65,6 +70,11 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"pairs": [list(pair) for pair in self.pairs]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Comparison:
+        """The comparison that `to_json` wrote."""
+        return cls(**{**values, "pairs": tuple((first, second) for first, second in values["pairs"])})
 
 
 def compare_procedure(

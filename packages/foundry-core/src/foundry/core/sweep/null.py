@@ -41,7 +41,7 @@ def _round(lab: Lab, sweep: str, plan: Plan) -> Conclusion:
     )
     try:
         conclusion = lab.driver(sweep, plan).drive(procedure)
-        lab.ledger.finish_sweep(sweep, conclusion.to_json())
+        lab.finish(sweep, conclusion.to_json())
     finally:
         lab.ledger.leave_sweep(sweep)
     return conclusion

@@ -32,7 +32,7 @@ def outline(lab: Lab, question: Question) -> dict[str, Any]:
         plan = replace(plan, sigma=LEAST_GAIN / 2, df=NOISE_SEEDS - 1)
     runs, budgets, flops = _expected(plan) if plan.arms else (0.0, 0.0, 0.0)
     control = plan.baseline.flops
-    seconds = _seconds(plan, lab) * (budgets + noise) / lab.jobs
+    seconds = training_seconds(plan, lab) * (budgets + noise) / lab.jobs
     total = flops + noise * (control or 0.0)
     summary = (
         f"about {runs + noise:.0f} trainings if no arm is better ({noise} of them for the noise), worth "
@@ -77,7 +77,7 @@ def _expected(plan: Plan) -> tuple[float, float, float]:
     return runs / WORLDS, float(budgets / WORLDS), total / WORLDS
 
 
-def _seconds(plan: Plan, lab: Lab) -> float:
+def training_seconds(plan: Plan, lab: Lab) -> float:
     """Of one training of the baseline, at the pace of a few steps now."""
     from foundry.core.training.bench import step_seconds
     from foundry.core.training.budget import Budget

@@ -133,13 +133,22 @@ def make_plan(
     Raises:
         UsageError: no such mutation type, value, task, metric or cost axis.
     """
-    _check(question, baseline)
+    check_question(question, baseline)
     arms, refused = build_arms(baseline, question.stacks)
+    if question.rule.metric == "val_loss" and any(_spells_otherwise(arm.experiment, baseline) for arm in arms):
+        # Nats per token of two tokenizers mean different things, bits per byte the same.
+        question = replace(question, rule=replace(question.rule, metric="val_bpb"))
     return plan_of(generation, arms, question, jobs), refused
 
 
-def plan_of(generation: Generation, arms: Sequence[Arm], question: Question, jobs: int, kind: str = "sweep") -> Plan:
-    """The plan for arms that are made already, the control first."""
+def plan_of(
+    generation: Generation | None, arms: Sequence[Arm], question: Question, jobs: int, kind: str = "sweep"
+) -> Plan:
+    """The plan for arms that are made already, the control first; without a generation, it is not the baseline's.
+
+    Raises:
+        UsageError: a budget in seconds, for trials that share a device.
+    """
     families = _with_learning_rates(arms, question.lr_factors)
     control = families[0][0].experiment
     measured = {each.identity: each for arm, _ in families for each in (arm.experiment, arm.base or control)}
@@ -149,14 +158,21 @@ def plan_of(generation: Generation, arms: Sequence[Arm], question: Question, job
         for arm, family in families
     ]
     budgeted = from_plain(entries[0].experiment, project=control.project, registry=control.registry)
+    setting = Setting.of(control, jobs)
+    if Budget.of(budgeted).name == "seconds" and jobs > setting.devices():
+        raise UsageError(
+            f"a budget in seconds, and {jobs} trials at a time on {setting.devices()} {setting.device}: they would "
+            "slow each other down",
+            "use --budget with steps, tokens or flops, or fewer --jobs",
+        )
     return Plan(
         question=question,
-        generation=generation.number,
+        generation=generation.number if generation else 0,
         entries=tuple(entries),
-        setting=Setting.of(control, jobs),
+        setting=setting,
         code=digest([code_fingerprint(arm.experiment, question.tasks) for arm, _ in families]),
         data=data_fingerprint(budgeted),
-        given_up=generation.given_up,
+        given_up=generation.given_up if generation else 0.0,
         kind=kind,
     )
 
@@ -186,7 +202,7 @@ def noise_context(metric: str, experiment: Json, data: str, share: Fraction = Fr
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _check(question: Question, baseline: Experiment) -> None:
+def check_question(question: Question, baseline: Experiment) -> None:
     for task in question.tasks:
         baseline.registry.variant("task", task)
     metrics = ("val_loss", "val_bpb", "train_loss", *question.tasks)
@@ -199,16 +215,22 @@ def _check(question: Question, baseline: Experiment) -> None:
         raise UsageError(f"{question.rule.cost!r} is no cost", f"one of {', '.join(COST_AXES)}")
 
 
+def _spells_otherwise(one: Experiment, other: Experiment) -> bool:
+    return one.plain()["data"]["tokenizer"] != other.plain()["data"]["tokenizer"]
+
+
 def _with_learning_rates(arms: Sequence[Arm], factors: Sequence[float]) -> list[tuple[Arm, str]]:
-    """Every arm beside itself at other learning rates, as (arm, family)."""
+    """Every arm beside itself at other learning rates, as (arm, family). None is there twice."""
     families = []
+    identities = {arm.experiment.identity for arm in arms}
     for arm in arms:
         families.append((arm, arm.name))
-        for factor in dict.fromkeys(factors):
-            if factor == 1:
-                continue
+        for factor in factors:
             value = number(float(f"{arm.experiment.training.learning_rate * factor:.3g}"))
             other = mutate(arm.experiment, "lr", value)
+            if other.experiment.identity in identities:
+                continue
+            identities.add(other.experiment.identity)
             name = f"lr {value}" if arm.name == CONTROL else f"{arm.name} + lr {value}"
             changes = (*arm.changes, *map(str, other.changes))
             tuned = Arm(name, other.experiment, (*arm.mutations, ("lr", value)), changes, arm.base)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,12 @@ class Setting:
             precision = "bf16" if device == "cuda" else "fp32"
         threads = training.threads if training.threads != "auto" else share_of_cores(jobs)
         return cls(device, precision, threads)
+
+    def devices(self) -> int:
+        """How many of them are here."""
+        import torch
+
+        return torch.cuda.device_count() if self.device == "cuda" else 1
 
     @property
     def edits(self) -> Edits:
@@ -105,8 +111,8 @@ _opened: dict[str, _Data] = {}
 
 
 def code_fingerprint(experiment: Experiment, tasks: tuple[str, ...] = ()) -> str:
-    """sha256 of the sources that a training of `experiment` and its evaluation on `tasks` run: core's, those of every
-    package that a chosen variant comes from, and torch's version."""
+    """sha256 of the sources that a training of `experiment` and its evaluation on `tasks` run: core's, the kernels',
+    those of every package that a chosen variant comes from, and torch's version."""
     return digest(version("torch"), sorted(set(_sources(experiment, tasks))))
 
 
@@ -117,6 +123,7 @@ def _sources(experiment: Experiment, tasks: tuple[str, ...]) -> Iterator[tuple[s
     targets = [variant.target for variant in _variants(experiment)]
     targets += [registry.variant("task", task).target for task in tasks]
     targets += [section.target for section in registry.sections.values() if section.target]
+    targets += [entry_point.value for entry_point in entry_points(group="foundry.kernels")]
     local = {plugin.module: plugin.version for plugin in registry.plugins if plugin.distribution == LOCAL}
     for module in {target.partition(":")[0] for target in targets}:
         if module in local:

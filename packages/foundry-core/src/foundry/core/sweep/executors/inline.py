@@ -21,5 +21,5 @@ class Inline:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
-    def work(self, sweep: str, *, device: str, threads: int) -> None:
+    def work(self, sweep: str, *, waiting: int, device: str, threads: int) -> None:
         self.worker.work(sweep)

@@ -38,6 +38,7 @@ class _Process:
     words: IO[bytes]  # its standard output
     log: Path
     unread: bytes = b""
+    idle: bool = True  # it has nothing to do, and was not told of anything
     attempt: Mapping[str, Any] | None = None  # what it said last that it works on
     failure: EnvironmentFailure | None = None  # what it said about the machine
 
@@ -48,6 +49,7 @@ class _Process:
         *lines, self.unread = self.unread.split(b"\n")
         for line in lines:
             said = json.loads(line)
+            self.idle |= "idle" in said
             if "attempt" in said:
                 self.attempt = said
             if "failure" in said:
@@ -55,6 +57,7 @@ class _Process:
 
     def tell(self, sweep: str) -> None:
         """There is something to train for `sweep`."""
+        self.idle = False
         with suppress(OSError):  # it died a moment ago, or is frozen and the pipe is full
             self.orders.write(f"{sweep}\n".encode())
 
@@ -81,16 +84,18 @@ class Local:
     def __enter__(self) -> Self:
         return self
 
-    def work(self, sweep: str, *, device: str, threads: int) -> None:
+    def work(self, sweep: str, *, waiting: int, device: str, threads: int) -> None:
         for slot, worker in enumerate(self.workers):
             if worker is not None:
                 worker.listen()
                 if worker.process.poll() is not None:
+                    self.workers[slot] = None
                     self.bury(worker)
-                    worker = None
-            if worker is None:
-                worker = self.workers[slot] = self.start(slot, device, threads)
-            worker.tell(sweep)
+        for slot, worker in enumerate(self.workers):
+            if waiting > 0 and (worker is None or worker.idle):
+                worker = self.workers[slot] = worker or self.start(slot, device, threads)
+                worker.tell(sweep)
+                waiting -= 1
 
     def start(self, slot: int, device: str, threads: int) -> _Process:
         name = f"worker-{slot}"

@@ -31,9 +31,10 @@ class Executor(Protocol):
     ) -> None:
         """Ask the workers to save what they train, and wait until they have."""
 
-    def work(self, sweep: str, *, device: str, threads: int) -> None:
-        """See to it that somebody trains the queued trials of `sweep`, whose experiments ask for this device and so
-        many threads. Called several times a second while some are queued or running; may take as long as a trial.
+    def work(self, sweep: str, *, waiting: int, device: str, threads: int) -> None:
+        """See to it that somebody trains the trials of `sweep`, of which so many are queued, and which ask for this
+        device and so many threads. Called several times a second while some are queued or running; may take as long as
+        a trial.
 
         Raises:
             EnvironmentFailure: workers cannot be started here, or one after the other dies.
