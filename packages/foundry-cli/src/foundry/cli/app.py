@@ -15,6 +15,7 @@ from foundry.cli.commands import (
     bench,
     config,
     doctor,
+    evolve,
     generate,
     init,
     kernels,
@@ -45,6 +46,7 @@ app.command()(train.train)
 app.command()(mutate.mutate)
 app.command()(sweep.sweep)
 app.command()(ablate.ablate)
+app.command()(evolve.evolve)
 app.command()(noise.noise)
 app.command()(generate.generate)
 app.command()(analyze.analyze)
