@@ -92,7 +92,13 @@ class Costs:
 
     @classmethod
     def of(cls, experiment: Experiment) -> Costs:
-        """Counted on the modules themselves; see `foundry.core.analyze`."""
+        """Counted on the modules themselves, once for each experiment; see `foundry.core.analyze`."""
+        if experiment.identity not in _counted:
+            _counted[experiment.identity] = cls._count(experiment)
+        return _counted[experiment.identity]
+
+    @classmethod
+    def _count(cls, experiment: Experiment) -> Costs:
         from foundry.core.analyze import analyze
         from foundry.core.sweep.trial import vocab_size
 
@@ -111,6 +117,9 @@ class Costs:
             case "max_iters":
                 return budget.amount * self.tokens_per_step * self.training_flops_per_token
         return None
+
+
+_counted: dict[str, Costs] = {}  # by identity: a search compares with the same control again and again
 
 
 def equalised(arm: Experiment, costs: Costs, baseline: Costs) -> tuple[Experiment, str]:
