@@ -13,6 +13,7 @@ from foundry.cli.commands import (
     ablate,
     analyze,
     bench,
+    compare,
     config,
     doctor,
     evolve,
@@ -56,6 +57,7 @@ app.command()(why.why)
 app.command()(query.query)
 app.command()(rollback.rollback)
 app.command()(report.report)
+app.command()(compare.compare)
 app.command("lr-find")(lr_find.lr_find)
 app.command()(bench.bench)
 app.command()(doctor.doctor)

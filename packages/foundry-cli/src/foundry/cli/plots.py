@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.contracts import EnvironmentFailure, UsageError
@@ -10,6 +11,7 @@ from foundry.core.contracts import EnvironmentFailure, UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from foundry.core.compare import Compared
     from foundry.core.sweep.ablation import Ablation
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -81,6 +83,33 @@ def draw_effects(done: Ablation, path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(f"{done.metric}: better than the baseline by")
     axes.spines[["top", "right", "left"]].set_visible(False)
+    _save(figure, path)
+
+
+def draw_comparison(compared: Compared, path: Path) -> None:
+    """The loss of A and B over training tokens: the mean of the runs, and each run in the background. Validation where
+    it was measured on the way, else training."""
+    check_suffix(path)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    # One point is no curve: most trials are validated at their end only.
+    measured = [sum("val_loss" in row for row in curve) for curves in compared.curves for curve in curves]
+    key = "val_loss" if measured and min(measured) > 2 else "train_loss"
+    for arm, curves, color in zip(compared.pairing.arms, compared.curves, ("#4477aa", "#cc6677"), strict=True):
+        at: dict[int, list[float]] = {}
+        for curve in curves:
+            points = [(row["tokens"], row[key]) for row in curve if row.get(key) is not None]
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=0.7, alpha=0.3)
+            for tokens, loss in points:
+                at.setdefault(tokens, []).append(loss)
+        means = [(tokens, sum(losses) / len(losses)) for tokens, losses in sorted(at.items())]
+        axes.plot(*zip(*means, strict=True), color=color, linewidth=1.8, label=arm)
+    axes.set(xlabel="training tokens", ylabel=f"{key}, nats per token")
+    axes.set_title("\n".join(wrap(compared.verdict, 90)), fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     _save(figure, path)
 
 

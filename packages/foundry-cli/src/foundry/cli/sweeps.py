@@ -194,8 +194,9 @@ def heading(sweep: str, plan: Plan) -> str:
     known = "" if plan.sigma is None else f", sigma {plan.sigma:.4g} ({plan.df} degrees of freedom)"
     setting = plan.setting
     threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
+    baseline = plan.baseline.arm if plan.kind == "compare" else f"generation {plan.generation}"
     return (
-        f"{plan.kind} {sweep}: {arms}; baseline: generation {plan.generation}{known}; "
+        f"{plan.kind} {sweep}: {arms}; baseline: {baseline}{known}; "
         f"{setting.device}, {setting.precision}, {threads} a trial"
     )
 

@@ -194,10 +194,15 @@ def _is_mutable(slot: Slot) -> bool:
     return slot.placed and slot.name not in FIXED_SLOTS
 
 
-def _check_fixed(edits: Edits, mutation: Mutation, registry: Registry) -> None:
+def is_held_fixed(key: str, registry: Registry) -> bool:
+    """Whether two experiments must share this setting to be compared."""
     slots = [slot.path for slot in registry.slots.values() if _is_mutable(slot)]
+    return _is_in(key, FIXED) and not _is_in(key, slots)
+
+
+def _check_fixed(edits: Edits, mutation: Mutation, registry: Registry) -> None:
     for key in edits:
-        if _is_in(key, FIXED) and not _is_in(key, slots):
+        if is_held_fixed(key, registry):
             owner = registry.type_owner(mutation.type)
             raise PluginError(
                 f"mutation {mutation.type} ({owner}) edits {key}, which two experiments must share to be compared"
