@@ -177,6 +177,52 @@ def test_a_run_that_diverges_is_a_failure_with_a_reason_and_never_a_score(foundr
         assert next(row.reason for row in ledger.trials(status="failed")).startswith("Diverged")
 
 
+PLUGIN = """
+import os, time
+import torch
+from foundry.core.contracts import ActivationParams, Variant
+
+def activation(act):
+    class Activation(torch.nn.Module):
+        def __init__(self, params, dims): super().__init__()
+        def forward(self, x):
+            if x.device.type != "meta":  # counting FLOPs is not training
+                act()
+            return x
+    return Activation
+
+def fail(): raise ValueError("a fault\\nin two lines")
+Faulty, Slow, Crashing = activation(fail), activation(lambda: time.sleep(0.3)), activation(os.abort)
+VARIANTS = [Variant("activation", name.lower(), f"{__name__}:{name}", ActivationParams, "of a test")
+            for name in ("Faulty", "Slow", "Crashing")]
+"""
+
+
+def add_plugin(project: Path, source: str) -> None:
+    registry._registry.cache_clear()  # this process knows the project without it
+    (project / "variants").mkdir()
+    (project / "variants" / "plugin.py").write_text(source)
+
+
+def test_a_fault_and_a_timeout_are_failures_of_their_arms_alone(foundry, project):
+    add_plugin(project, PLUGIN)
+    code, lines, error = foundry("sweep", "activation", "faulty", "slow", "relu2", "--trial-seconds", "2")
+    assert code == ExitCode.OK
+    assert not error
+    reasons = {arm["arm"]: arm["reason"] for arm in last(lines)["arms"]}
+    assert "ValueError: a fault in two lines" in reasons["activation faulty"]
+    assert "timeout: it took longer than 2 s" in reasons["activation slow"]
+    assert "failed" not in reasons["activation relu2"]
+
+
+@pytest.mark.slow
+def test_a_crash_is_a_failure_after_some_attempts(foundry, project):
+    add_plugin(project, PLUGIN)
+    code, lines, _ = foundry("sweep", "activation", "crashing", "--jobs", "2", executor="local")
+    assert code == ExitCode.OK
+    assert "its worker crashed: SIGABRT" in last(lines)["arms"][0]["reason"]
+
+
 # ---- fair comparisons -------------------------------------------------------------------------------------------
 
 
@@ -204,11 +250,7 @@ def test_every_arm_has_its_own_learning_rate(foundry):
     assert "lr 0.03" in result["arms"][0]["arm"]
 
 
-def test_a_task_ranks_the_arms(foundry, project):
-    registry._registry.cache_clear()  # this process knows the project without it
-    (project / "variants").mkdir()
-    (project / "variants" / "letters.py").write_text(
-        """
+TASK = """
 from foundry.core.contracts import Item, Variant
 
 class Letters:
@@ -223,7 +265,10 @@ class Letters:
 
 VARIANTS = [Variant("task", "letters", f"{__name__}:Letters", summary="of a test")]
 """
-    )
+
+
+def test_a_task_ranks_the_arms(foundry, project):
+    add_plugin(project, TASK)
     code, lines, _ = foundry("sweep", "lr", "3e-2", "1e-4", "--eval-task", "letters", "--promote")
     assert code == ExitCode.OK
     result = last(lines)

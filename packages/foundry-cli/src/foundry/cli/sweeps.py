@@ -100,7 +100,7 @@ class LiveTable(Lines):
     def __init__(self, project: Path) -> None:
         super().__init__()
         self.project = project
-        self.title = ""
+        self.title, self.began = "", time.monotonic()
         self.trials: Sequence[Running] = ()
         self.live: Live | None = None
         self.drawn = 0.0
@@ -108,7 +108,7 @@ class LiveTable(Lines):
     def planned(self, sweep: str, plan: Plan) -> None:
         self.close()
         super().planned(sweep, plan)
-        self.title = f"{plan.kind} {sweep}"
+        self.title, self.began = f"{plan.kind} {sweep}", time.monotonic()
 
     def note(self, text: str) -> None:
         self._print(f"note: {text}")
@@ -145,7 +145,7 @@ class LiveTable(Lines):
 
         done = sum(trial.row.status in ("finished", "failed") for trial in self.trials)
         columns = ("arm", "budget", "done", "running", self.metric)
-        title = f"{self.title}: {done} of {len(self.trials)} trials"
+        title = f"{self.title}: {done} of {len(self.trials)} trials, {time.monotonic() - self.began:.0f} s"
         table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for (arm, share), trials in grouped(self.trials).items():
             states = Counter(trial.row.status for trial in trials)

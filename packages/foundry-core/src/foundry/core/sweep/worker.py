@@ -20,7 +20,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -29,14 +30,10 @@ from typing import Any
 
 from foundry.core.config import from_plain
 from foundry.core.contracts import EnvironmentFailure, FoundryError, Stopped
-from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Attempt, LostClaim
+from foundry.core.ledger import Attempt, Ledger, LostClaim
+from foundry.core.sweep.beside import Log, Watch, log, thinned
 
-HEARTBEAT_SECONDS = 10.0
-"""A lease lasts 18 of them: a trial is not taken away from a machine that is merely slow."""
 POLL_SECONDS = 1.0
-CURVE_POINTS = 200
-"""Rows of metrics that the ledger keeps of a trial, beside those with a validation loss."""
 
 
 class Worker:
@@ -45,6 +42,7 @@ class Worker:
     Args:
         trial_seconds: what takes longer has failed; None: nothing has.
         say: told which attempt is begun.
+        log: told how its training goes.
     """
 
     def __init__(
@@ -53,8 +51,9 @@ class Worker:
         name: str,
         trial_seconds: float | None = None,
         say: Callable[..., None] = lambda **facts: None,
+        log: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.ledger, self.name, self.trial_seconds, self.say = ledger, name, trial_seconds, say
+        self.ledger, self.name, self.trial_seconds, self.say, self.log = ledger, name, trial_seconds, say, log
 
     def work(self, sweep: str) -> bool:
         """Train one trial of `sweep`; False if none was queued.
@@ -67,13 +66,13 @@ class Worker:
         if attempt is None:
             return False
         self.say(attempt=attempt.id, trial=attempt.trial.id, number=attempt.number, run=attempt.run)
-        watch = _Watch(self.ledger, attempt, self.trial_seconds)
+        watch = Watch(self.ledger, attempt, self.trial_seconds)
         try:
             with watch:
-                result, curve = self.result(attempt)
+                result, curve = self.result(attempt, watch)
         except FoundryError as failure:
             if watch.timed_out:
-                self.fail(attempt, f"timeout: it took longer than {self.trial_seconds:g} s")
+                self.fail(attempt, watch.complaint)
             elif _is_the_machines(failure):
                 self.ledger.release(attempt)
                 if not watch.taken_over:
@@ -81,10 +80,13 @@ class Worker:
             else:
                 self.fail(attempt, f"{type(failure).__name__}: {failure.message}")
         except Exception as failure:  # of a plugin's code, or of ours: it is this trial's, and not the sweep's end
-            _log_traceback(attempt)
+            self.log(f"trial {attempt.trial.id} failed:\n{traceback.format_exc()}")
             self.fail(attempt, " ".join(f"{type(failure).__name__}: {failure}".split()))
-        except SystemExit:  # of `_Orders`, before the trainer listened or after
-            self.ledger.release(attempt)
+        except KeyboardInterrupt:  # of `_Orders`, before the trainer listened or after
+            if watch.timed_out:
+                self.fail(attempt, watch.complaint)
+            else:
+                self.ledger.release(attempt)
             raise
         else:
             with suppress(LostClaim):
@@ -93,7 +95,7 @@ class Worker:
             _free_memory()
         return True
 
-    def result(self, attempt: Attempt) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def result(self, attempt: Attempt, watch: Watch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Train and evaluate: result.json with every metric, and the curve. What is finished is not trained again."""
         from foundry.core.run import Run
         from foundry.core.training import train
@@ -101,7 +103,7 @@ class Worker:
         project = self.ledger.project
         experiment = from_plain(attempt.trial.experiment, project=project, source=f"trial {attempt.trial.id}")
         run = Run(project / attempt.run)
-        trained = train(experiment, run.path, reporter=_Log())
+        trained = train(experiment, run.path, reporter=Log(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
         if trained["training_seconds"] > 0:
             metrics["tokens_per_second"] = trained["tokens"] / trained["training_seconds"]
@@ -128,64 +130,6 @@ def _is_the_machines(failure: FoundryError) -> bool:
     cause = failure.__cause__
     own = cause is not None and is_out_of_memory(cause)
     return isinstance(failure, (Stopped, EnvironmentFailure)) and not own
-
-
-class _Watch:
-    """While a trial runs: its heartbeat, and its time limit. Whatever ends it early does so by SIGTERM, on which the
-    trainer saves."""
-
-    def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None) -> None:
-        self.ledger, self.attempt, self.seconds = ledger, attempt, seconds
-        self.timed_out = self.taken_over = False
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
-
-    def __enter__(self) -> _Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        end = time.monotonic() + self.seconds if self.seconds is not None else float("inf")
-        wait = min(HEARTBEAT_SECONDS, end - time.monotonic())
-        while not self._over.wait(max(0.0, wait)):
-            if time.monotonic() >= end:
-                self.timed_out = True
-            elif not self.ledger.renew(self.attempt):
-                self.taken_over = True
-            if self.timed_out or self.taken_over:
-                os.kill(os.getpid(), signal.SIGTERM)
-                break
-            wait = min(HEARTBEAT_SECONDS, end - time.monotonic())
-        self.ledger.close()  # this thread's connection
-
-
-class _Log:
-    """The trainer's reporter: what a person would want to know of a trial that went wrong, on standard error."""
-
-    def started(self, plan: Mapping[str, Any]) -> None:
-        _log(" ".join(f"{key}={value}" for key, value in plan.items()))
-
-    def step(self, row: Mapping[str, Any], progress: float, seconds_left: float) -> None: ...
-
-    def note(self, text: str) -> None:
-        _log(f"note: {text}")
-
-    def sample(self, step: int, text: str) -> None: ...
-
-    def finished(self, result: Mapping[str, Any]) -> None:
-        _log(f"finished: step={result['step']} val_loss={result['val_loss']} run={result['run']}")
-
-
-def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The points of a curve: every row with a validation loss, and at most CURVE_POINTS others, evenly spaced."""
-    every = max(1, -(-len(rows) // CURVE_POINTS))
-    keys = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "lr", "elapsed")
-    chosen = [row for place, row in enumerate(rows, 1) if "val_loss" in row or place % every == 0]
-    return [{key: row[key] for key in keys if row.get(key) is not None} for row in chosen]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -224,7 +168,7 @@ class _Orders:
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         self.ended = True
-        raise SystemExit  # no Exception, which a plugin's code may catch
+        raise KeyboardInterrupt  # raised while a plugin is imported, anything else would be the plugin's fault
 
 
 def main() -> int:
@@ -237,8 +181,8 @@ def main() -> int:
     import foundry.core.training  # noqa: F401 - now, while the first trials are still being chosen
 
     try:
-        with Ledger.open(arguments.project, note=_log) as ledger:
-            worker = Worker(ledger, arguments.name, arguments.trial_seconds, _say)
+        with Ledger.open(arguments.project, note=log) as ledger:
+            worker = Worker(ledger, arguments.name, arguments.trial_seconds, _say, log)
             _say(ready=os.getpid())
             if arguments.sweep:
                 _serve(worker, arguments.sweep)
@@ -249,9 +193,9 @@ def main() -> int:
                         _freeze()
                     _say(idle=sweep)
     except Stopped as stopped:
-        _log(stopped.message)
+        log(stopped.message)
     except FoundryError as failure:
-        _log(str(failure))
+        log(str(failure))
         _say(failure=failure.message, hint=failure.hint)
         return int(failure.exit_code)
     return 0
@@ -267,17 +211,6 @@ def _say(**facts: Any) -> None:
     """One line to whoever started us."""
     with suppress(OSError):
         print(json.dumps(facts), flush=True)
-
-
-def _log(text: str) -> None:
-    with suppress(OSError):
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def _log_traceback(attempt: Attempt) -> None:
-    import traceback
-
-    _log(f"trial {attempt.trial.id} failed:\n{traceback.format_exc()}")
 
 
 @cache

@@ -1,0 +1,95 @@
+"""What goes on beside a worker's training: a heartbeat, a time limit, a log."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from foundry.core.contracts import FoundryError
+from foundry.core.ledger import Attempt, Ledger
+
+HEARTBEAT_SECONDS = 10.0
+"""A lease lasts 18 of them: a trial is not taken away from a machine that is merely slow."""
+WATCH_SECONDS = 0.5
+CURVE_POINTS = 200
+"""Rows of metrics that the ledger keeps of a trial, beside those with a validation loss."""
+
+
+class Watch:
+    """The heartbeat of an attempt and its time limit, which counts from the first step: what a new process has to
+    import is not the trial's fault. Either ends the training by SIGTERM, on which the trainer saves."""
+
+    def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None) -> None:
+        self.ledger, self.attempt, self.seconds = ledger, attempt, seconds
+        self.timed_out = self.taken_over = False
+        self.complaint = f"timeout: it took longer than {seconds:g} s" if seconds is not None else ""
+        self._end = float("inf")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def training_begins(self) -> None:
+        if self.seconds is not None:
+            self._end = time.monotonic() + self.seconds
+
+    def _watch(self) -> None:
+        beat = time.monotonic()
+        while not self._over.wait(WATCH_SECONDS):
+            now = time.monotonic()
+            self.timed_out = now >= self._end
+            if now >= beat + HEARTBEAT_SECONDS:
+                beat = now
+                with suppress(FoundryError):  # the disk is full: the trial may still end, and say so itself
+                    self.taken_over = not self.ledger.renew(self.attempt)
+            if self.timed_out or self.taken_over:
+                os.kill(os.getpid(), signal.SIGTERM)
+                break
+        self.ledger.close()  # this thread's connection
+
+
+class Log:
+    """The trainer's reporter: what a person would want to know of a trial that went wrong."""
+
+    def __init__(self, watch: Watch, write: Callable[[str], None]) -> None:
+        self.watch, self.write = watch, write
+
+    def started(self, plan: Mapping[str, Any]) -> None:
+        self.watch.training_begins()
+        self.write(" ".join(f"{key}={value}" for key, value in plan.items()))
+
+    def step(self, row: Mapping[str, Any], progress: float, seconds_left: float) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.write(f"note: {text}")
+
+    def sample(self, step: int, text: str) -> None: ...
+
+    def finished(self, result: Mapping[str, Any]) -> None:
+        self.write(f"finished: step={result['step']} val_loss={result['val_loss']} run={result['run']}")
+
+
+def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points of a curve: every row with a validation loss, and at most CURVE_POINTS others, evenly spaced."""
+    every = max(1, -(-len(rows) // CURVE_POINTS))
+    keys = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "lr", "elapsed")
+    chosen = [row for place, row in enumerate(rows, 1) if "val_loss" in row or place % every == 0]
+    return [{key: row[key] for key in keys if row.get(key) is not None} for row in chosen]
+
+
+def log(text: str) -> None:
+    """A line on standard error, with the time."""
+    with suppress(OSError):
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
