@@ -192,6 +192,8 @@ def main() -> int:
                     while not orders.ended and worker.work(sweep):
                         _freeze()
                     _say(idle=sweep)
+    except KeyboardInterrupt:
+        log("asked to stop")
     except Stopped as stopped:
         log(stopped.message)
     except FoundryError as failure:
