@@ -307,8 +307,8 @@ def test_simulated_loops_gain_nearly_as_much_as_greedy_ones_and_promote_almost_n
     easy, hard = Ideas(mean=0.01), Ideas(mean=0.02)
     best = [greedy(easy, Random(seed)) for seed in range(60)]
     easily = [ours(easy, Random(seed)) for seed in range(60)]
-    assert mean(easily, "change") <= 0.85 * mean(best, "change") < 0  # 1,000 loops: 0.92
-    assert sum(each.harmful for each in easily) <= 3  # 0.003 per loop
+    assert mean(easily, "change") <= 0.85 * mean(best, "change") < 0  # 1,000 loops: 0.96
+    assert sum(each.harmful for each in easily) <= 3  # 1,000 loops: 0.000 per loop
     hardly = [ours(hard, Random(seed)) for seed in range(60)]
     assert mean(hardly, "change") < -0.01 < 0 < mean([greedy(hard, Random(seed)) for seed in range(60)], "change")
     assert sum(each.harmful for each in hardly) <= 6
