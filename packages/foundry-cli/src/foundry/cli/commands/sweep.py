@@ -41,7 +41,7 @@ TrialSeconds = Annotated[
 def sweep(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TYPE VARIANT...]", help="A mutation type, and its values.", show_default=False),
+        typer.Argument(metavar="TYPE VARIANT", help="A mutation type, and its values.", show_default=False),
     ] = None,
     axis: Annotated[
         list[str] | None,

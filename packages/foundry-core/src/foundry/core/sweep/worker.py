@@ -13,6 +13,7 @@ goes on where its predecessor's last checkpoint is, bit for bit.
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import json
 import os
@@ -220,6 +221,7 @@ def _freeze() -> None:
     """What a first training has imported stays: the collector need not look through it after every trial, which takes a
     quarter of a second."""
     gc.freeze()
+    atexit.register(gc.unfreeze)  # else libraries complain of leaks at the end
 
 
 def _free_memory() -> None:
