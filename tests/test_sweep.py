@@ -55,12 +55,17 @@ def project(tmp_path, cache, monkeypatch) -> Path:
     (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FOUNDRY_CACHE", str(cache))
+    know_noise(tmp_path)
+    return tmp_path
+
+
+def know_noise(project: Path) -> None:
+    """As if somebody had measured it for the baseline's budget."""
     experiment = load_experiment()
-    with Ledger.open(tmp_path) as ledger:
+    with Ledger.open(project) as ledger:
         for metric in ("val_loss", "letters"):
             context = noise_context(metric, experiment.plain(), data_fingerprint(experiment))
             ledger.record_noise(Noise(metric, context, sigma=0.02, df=30, runs=31))
-    return tmp_path
 
 
 @pytest.fixture
@@ -279,6 +284,64 @@ def test_a_task_ranks_the_arms(foundry, project):
     assert {"letters", "val_loss", "val_bpb"} <= metrics.keys()
 
 
+def test_a_guard_looks_at_the_winner_at_a_larger_scale(foundry, project):
+    _, lines, _ = foundry("sweep", "lr", "3e-2", "--confirm-at", "depth=2x")
+    assert last(lines)["winner"] == "lr 3e-2"
+    with Ledger.open(project) as ledger:
+        guards = [ledger.trial(want.trial) for want in ledger.wanted(last(lines)["sweep"]) if want.role == "guard"]
+    assert [row.trial.experiment["model_args"]["n_layer"] for row in guards] == [2, 2]
+
+
+# ---- beside the sweep -------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(foundry, project):
+    code, lines, _ = foundry("sweep", "lr", "1e-4", "3e-2", "--budget", "12 steps", "--dry-run")
+    assert code == ExitCode.OK
+    plan = lines[-1]
+    assert [arm["arm"] for arm in plan["arms"]] == ["baseline", "lr 1e-4", "lr 3e-2"]
+    assert plan["noise_trials"] == 8
+    assert plan["flops"] > (plan["noise_trials"] + 4) * plan["arms"][0]["flops"]
+    with Ledger.open(project) as ledger:
+        assert not ledger.trials()
+
+
+def test_noise_grows_with_more_seeds_and_says_what_can_be_decided(foundry):
+    _, lines, _ = foundry("noise", "--seeds", "2", "--budget", "6 steps")
+    assert (last(lines)["runs"], last(lines)["df"]) == (2, 1)
+    _, lines, _ = foundry("noise", "--seeds", "3", "--budget", "6 steps")
+    result = last(lines)
+    assert (result["runs"], result["df"]) == (3, 2)
+    assert len(trained(lines)) == 3  # of which two were known: told again, not trained again
+    assert 0 < result["power"][0]["power"] <= result["power"][-1]["power"] <= 1
+    assert result["smallest_decidable"] > 0
+
+
+def test_an_ablation_trains_every_combination_and_shares_trials_with_sweeps(foundry, project):
+    axes = ("--axis", "lr=3e-2,1e-4", "--axis", "norm=rmsnorm,layernorm")
+    code, lines, _ = foundry("ablate", *axes, "--seeds", "1", "--csv", "grid.csv", "--plot", "grid.svg")
+    assert code == ExitCode.OK
+    cells = {cell["arm"]: cell for cell in last(lines)["cells"]}
+    assert len(cells) == 5
+    assert cells["lr 3e-2 + norm layernorm"]["effect"] > 0 > cells["lr 1e-4 + norm rmsnorm"]["effect"]
+    rows = (project / "grid.csv").read_text().splitlines()
+    assert rows[0].startswith("arm,lr,norm,runs,val_loss,effect")
+    assert len(rows) == 6
+    assert "<svg" in (project / "grid.svg").read_text()
+    with Ledger.open(project) as ledger:
+        before = len(ledger.trials())
+    foundry("ablate", *axes, "--seeds", "1")
+    with Ledger.open(project) as ledger:
+        assert len(ledger.trials()) == before
+
+
+def test_null_sweeps_have_nothing_to_find(foundry):
+    code, lines, _ = foundry("sweep", "--null", "--rounds", "2", "--arms", "1", "--max-pairs", "2")
+    assert code == ExitCode.OK
+    assert last(lines)["rounds"] == 2
+    assert last(lines)["false_promotions"] == 0
+
+
 # ---- rungs ------------------------------------------------------------------------------------------------------
 
 
@@ -347,11 +410,11 @@ def running(project: Path):
         return ledger.trials(status="running")
 
 
-LONG = ("--budget", "2000 steps", "--max-pairs", "1")
-
-
 def test_ctrl_c_leaves_a_sweep_that_goes_on(project):
-    first = command(project, "sweep", "lr", "1e-4", *LONG)
+    baseline = project / "experiments" / "baseline.yaml"
+    baseline.write_text(BASELINE.replace(f"max_iters: {STEPS}", "max_iters: 400"))
+    know_noise(project)
+    first = command(project, "sweep", "lr", "1e-5")
     row = wait_for(lambda: running(project))[0]
     metrics = project / row.run / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.stat().st_size > 1000)
@@ -363,3 +426,12 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(project):
         assert ledger.trial(row.id).status == "queued"
     steps = [int(path.name[5:]) for path in (project / row.run / "checkpoints").glob("step-*")]
     assert steps  # saved on the way out
+
+    again = command(project, "sweep", "--resume", "--promote")
+    out, error = again.communicate(timeout=300)
+    assert again.returncode == ExitCode.NOT_PROMOTED, error
+    with Ledger.open(project) as ledger:
+        done = ledger.trial(row.id)
+        assert (done.status, done.attempts) == ("finished", 2)
+        assert [sweep.status for sweep in ledger.sweeps()] == ["finished"]
+    assert json.loads(out.splitlines()[-1])["arms"][0]["arm"] == "lr 1e-5"
