@@ -124,7 +124,7 @@ class Trials:
         return [rows.wanted(row) for row in found]
 
     def last_event(self) -> int:
-        """The number of the newest event: as long as it stays, nothing has changed. Cheap enough to ask all the time."""
+        """The number of the newest event: as long as it stays, nothing has changed. Cheap to ask all the time."""
         return int(self._store.rows("SELECT coalesce(max(seq), 0) FROM event")[0][0])
 
     def trial(self, id: str) -> TrialRow | None:
