@@ -196,6 +196,22 @@ def test_an_edit_right_after_a_crash_is_not_overwritten(ledger, project, monkeyp
     assert text(project) == edited
 
 
+def test_an_edit_in_the_middle_of_a_promotion_is_not_overwritten(ledger, project, monkeypatch):
+    current_baseline(ledger, project)
+    edited, row = BASELINE.replace("1e-3", "2e-3"), Ledger.promote
+
+    def while_somebody_edits(*arguments):
+        write(project, edited)
+        return row(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "promote", while_somebody_edits)
+        assert promoted(ledger, project)[0].number == 1
+    assert text(project) == edited
+    generation, _ = current_baseline(ledger, project)
+    assert (generation.number, generation.kind) == (2, "manual")
+
+
 def test_a_disk_that_refuses_the_file_leaves_the_promotion_to_the_next_command(ledger, project, monkeypatch):
     def full(path, data) -> None:
         raise OSError(28, "No space left on device", str(path))

@@ -121,7 +121,8 @@ def _current(ledger: Ledger, project: Path) -> tuple[Generation, Experiment]:
 
 
 def _repair(ledger: Ledger, project: Path, newest: Generation) -> Generation:
-    """Write the file of a generation whose row is there, unless somebody has edited the file meanwhile."""
+    """Write the file of a generation whose row is there, unless somebody has edited the file meanwhile: an edit is left
+    to whoever looks next."""
     file = project / BASELINE
     before = {each.number: each.file_hash for each in ledger.generations()}
     there = hash_of(file.read_bytes()) if file.exists() else None
@@ -172,8 +173,7 @@ def _replace(ledger: Ledger, project: Path, expected: int, new: Generation) -> G
     made = ledger.promote(expected, replace(new, file_hash=hash_of(rendered(lines, new.text).encode())))
     if made.rendered:
         return made
-    _write(ledger, project, made)
-    return replace(made, rendered=True)
+    return _repair(ledger, project, made)
 
 
 def _write(ledger: Ledger, project: Path, generation: Generation) -> None:
