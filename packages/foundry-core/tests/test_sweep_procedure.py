@@ -184,12 +184,29 @@ def test_every_family_and_the_control_stand_by_their_best_learning_rate():
     end, asked = sweep(arms, lambda request: losses.get(request.arm, Failure("diverged")))
     confirmed = {request.arm for request in asked if request.role == "confirm"}
     assert end.control == "lr 2"
-    assert confirmed == {"lr 2", "a + lr 2", "b"}
+    assert confirmed == {"lr 2", "a + lr 2", "b", CONTROL}
     assert end.winner == "a + lr 2"
     assert end.arm("a").reason == "a + lr 2 was better at 1/2 of the budget"
     assert end.arm("lr 4").verdict == "reject"
     assert [seen.n for seen in end.arm("lr 2").screening] == [2]
     assert end.arm("a + lr 2").judgement.effect == pytest.approx(0.1)  # against lr 2, not against the baseline
+
+
+@pytest.mark.parametrize("arms", [1, 3])
+def test_a_learning_rate_that_is_worse_with_all_of_the_budget_makes_nobody_better_than_the_baseline(arms):
+    """With half of the budget the doubled rate is as good; with all of it everything that has it is worse."""
+    names = [f"arm {number}" for number in range(arms)]
+    all = [Contender("lr 2", "baseline2", CONTROL)]
+    all += [Contender(name + lr, name + lr, name) for name in names for lr in ("", " + lr 2")]
+    worse = {each.arm: -0.02 for each in all if each.arm.endswith("lr 2")}
+    ends = []
+    for number in range(300):
+        whole, part = World(SIGMA, worse, number=number), World(SIGMA, {}, number=number)
+        procedure = sweep_procedure(BASELINE, all, Rule(), SIGMA, DF)
+        ends.append(play(procedure, lambda request, worlds=(part, whole): worlds[request.share == 1](request)))
+    assert any(end.control == "lr 2" for end in ends)
+    assert sum(end.winner is not None for end in ends) <= 0.05 * len(ends)
+    assert any("not shown to be better than the baseline as it is" in arm.reason for end in ends for arm in end.arms)
 
 
 # ---- What earlier sweeps found

@@ -3,7 +3,8 @@ decided, and the winner once more at a larger scale where the rule asks for it."
 
 from __future__ import annotations
 
-from foundry.core.sweep.race import Contender, Race, Steps, of_budget
+from foundry.core.ledger.records import Evidence
+from foundry.core.sweep.race import Contender, Race, Steps, figures, of_budget
 from foundry.core.sweep.request import Failure, Request
 
 
@@ -40,6 +41,31 @@ def _enter(race: Race, contender: Contender, pairs: list[tuple[Request, Request]
         race.judge(contender)
         if contender not in race.standing:
             return None
+
+
+def outdo(race: Race) -> Steps:
+    """Where the control is the baseline at another learning rate, whoever qualified has to beat the baseline as it is,
+    too: that is what it would replace. The rate was chosen by few runs of a part of the budget, and may be worse with
+    all of it; then anything would beat it."""
+    if race.control is race.baseline:
+        return
+    for each in list(race.qualified):
+        pair, test = Evidence(0, race.baseline.identity, each.identity, race.rule.metric), race.test(each)
+        differences: list[float] = []
+        while (judgement := test.judge(differences)).verdict is None:
+            seed = pair.seed(len(differences))
+            control, candidate = (Request(arm, seed, "confirm") for arm in (race.baseline.arm, each.arm))
+            yield from race.ask([control, candidate])
+            baseline, outcome = race.control_score(control), race.known[candidate]
+            if isinstance(outcome, Failure):
+                race.end(each, "reject", f"its run failed {of_budget(candidate.share)}: {outcome.reason}")
+                break
+            differences.append(baseline - outcome)
+        if judgement.verdict != "promote":
+            race.qualified.remove(each)
+        if judgement.verdict in ("reject", "inconclusive"):
+            facts = f"better than {race.control.arm}, and not shown to be better than the baseline as it is"
+            race.end(each, judgement.verdict, f"{facts}: {figures(judgement)}")
 
 
 def guard(race: Race) -> Steps:

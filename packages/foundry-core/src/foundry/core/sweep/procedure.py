@@ -2,6 +2,7 @@
 
     screen    every arm and the baseline, on one seed or few, on rungs of a growing budget; the best go on
     confirm   the finalists, each against the baseline in pairs of runs on fresh seeds, until a sequential test decides
+    outdo     whoever beat the baseline's best learning rate is compared with the baseline as it is, too
     guard     the winner once more at a larger scale, where the rule asks for it
     conclude  for every arm a verdict and its reason; the winner, if there is one
 
@@ -18,7 +19,7 @@ from typing import TypeAlias
 from foundry.core.ledger.records import Verdict
 from foundry.core.statistics.noise import inflation
 from foundry.core.sweep.conclusion import ArmConclusion, Conclusion
-from foundry.core.sweep.confirmation import confirm, guard
+from foundry.core.sweep.confirmation import confirm, guard, outdo
 from foundry.core.sweep.race import Contender, Race, figures
 from foundry.core.sweep.request import CONTROL, Answers, Request
 from foundry.core.sweep.rule import Rule
@@ -51,6 +52,7 @@ def sweep_procedure(
     race = Race(baseline, contenders, rule, sigma, df, rho, evidence or {}, given_up)
     yield from screen(race)
     yield from confirm(race)
+    yield from outdo(race)
     yield from guard(race)
     return _conclusion(race)
 
