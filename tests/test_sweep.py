@@ -22,7 +22,8 @@ from foundry.core import load_experiment, registry, train
 from foundry.core.contracts import ExitCode
 from foundry.core.ledger import Ledger, Noise
 from foundry.core.sweep.plan import noise_context
-from foundry.core.sweep.trial import data_fingerprint
+from foundry.core.sweep.trial import SOURCES, data_fingerprint
+from foundry.kernels import native
 
 STEPS, RATE = 24, 3e-3
 BASELINE = f"""
@@ -220,6 +221,23 @@ def test_a_fault_and_a_timeout_are_failures_of_their_arms_alone(foundry, project
     assert "failed" not in reasons["activation relu2"]
 
 
+def test_a_variant_that_was_mended_is_judged_anew(foundry, project):
+    add_plugin(project, PLUGIN.replace("fail)", "lambda: None)"))
+    _, lines, _ = foundry("sweep", "activation", "faulty")
+    assert last(lines)["arms"][0]["verdict"] != "inconclusive"
+    assert not trained(foundry("sweep", "activation", "faulty")[1])
+    with open(project / "variants" / "plugin.py", "a") as file:
+        file.write("# mended\n")
+    registry._registry.cache_clear()
+    assert trained(foundry("sweep", "activation", "faulty")[1])
+
+
+def test_every_source_of_the_kernels_counts_as_code_of_a_trial():
+    folder = Path(native.__file__).parent
+    sources = [file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    assert {file.suffix for file in sources} - {".typed"} <= set(SOURCES)
+
+
 @pytest.mark.slow
 def test_a_crash_is_a_failure_after_some_attempts(foundry, project):
     add_plugin(project, PLUGIN)
@@ -243,6 +261,14 @@ def test_arms_train_for_equal_flops_and_a_promotion_keeps_the_baselines_budget(f
     promoted = load_experiment()
     assert promoted.name == "baseline"
     assert promoted.training.max_iters == 12  # twice as dear a step: worth the 24 of the baseline before
+
+
+def test_a_budget_in_steps_is_equally_many_tokens_for_larger_steps(foundry, project):
+    foundry("sweep", "batch_size", "8", "--budget", "12 steps")
+    with Ledger.open(project) as ledger:
+        tokens = {(row.trial.experiment["training"]["batch_size"], row.result["tokens"]) for row in ledger.trials()}
+    assert {rows for rows, _ in tokens} == {4, 8}
+    assert len({seen for _, seen in tokens}) == 1
 
 
 def test_every_arm_has_its_own_learning_rate(foundry):

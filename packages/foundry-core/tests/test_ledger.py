@@ -177,6 +177,7 @@ def test_evidence_grows_and_never_shrinks(ledger):
     assert ledger.evidence(*pair).differences == (0.01, 0.02)
     ledger.add_evidence(Evidence(*pair, (0.01, 0.02, -0.01)))
     assert ledger.evidence(*pair).differences == (0.01, 0.02, -0.01)
+    assert ledger.evidence(*pair, basis="other code").differences == ()
 
 
 def test_noise_is_pooled_by_its_degrees_of_freedom_and_counted_once(ledger):

@@ -93,28 +93,30 @@ class Archive:
         found = self._store.rows('SELECT * FROM noise WHERE context = ? ORDER BY created, "group"', (context,))
         return [Noise(**dict(row)) for row in found]
 
-    def evidence(self, generation: int, baseline: str, candidate: str, metric: str) -> Evidence:
+    def evidence(self, generation: int, baseline: str, candidate: str, metric: str, basis: str = "") -> Evidence:
         """What is known of a pair; no differences where nothing is."""
         found = self._store.rows(
-            "SELECT differences FROM evidence WHERE (generation, baseline, candidate, metric) = (?, ?, ?, ?)",
-            (generation, baseline, candidate, metric),
+            "SELECT differences FROM evidence WHERE (generation, baseline, candidate, metric, basis) = (?, ?, ?, ?, ?)",
+            (generation, baseline, candidate, metric, basis),
         )
         differences = tuple(json.loads(found[0][0])) if found else ()
-        return Evidence(generation, baseline, candidate, metric, differences)
+        return Evidence(generation, baseline, candidate, metric, differences, basis)
 
     def evidence_on(self, decision: Decision) -> Evidence | None:
         """What a decision rests on, and what came to it later; the baseline is the arm that was compared with."""
         found = self._store.rows(
-            "SELECT baseline FROM evidence WHERE (generation, candidate, metric) = (?, ?, ?)"
+            "SELECT baseline, basis FROM evidence WHERE (generation, candidate, metric) = (?, ?, ?)"
             " ORDER BY rowid DESC LIMIT 1",
             (decision.generation, decision.candidate, decision.metric),
         )
-        pair = (decision.generation, found[0][0], decision.candidate, decision.metric) if found else None
-        return self.evidence(*pair) if pair else None
+        if not found:
+            return None
+        baseline, basis = found[0]
+        return self.evidence(decision.generation, baseline, decision.candidate, decision.metric, basis)
 
     def add_evidence(self, evidence: Evidence) -> None:
         """Remember more differences of a pair; no more than there are already change nothing."""
-        pair = (evidence.generation, evidence.baseline, evidence.candidate, evidence.metric)
+        pair = (evidence.generation, evidence.baseline, evidence.candidate, evidence.metric, evidence.basis)
         with self._store.transaction() as record:
             if len(evidence.differences) > len(self.evidence(*pair).differences):
                 record("evidence_grew", asdict(evidence))

@@ -164,6 +164,7 @@ class Evidence:
     candidate: str  # identity
     metric: str
     differences: tuple[float, ...] = ()
+    basis: str = ""  # digest of the code and the data that both were trained with: of others nothing is known
 
     @property
     def pair(self) -> str:

@@ -44,7 +44,8 @@ CREATE TABLE refusal (seq INTEGER PRIMARY KEY, sweep TEXT NOT NULL, arm TEXT NOT
 CREATE TABLE noise (metric TEXT NOT NULL, context TEXT NOT NULL, "group" TEXT NOT NULL, sigma REAL NOT NULL,
   df INTEGER NOT NULL, runs INTEGER NOT NULL, created REAL NOT NULL, PRIMARY KEY (metric, context, "group"));
 CREATE TABLE evidence (generation INTEGER NOT NULL, baseline TEXT NOT NULL, candidate TEXT NOT NULL,
-  metric TEXT NOT NULL, differences TEXT NOT NULL, PRIMARY KEY (generation, baseline, candidate, metric));
+  metric TEXT NOT NULL, differences TEXT NOT NULL, basis TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (generation, baseline, candidate, metric, basis));
 CREATE TABLE decision (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, sweep TEXT NOT NULL, generation INTEGER NOT NULL,
   candidate TEXT NOT NULL, arm TEXT NOT NULL, metric TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,
   effect REAL, low REAL, high REAL, llr REAL, n INTEGER NOT NULL, rule TEXT NOT NULL, sigma REAL,

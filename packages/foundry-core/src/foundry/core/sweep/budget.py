@@ -61,6 +61,10 @@ class Budget:
     def times(self, factor: float | Fraction) -> Budget:
         return Budget(self.name, self.amount * float(factor))
 
+    def in_steps_of(self, baseline: Costs, arm: Costs) -> Budget:
+        """The same tokens for an arm whose steps have more or fewer of them than the baseline's."""
+        return self.times(baseline.tokens_per_step / arm.tokens_per_step) if self.name == "max_iters" else self
+
     @property
     def edits(self) -> Edits:
         """What makes it an experiment's only budget."""

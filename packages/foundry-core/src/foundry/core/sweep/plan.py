@@ -39,6 +39,7 @@ class Entry:
     budget: str = ""  # in words, where it is not the baseline's
     flops: float | None = None  # of one training; None: it is counted in seconds
     costs: Mapping[str, float] = field(default_factory=dict)
+    code: str = ""  # fingerprint of what trains it
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ class Plan:
     def context(self) -> str:
         """Where the noise of this sweep holds: the metric, the budget and the data."""
         return noise_context(self.question.rule.metric, self.baseline.experiment, self.data)
+
+    def basis(self, control: Entry, entry: Entry) -> str:
+        """Of the evidence on a pair: a variant whose source was mended is judged anew."""
+        return digest(control.code, entry.code, self.data)[:16]
 
     def contender(self, entry: Entry) -> Contender:
         axis = self.question.rule.cost
@@ -154,7 +159,7 @@ def plan_of(
     measured = {each.identity: each for arm, _ in families for each in (arm.experiment, arm.base or control)}
     costs = {identity: Costs.of(each) for identity, each in measured.items()}
     entries = [
-        _entry(arm, family, costs[arm.experiment.identity], costs[(arm.base or control).identity], question.budget)
+        _entry(arm, family, costs[arm.experiment.identity], costs[(arm.base or control).identity], question)
         for arm, family in families
     ]
     budgeted = from_plain(entries[0].experiment, project=control.project, registry=control.registry)
@@ -170,7 +175,7 @@ def plan_of(
         generation=generation.number if generation else 0,
         entries=tuple(entries),
         setting=setting,
-        code=digest([code_fingerprint(arm.experiment, question.tasks) for arm, _ in families]),
+        code=digest([entry.code for entry in entries]),
         data=data_fingerprint(budgeted),
         given_up=generation.given_up if generation else 0.0,
         kind=kind,
@@ -184,7 +189,10 @@ def informed(plan: Plan, ledger: Ledger) -> Plan:
     controls = [entry for entry in plan.entries if entry.family == CONTROL]
     for control in controls:
         for entry in plan.entries[1:]:
-            seen = ledger.evidence(plan.generation, control.identity, entry.identity, plan.question.rule.metric)
+            seen = ledger.evidence(
+                *(plan.generation, control.identity, entry.identity, plan.question.rule.metric),
+                basis=plan.basis(control, entry),
+            )
             if seen.differences:
                 evidence[control.identity, entry.identity] = seen.differences
     sigma, df = (noise.sigma, noise.df) if noise else (None, 0)
@@ -238,9 +246,10 @@ def _with_learning_rates(arms: Sequence[Arm], factors: Sequence[float]) -> list[
     return families
 
 
-def _entry(arm: Arm, family: str, costs: Costs, base: Costs, budget: Budget | None) -> Entry:
+def _entry(arm: Arm, family: str, costs: Costs, base: Costs, question: Question) -> Entry:
+    budget = question.budget
     kept, _ = equalised(arm.experiment, costs, base)
-    asked = with_budget(arm.experiment, budget) if budget else arm.experiment
+    asked = with_budget(arm.experiment, budget.in_steps_of(base, costs)) if budget else arm.experiment
     trained, words = equalised(asked, costs, base)
     return Entry(
         arm=arm.name,
@@ -253,6 +262,7 @@ def _entry(arm: Arm, family: str, costs: Costs, base: Costs, budget: Budget | No
         budget=words,
         flops=costs.flops(Budget.of(trained)),
         costs=dict(costs.axes),
+        code=code_fingerprint(arm.experiment, question.tasks),
     )
 
 

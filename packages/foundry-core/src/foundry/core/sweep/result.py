@@ -117,11 +117,12 @@ def decisions_of(sweep: str, plan: Plan, conclusion: Conclusion) -> Iterator[Dec
 
 def evidence_of(plan: Plan, conclusion: Conclusion) -> Iterator[Evidence]:
     """What is known of each pair by now."""
-    control = plan.entry(conclusion.control).identity
+    control, metric = plan.entry(conclusion.control), plan.question.rule.metric
     for arm in conclusion.arms:
         if arm.differences:
-            candidate = plan.entry(arm.arm).identity
-            yield Evidence(plan.generation, control, candidate, plan.question.rule.metric, arm.differences)
+            candidate = plan.entry(arm.arm)
+            basis = plan.basis(control, candidate)
+            yield Evidence(plan.generation, control.identity, candidate.identity, metric, arm.differences, basis)
 
 
 def noise_of(plan: Plan, conclusion: Conclusion) -> Iterator[Noise]:

@@ -24,6 +24,9 @@ NOT_TRAINING = (
 """What of core decides which trials there are, and not what comes out of one."""
 
 
+SOURCES = (".py", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".metal", ".mm")
+
+
 @dataclass(frozen=True)
 class Setting:
     """What every trial of a sweep computes on, so that arms differ in nothing but their mutation."""
@@ -162,8 +165,6 @@ def _hash_of(path: Path, leave_out: tuple[str, ...] = ()) -> str:
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix in (".py", ".cpp", ".cu", ".cuh", ".h") and file.relative_to(path).parts[0] not in leave_out
+        file for file in path.rglob("*") if file.suffix in SOURCES and file.relative_to(path).parts[0] not in leave_out
     )
     return digest([(str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files])
