@@ -11,6 +11,7 @@ import pytest
 
 from foundry.cli import __main__ as entry
 from foundry.cli.app import app
+from foundry.core.config import load_experiment
 from foundry.core.contracts import ExitCode, InvalidExperiment, PluginError, Stopped
 
 ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*", "COLUMNS": "100"}
@@ -162,7 +163,8 @@ def test_init_writes_the_repositorys_baseline_once(tmp_path):
     assert told["written"]
     assert told["next"].endswith("foundry train")
     repository = Path(__file__).parents[3] / "experiments" / "baseline.yaml"
-    assert baseline.read_text() == repository.read_text()
+    assert load_experiment(baseline).identity == load_experiment(repository).identity
+    assert "# lineage:" not in baseline.read_text()  # a new project has no past
     baseline.write_text("# mine\n")
     assert not json.loads(foundry("init", str(tmp_path), "--json").stdout)["written"]
     assert baseline.read_text() == "# mine\n"

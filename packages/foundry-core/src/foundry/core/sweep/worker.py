@@ -30,7 +30,7 @@ from types import FrameType
 from typing import Any
 
 from foundry.core.config import from_plain
-from foundry.core.contracts import EnvironmentFailure, FoundryError, Stopped
+from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, Stopped
 from foundry.core.ledger import Attempt, Ledger, LostClaim
 from foundry.core.sweep.beside import Log, Watch, log, thinned
 
@@ -99,10 +99,13 @@ class Worker:
     def result(self, attempt: Attempt, watch: Watch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Train and evaluate: result.json with every metric, and the curve. What is finished is not trained again."""
         from foundry.core.run import Run
+        from foundry.core.sweep.trial import code_fingerprint
         from foundry.core.training import train
 
         project = self.ledger.project
         experiment = from_plain(attempt.trial.experiment, project=project, source=f"trial {attempt.trial.id}")
+        if code_fingerprint(experiment, attempt.trial.tasks) != attempt.trial.code:  # edited since, or not loaded here
+            raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
         run = Run(project / attempt.run)
         trained = train(experiment, run.path, reporter=Log(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
