@@ -125,10 +125,15 @@ def test_a_broken_edit_is_refused_with_its_place_and_nothing_is_written(ledger, 
     current_baseline(ledger, project)
     broken = BASELINE.replace("n_head: 2", "n_head: 5")
     write(project, broken)
-    with pytest.raises(InvalidExperiment, match=r"baseline\.yaml:2:"):
+    with pytest.raises(InvalidExperiment, match=r"baseline\.yaml:2:") as refused:
         current_baseline(ledger, project)
     assert text(project) == broken
     assert len(ledger.generations()) == 1
+    assert "or delete it" in refused.value.hint
+    (project / "experiments" / "baseline.yaml").unlink()
+    for _ in range(2):  # what was written again is no edit
+        assert current_baseline(ledger, project)[0].number == 0
+    assert "# Written by hand, with a remark." in text(project)
 
 
 def test_a_clone_goes_on_from_the_lineage_in_its_file(ledger, project):

@@ -114,8 +114,14 @@ def _current(ledger: Ledger, project: Path) -> tuple[Generation, Experiment]:
     if newest is not None and not file.exists():
         _write(ledger, project, newest)
     content = file.read_bytes()
-    experiment = load_experiment(file)
-    if newest is None or (newest.file_hash, newest.identity) != (hash_of(content), experiment.identity):
+    try:
+        experiment = load_experiment(file)
+    except InvalidExperiment as failure:
+        if newest is None:
+            raise
+        again = f"mend it; or delete it, and the next sweep or rollback writes generation {newest.number} again"
+        raise InvalidExperiment(failure.message, "; ".join(filter(None, [failure.hint, again]))) from failure
+    if newest is None or newest.identity != experiment.identity or not _is_of(ledger, newest, content):
         newest = _import(ledger, content.decode(), experiment, newest)
     return newest, experiment
 
@@ -178,11 +184,20 @@ def _replace(ledger: Ledger, project: Path, expected: int, new: Generation) -> G
 
 def _write(ledger: Ledger, project: Path, generation: Generation) -> None:
     file = project / BASELINE
-    until = [each for each in ledger.generations() if each.number <= generation.number]
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(file, rendered(lineage(ledger, until), generation.text).encode())
+        replace_durably(file, _content(ledger, generation))
     ledger.rendered(generation.number)
+
+
+def _content(ledger: Ledger, generation: Generation) -> bytes:
+    until = [each for each in ledger.generations() if each.number <= generation.number]
+    return rendered(lineage(ledger, until), generation.text).encode()
+
+
+def _is_of(ledger: Ledger, generation: Generation, content: bytes) -> bool:
+    """Whether the file is as its author left it, or as it was written again after somebody had deleted it."""
+    return hash_of(content) == generation.file_hash or content == _content(ledger, generation)
 
 
 def _read(text: str, project: Path) -> Experiment:
