@@ -197,6 +197,8 @@ def test_the_same_command_again_trains_nothing_and_a_higher_limit_goes_on(projec
 def test_limits_that_leave_no_room_for_a_round_are_refused(project: Path) -> None:
     with pytest.raises(UsageError, match="--max-trials 5 leaves no room"):
         search(project, 5)
+    with Ledger.open(project) as ledger:
+        assert not ledger.trials()  # not even for the noise
 
 
 def test_when_the_baseline_is_edited_meanwhile_what_was_kept_is_judged_again_on_the_new_one(

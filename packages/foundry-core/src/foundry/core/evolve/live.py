@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from foundry.core.contracts import InvalidData, InvalidExperiment, Stack, UsageError
+from foundry.core.contracts import InvalidData, InvalidExperiment, Stack
 from foundry.core.evolve.build import Ground
 from foundry.core.evolve.history import earlier
 from foundry.core.evolve.ideas import Ideas
-from foundry.core.evolve.quest import Audited, Evolved, Limits, Quest, Spent, room_for_a_round, within
+from foundry.core.evolve.quest import Audited, Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
 from foundry.core.evolve.rounds import best_of, compare, effects_of, nothing, seed_of
 from foundry.core.evolve.search import Answer, Audit, Round, Search, Step
 from foundry.core.evolve.stacks import added, keep_rates, stack_of, words
@@ -230,10 +230,7 @@ class LiveSearch:
             return True
         fits = room_for_a_round(self.quest.policy, self.left) if isinstance(step, Round) else self.left >= 2
         if not fits and self.number == 0:
-            raise UsageError(
-                f"{self.limits} leaves no room for a round of {self.quest.policy.proposals} proposals and an audit",
-                "raise it, or propose less at a time: --proposals 4",
-            )
+            check_room(self.quest.policy, self.limits, self.left)
         self.closing |= not fits
         return fits
 

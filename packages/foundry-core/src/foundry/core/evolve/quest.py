@@ -82,7 +82,21 @@ LEAST_PAIRS = 4
 
 def room_for_a_round(policy: Policy, left: float) -> bool:
     """Whether `left` runs are enough for a round and an audit after it."""
-    return left >= policy.proposals + 1 + 2 * LEAST_PAIRS
+    return left >= _least(policy)
+
+
+def check_room(policy: Policy, limits: Limits, left: float) -> None:
+    """Raises UsageError if a search could not even begin."""
+    if not room_for_a_round(policy, left):
+        raise UsageError(
+            f"{limits} leaves no room for a round of {policy.proposals} proposals and an audit",
+            f"they take {_least(policy)} trainings: raise it, or propose fewer at a time with --proposals",
+        )
+
+
+def _least(policy: Policy) -> int:
+    """Runs of the proposals, of their control, and of the shortest audit."""
+    return policy.proposals + 1 + 2 * LEAST_PAIRS
 
 
 def within(rule: Rule, left: float) -> Rule:

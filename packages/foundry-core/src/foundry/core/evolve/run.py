@@ -13,7 +13,7 @@ from typing import Any
 
 from foundry.core.contracts import UsageError
 from foundry.core.evolve.live import LiveSearch, Tell
-from foundry.core.evolve.quest import Evolved, Limits, Quest
+from foundry.core.evolve.quest import Evolved, Limits, Quest, Spent, check_room
 from foundry.core.ledger import Ledger
 from foundry.core.promotion import current_baseline
 from foundry.core.registry import registry
@@ -69,6 +69,7 @@ def _open(lab: Lab, quest: Quest, limits: Limits, tell: Tell, *, begin: bool = T
         if begin:
             ledger.start_sweep(searches[-1].spec)  # this process drives it from now on
         return LiveSearch(lab, quest, limits, tell, searches[-1].id, searches[-1].spec)
+    check_room(quest.policy, limits, limits.left(Spent()))  # before the noise is measured
     generation, baseline = current_baseline(ledger, lab.project)
     plan, _ = make_plan(generation, baseline, Question((), quest.rule, tasks=quest.tasks), lab.jobs)
     known = lab.with_noise(plan) if begin else informed(plan, ledger)
