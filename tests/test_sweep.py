@@ -163,6 +163,11 @@ def test_a_slip_of_the_pen_is_told_before_anything_is_trained(foundry, project):
         ["activation", "relu2", "swigluu"],
         ["activatoin", "relu2"],
         ["lr", "3e-2", "--eval-task", "none"],
+        ["lr", "3e-2", "--budget", "1e400 flops"],
+        ["lr", "3e-2", "--resume"],
+        ["lr", "3e-2", "--null"],
+        ["--null", "--dry-run"],
+        ["--simulate"],
     ):
         code, lines, error = foundry("sweep", *arguments)
         assert code == ExitCode.USAGE
@@ -199,8 +204,9 @@ def activation(act):
 
 def fail(): raise ValueError("a fault\\nin two lines")
 Faulty, Slow, Crashing = activation(fail), activation(lambda: time.sleep(0.3)), activation(os.abort)
+Hanging = activation(lambda: time.sleep(3600))
 VARIANTS = [Variant("activation", name.lower(), f"{__name__}:{name}", ActivationParams, "of a test")
-            for name in ("Faulty", "Slow", "Crashing")]
+            for name in ("Faulty", "Slow", "Crashing", "Hanging")]
 """
 
 
@@ -244,6 +250,14 @@ def test_a_crash_is_a_failure_after_some_attempts(foundry, project):
     code, lines, _ = foundry("sweep", "activation", "crashing", "--jobs", "2", executor="local")
     assert code == ExitCode.OK
     assert "its worker crashed: SIGABRT" in last(lines)["arms"][0]["reason"]
+
+
+@pytest.mark.slow
+def test_a_step_that_never_returns_ends_with_its_time_limit(foundry, project):
+    add_plugin(project, PLUGIN)
+    code, lines, _ = foundry("sweep", "activation", "hanging", "--trial-seconds", "1", executor="local")
+    assert code == ExitCode.OK
+    assert "timeout: it took longer than 1 s" in last(lines)["arms"][0]["reason"]
 
 
 # ---- fair comparisons -------------------------------------------------------------------------------------------

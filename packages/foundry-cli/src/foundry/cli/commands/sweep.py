@@ -100,6 +100,7 @@ def sweep(
     from foundry.core.sweep.question import Question
     from foundry.core.sweep.rule import Rule
 
+    _check_together(named=bool(words or axis), null=null, resume=resume, dry_run=dry_run, simulate=simulate)
     question = Question(
         stacks=stacks(words or (), axis or ()),
         rule=Rule(
@@ -134,6 +135,22 @@ def sweep(
     show(result)
     if promote and result.promoted is None:
         raise typer.Exit(ExitCode.NOT_PROMOTED)
+
+
+def _check_together(*, named: bool, null: bool, resume: bool, dry_run: bool, simulate: bool) -> None:
+    """Refuse what one call cannot do at once, before it trains something else than was meant."""
+    if resume and (named or null or dry_run):
+        with_what = "TYPE VARIANT or --axis" if named else "--null" if null else "--dry-run"
+        raise UsageError(
+            f"--resume does not go with {with_what}", "it goes on with what was asked last; leave one of them out"
+        )
+    if null and (named or dry_run):
+        raise UsageError(
+            f"--null does not go with {'TYPE VARIANT or --axis' if named else '--dry-run'}",
+            "its arms are copies of the baseline: --arms says how many",
+        )
+    if simulate and not null:
+        raise UsageError("--simulate needs --null", "foundry sweep --null --simulate --rounds 1000")
 
 
 def show(result: SweepResult) -> None:
@@ -252,10 +269,11 @@ def _outline(lab: Any, question: Question) -> None:
     def draw() -> None:
         render.table(columns, rows)
         for each in planned["refused"]:
-            render.say(f"left out: {each['arm']}: {each['reason']}")
+            render.say(f"left out: {each['arm']}: {' '.join(each['reason'].split())}")
         render.say(planned["summary"])
 
     if render.wants_json():
         render.record({"event": "plan", **planned})
         return
-    render.result(planned, draw, typed().replace(" --dry-run", ""))
+    anything = len(planned["arms"]) > 1
+    render.result(planned, draw, typed().replace(" --dry-run", "") if anything else "foundry mutate --list")

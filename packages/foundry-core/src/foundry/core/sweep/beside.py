@@ -17,13 +17,16 @@ from foundry.core.ledger import Attempt, Ledger
 HEARTBEAT_SECONDS = 10.0
 """A lease lasts 18 of them: a trial is not taken away from a machine that is merely slow."""
 WATCH_SECONDS = 0.5
+GRACE_SECONDS = 10.0
+"""What is asked to stop may take so long to finish its step; then its process is ended."""
 CURVE_POINTS = 200
 """Rows of metrics that the ledger keeps of a trial, beside those with a validation loss."""
 
 
 class Watch:
     """The heartbeat of an attempt and its time limit, which counts from the first step: what a new process has to
-    import is not the trial's fault. Either ends the training by SIGTERM, on which the trainer saves."""
+    import is not the trial's fault. Either ends the training by SIGTERM, on which the trainer saves; a step that never
+    returns is ended by a second one, and the process with it."""
 
     def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None) -> None:
         self.ledger, self.attempt, self.seconds = ledger, attempt, seconds
@@ -55,9 +58,18 @@ class Watch:
                 with suppress(FoundryError):  # the disk is full: the trial may still end, and say so itself
                     self.taken_over = not self.ledger.renew(self.attempt)
             if self.timed_out or self.taken_over:
-                os.kill(os.getpid(), signal.SIGTERM)
+                self._stop()
                 break
         self.ledger.close()  # this thread's connection
+
+    def _stop(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        if self._over.wait(GRACE_SECONDS):
+            return
+        if self.timed_out:
+            with suppress(FoundryError):  # there will be nobody else to say so
+                self.ledger.fail(self.attempt, self.complaint)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Log:

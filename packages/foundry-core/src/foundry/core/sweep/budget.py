@@ -41,7 +41,7 @@ class Budget:
         try:
             number, factor, unit = match.groups() if match else ("", "", "")
             amount = float(number) * _FACTORS[factor.lower()]
-            if amount <= 0:
+            if not 0 < amount < float("inf"):
                 raise ValueError
         except ValueError:
             raise UsageError(

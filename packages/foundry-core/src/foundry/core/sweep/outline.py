@@ -34,8 +34,9 @@ def outline(lab: Lab, question: Question) -> dict[str, Any]:
     control = plan.baseline.flops
     seconds = training_seconds(plan, lab) * (budgets + noise) / lab.jobs
     total = flops + noise * (control or 0.0)
+    measured = f" ({noise} of them for the noise)" if noise else ""
     summary = (
-        f"about {runs + noise:.0f} trainings if no arm is better ({noise} of them for the noise), worth "
+        f"about {runs + noise:.0f} trainings if no arm is better{measured}, worth "
         f"{budgets + noise:.3g} full budgets{f', {total:.3g} FLOPs' if control else ''}; "
         f"about {seconds:,.0f} s with {lab.jobs} at a time"
     )
