@@ -19,7 +19,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "free some space, then run again" if error.errno in FULL else "make it writable, or choose another --out"
+        hint = "free some space, then run again" if error.errno in FULL else "make it writable, or choose another place"
         raise EnvironmentFailure(f"cannot write {path}: {error.strerror}", hint) from error
 
 
