@@ -11,6 +11,7 @@ nothing is decided), its own start and the workers' included. They take turns, i
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -62,14 +63,12 @@ def by_sweep(project: Path, rates: list[str], jobs: int) -> float:
 
 def steps_for(seconds: float, folder: Path, jobs: int, threads: int) -> tuple[int, float]:
     """(steps for which `foundry train` takes `seconds`, seconds that it takes beside its steps)."""
-    few, many = 40, 40 + max(40, round(20 * min(seconds, 20)))
-    times = {}
-    for steps in (few, few, many):  # the first run prepares the corpus
+    for steps in (1, 200):  # the first run prepares the corpus
         project = new_project(folder, steps, threads)
-        times[steps] = by_processes(project, learning_rates(jobs), jobs)
-    pace = (times[many] - times[few]) / (many - few)
-    beside = times[few] - few * pace
-    return max(1, round((seconds - beside) / pace)), beside
+        wall = by_processes(project, learning_rates(jobs), jobs)
+    results = [json.loads(file.read_text()) for file in project.glob("runs/*/result.json")]
+    stepping = statistics.mean(result["training_seconds"] for result in results)
+    return max(1, round((seconds - (wall - stepping)) / (stepping / steps))), wall - stepping
 
 
 def learning_rates(count: int) -> list[str]:
@@ -81,6 +80,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="that one `foundry train` takes")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time")
+    parser.add_argument("--steps", type=int, help="of a trial, instead of finding those that take --seconds")
     parser.add_argument("--blocks", type=int, default=3, help="turns of each side")
     args = parser.parse_args()
     threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
@@ -89,9 +89,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FOUNDRY_CACHE"] = f"{folder}/cache"
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        steps, beside = steps_for(args.seconds, Path(folder, "project"), args.jobs, threads)
-        print(f"{args.trials} trials of {steps} steps, {args.jobs} at a time; one process takes {args.seconds:g} s, "
-              f"{beside:.1f} s of it beside its steps", flush=True)  # fmt: skip
+        if args.steps:
+            steps = args.steps
+            by_processes(new_project(Path(folder, "project"), 1, threads), learning_rates(1), 1)  # prepares the corpus
+        else:
+            steps, beside = steps_for(args.seconds, Path(folder, "project"), args.jobs, threads)
+            print(f"one process takes {args.seconds:g} s, {beside:.1f} s of it beside its steps")
+        print(f"{args.trials} trials of {steps} steps, {args.jobs} at a time", flush=True)
         rates, order = learning_rates(args.trials), random.Random(0)
         for block in range(args.blocks):
             for name in order.sample(list(sides), len(sides)):
