@@ -193,7 +193,7 @@ def work(project: Path, acknowledged: str) -> None:
 
 
 def kill_and_check(project: Path, kills: int, chance: random.Random) -> None:
-    sweep = prepare(project, trials=40 * kills)
+    sweep = prepare(project, trials=100 * kills)
     acknowledged = project / "acknowledged"
     for _ in range(kills):
         children = [start(work, project, str(acknowledged)) for _ in range(2)]
@@ -204,7 +204,7 @@ def kill_and_check(project: Path, kills: int, chance: random.Random) -> None:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.1))
         for child in children:
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()  # SIGKILL, unless it is through with its work
             child.join(60)
     finished = set(map(int, acknowledged.read_text().split()))
     with Ledger.open(project) as ledger:
