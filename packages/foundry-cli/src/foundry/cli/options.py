@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from foundry.core.contracts import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; errors are JSON on stderr.")]
 """Only declared by a command, never read: `render` knows."""
@@ -22,9 +25,57 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value: training.learning_rate=3e-4. Repeatable."),
 ]
 
+# What the commands that train trials share.
+
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Trials at a time.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET", help="Of a trial: 300 steps, 500k tokens, 1e12 flops.", show_default="the baseline's"
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What decides: val_loss, val_bpb, or a task.", show_default="val_loss"),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--eval-task", metavar="TASK", help="Score every model on TASK, too, and rank by it. Repeatable."),
+]
+Executor = Annotated[str, typer.Option(metavar="NAME", help="Who trains: local, inline, or a plugin's.")]
+TrialSeconds = Annotated[
+    float | None,
+    typer.Option(min=1, metavar="S", help="A trial that takes longer has failed.", show_default="no limit"),
+]
+
 
 def train_command(config: Path | None, sets: Sequence[str] | None, out: Path | None = None) -> str:
     """The command line that trains what was looked at."""
     words = ["foundry", "train", *([str(config)] if config else [])]
     words += [word for assignment in sets or () for word in ("--set", assignment)]
     return shlex.join([*words, *(["--out", str(out)] if out else [])])
+
+
+def typed() -> str:
+    """The command line that was typed, without what is only about its output."""
+    return shlex.join(["foundry", *(word for word in sys.argv[1:] if word not in ("--json", "--promote", "--resume"))])
+
+
+def stacks(words: list[str] | tuple[str, ...], axes: list[str] | tuple[str, ...]) -> tuple[Any, ...]:
+    """The arms that a command line names: TYPE VARIANT... is one axis, each --axis another."""
+    from foundry.core.sweep.arms import Axis, grid
+
+    if len(words) == 1:
+        raise UsageError(
+            f"{words[0]}: which variants?", f"`foundry mutate --list` shows them: foundry sweep {words[0]} A B"
+        )
+    named = [Axis(words[0], tuple(words[1:]))] if words else []
+    named += [Axis.parse(text) for text in axes]
+    return tuple(grid(named)) if named else ()
+
+
+def parse_budget(text: str | None) -> Any:
+    """The `Budget` that --budget asks for; None: the baseline's own."""
+    from foundry.core.sweep.budget import Budget
+
+    return None if text is None else Budget.parse(text)

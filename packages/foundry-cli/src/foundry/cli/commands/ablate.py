@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.commands.sweep import (
-    BudgetOption,
-    Executor,
-    Jobs,
-    Metric,
-    Tasks,
-    TrialSeconds,
-    parse_budget,
-    stacks,
-)
-from foundry.cli.options import Json
+from foundry.cli.options import BudgetOption, Executor, Jobs, Json, Metric, Tasks, TrialSeconds, parse_budget, stacks
 
 if TYPE_CHECKING:
     from foundry.core.sweep.ablation import Ablation

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.commands.sweep import BudgetOption, Executor, Jobs, Metric, TrialSeconds, parse_budget, typed
-from foundry.cli.options import Json
+from foundry.cli.options import BudgetOption, Executor, Jobs, Json, Metric, TrialSeconds, parse_budget, typed
 
 if TYPE_CHECKING:
     from foundry.core.compare import Compared, Pairing

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.commands.sweep import Executor, Jobs, Metric, Tasks, TrialSeconds, typed
-from foundry.cli.options import Json
+from foundry.cli.options import Executor, Jobs, Json, Metric, Tasks, TrialSeconds, typed
 
 if TYPE_CHECKING:
     from foundry.core.evolve.quest import Evolved, Limits, Quest

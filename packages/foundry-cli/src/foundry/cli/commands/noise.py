@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.commands.sweep import BudgetOption, Executor, Jobs, Metric, Tasks, TrialSeconds, parse_budget
-from foundry.cli.options import Json
+from foundry.cli.options import BudgetOption, Executor, Jobs, Json, Metric, Tasks, TrialSeconds, parse_budget
 
 GAINS = (0.005, 0.01, 0.02)
 """True gains of which the power is printed, in nats."""

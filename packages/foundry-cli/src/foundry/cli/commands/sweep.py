@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Json
+from foundry.cli.options import (
+    BudgetOption,
+    Executor,
+    Jobs,
+    Json,
+    Metric,
+    Tasks,
+    TrialSeconds,
+    parse_budget,
+    stacks,
+    typed,
+)
 from foundry.core.contracts import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from foundry.core.sweep.question import Question
     from foundry.core.sweep.result import SweepResult
-
-Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Trials at a time.")]
-BudgetOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="BUDGET", help="Of a trial: 300 steps, 500k tokens, 1e12 flops.", show_default="the baseline's"
-    ),
-]
-Metric = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="What decides: val_loss, val_bpb, or a task.", show_default="val_loss"),
-]
-Tasks = Annotated[
-    list[str] | None,
-    typer.Option("--eval-task", metavar="TASK", help="Score every model on TASK, too, and rank by it. Repeatable."),
-]
-Executor = Annotated[str, typer.Option(metavar="NAME", help="Who trains: local, inline, or a plugin's.")]
-TrialSeconds = Annotated[
-    float | None,
-    typer.Option(min=1, metavar="S", help="A trial that takes longer has failed.", show_default="no limit"),
-]
 
 
 def sweep(
@@ -162,32 +151,6 @@ def show(result: SweepResult) -> None:
         render.record({"event": "result", **result.to_json(), "next": step})
         return
     render.result(result.to_json(), lambda: sweeps.draw(result), step)
-
-
-def typed() -> str:
-    """The command line that was typed, without what is only about its output."""
-    import shlex
-
-    return shlex.join(["foundry", *(word for word in sys.argv[1:] if word not in ("--json", "--promote", "--resume"))])
-
-
-def stacks(words: list[str] | tuple[str, ...], axes: list[str] | tuple[str, ...]) -> tuple[Any, ...]:
-    """The arms that a command line names: TYPE VARIANT... is one axis, each --axis another."""
-    from foundry.core.sweep.arms import Axis, grid
-
-    if len(words) == 1:
-        raise UsageError(
-            f"{words[0]}: which variants?", f"`foundry mutate --list` shows them: foundry sweep {words[0]} A B"
-        )
-    named = [Axis(words[0], tuple(words[1:]))] if words else []
-    named += [Axis.parse(text) for text in axes]
-    return tuple(grid(named)) if named else ()
-
-
-def parse_budget(text: str | None) -> Any:
-    from foundry.core.sweep.budget import Budget
-
-    return None if text is None else Budget.parse(text)
 
 
 def _cost(text: str | None) -> dict[str, Any]:
