@@ -433,6 +433,7 @@ class Context(NamedTuple):
     segments: Tensor | None = None  # (B, T) int; attention stays within equal numbers
     key_padding: Tensor | None = None  # (B, S) bool, False = not a token
     cache: Any | None = None  # this layer's Cache
+    value: Tensor | None = None  # (B, T, value_size): added to the attention's values, see `AttentionParams`
 
 
 class Attention(Protocol):
@@ -472,6 +473,11 @@ class AttentionParams(Params):
     """Base of every attention's params: `positions` says which kinds of position it composes with."""
 
     positions: ClassVar[frozenset[ActsOn]] = frozenset({"embeddings", "qk", "scores", "nothing"})
+
+    def value_size(self, dims: Dims) -> int:
+        """Width of a token's values, all key/value heads together, where the attention adds `Context.value` to them
+        before it caches them; 0: it has no place for that, and a value embedding is refused."""
+        return 0
 
 
 class Position(Protocol):
