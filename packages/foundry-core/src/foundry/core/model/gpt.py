@@ -2,8 +2,9 @@
 
     ids -> embed (+ position) -> [x + attention(norm(x)); x + ffn(norm(x))] * n_layer -> norm -> head -> logits
 
-Pre-norm residual blocks. What attention, ffn, norm, activation and position are is the experiment's choice, layer by
-layer; this file only wires them. Shapes: B rows, T tokens, S keys (cache length + T), C = n_embd, V vocabulary.
+What attention, ffn, norm, activation and position are, and where the norms stand (residual; here it is `pre`), is the
+experiment's choice, layer by layer; this file only wires them. Shapes: B rows, T tokens, S keys (cache length + T),
+C = n_embd, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from foundry.core.contracts import Aux, Cache, Context, Dims
-from foundry.core.model.init import normal_
+from foundry.core.model.init import normal_, uninitialised
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
 
 
 class Block(nn.Module):
-    """One layer: attention, then a feed-forward, each on a normed copy of the residual stream."""
+    """One layer: attention, then a feed-forward, each joined to the residual stream."""
 
     def __init__(self, experiment: Experiment, dims: Dims, positions: dict[object, nn.Module]) -> None:
         super().__init__()
@@ -34,18 +35,26 @@ class Block(nn.Module):
             if args.position not in positions:
                 positions[args.position] = build("position", args.position, dims)
             position = positions[args.position]
-        self.attention_norm = build("norm", args.norm, dims, dims.n_embd)
+
+        def norm() -> nn.Module:
+            return build("norm", args.norm, dims, dims.n_embd)
+
+        self.attention_norm = norm()
         self.attention = build("attention", args.attention, dims, position)
-        self.ffn_norm = build("norm", args.norm, dims, dims.n_embd)
+        self.attention_post_norm = norm() if args.residual.has_post_norm else None
+        self.attention_residual = build("residual", args.residual, dims)
+        self.ffn_norm = norm()
         self.ffn = build("ffn", args.ffn, dims, build("activation", args.activation, dims))
-        self.dropout = nn.Dropout(dims.dropout)  # of what each sublayer adds; attention drops its own weights too
+        self.ffn_post_norm = norm() if args.residual.has_post_norm else None
+        self.ffn_residual = build("residual", args.residual, dims)
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         """x (B, T, C) -> (B, T, C), and what the sublayers report."""
-        y, attention_aux = self.attention(self.attention_norm(x), ctx)
-        x = x + self.dropout(y)
-        y, ffn_aux = self.ffn(self.ffn_norm(x), ctx)
-        return x + self.dropout(y), _add_aux(dict(attention_aux), ffn_aux)
+        y, attention_aux = self.attention(self.attention_residual.enter(x, self.attention_norm), ctx)
+        x = self.attention_residual.leave(x, y, self.attention_norm, self.attention_post_norm)
+        y, ffn_aux = self.ffn(self.ffn_residual.enter(x, self.ffn_norm), ctx)
+        x = self.ffn_residual.leave(x, y, self.ffn_norm, self.ffn_post_norm)
+        return x, _add_aux(dict(attention_aux), ffn_aux)
 
 
 class Head(nn.Module):
@@ -82,6 +91,7 @@ class GPT(nn.Module):
         vocab_size: V, the tokenizer's.
     """
 
+    @uninitialised()
     def __init__(self, experiment: Experiment, vocab_size: int) -> None:
         super().__init__()
         args = experiment.model_args
