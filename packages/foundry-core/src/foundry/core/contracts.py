@@ -454,6 +454,25 @@ class FeedForward(Protocol):
         """x (B, T, C) -> (B, T, C), each position by itself."""
 
 
+class ResidualParams(Params):
+    """Base of every residual's params."""
+
+    has_post_norm: ClassVar[bool] = False
+    """Whether each sublayer gets a second norm, `post_norm`."""
+
+
+class Residual(Protocol):
+    """Slot `residual`: how a sublayer and its norm join the residual stream; built as `target(params, dims)`, one for
+    each sublayer. The norms are the block's, so that their names do not depend on the placement."""
+
+    def enter(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """The stream (B, T, C) -> what the sublayer reads."""
+
+    def leave(self, x: Tensor, y: Tensor, norm: nn.Module, post_norm: nn.Module | None) -> Tensor:
+        """The stream x and what the sublayer made of it, y, both (B, T, C) -> the stream after it. Drops activations
+        of y with probability `dims.dropout` in training."""
+
+
 class ActivationParams(Params):
     """Base of every activation's params. A gated one is called with (gate, up), a plain one with (up)."""
 

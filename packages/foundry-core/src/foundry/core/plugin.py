@@ -27,6 +27,7 @@ SLOTS = [
     _part("norm", "rmsnorm", "norm", "what keeps a layer's input at one scale"),
     _part("activation", "swiglu", "act", "the non-linearity of the feed-forward network"),
     _part("position", "rope", "pos", "how a model knows the order of its tokens"),
+    _part("residual", "pre", "resid", "how a sublayer and its norm join the residual stream"),
     Slot("loss", "training.loss", "cross_entropy", "what training minimises", "loss"),
     Slot("optimizer", "training.optimizer", "adamw", "how gradients become updates", "opt"),
     Slot("schedule", "training.schedule", "cosine", "the learning rate over time", "sched"),

@@ -40,6 +40,7 @@ class ModelArgs(Params):
     norm: Choice
     activation: Choice
     position: Choice
+    residual: Choice
 
 
 class Training(Params):

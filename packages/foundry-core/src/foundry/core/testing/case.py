@@ -91,6 +91,12 @@ class Layer(nn.Module):
                 self.part = case.build(dims, Case.of("activation", companion or "gelu").build(dims))
             case "norm":
                 self.part = case.build(dims, dims.n_embd)
+            case "residual":
+                self.part = case.build(dims)
+                norm = Case.of("norm", "rmsnorm")
+                self.norm = norm.build(dims, dims.n_embd)
+                self.post_norm = norm.build(dims, dims.n_embd) if case.params.has_post_norm else None
+                self.sublayer = nn.Linear(dims.n_embd, dims.n_embd)
             case "activation":
                 self.gated = bool(getattr(case.params, "gated", False))
                 self.part = case.build(dims)
@@ -110,6 +116,9 @@ class Layer(nn.Module):
                 return self.part(x, x.flip(-1)) if self.gated else self.part(x)
             case "position":
                 return self.part.embed(x, ctx.positions)
+            case "residual":
+                y = self.sublayer(self.part.enter(x, self.norm))
+                return self.part.leave(x, y, self.norm, self.post_norm)
             case _:
                 return self.part(x)
 

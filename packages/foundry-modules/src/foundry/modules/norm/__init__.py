@@ -13,6 +13,10 @@ class LayerNormParams(Params):
     eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance", json_schema_extra={"search": False})
 
 
+class DyTParams(Params):
+    alpha: float = Field(0.5, gt=0, description="initial slope of the tanh; the paper's is 0.5, for wide models less")
+
+
 VARIANTS = [
     Variant(
         slot="norm",
@@ -29,5 +33,13 @@ VARIANTS = [
         params=LayerNormParams,
         summary="subtract the mean, divide by the standard deviation",
         reference="arXiv:1607.06450",
+    ),
+    Variant(
+        slot="norm",
+        name="dyt",
+        target="foundry.modules.norm.dyt:DyT",
+        params=DyTParams,
+        summary="dynamic tanh: bound instead of normalise, without statistics",
+        reference="arXiv:2503.10622",
     ),
 ]

@@ -16,7 +16,7 @@ def checks_of(case: Case) -> Iterator[tuple[str, Check]]:
             modules += [layers, attention]
         case "position" if getattr(case.params, "acts_on", "nothing") != "embeddings":
             modules += [layers, attention]
-        case "ffn" | "norm" | "activation" | "position":
+        case "ffn" | "norm" | "activation" | "position" | "residual":
             modules += [layers]
         case "loss":
             modules += [losses]
