@@ -296,7 +296,7 @@ def test_the_command_trains_for_real_and_goes_on_where_it_was_left(
     assert {each["arm"] for each in plan["arms"][1:]} == {each["arm"] for each in rounds[0]["proposals"]}
     assert (result["event"], result["rounds"], result["tried"]) == ("result", len(rounds), 2 * len(rounds))
     assert result["trials"] <= 12
-    lines = foundry("--max-trials", "20")
+    lines = foundry("--max-trials", "30")  # the noise of a generation that was promoted takes 8
     assert lines[-1]["rounds"] > result["rounds"]
     assert lines[-1]["search"] == result["search"]
     with Ledger.open(project) as ledger:

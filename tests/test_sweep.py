@@ -21,7 +21,9 @@ from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
 from foundry.core.contracts import ExitCode
 from foundry.core.ledger import Ledger, Noise
+from foundry.core.sweep.outline import ENOUGH
 from foundry.core.sweep.plan import noise_context
+from foundry.core.sweep.simulate import World
 from foundry.core.sweep.trial import SOURCES, data_fingerprint
 from foundry.kernels import native
 
@@ -65,7 +67,7 @@ def know_noise(project: Path) -> None:
     experiment = load_experiment()
     with Ledger.open(project) as ledger:
         for metric in ("val_loss", "letters"):
-            context = noise_context(metric, experiment.plain(), data_fingerprint(experiment))
+            context = noise_context(metric, experiment.identity, data_fingerprint(experiment))
             ledger.record_noise(Noise(metric, context, sigma=0.02, df=30, runs=31))
 
 
@@ -111,6 +113,9 @@ def test_a_better_arm_is_promoted_and_a_worse_one_is_not(foundry, project):
     assert code == ExitCode.NOT_PROMOTED
     result = last(lines)
     assert result["generation"] == 1
+    # Whose noise is its own: what was known of the one before is not trusted.
+    assert [line["kind"] for line in lines if line["event"] == "sweep"] == ["noise", "sweep"]
+    assert (result["df"], result["sigma"]) != (30, 0.02)
     assert result["refused"] == [
         {"name": "lr 3e-2", "reason": "it is the baseline itself", "mutations": [["lr", "3e-2"]], "invalid": False}
     ]
@@ -136,6 +141,24 @@ def test_a_promotion_can_be_taken_up_later(foundry):
     assert code == ExitCode.OK
     assert last(again)["promoted"]["generation"] == 1
     assert not trained(again)
+
+
+def test_resume_finishes_a_promotion_that_was_cut_short(foundry, monkeypatch):
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    assert foundry("sweep", "--resume", "--promote")[0] == ExitCode.USAGE
+    with monkeypatch.context() as patch:
+        patch.setattr("foundry.core.sweep.lab.promote", die)
+        assert foundry("sweep", "lr", "3e-2", "--promote")[0] == ExitCode.SIGINT
+    code, _, error = foundry("sweep", "--resume")
+    assert code == ExitCode.USAGE
+    assert json.loads(error)["error"]["hint"].endswith("foundry sweep --resume --promote")
+    code, lines, _ = foundry("sweep", "--resume", "--promote")
+    assert code == ExitCode.OK
+    assert last(lines)["promoted"]["generation"] == 1
+    assert not trained(lines)
+    assert foundry("sweep", "--resume", "--promote")[0] == ExitCode.USAGE  # it is the baseline
 
 
 def test_unknown_noise_is_measured_first(foundry):
@@ -344,6 +367,25 @@ def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(foundry, projec
     assert plan["flops"] > (plan["noise_trials"] + 4) * plan["arms"][0]["flops"]
     with Ledger.open(project) as ledger:
         assert not ledger.trials()
+
+
+def test_a_dry_run_of_many_seeds_simulates_no_more_than_one_of_few(foundry, project, monkeypatch):
+    asked = 0
+
+    def count(self, request, real=World.__call__):
+        nonlocal asked
+        asked += 1
+        return real(self, request)
+
+    monkeypatch.setattr(World, "__call__", count)
+    arms = ("1e-4", "2e-4", "3e-4")
+    code, lines, _ = foundry("sweep", "lr", *arms, "--seeds", "1000", "--dry-run")
+    assert code == ExitCode.OK
+    assert 3000 < lines[-1]["trials"] < 4000
+    assert asked < ENOUGH + lines[-1]["trials"] * 2
+    code, _, error = foundry("sweep", "lr", *arms, "--seeds", "100000", "--dry-run")
+    assert code == ExitCode.USAGE
+    assert "100000 is not in the range 1<=x<=1000" in json.loads(error)["error"]["message"]
 
 
 def test_noise_grows_with_more_seeds_and_says_what_can_be_decided(foundry):

@@ -65,7 +65,7 @@ def project(tmp_path, cache, monkeypatch) -> Path:
     experiment = load_experiment()
     with Ledger.open(tmp_path) as ledger:
         for metric in ("val_loss", "val_bpb"):
-            context = noise_context(metric, experiment.plain(), data_fingerprint(experiment))
+            context = noise_context(metric, experiment.identity, data_fingerprint(experiment))
             ledger.record_noise(Noise(metric, context, SIGMA, df=30, runs=31))
     return tmp_path
 

@@ -121,7 +121,7 @@ def pair(first: Experiment, second: Experiment, rule: Rule, *, budget: Budget | 
 
 def compare(lab: Lab, pairing: Pairing) -> Compared:
     """Train both until a sequential test knows, or look up what the ledger knows. The noise between seeds is measured
-    first, with A, if nobody ever did for this metric, budget and data.
+    first, with A, if nobody ever did for A with this metric, budget and data.
 
     Raises:
         Stopped: somebody asked for it; the same call goes on from there.

@@ -38,6 +38,7 @@ class LiveSearch:
         self.spent = Spent()
         self.df: int = spec["df"]
         origin = self.generation(spec["generation"])
+        self.measured = {origin.number}  # generations whose noise is known, or was measured for an audit
         self.ground = Ground(lab.project, origin, origin)
         self.search = Search(origin.number, quest.policy, spec["sigma"], self.propose, earlier(lab.ledger, id))
         self.known_before = len(self.search.history)
@@ -74,6 +75,7 @@ class LiveSearch:
             return {"search": self.id, "steps": self.number, "next": None, "why": str(self.limits) or EXHAUSTED}
         plan, _, refused = self.plan(step)
         runs = len(plan.entries) if isinstance(step, Round) else 2 * plan.question.rule.n_max
+        known = self.search.sigma and (isinstance(step, Round) or plan.generation in self.measured)
         return {
             "search": self.id,
             "steps": self.number,
@@ -85,7 +87,7 @@ class LiveSearch:
             ],
             "refused": [{"arm": each.name, "reason": each.reason} for each in refused],
             "space": self.ideas.values(self.search.current, self.ground),
-            "noise_trials": 0 if self.search.sigma else NOISE_SEEDS,
+            "noise_trials": 0 if known else NOISE_SEEDS,
             "trials": runs,
             "flops": sum(entry.flops or 0.0 for entry in plan.entries) * runs / len(plan.entries) or None,
         }
@@ -217,8 +219,9 @@ class LiveSearch:
 
     @property
     def left(self) -> float:
-        """Trainings for which the limits leave room."""
-        return self.limits.left(self.spent)
+        """Trainings for which the limits leave room, once the noise of the verified baseline is known."""
+        ahead = 0 if self.ground.verified.number in self.measured else NOISE_SEEDS
+        return self.limits.left(self.spent) - ahead
 
     def has_room(self, step: Step) -> bool:
         """Whether a step is known, or can be afforded.
@@ -253,10 +256,11 @@ class LiveSearch:
             )
 
     def count(self, result: SweepResult, was_known: bool) -> None:
-        """Add what a step has cost, and the noise that was measured for it: an earlier promotion may have changed what
-        that depends on."""
+        """Add what a step has cost, and the noise that was measured for it: the first audit against a generation does
+        that."""
         asked, sweeps = result.plan.question.to_json(), [result.sweep]
         if result.plan.kind == "audit":
+            self.measured.add(result.plan.generation)
             sweeps += [row.id for row in self.lab.ledger.sweeps() if row.spec.get("asked_by") == asked]
         for wanted in (each for sweep in sweeps for each in self.lab.ledger.wanted(sweep)):
             if wanted.trial not in self.trials:

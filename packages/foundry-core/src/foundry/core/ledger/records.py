@@ -8,7 +8,7 @@ Config      an experiment that took part, and the mutations that made it;  Refus
 Evidence    what is known of one pair (baseline generation, candidate): the paired differences so far
 Decision    promote, reject or inconclusive, with everything that it rests on
 Generation  one baseline in the lineage
-Noise       the spread between seeds, measured for one metric, budget and corpus
+Noise       the spread between seeds, measured for one metric, experiment and corpus
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class Noise:
     """The standard deviation of `metric` over seeds, all else equal."""
 
     metric: str
-    context: str  # digest of (metric, budget, data): where it holds
+    context: str  # digest of (metric, experiment with its budget, data): where it holds
     sigma: float
     df: int  # degrees of freedom it was estimated with
     runs: int

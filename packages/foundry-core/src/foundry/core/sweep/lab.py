@@ -75,17 +75,33 @@ class Lab:
                 self.reporter.note(f"{stale}; comparing with that one")
 
     def resume(self, *, promote: bool = False) -> SweepResult:
-        """Go on with the sweep that was interrupted last.
+        """Go on with the sweep that was interrupted last; with `promote`, also with one that has found a winner, which
+        nobody made the baseline.
 
         Raises:
             UsageError: there is none.
         """
-        rows = [row for row in self.ledger.sweeps("interrupted") if row.spec["kind"] in ("sweep", "noise")]
-        asked = [(row.created, row.spec.get("asked_by") or row.spec["question"]) for row in rows]
-        questions = [Question.from_json(question) for _, question in sorted(asked, key=lambda each: each[0])]
-        if not any(question.stacks for question in questions):
-            raise UsageError("no sweep was interrupted", "name what to compare: foundry sweep attention mha")
-        return self.sweep([question for question in questions if question.stacks][-1], promote=promote)
+        left = [row for row in self.ledger.sweeps("interrupted") if row.spec["kind"] in ("sweep", "noise")]
+        unpromoted = self._unpromoted()
+        rows = sorted(left + (unpromoted if promote else []), key=lambda row: row.created)
+        asked = [Question.from_json(row.spec.get("asked_by") or row.spec["question"]) for row in rows]
+        questions = [question for question in asked if question.stacks]
+        if not questions:
+            hint = "name what to compare: foundry sweep attention mha"
+            if unpromoted:
+                hint = "the last one has found a winner: foundry sweep --resume --promote"
+            raise UsageError("no sweep was interrupted", hint)
+        return self.sweep(questions[-1], promote=promote)
+
+    def _unpromoted(self) -> list[SweepRow]:
+        """The sweeps whose winner is better than the baseline that still holds."""
+        newest = self.ledger.baseline()
+        return [
+            row
+            for row in self.ledger.sweeps("finished")
+            if row.spec["kind"] == "sweep" and newest is not None and row.spec["generation"] == newest.number
+            if row.conclusion is not None and Conclusion.from_json(row.conclusion).winner is not None
+        ]
 
     def run(self, plan: Plan, refused: Sequence[Refused] = (), *, promote: bool = False) -> SweepResult:
         """The sweep of a plan, from wherever it was left. One that ended undecided goes on with what is known by now.
@@ -177,8 +193,8 @@ class Lab:
     # ---- the noise -------------------------------------------------------------------------------------------------
 
     def with_noise(self, plan: Plan) -> Plan:
-        """The plan with what is known; the noise is measured first if nobody ever did for this metric, budget and
-        data."""
+        """The plan with what is known; the noise is measured first if nobody ever did for this baseline with this
+        metric, budget and data."""
         known = informed(plan, self.ledger)
         if known.sigma is None:
             self.reporter.note(

@@ -73,8 +73,8 @@ class Plan:
 
     @cached_property
     def context(self) -> str:
-        """Where the noise of this sweep holds: the metric, the budget and the data."""
-        return noise_context(self.question.rule.metric, self.baseline.experiment, self.data)
+        """Where the noise of this sweep holds."""
+        return noise_context(self.question.rule.metric, self.baseline.identity, self.data)
 
     def basis(self, control: Entry, entry: Entry) -> str:
         """Of the evidence on a pair: a variant whose source was mended is judged anew."""
@@ -199,12 +199,10 @@ def informed(plan: Plan, ledger: Ledger) -> Plan:
     return replace(plan, sigma=sigma, df=df, evidence=evidence)
 
 
-def noise_context(metric: str, experiment: Json, data: str, share: Fraction = Fraction(1)) -> str:
-    """The name of what a standard deviation over seeds depends on: the metric, the budget and the data."""
-    training = experiment["training"]
-    budget = [training[name] for name in ("max_iters", "tokens", "flops", "seconds")]
-    rows = training["batch_size"] * experiment["model_args"]["block_size"]
-    return digest(metric, budget, rows, data, str(share))[:16]
+def noise_context(metric: str, identity: str, data: str, share: Fraction = Fraction(1)) -> str:
+    """The name of what a standard deviation over seeds depends on: the metric, the experiment (by its identity, in which
+    its budget is), the data, and the share of the budget. Another baseline may be as good and ten times as noisy."""
+    return digest(metric, identity, data, str(share))[:16]
 
 
 # --------------------------------------------------------------------------------------------------------------------

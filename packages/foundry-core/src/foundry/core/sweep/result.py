@@ -131,5 +131,5 @@ def noise_of(plan: Plan, conclusion: Conclusion) -> Iterator[Noise]:
     for share, scores in conclusion.controls.items():
         if len(scores) > 1:
             sigma, df = pooled([scores])
-            context = noise_context(metric, plan.baseline.experiment, plan.data, Fraction(share))
+            context = noise_context(metric, control.identity, plan.data, Fraction(share))
             yield Noise(metric, context, sigma, df, len(scores), group=f"control {control.identity} {share}")
