@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from foundry.core.contracts import Context, Dims, UsageError
 from foundry.core.testing import DIMS, Case
 from foundry.core.testing.case import vectors
-from foundry.modules.attention import attend
+from foundry.modules.attention import MHAParams, attend
 
 
 @pytest.fixture
@@ -105,3 +105,29 @@ def test_head_dim_need_not_divide_n_embd():
     dims = Dims(n_layer=2, n_head=3, n_embd=32, head_dim=6, block_size=12)
     x = vectors(2, 12, dims)
     assert Case.of("attention", "gqa", {"n_kv_head": 1}, dims).layer(companion="rope")(x).shape == x.shape
+
+
+def test_a_soft_cap_bounds_scores_and_a_sink_takes_weight():
+    """A huge cap and a sink far below are plain attention; a sink far above takes everything."""
+    x, plain = vectors(2, 12, DIMS), Case.of("attention", "gqa").layer(companion="alibi")
+    optional = Case.of("attention", "gqa", {"softcap": 1e4, "sinks": True}).layer(companion="alibi")
+    with torch.no_grad():
+        optional.part.sinks.fill_(-100.0)
+        torch.testing.assert_close(optional(x), plain(x), rtol=0, atol=1e-6)
+        optional.part.sinks.fill_(100.0)
+        assert optional(x).abs().max() < 1e-6
+
+
+def test_what_is_added_to_the_values_is_cached_with_them():
+    layer = Case.of("attention", "gqa_2kv").layer()
+    x, extra = vectors(2, 12, DIMS), torch.randn(2, 12, layer.part.v_proj.out_features)
+    y = layer(x, Context(value=extra))
+    assert not torch.allclose(y, layer(x))
+    cache = layer.init_cache(2, 12)
+    pieces = [layer(x[:, t], Context(value=extra[:, t], cache=cache)) for t in (slice(0, 7), slice(7, 8), slice(8, 12))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), y, rtol=0, atol=1e-6)
+
+
+def test_all_heads_without_qk_norm_is_refused():
+    problems = dict(MHAParams(qk_norm_over="all_heads").problems(DIMS))
+    assert "qk_norm: true" in problems["qk_norm_over"]

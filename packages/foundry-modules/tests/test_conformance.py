@@ -13,6 +13,14 @@ class TestQKNorm(Conformance):
     slot, variant, params = "attention", "gqa", {"qk_norm": True, "qkv_bias": True, "n_kv_head": 1}
 
 
+class TestQKNormOverAllHeads(Conformance):
+    slot, variant, params = "attention", "gqa", {"qk_norm": True, "qk_norm_over": "all_heads"}
+
+
+class TestSoftcapAndSinks(Conformance):
+    slot, variant, params = "attention", "gqa", {"softcap": 2.0, "sinks": True}
+
+
 class TestBiases(Conformance):
     slot, variant = "attention", "mha"
     dims = replace(DIMS, bias=True)

@@ -1,6 +1,7 @@
 """Slot `attention`: how tokens exchange information. Built as `target(params, dims, position)`."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import Field
 
@@ -9,19 +10,51 @@ from foundry.core.contracts import AttentionParams, Dims, Shorthand, Variant
 
 class MHAParams(AttentionParams):
     qk_norm: bool = Field(False, description="RMS-normalise each head's query and key before positions act on them")
+    qk_norm_over: Literal["head", "all_heads"] = Field(
+        "head", description="what qk_norm takes the mean over: each head by itself, or all heads at once (OLMo 2)"
+    )
+    qk_norm_eps: float = Field(
+        1e-5, gt=0, lt=1, description="qk_norm: added to the mean square", json_schema_extra={"search": False}
+    )
     qkv_bias: bool | None = Field(
         None, description="biases on the query, key and value projections; null follows model_args.bias"
     )
+    softcap: float | None = Field(
+        None, gt=0, description="keep scores within +-this by softcap * tanh(score / softcap) (arXiv:2408.00118)"
+    )
+    sinks: bool = Field(
+        False, description="a learned score per head without a value, so that a head may look at nothing (gpt-oss)"
+    )
+
+    def kv_heads(self, dims: Dims) -> int:
+        """Key/value heads."""
+        return dims.n_head
+
+    def value_size(self, dims: Dims) -> int:
+        return self.kv_heads(dims) * dims.head_dim
+
+    def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
+        if self.qk_norm_over == "all_heads" and not self.qk_norm:
+            yield "qk_norm_over", "all_heads does nothing without qk_norm: true; add it"
+
+
+def shared_heads(n_kv_head: int, dims: Dims) -> Iterator[tuple[str, str]]:
+    """What is wrong with so many key/value heads."""
+    if dims.n_head % n_kv_head:
+        divisors = [str(n) for n in range(1, dims.n_head + 1) if dims.n_head % n == 0]
+        choices = " or ".join(filter(None, [", ".join(divisors[:-1]), divisors[-1]]))
+        yield "n_kv_head", f"{n_kv_head} does not divide n_head {dims.n_head}; try {choices}"
 
 
 class GQAParams(MHAParams):
     n_kv_head: int = Field(2, ge=1, description="key/value heads, each shared by n_head / n_kv_head query heads")
 
+    def kv_heads(self, dims: Dims) -> int:
+        return self.n_kv_head
+
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
-        if dims.n_head % self.n_kv_head:
-            divisors = [str(n) for n in range(1, dims.n_head + 1) if dims.n_head % n == 0]
-            choices = " or ".join(filter(None, [", ".join(divisors[:-1]), divisors[-1]]))
-            yield "n_kv_head", f"{self.n_kv_head} does not divide n_head {dims.n_head}; try {choices}"
+        yield from super().problems(dims)
+        yield from shared_heads(self.n_kv_head, dims)
 
 
 VARIANTS = [

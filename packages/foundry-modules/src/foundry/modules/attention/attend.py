@@ -14,7 +14,14 @@ ScoreBias = Callable[[Tensor, Tensor], Tensor]
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, ctx: Context, score_bias: ScoreBias | None = None, dropout: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ctx: Context,
+    score_bias: ScoreBias | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Causal softmax(q k^T / sqrt(D) + bias) v.
 
@@ -23,12 +30,15 @@ def attend(
         k, v: (B, H_kv, S, D), S >= T; each key/value head serves H / H_kv consecutive query heads.
         ctx: restricts what is seen further: the same segment, and only real tokens.
         dropout: probability of dropping an attention weight; 0 outside training.
+        softcap, sinks: see `weigh`.
 
     Returns:
         (B, H, T, D)
     """
     (batch, n_head, new, size), (_, n_kv_head, total, _) = q.shape, k.shape
-    if ctx.segments is None and ctx.key_padding is None and score_bias is None and (new == total or new == 1):
+    by_hand = softcap is not None or sinks is not None  # no kernel of torch's knows these
+    plain = ctx.segments is None and ctx.key_padding is None and score_bias is None and not by_hand
+    if plain and (new == total or new == 1):
         # A single new token sees everything before it; whole rows are the kernels' own causal case.
         mask, is_causal = None, new > 1
     else:
@@ -36,6 +46,8 @@ def attend(
         if score_bias is not None:
             bias = score_bias(*positions_of(ctx, new, total, q.device)).to(q.dtype)
             mask = bias.masked_fill(~mask, float("-inf"))
+        if by_hand:
+            return weigh(q, k, v, mask, dropout, softcap, sinks)
     if is_causal and not dropout:
         return causal_attention(q, k, v)
     grouped = n_kv_head != n_head
@@ -44,6 +56,32 @@ def attend(
         y = F.scaled_dot_product_attention(q.reshape(batch, n_kv_head, -1, size), k, v, mask, dropout)
         return y.reshape(q.shape)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=grouped)
+
+
+def weigh(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
+    """Attention written out, for what fused kernels do not know. It holds all T x S scores.
+
+        s = c tanh(q k^T / (c sqrt(D))) + bias        c = softcap: scores stay within +-c (arXiv:2408.00118)
+        y = sum_j e^s_j v_j / (e^sink + sum_j e^s_j)  a learned place to look at nothing (gpt-oss, arXiv:2508.10925)
+
+    Args:
+        q: (B, H, T, D); k, v: (B, H_kv, S, D).
+        mask: broadcasts to (B, H, T, S); bool, where False is not seen, or a bias to be added.
+        sinks: (H,), a score of each head that has no value; or None.
+    """
+    groups = q.size(1) // k.size(1)
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = (q * q.size(-1) ** -0.5) @ k.transpose(-1, -2)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    if sinks is not None:
+        sink = sinks.to(scores.dtype)[:, None, None].expand(q.size(0), -1, q.size(2), 1)
+        scores = torch.cat((scores, sink), dim=-1)
+    weights = scores.softmax(dim=-1, dtype=torch.float32)[..., : k.size(2)].to(v.dtype)
+    return F.dropout(weights, dropout) @ v
 
 
 def visible(ctx: Context, new: int, total: int, device: torch.device) -> Tensor:

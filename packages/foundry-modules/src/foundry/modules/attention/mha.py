@@ -2,7 +2,8 @@
 
     head_h = softmax(q_h k_h^T / sqrt(D) + causal mask) v_h,   y = [head_1 ... head_H] W_o
 
-x (B, T, C) -> q, k, v (B, H, T, D) -> y (B, T, C). Queries and keys may be RMS-normalised per head (arXiv:2302.05442).
+x (B, T, C) -> q, k, v (B, H, T, D) -> y (B, T, C). Queries and keys may be RMS-normalised, per head (arXiv:2302.05442)
+or over all heads at once (OLMo 2, arXiv:2501.00656); scores may be capped and have sinks (see `attend.weigh`).
 """
 
 import math
@@ -19,16 +20,24 @@ from foundry.modules.norm.rmsnorm import RMSNorm
 
 
 class MultiHeadAttention(nn.Module):
-    def __init__(self, params: MHAParams, dims: Dims, position: Position | None, n_kv_head: int | None = None) -> None:
+    def __init__(self, params: MHAParams, dims: Dims, position: Position | None) -> None:
         super().__init__()
-        self.n_head, self.n_kv_head, self.head_dim = dims.n_head, n_kv_head or dims.n_head, dims.head_dim
+        self.n_head, self.n_kv_head, self.head_dim = dims.n_head, params.kv_heads(dims), dims.head_dim
+        queries, keys = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
         qkv_bias = dims.bias if params.qkv_bias is None else params.qkv_bias
-        self.q_proj = nn.Linear(dims.n_embd, self.n_head * self.head_dim, bias=qkv_bias)
-        self.k_proj = nn.Linear(dims.n_embd, self.n_kv_head * self.head_dim, bias=qkv_bias)
-        self.v_proj = nn.Linear(dims.n_embd, self.n_kv_head * self.head_dim, bias=qkv_bias)
-        self.o_proj = nn.Linear(self.n_head * self.head_dim, dims.n_embd, bias=dims.bias)
-        self.q_norm = RMSNorm(RMSNormParams(), dims, self.head_dim) if params.qk_norm else None
-        self.k_norm = RMSNorm(RMSNormParams(), dims, self.head_dim) if params.qk_norm else None
+        self.q_proj = nn.Linear(dims.n_embd, queries, bias=qkv_bias)
+        self.k_proj = nn.Linear(dims.n_embd, keys, bias=qkv_bias)
+        self.v_proj = nn.Linear(dims.n_embd, keys, bias=qkv_bias)
+        self.o_proj = nn.Linear(queries, dims.n_embd, bias=dims.bias)
+        self.norm_all_heads = params.qk_norm_over == "all_heads"
+        if params.qk_norm:
+            of_norm, one_norm = RMSNormParams(eps=params.qk_norm_eps), self.norm_all_heads
+            self.q_norm: nn.Module | None = RMSNorm(of_norm, dims, queries if one_norm else self.head_dim)
+            self.k_norm: nn.Module | None = RMSNorm(of_norm, dims, keys if one_norm else self.head_dim)
+        else:
+            self.q_norm = self.k_norm = None
+        self.softcap = params.softcap
+        self.sinks = nn.Parameter(torch.empty(self.n_head)) if params.sinks else None
         self.position = position  # one module for all layers that choose the same
         self.rotate = getattr(position, "rotate", None)
         self.score_bias = getattr(position, "bias", None)
@@ -37,12 +46,7 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         batch, length, _ = x.shape
-        q = self.q_proj(x).view(batch, length, self.n_head, self.head_dim)
-        k = self.k_proj(x).view(batch, length, self.n_kv_head, self.head_dim)
-        v = self.v_proj(x).view(batch, length, self.n_kv_head, self.head_dim)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        q, k, v = self.project(x, ctx)
         cache: KVCache | None = ctx.cache
         if self.rotate is not None:
             positions = ctx.positions
@@ -52,14 +56,29 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             k, v = cache.extend(k, v)
         dropout = self.dropout if self.training else 0.0
-        y = attend(q, k, v, ctx, self.score_bias, dropout)
+        y = attend(q, k, v, ctx, self.score_bias, dropout, self.softcap, self.sinks)
         return self.o_proj(y.transpose(1, 2).reshape(batch, length, self.n_head * self.head_dim)), {}
+
+    def project(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, C) -> q (B, H, T, D), k, v (B, H_kv, T, D), normalised, without positions."""
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        if self.q_norm is not None and self.k_norm is not None and self.norm_all_heads:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if ctx.value is not None:
+            v = v + ctx.value
+        q, k, v = (heads.unflatten(-1, (-1, self.head_dim)) for heads in (q, k, v))
+        if self.q_norm is not None and self.k_norm is not None and not self.norm_all_heads:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> KVCache:
         return KVCache(batch, self.n_kv_head, max_len, self.head_dim, dtype, device)
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
-        if name != "o_proj.weight":
+        if name == "o_proj.weight":
+            tensor.normal_(0.0, self.residual_std, generator=generator)
+        elif name == "sinks":
+            tensor.zero_()  # as heavy as one key whose score is 0
+        else:
             return False
-        tensor.normal_(0.0, self.residual_std, generator=generator)
         return True

@@ -1,0 +1,69 @@
+"""The attention variants and their options against transformers' with the same random weights, in fp32: outputs, and
+the gradients of the input and of every parameter."""
+
+import pytest
+import torch
+from torch import nn
+
+from foundry.core.contracts import Context, Dims
+from foundry.core.testing import Case
+
+transformers = pytest.importorskip("transformers")
+
+from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention  # noqa: E402
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOssRotaryEmbedding  # noqa: E402
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding  # noqa: E402
+from transformers.models.olmo2.modeling_olmo2 import Olmo2Attention  # noqa: E402
+
+B, T = 3, 24
+DIMS = Dims(n_layer=2, n_head=4, n_embd=32, head_dim=8, block_size=T, vocab_size=19)
+CAUSAL = torch.full((T, T), float("-inf")).triu(1)
+SIZES = {
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": T,
+    "num_hidden_layers": 2,
+    "attn_implementation": "eager",
+}
+
+
+def assert_same(theirs, config, name, params, dims=DIMS, mask=CAUSAL, rotary=LlamaRotaryEmbedding):
+    """Our attention `name`, with their weights under the same names, computes what theirs does."""
+    for i, parameter in enumerate(theirs.parameters()):
+        nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(i))
+    ours = Case.of("attention", name, params, dims).build(dims, Case.of("position", "rope", {}, dims).build(dims))
+    ours.load_state_dict(theirs.state_dict())
+    positions = torch.arange(T).expand(B, T)
+    turns = rotary(config)(torch.zeros(1), positions)
+    functions = (
+        lambda x: ours(x, Context())[0],
+        lambda x: theirs.eval()(x, position_embeddings=turns, attention_mask=mask[None, None])[0],
+    )
+    results = []
+    for module, function in zip((ours, theirs), functions, strict=True):
+        x = torch.randn(B, T, dims.n_embd, generator=torch.Generator().manual_seed(7)).requires_grad_()
+        y = function(x)
+        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(8)))
+        results.append({"y": y, "x": x.grad} | {name: p.grad for name, p in module.named_parameters()})
+    for name, expected in results[1].items():
+        torch.testing.assert_close(results[0][name], expected, rtol=1e-5, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_olmo2_normalises_over_all_heads():
+    config = transformers.Olmo2Config(**SIZES, rms_norm_eps=1e-6)
+    params = {"n_kv_head": 2, "qk_norm": True, "qk_norm_over": "all_heads", "qk_norm_eps": 1e-6}
+    assert_same(Olmo2Attention(config, 0), config, "gqa", params)
+
+
+def test_gemma2_caps_its_scores():
+    config = transformers.Gemma2Config(**SIZES, query_pre_attn_scalar=8, attn_logit_softcapping=0.7)
+    assert_same(Gemma2Attention(config, 1), config, "gqa", {"n_kv_head": 2, "softcap": 0.7})
+
+
+def test_gpt_oss_has_sinks():
+    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+    config = transformers.GptOssConfig(**SIZES, layer_types=["full_attention"] * 2, rope_parameters=rope)
+    params, dims = {"n_kv_head": 2, "sinks": True}, Dims(2, 4, 32, 8, T, bias=True)
+    assert_same(GptOssAttention(config, 0), config, "gqa", params, dims, rotary=GptOssRotaryEmbedding)
