@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ def failing(monkeypatch):
         (PermissionError(13, "Permission denied", "runs/x"), 6, "Permission denied: runs/x"),
         (OSError(28, "No space left on device"), 6, "No space left on device"),
         (KeyError("lost"), 1, "internal error: KeyError: 'lost'"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_each_failure_has_its_exit_code_and_its_words(failing, capsys, monkeypatch, error, code, words):
@@ -62,13 +63,46 @@ def test_each_failure_has_its_exit_code_and_its_words(failing, capsys, monkeypat
     assert shown.out == ""
     assert words in shown.err
     assert "Traceback" not in shown.err
-    if code not in (1, 130):
+    if code != 1:
         assert entry.main(["fail", "--json"]) == code
         told = json.loads(capsys.readouterr().err)
         assert told["schema_version"] == 1
         assert told["error"]["exit_code"] == code
         assert told["error"]["kind"] == ExitCode(code).name.lower()
         assert words in told["error"]["message"]
+
+
+ENTRIES = {
+    "python -m foundry.cli": [sys.executable, "-m", "foundry.cli"],
+    "foundry": [sys.executable, "-c", "import sys; from foundry.cli.__main__ import main; sys.exit(main())"],
+}
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "imported"),
+    [
+        ("foundry", "typer"),
+        ("python -m foundry.cli", "pydantic"),
+        ("foundry", "foundry.cli.app"),
+        ("python -m foundry.cli", "numpy"),
+        ("foundry", "torch.nn"),
+    ],
+)
+def test_ctrl_c_while_python_imports_is_one_line_and_exit_130(project, entry_point, imported):
+    """Python tells of each module as soon as it is imported: SIGINT comes right after, while the next one is."""
+    command = [*ENTRIES[entry_point], "analyze"]
+    environment = ENVIRONMENT | {"PYTHONPROFILEIMPORTTIME": "1"}
+    process = subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    words, sent = [], False
+    for line in map(bytes.decode, process.stderr):
+        if not line.startswith("import time:"):
+            words.append(line)
+        elif not sent and line.rpartition("|")[2].strip() == imported:
+            process.send_signal(signal.SIGINT)
+            sent = True
+    assert sent, f"{imported} is not imported"
+    assert process.wait() == 130
+    assert words == ["interrupted\n"]
 
 
 def test_debug_shows_the_traceback(failing, monkeypatch):

@@ -1,82 +1,26 @@
-"""The `foundry` command, `python -m foundry.cli`, and what `torchrun -m foundry.cli` starts: one frame around every
-command, in which each way to fail has its words and its exit code (see `foundry.core.contracts.ExitCode`)."""
+"""The `foundry` command, `python -m foundry.cli`, and what `torchrun -m foundry.cli` starts."""
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import sys
-from collections.abc import Sequence
 
-import typer
+from foundry.cli import interrupts
 
-from foundry.cli import render
-from foundry.cli.app import app
-from foundry.core.contracts import ExitCode, FoundryError
-
-CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+TYPE_CHECKING = False  # typing's would be an import, before Ctrl-C has its handler
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # Read here and not from the parsed options, so that a command line which does not parse fails in JSON as well.
-    render.use_json("--json" in arguments)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by whoever started us: `foundry runs >&-`
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
-    try:
-        code = int(app(arguments, prog_name="foundry", standalone_mode=False) or ExitCode.OK)
-        render.flush()
-        return code
-    except FoundryError as failure:
-        if debugging():
-            raise
-        render.foundry_error(failure)
-        return failure.exit_code
-    except typer.TyperException as failure:
-        return _usage(failure)
-    except KeyboardInterrupt:
-        return ExitCode.SIGINT
-    except typer.Abort:
-        return ExitCode.FAILURE
-    except render.ClosedPipe:
-        render.drop(sys.stdout)
-        return CLOSED_PIPE
-    except Exception as failure:
-        if debugging():
-            raise
-        return _unexpected(failure)
+    """Run one command line, by default the process's own, and return its exit code."""
+    ours = arguments is None and interrupts.take_over()
+    from foundry.cli.frame import run
 
-
-def debugging() -> bool:
-    return os.environ.get("FOUNDRY_DEBUG", "") not in ("", "0")
-
-
-def _usage(failure: typer.TyperException) -> int:
-    context = getattr(failure, "ctx", None)
-    if not failure.message:  # a group without a command: typer has printed its help
-        return failure.exit_code
-    command = context.command_path if context else "foundry"
-    render.error(failure.format_message(), f"see `{command} --help`", failure.exit_code)
-    return failure.exit_code
-
-
-def _unexpected(failure: Exception) -> int:
-    if isinstance(failure, OSError) and failure.errno in NO_ROOM:
-        place = f": {failure.filename}" if failure.filename else ""
-        render.error(f"{failure.strerror}{place}", "is there space, and may you write there?", ExitCode.ENVIRONMENT)
-        return ExitCode.ENVIRONMENT
-    text = " ".join(f"{type(failure).__name__}: {failure}".split())
-    render.error(
-        f"internal error: {text}",
-        "this is a bug in Foundry or in a plugin; run with FOUNDRY_DEBUG=1 (or foundry --debug) for the traceback",
-        ExitCode.FAILURE,
-    )
-    return ExitCode.FAILURE
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if ours and code == interrupts.INTERRUPTED:
+        os._exit(code)  # where an `exec` was interrupted, Python's own exit would end the process by SIGINT again
+    return code
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def error(message: str, hint: str, code: int) -> None:
         body = {"message": message, "hint": hint, "exit_code": int(code), "kind": _kind(code)}
         _to_stderr(json.dumps({"schema_version": SCHEMA_VERSION, "error": body}))
         return
-    _to_stderr(message if code == ExitCode.STOPPED else f"error: {message}")  # to stop when asked is no error
+    asked = code in (ExitCode.STOPPED, ExitCode.SIGINT)  # to stop when asked is no error
+    _to_stderr(message if asked else f"error: {message}")
     if hint:
         _to_stderr("  " + hint.replace("\n", "\n  ").replace("\n    ", "\n  "))
 

@@ -1,0 +1,85 @@
+"""One frame around every command, in which each way to fail has its words and its exit code (see
+`foundry.core.contracts.ExitCode`)."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.app import app
+from foundry.cli.interrupts import Interruptible
+from foundry.core.contracts import ExitCode, FoundryError
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    # Read here and not from the parsed options, so that a command line which does not parse fails in JSON as well.
+    render.use_json("--json" in arguments)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by whoever started us: `foundry runs >&-`
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
+    try:
+        with Interruptible():
+            code = int(app(list(arguments), prog_name="foundry", standalone_mode=False) or ExitCode.OK)
+            render.flush()
+        return _interrupted() if code == ExitCode.SIGINT else code
+    except FoundryError as failure:
+        if debugging():
+            raise
+        render.foundry_error(failure)
+        return failure.exit_code
+    except typer.TyperException as failure:
+        return _usage(failure)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except typer.Abort:
+        return ExitCode.FAILURE
+    except render.ClosedPipe:
+        render.drop(sys.stdout)
+        return CLOSED_PIPE
+    except Exception as failure:
+        if debugging():
+            raise
+        return _unexpected(failure)
+
+
+def debugging() -> bool:
+    return os.environ.get("FOUNDRY_DEBUG", "") not in ("", "0")
+
+
+def _interrupted() -> int:
+    render.error("interrupted", "", ExitCode.SIGINT)
+    return ExitCode.SIGINT
+
+
+def _usage(failure: typer.TyperException) -> int:
+    context = getattr(failure, "ctx", None)
+    if not failure.message:  # a group without a command: typer has printed its help
+        return failure.exit_code
+    command = context.command_path if context else "foundry"
+    render.error(failure.format_message(), f"see `{command} --help`", failure.exit_code)
+    return failure.exit_code
+
+
+def _unexpected(failure: Exception) -> int:
+    if isinstance(failure, OSError) and failure.errno in NO_ROOM:
+        place = f": {failure.filename}" if failure.filename else ""
+        render.error(f"{failure.strerror}{place}", "is there space, and may you write there?", ExitCode.ENVIRONMENT)
+        return ExitCode.ENVIRONMENT
+    text = " ".join(f"{type(failure).__name__}: {failure}".split())
+    render.error(
+        f"internal error: {text}",
+        "this is a bug in Foundry or in a plugin; run with FOUNDRY_DEBUG=1 (or foundry --debug) for the traceback",
+        ExitCode.FAILURE,
+    )
+    return ExitCode.FAILURE
