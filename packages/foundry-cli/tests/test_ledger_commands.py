@@ -177,3 +177,15 @@ def test_they_answer_without_torch(history, tmp_path, command):
     )
     done = subprocess.run([sys.executable, "-c", script, command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("command", ["runs", "lineage", "why", "query", "rollback", "report"])
+def test_a_file_in_the_ledgers_place_is_an_error_and_not_a_project_without_a_past(
+    tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    (tmp_path / ".foundry").touch()
+    capsys.readouterr()
+    assert main([command]) == 3
+    assert f"{tmp_path / '.foundry'} is a file" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from foundry.core.contracts import InvalidData
 from foundry.core.ledger.archive import Archive
 from foundry.core.ledger.lease import LEASE_SECONDS
 from foundry.core.ledger.store import Store
@@ -49,12 +50,16 @@ class Ledger(Trials, Archive):
             EnvironmentFailure: the folder cannot be written, or the disk is full.
         """
         project = Path(project).resolve()
-        return cls(project, Store(project / FOLDER, note), lease_seconds)
+        return cls(project, Store(_folder(project), note), lease_seconds)
 
     @staticmethod
     def is_in(project: Path) -> bool:
-        """Whether a project has a ledger, or the events of one: who only looks need not make it."""
-        return any((project / FOLDER / name).exists() for name in ("ledger.db", "events.jsonl"))
+        """Whether a project has a ledger, or the events of one: who only looks need not make it.
+
+        Raises:
+            InvalidData: something else is in its place.
+        """
+        return any((_folder(project) / name).exists() for name in ("ledger.db", "events.jsonl"))
 
     def close(self) -> None:
         self._store.close()
@@ -64,3 +69,11 @@ class Ledger(Trials, Archive):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _folder(project: Path) -> Path:
+    """Where the ledger of a project is, or would be."""
+    folder = project / FOLDER
+    if folder.exists() and not folder.is_dir():
+        raise InvalidData(f"{folder} is a file, and has to be the ledger's folder", "move it away, then run again")
+    return folder
