@@ -27,6 +27,9 @@ Sets = Annotated[
 
 # What the commands that train trials share.
 
+MOST_RUNS = 1000
+"""Runs of one arm that a command may be asked for. With so many, an effect of a tenth of the noise is certain."""
+
 Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Trials at a time.")]
 BudgetOption = Annotated[
     str | None,

@@ -1,12 +1,13 @@
-"""Plots for the commands that offer one."""
+"""Plots for the commands that offer one: each as `outputs.picture` has let it pass."""
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from foundry.core.contracts import EnvironmentFailure, UsageError
+from foundry.cli import outputs, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,12 +15,9 @@ if TYPE_CHECKING:
     from foundry.core.compare import Compared
     from foundry.core.sweep.ablation import Ablation
 
-SUFFIXES = (".png", ".svg", ".pdf")
-
 
 def draw_costs(figures: dict[str, Any], path: Path) -> None:
     """Three bar charts of `foundry.core.analyze.analyze`: parameters, FLOPs per token, memory."""
-    check_suffix(path)
     from matplotlib.figure import Figure
 
     charts = (
@@ -42,7 +40,6 @@ def draw_costs(figures: dict[str, Any], path: Path) -> None:
 
 def draw_range_test(found: dict[str, Any], path: Path) -> None:
     """Loss over learning rate, as `foundry.core.lr_find.lr_find` measured it, with what was read off it."""
-    check_suffix(path)
     from matplotlib.figure import Figure
 
     rates, losses, smoothed = ([point[key] for point in found["points"]] for key in ("rate", "loss", "smoothed"))
@@ -65,7 +62,6 @@ def draw_range_test(found: dict[str, Any], path: Path) -> None:
 
 def draw_effects(done: Ablation, path: Path) -> None:
     """One bar per combination: how much better than the baseline it is, with its runs as dots."""
-    check_suffix(path)
     from matplotlib.figure import Figure
 
     base = done.cells[0].mean or 0.0
@@ -89,7 +85,6 @@ def draw_effects(done: Ablation, path: Path) -> None:
 def draw_comparison(compared: Compared, path: Path) -> None:
     """The loss of A and B over training tokens: the mean of the runs, and each run in the background. Validation where
     it was measured on the way, else training."""
-    check_suffix(path)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -113,19 +108,8 @@ def draw_comparison(compared: Compared, path: Path) -> None:
     _save(figure, path)
 
 
-def check_suffix(path: Path) -> None:
-    """Raises:
-    UsageError: the file's suffix is not one that can be drawn.
-    """
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"cannot draw {path}: use one of {', '.join(SUFFIXES)}")
-
-
 def _save(figure: Figure, path: Path) -> None:
-    """Raises:
-    EnvironmentFailure: the file cannot be written.
-    """
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}", "choose another file") from error
+    drawn = BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:], dpi=150)
+    outputs.write(path, drawn.getvalue())
+    render.say(f"wrote {render.place(path)}")

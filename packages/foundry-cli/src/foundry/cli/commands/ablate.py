@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry.cli import render
-from foundry.cli.options import BudgetOption, Executor, Jobs, Json, Metric, Tasks, TrialSeconds, parse_budget, stacks
+from foundry.cli import outputs, render
+from foundry.cli.options import (
+    MOST_RUNS,
+    BudgetOption,
+    Executor,
+    Jobs,
+    Json,
+    Metric,
+    Tasks,
+    TrialSeconds,
+    parse_budget,
+    stacks,
+)
 
 if TYPE_CHECKING:
     from foundry.core.sweep.ablation import Ablation
@@ -18,9 +29,14 @@ if TYPE_CHECKING:
 
 def ablate(
     axis: Annotated[list[str], typer.Option(metavar="TYPE=A,B", help="One axis of the grid. Repeatable.")],
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each combination.")] = 2,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every combination as a row.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the effects: .png, .svg or .pdf.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Runs of each combination.")] = 2,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every combination as a row.", callback=outputs.file)
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the effects: .png, .svg or .pdf.", callback=outputs.picture),
+    ] = None,
     jobs: Jobs = 1,
     budget: BudgetOption = None,
     metric: Metric = None,
@@ -42,8 +58,6 @@ def ablate(
     from foundry.core.sweep.question import Question
     from foundry.core.sweep.rule import Rule
 
-    if plot is not None:
-        plots.check_suffix(plot)
     rule = Rule(metric=metric or (eval_task[0] if eval_task else "val_loss"))
     question = Question(stacks((), axis), rule, parse_budget(budget), (), tuple(eval_task or ()))
     project = find_project(Path.cwd())
@@ -82,11 +96,9 @@ def _row(done: Ablation, cell: Any) -> list[Any]:
 
 
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    from foundry.core.durable import replace_durably, writing
-
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    with writing(path):
-        replace_durably(path, out.getvalue().encode())
+    outputs.write(path, out.getvalue().encode())
+    render.say(f"wrote {render.place(path)}")

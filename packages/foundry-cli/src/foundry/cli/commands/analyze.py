@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foundry.cli import render
+from foundry.cli import outputs, render
 from foundry.cli.options import Config, Json, Sets, train_command
 
 
@@ -18,7 +18,10 @@ def analyze(
         int | None, typer.Option(min=1, help="Ids of the tokenizer.", show_default="the experiment's own tokenizer's")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw parameters, FLOPs and memory: .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw parameters, FLOPs and memory: .png, .svg or .pdf.", callback=outputs.picture
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -36,7 +39,6 @@ def analyze(
         from foundry.cli.plots import draw_costs
 
         draw_costs(figures, plot)
-        render.say(f"wrote {plot}")
     render.result(figures, lambda: _draw(figures), train_command(config, sets))
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry.cli import render
-from foundry.cli.options import BudgetOption, Executor, Jobs, Json, Metric, TrialSeconds, parse_budget, typed
+from foundry.cli import outputs, render
+from foundry.cli.options import MOST_RUNS, BudgetOption, Executor, Jobs, Json, Metric, TrialSeconds, parse_budget, typed
 
 if TYPE_CHECKING:
     from foundry.core.compare import Compared, Pairing
@@ -23,7 +23,9 @@ COSTS = {
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="An experiment file.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Seeds of each, at most: fewer where they tell.")] = 16,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Seeds of each, at most: fewer where they tell.")
+    ] = 16,
     jobs: Jobs = 1,
     budget: BudgetOption = None,
     metric: Metric = None,
@@ -32,7 +34,10 @@ def compare(
         typer.Option(metavar="D", help="The difference to look for.", show_default="max(0.01, 2 sigma)"),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the loss of both over tokens: .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw the loss of both over tokens: .png, .svg or .pdf.", callback=outputs.picture
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what differs, and what would be trained.")] = False,
     executor: Executor = "local",
@@ -46,14 +51,12 @@ def compare(
     Example: foundry compare experiments/baseline.yaml experiments/attn_mha.yaml --jobs 2
     """
     from foundry.cli import sweeps
-    from foundry.cli.plots import check_suffix, draw_comparison
+    from foundry.cli.plots import draw_comparison
     from foundry.core.compare import ahead, compare, pair
     from foundry.core.config import load_experiment
     from foundry.core.sweep.lab import open_lab
     from foundry.core.sweep.rule import Rule
 
-    if plot:
-        check_suffix(plot)
     a, b = load_experiment(first), load_experiment(second)
     rule = Rule(metric=metric or "val_loss", n_max=seeds, delta=delta)
     pairing = pair(a, b, rule, budget=parse_budget(budget), jobs=jobs)
@@ -70,7 +73,6 @@ def compare(
         compared = compare(lab, pairing)
     if plot:
         draw_comparison(compared, plot)
-        render.say(f"wrote {plot}")
     better = {"first": first, "second": second}.get(compared.comparison.choice)
     step = f"foundry train {render.argument(better)}" if better else f"foundry config diff {first} {second}"
     if render.wants_json():

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foundry.cli import render
+from foundry.cli import outputs, render
 from foundry.cli.options import Config, Json, Sets, train_command
 
 ROWS = 20
@@ -24,7 +24,10 @@ def lr_find(
     high: Annotated[float, typer.Option(help="Of the last step, if the loss has not risen before.")] = 1.0,
     steps: Annotated[int, typer.Option(metavar="N", help="Optimizer steps: more are slower and less noisy.")] = 100,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw loss over learning rate: .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw loss over learning rate: .png, .svg or .pdf.", callback=outputs.picture
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -34,19 +37,16 @@ def lr_find(
 
     Example: foundry lr-find experiments/baseline.yaml --plot lr.png
     """
-    from foundry.cli.plots import check_suffix, draw_range_test
+    from foundry.cli.plots import draw_range_test
     from foundry.cli.progress import reporter
     from foundry.core.config import load_experiment
     from foundry.core.lr_find import lr_find
 
-    if plot:
-        check_suffix(plot)
     experiment = load_experiment(config, sets or ())
     with reporter() as reports:
         found = lr_find(experiment, low=low, high=high, steps=steps, reporter=reports)
     if plot:
         draw_range_test(found, plot)
-        render.say(f"wrote {plot}")
     render.result(found, lambda: _draw(found), train_command(config, [*(sets or ()), *found["sets"]]))
 
 

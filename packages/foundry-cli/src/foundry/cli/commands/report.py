@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry.cli import render
+from foundry.cli import outputs, render
 from foundry.cli.options import Json
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ PAGE = Path("report.html")
 
 def report(
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the page goes.", show_default=str(PAGE))
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the page goes.", show_default=str(PAGE), callback=outputs.file),
     ] = None,
     open: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     json: Json = False,
@@ -46,14 +47,9 @@ def report(
 
 
 def _write(contents: Contents, path: Path) -> None:
-    from foundry.core.contracts import UsageError
-    from foundry.core.durable import replace_durably, writing
     from foundry.core.report import render as page
 
-    if path.is_dir():
-        raise UsageError(f"{render.place(path)} is a folder", f"name a file: --out {render.argument(path / PAGE)}")
-    with writing(path):
-        replace_durably(path, page(contents).encode())
+    outputs.write(path, page(contents).encode())
 
 
 def _show(path: Path) -> None:
