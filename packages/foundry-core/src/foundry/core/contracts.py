@@ -231,6 +231,9 @@ class Mutation:
     nearby: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
     """Values to try on a resolved experiment, near its own: how `foundry evolve` moves along this type. They need not
     all be valid there. Without it, only `example` is tried."""
+    slot: str = ""
+    """A slot beside whose variants it stands, as `SLOT TYPE`: `norm qknorm`, which sets a param of the attention. It has
+    no other value then, and `edit` gets its type as one."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Foundry's built-in variants as a plugin: what the entry point `modules` of the group `foundry` names."""
 
-from foundry.core.contracts import Shorthand, Variant, hookimpl
+from foundry.core.contracts import Mutation, Shorthand, Variant, hookimpl
 from foundry.modules import activation, attention, ffn, loss, norm, optimizer, position, residual, schedule
 
 FOUNDRY_API = 1
@@ -15,3 +15,8 @@ def foundry_variants() -> list[Variant]:
 @hookimpl
 def foundry_shorthands() -> list[Shorthand]:
     return [*attention.SHORTHANDS]
+
+
+@hookimpl
+def foundry_mutations() -> list[Mutation]:
+    return [*norm.MUTATIONS]

@@ -56,6 +56,10 @@ def explain(error: ValidationError, document: Document, registry: Registry) -> l
             message = _unknown_key(path, document, model, registry)
         elif kinds == {"missing"}:
             message = f"is missing; {_needs(path, model, document) or 'give it a value'}"
+        elif kinds == {"union_tag_invalid"}:
+            message = f"got the type {details[0]['ctx']['tag']!r}; needs {details[0]['ctx']['expected_tags']}"
+        elif kinds == {"union_tag_not_found"}:
+            message = "has no key `type`, which says what kind it is"
         else:
             message = _wrong_value(path, details, document, model)
         faults.append(document.fault(path, message))
@@ -168,7 +172,7 @@ def _describe(annotation: Any, metadata: Any = ()) -> str:
     if origin is Annotated:
         return _describe(args[0], (*args[1:], *metadata))
     if origin in (Union, types.UnionType):
-        members = [_describe(member, metadata) for member in args]
+        members = dict.fromkeys(_describe(member, metadata) for member in args)
         return " or ".join(members) if all(members) else ""
     if origin is Literal:
         words = [str(value) for value in args]
@@ -222,9 +226,13 @@ def _member(annotation: Any, kind: Any) -> type[BaseModel]:
     if get_origin(annotation) is not None:
         members = [_member(each, kind) for each in get_args(annotation)]
         models = [each for each in members if each is not BaseModel]
-        named = [each for each in models if getattr(getattr(each, "variant", None), "name", None) == kind]
+        named = [each for each in models if "type" in each.model_fields and kind in _types(each)]
         return (named or models or [BaseModel])[0]
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else BaseModel
+
+
+def _types(choice: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(choice.model_fields["type"].annotation)
 
 
 def _value_at(path: Path, data: Any) -> Any:

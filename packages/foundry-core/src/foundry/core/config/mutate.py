@@ -77,7 +77,7 @@ class Listed:
     """One row of `foundry mutate --list`."""
 
     type: str
-    value: str  # a variant or a shorthand of a slot; for other types, an example
+    value: str  # a variant, a shorthand or a mutation of a slot; for other types, an example
     summary: str
     distribution: str
 
@@ -91,15 +91,17 @@ def mutate(base: Experiment, type: str, value: str) -> Mutated:
         PluginError: the mutation's own code fails, or changes what comparisons hold fixed.
     """
     registry = base.registry
-    if type in registry.slots and _is_mutable(registry.slots[type]):
-        slot = registry.slots[type]
-        edits, short = _choose(base, slot, value), f"{slot.abbreviation or slot.name}_{value}"
-    elif type in registry.mutations:
-        mutation = registry.mutations[type]
-        edits, short = _edits(base, mutation, value), f"{mutation.abbreviation or type}_{_in_a_name(value)}"
+    slot = registry.slots.get(type)
+    mutation = registry.slot_mutations(type).get(value) if slot else registry.mutations.get(type)
+    if mutation is not None:
+        edits = _edits(base, mutation, value)
         _check_fixed(edits, mutation, registry)
+    elif slot is not None and _is_mutable(slot):
+        edits = _choose(base, slot, value)
     else:
         raise _unknown_type(registry, type, value)
+    abbreviation = (slot or registry.mutations[type]).abbreviation or type
+    short = f"{abbreviation}_{value if slot else _in_a_name(value)}"
     name = short if base.name == BASELINE.stem else f"{base.name}+{short}"
     document = _apply(base, edits, f"{type} {value}")
     document.data.pop("name", None)
@@ -107,7 +109,7 @@ def mutate(base: Experiment, type: str, value: str) -> Mutated:
         experiment = assemble([document], registry, base.project, name=name)
     except InvalidExperiment as error:
         raise InvalidExperiment(f"{type} {value} on {base.name} cannot be trained:\n{error.message}") from error
-    if type in registry.mutations:
+    if mutation is not None:
         _check_budget(base, experiment, type)
     return Mutated(base, type, value, experiment)
 
@@ -129,7 +131,11 @@ def list_mutations(registry: Registry) -> list[Listed]:
     """Every type with its values: slots with all their variants and shorthands, then the others with an example."""
     rows = []
     for slot in filter(_is_mutable, registry.slots.values()):
-        every: dict[str, Variant | Shorthand] = {**registry.variants(slot.name), **registry.shorthands(slot.name)}
+        every: dict[str, Variant | Shorthand | Mutation] = {
+            **registry.variants(slot.name),
+            **registry.shorthands(slot.name),
+            **registry.slot_mutations(slot.name),
+        }
         for name, choice in every.items():
             rows.append(Listed(slot.name, name, choice.summary, registry.owner(slot.name, name)))
     for type, mutation in registry.mutations.items():
@@ -159,7 +165,7 @@ def _choose(base: Experiment, slot: Slot, value: str) -> Edits:
 
 
 def _edits(base: Experiment, mutation: Mutation, value: str) -> Edits:
-    what = f"{mutation.type} {value}"
+    what = f"{mutation.slot} {value}" if mutation.slot else f"{mutation.type} {value}"
     try:
         edits = mutation.edit(base.plain(), value)
     except ValueError as error:
@@ -203,7 +209,8 @@ def is_held_fixed(key: str, registry: Registry) -> bool:
 def _check_fixed(edits: Edits, mutation: Mutation, registry: Registry) -> None:
     for key in edits:
         if is_held_fixed(key, registry):
-            owner = registry.type_owner(mutation.type)
+            named = (mutation.slot, mutation.type)
+            owner = registry.owner(*named) if mutation.slot else registry.type_owner(mutation.type)
             raise PluginError(
                 f"mutation {mutation.type} ({owner}) edits {key}, which two experiments must share to be compared"
             )

@@ -81,7 +81,7 @@ def check(plugin: Plugin, registry: Registry) -> Iterator[Check]:
             yield Check(f"{what} has a target", _target_fault(contribution))
         if isinstance(contribution, Variant | Section):
             yield Check(f"{what}: its defaults survive YAML", _yaml_fault(contribution.params))
-        if isinstance(contribution, Mutation):
+        if isinstance(contribution, Mutation) and not contribution.slot:
             fault = "" if contribution.example else "give a value that works on the default experiment"
             yield Check(f"{what} has an example", fault)
 

@@ -41,6 +41,7 @@ class Registry:
         self.slots: dict[str, Slot] = {}
         self.sections: dict[str, Section] = {}
         self.mutations: dict[str, Mutation] = {}
+        self._slot_mutations: dict[str, dict[str, Mutation]] = {}
         self._variants: dict[str, dict[str, Variant]] = {}
         self._shorthands: dict[str, dict[str, Shorthand]] = {}
         self._owners: dict[tuple[str, str], Plugin] = {}
@@ -64,6 +65,11 @@ class Registry:
         """Name -> shorthand. Raises UsageError for an unknown slot."""
         self._check_slot(slot)
         return self._shorthands[slot]
+
+    def slot_mutations(self, slot: str) -> dict[str, Mutation]:
+        """Name -> mutation that stands beside the slot's variants. Raises UsageError for an unknown slot."""
+        self._check_slot(slot)
+        return self._slot_mutations[slot]
 
     def variant(self, slot: str, name: str) -> Variant:
         """Raises UsageError with the nearest names; PluginError if a broken plugin may be what is missing."""
@@ -112,7 +118,7 @@ class Registry:
         """The error for a name that slot `slot` does not have: near names here, then in other slots, then a way out."""
         from difflib import get_close_matches
 
-        known = [*self._variants[slot], *self._shorthands[slot]]
+        known = [*self._variants[slot], *self._shorthands[slot], *self._slot_mutations[slot]]
         near = [f"{slot} {match}" for match in get_close_matches(name, known, n=3)]
         for other in self.slots:
             if other != slot:
@@ -145,23 +151,26 @@ class Registry:
         match contribution:
             case Slot(name=name):
                 self.slots[name] = contribution
-                self._variants[name], self._shorthands[name] = {}, {}
+                self._variants[name], self._shorthands[name], self._slot_mutations[name] = {}, {}, {}
             case Section(name=name):
                 self.sections[name] = contribution
             case Variant(slot=slot, name=name):
                 self._variants[slot][name] = contribution
             case Shorthand(slot=slot, name=name):
                 self._shorthands[slot][name] = contribution
-            case Mutation(type=name):
+            case Mutation(type=name, slot=""):
                 self.mutations[name] = contribution
+            case Mutation(type=name, slot=slot):
+                self._slot_mutations[slot][name] = contribution
 
     def _fault(self, contribution: Contribution) -> str:
         """What makes a contribution unusable by itself, or an empty string."""
         name = contribution.type if isinstance(contribution, Mutation) else contribution.name
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             return "a name is lower-case letters, digits and _, beginning with a letter"
-        if isinstance(contribution, Variant | Shorthand) and contribution.slot not in self.slots:
-            return f"there is no slot {contribution.slot!r}; there are {', '.join(self.slots) or 'none'}"
+        slot = getattr(contribution, "slot", "")
+        if (slot or isinstance(contribution, Variant | Shorthand)) and slot not in self.slots:
+            return f"there is no slot {slot!r}; there are {', '.join(self.slots) or 'none'}"
         match contribution:
             case Variant(target=target) if not (isinstance(target, str) and TARGET.fullmatch(target)):
                 return f"its target {target!r} is not 'package.module:attribute'"
@@ -202,8 +211,8 @@ def label(contribution: Contribution) -> str:
     match contribution:
         case Variant(slot=slot, name=name) | Shorthand(slot=slot, name=name):
             return f"{slot} {name}"
-        case Mutation(type=name):
-            return f"mutation {name}"
+        case Mutation(type=name, slot=slot):
+            return f"{slot or 'mutation'} {name}"
         case _:
             return f"{type(contribution).__name__.lower()} {contribution.name}"
 
@@ -216,5 +225,7 @@ def _claim(contribution: Contribution) -> tuple[str, str]:
             return slot, name
         case Section(name=name):
             return SECTION, name
+        case Mutation(type=name, slot=slot) if slot:
+            return slot, name
         case Slot(name=name) | Mutation(type=name):
             return TYPE, name

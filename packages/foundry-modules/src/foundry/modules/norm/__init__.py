@@ -1,8 +1,11 @@
 """Slot `norm`: what keeps a layer's input at one scale. Built as `target(params, dims, size)`, size = the last axis."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
-from foundry.core.contracts import Params, Variant
+from foundry.core.contracts import Edits, Mutation, Params, Variant
 
 
 class RMSNormParams(Params):
@@ -15,6 +18,12 @@ class LayerNormParams(Params):
 
 class DyTParams(Params):
     alpha: float = Field(0.5, gt=0, description="initial slope of the tanh; the paper's is 0.5, for wide models less")
+
+
+def normalise_queries_and_keys(experiment: Mapping[str, Any], value: str) -> Edits:
+    """`norm qknorm`: the same norm between the layers, and one more on queries and keys, in every attention."""
+    chosen = ["model_args", *(f"layers.{key}" for key, choice in experiment["layers"].items() if "attention" in choice)]
+    return {f"{place}.attention.qk_norm": True for place in chosen}
 
 
 VARIANTS = [
@@ -42,4 +51,13 @@ VARIANTS = [
         summary="dynamic tanh: bound instead of normalise, without statistics",
         reference="arXiv:2503.10622",
     ),
+]
+
+MUTATIONS = [
+    Mutation(
+        "qknorm",
+        normalise_queries_and_keys,
+        "RMS-normalise queries and keys too: sets attention.qk_norm (arXiv:2302.05442)",
+        slot="norm",
+    )
 ]

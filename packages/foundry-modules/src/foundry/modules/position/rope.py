@@ -1,27 +1,30 @@
 """Rotary position embedding (Su et al., 2021, arXiv:2104.09864).
 
-    (a_i, b_i) -> (a_i cos t w_i - b_i sin t w_i,  b_i cos t w_i + a_i sin t w_i),      w_i = theta^(-2 i / D)
+    (a_i, b_i) -> (a_i cos t w_i - b_i sin t w_i,  b_i cos t w_i + a_i sin t w_i),      w_i = theta^(-2 i / R)
 
-at position t, where a is the first half of a head's vector and b the second (the pairing of Llama in transformers,
-which differs from the paper's neighbours by a permutation of the projections' rows). q (B, H, T, D), k (B, H_kv, T, D).
+at position t, where a is the first half of the R rotated entries of a head's vector and b the second (the pairing of
+Llama in transformers, which differs from the paper's neighbours by a permutation of the projections' rows). R is
+`fraction` of the head's width D, its first entries, as in GPT-NeoX. q (B, H, T, D), k (B, H_kv, T, D).
 """
 
 import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Dims
-from foundry.modules.position import RoPEParams
+from foundry.modules.position import RoPEParams, rotary_dim
+from foundry.modules.position.scaling import SCALINGS
 
 
 class RoPE(nn.Module):
-    cos: Tensor  # (block_size, D): cosines twice
-    sin: Tensor  # (block_size, D): sines with a minus, then sines
+    cos: Tensor  # (block_size, R): cosines twice
+    sin: Tensor  # (block_size, R): sines with a minus, then sines
 
     def __init__(self, params: RoPEParams, dims: Dims) -> None:
         super().__init__()
-        self.theta, self.head_dim = params.theta, dims.head_dim
-        self.register_buffer("cos", torch.empty(dims.block_size, dims.head_dim), persistent=False)
-        self.register_buffer("sin", torch.empty(dims.block_size, dims.head_dim), persistent=False)
+        self.params, self.block_size = params, dims.block_size
+        self.rotary_dim = rotary_dim(params, dims)
+        self.register_buffer("cos", torch.empty(dims.block_size, self.rotary_dim), persistent=False)
+        self.register_buffer("sin", torch.empty(dims.block_size, self.rotary_dim), persistent=False)
         self.init_buffers()
 
     def init_buffers(self) -> None:
@@ -30,12 +33,24 @@ class RoPE(nn.Module):
     def _tabulate(self, length: int) -> None:
         self.cos, self.sin = self.waves(torch.arange(length, device=self.cos.device), self.cos.dtype)
 
+    def frequencies(self, device: torch.device) -> tuple[Tensor, float]:
+        """w (R/2,) in radians per token, fp32, and the factor on sines and cosines."""
+        pairs = torch.arange(0, self.rotary_dim, 2, dtype=torch.float32, device=device)
+        w, scaling = self.params.theta ** (-pairs / self.rotary_dim), self.params.scaling
+        if scaling is None:
+            return w, 1.0
+        original = scaling.original_block_size or self.block_size / scaling.factor
+        return SCALINGS[scaling.type](w, scaling, self.params.theta, original)
+
     def waves(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """`cos` and `sin` for positions (...): (..., D) each. Made in fp32 whatever the model's dtype: bf16 cannot tell
+        """`cos` and `sin` for positions (...): (..., R) each. Made in fp32 whatever the model's dtype: bf16 cannot tell
         position 256 from 257."""
-        pairs = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=positions.device)
-        angles = positions[..., None].float() * self.theta ** (-pairs / self.head_dim)
-        cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+        w, factor = self.frequencies(positions.device)
+        angles = positions[..., None].float() * w
+        cos, sin = angles.cos(), angles.sin()
+        if factor != 1:
+            cos, sin = factor * cos, factor * sin
+        cos, sin = cos.to(dtype), sin.to(dtype)
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -51,4 +66,7 @@ class RoPE(nn.Module):
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """[a, b] cos + [b, a] [-sin, sin]. On a CPU, forward and backward, three quarters of the time of two halves."""
+    if cos.size(-1) < x.size(-1):
+        turned, kept = x.split((cos.size(-1), x.size(-1) - cos.size(-1)), dim=-1)
+        return torch.cat((rotated(turned, cos, sin), kept), dim=-1)
     return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, dims=-1), sin)

@@ -1,6 +1,6 @@
 """Post-norm inside the residual (OLMo 2, 2024, arXiv:2501.00656, 3.2).
 
-    x <- x + norm(f(x))          x (B, T, C)
+x <- x + norm(f(x))          x (B, T, C)
 """
 
 from torch import Tensor, nn

@@ -1,6 +1,6 @@
 """Post-norm of the sum, as in the original transformer (Vaswani et al., 2017, arXiv:1706.03762, 3.1).
 
-    x <- norm(x + f(x))          x (B, T, C)
+x <- norm(x + f(x))          x (B, T, C)
 """
 
 from torch import Tensor, nn

@@ -1,6 +1,6 @@
 """Pre-norm residuals (GPT-2; Xiong et al., 2020, arXiv:2002.04745).
 
-    x <- x + f(norm(x))          x (B, T, C)
+x <- x + f(norm(x))          x (B, T, C)
 """
 
 from torch import Tensor, nn

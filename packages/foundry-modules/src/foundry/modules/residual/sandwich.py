@@ -1,6 +1,6 @@
 """A norm on either side of a sublayer (CogView, Ding et al., 2021, arXiv:2105.13290; Gemma 2, arXiv:2408.00118).
 
-    x <- x + post_norm(f(norm(x)))          x (B, T, C)
+x <- x + post_norm(f(norm(x)))          x (B, T, C)
 """
 
 from torch import Tensor, nn

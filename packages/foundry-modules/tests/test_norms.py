@@ -1,0 +1,56 @@
+"""`dyt` against its formula, and `norm qknorm`, which is a mutation of the attention."""
+
+import pytest
+import torch
+
+from foundry.core.config import load_experiment
+from foundry.core.config.mutate import list_mutations, mutate
+from foundry.core.contracts import Dims, InvalidExperiment
+from foundry.core.model import GPT
+from foundry.modules.norm import DyTParams
+from foundry.modules.norm.dyt import DyT
+
+DIMS = Dims(n_layer=1, n_head=2, n_embd=8, head_dim=4, block_size=8, bias=True)
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text: str):
+        file = tmp_path / "experiment.yaml"
+        file.write_text(text)
+        return load_experiment(file)
+
+    return load
+
+
+def test_dyt_is_its_formula_and_its_derivative():
+    dyt = DyT(DyTParams(alpha=0.8), DIMS, 8).double()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in dyt.parameters():
+        torch.nn.init.normal_(parameter, 0.7, 0.3, generator=generator)
+    x = torch.randn(2, 3, 8, dtype=torch.float64, generator=generator, requires_grad=True)
+    torch.testing.assert_close(dyt(x), dyt.weight * torch.tanh(dyt.alpha * x) + dyt.bias)
+    assert torch.autograd.gradcheck(dyt, (x,))
+
+
+def test_norm_qknorm_normalises_queries_and_keys_in_every_layer_and_keeps_the_norm(load):
+    layers = "layers: {'2-': {attention: {type: mha, qkv_bias: true}}, '0': {ffn: {hidden: 24}}}"
+    base = load(f"model_args: {{n_layer: 4, attention: gqa_2kv, norm: layernorm}}\n{layers}\n")
+    mutated = mutate(base, "norm", "qknorm")
+    assert mutated.name == "experiment+norm_qknorm"
+    assert {change.key for change in mutated.changes} == {
+        "model_args.attention.qk_norm",
+        "layers.2-.attention.qk_norm",
+    }
+    model = GPT(mutated.experiment, 11)
+    assert all(block.attention.q_norm is not None for block in model.blocks)
+    assert type(model.norm).__name__ == "LayerNorm"
+    assert mutate(base, "norm", "dyt").experiment.model_args.norm.type == "dyt"
+
+
+def test_it_is_listed_once_beside_the_norms_and_is_no_variant(load):
+    base = load("model_args: {n_layer: 1}\n")
+    rows = [(row.type, row.value, row.distribution) for row in list_mutations(base.registry)]
+    assert rows.count(("norm", "qknorm", "foundry-modules")) == 1
+    with pytest.raises(InvalidExperiment, match="norm has no variant 'qknorm'"):
+        load("model_args: {norm: qknorm}\n")
