@@ -312,7 +312,8 @@ def test_resuming_does_not_begin_again(source, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["init_from=zoo:llama3-1b"], "the zoo is not built yet"),
+        (["init_from=zoo:llama3-9b"], "did you mean llama3-8b"),
+        (["init_from=zoo:gpt2-xl"], "foundry zoo pull gpt2-xl"),
         (["init_from=nowhere"], "nowhere is not a run folder"),
         (["init_from={source}", "model_args.n_embd=32"], "parameter blocks.0.attention"),
         (["init_from={source}", "model_args.n_layer=1"], "parameter blocks.1."),

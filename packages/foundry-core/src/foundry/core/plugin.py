@@ -6,6 +6,7 @@ from foundry.core.contracts import Mutation, Section, Slot, Variant, hookimpl
 from foundry.core.evolve import proposers
 from foundry.core.mutations import MUTATIONS
 from foundry.core.sweep import executors
+from foundry.zoo import families
 
 FOUNDRY_API = 1
 
@@ -34,6 +35,7 @@ SLOTS = [
     Slot("task", "", "", "what a trained model is scored on"),
     executors.SLOT,
     proposers.SLOT,
+    families.SLOT,
 ]
 
 
@@ -44,7 +46,7 @@ def foundry_slots() -> list[Slot]:
 
 @hookimpl
 def foundry_variants() -> list[Variant]:
-    return [*executors.VARIANTS, *proposers.VARIANTS]
+    return [*executors.VARIANTS, *proposers.VARIANTS, *families.VARIANTS]
 
 
 @hookimpl

@@ -1,1 +1,47 @@
-"""Pretrained models, in and out (filled by the zoo issue)."""
+"""Pretrained models, in and out.
+
+from foundry.zoo import load, load_pretrained
+
+model = load_pretrained("llama3-1b", device="cuda")
+config, tokenizer, model = load("qwen2-0.5b")
+
+    catalog.py   the models that have a short name; a folder for a name
+    hub.py       downloads: resumed, every file checked
+    shards.py    a folder of safetensors, opened lazily
+    family.py    the words in which a family of architectures is written down;  families/  one file each
+    express.py   config.json <-> experiment
+    weights.py   tensors <-> parameters, by the family's table;  views.py  what shape a parameter has there
+    pretrained.py  all of it, inwards;  write.py  outwards;  check.py  the first layer that differs
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foundry.zoo.family import Choice, Family, Key, Only, Weight
+    from foundry.zoo.pretrained import load, load_pretrained
+    from foundry.zoo.rope import Rope
+    from foundry.zoo.write import export
+
+__all__ = ["Choice", "Family", "Key", "Only", "Rope", "Weight", "export", "load", "load_pretrained"]
+
+# Imported on first use: what lists the zoo needs no torch.
+_PUBLIC = {
+    "Choice": "family",
+    "Family": "family",
+    "Key": "family",
+    "Only": "family",
+    "Rope": "rope",
+    "Weight": "family",
+    "export": "write",
+    "load": "pretrained",
+    "load_pretrained": "pretrained",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)

@@ -9,8 +9,9 @@ from typing import Any
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layers import parse_layers
-from foundry.core.contracts import Params, PluginError
+from foundry.core.contracts import Params, PluginError, UsageError
 from foundry.core.registry import Registry
+from foundry.zoo.catalog import repository_of
 
 SIZES: tuple[Path, ...] = tuple(
     ("model_args", key) for key in ("n_layer", "n_head", "n_embd", "head_dim", "block_size")
@@ -30,8 +31,7 @@ def contradictions(
     def is_wrong(*paths: Path) -> bool:
         return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in wrong for path in paths)
 
-    if experiment.init_from is not None and experiment.init_from.startswith("zoo:"):
-        found.append(document.fault(("init_from",), "the zoo is not built yet; name a run folder"))
+    found += _zoo_name(experiment, document)
     if not is_wrong(("training", "batch_size"), ("training", "micro_batch")):
         found += _micro_batch(experiment, document)
     if is_wrong(*SIZES):
@@ -46,6 +46,14 @@ def contradictions(
     if not is_wrong(*choices) and not layers_faults:
         found += _positions(experiment, document, registry)
     return found
+
+
+def _zoo_name(experiment: Experiment, document: Document) -> Iterator[Fault]:
+    if experiment.init_from is not None and experiment.init_from.startswith("zoo:"):
+        try:
+            repository_of(experiment.init_from.removeprefix("zoo:"))
+        except UsageError as error:
+            yield document.fault(("init_from",), f"{error.message}; {error.hint}")
 
 
 def _heads(experiment: Experiment, document: Document) -> Iterator[Fault]:

@@ -60,7 +60,8 @@ def refuse_another(run: Run, experiment: Experiment) -> None:
 def _note_another_origin(run: Run, experiment: Experiment, note: Callable[[str], None]) -> None:
     began, now = run.config().get("init_from"), origin_of(experiment)
     if began and now and began["sha256"] != now.sha256:
-        note(f"{run.path} began with step {began['step']} of {began['run']}, which is at step {now.step} now")
+        changed = f"which is at step {now.step} now" if now.step else "which holds other weights now"
+        note(f"{run.path} began with step {began['step']} of {began['run']}, {changed}")
 
 
 def _differences(run: Run, config: Mapping[str, Any], experiment: Experiment) -> str:

@@ -1,18 +1,20 @@
-"""`init_from`: the first weights of a run, where they are another run's and not its seed's.
+"""`init_from`: the first weights of a run, where they are another's and not its seed's: a run's judged weights, of its
+newest checkpoint, or a pretrained model's.
 
-They are the source's judged weights, of its newest checkpoint, and the source's tokenizer comes with them: ids mean
-nothing by another. Their hash is kept in config.json, because the folder may be trained on meanwhile.
+The source's tokenizer comes with them: ids mean nothing by another. Their hash is kept in config.json, because the
+folder may change meanwhile.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from foundry.core.contracts import InvalidData, InvalidExperiment
-from foundry.core.run import Run, choose_checkpoint, restore_weights
+from foundry.core.contracts import InvalidData, Tokenizer
+from foundry.core.run import Run, choose_checkpoint, read_tokenizer, restore_weights
 from foundry.core.training import checkpoint as checkpoints
 
 if TYPE_CHECKING:
@@ -23,56 +25,90 @@ if TYPE_CHECKING:
 class Origin(NamedTuple):
     """Which weights a run began with."""
 
-    run: str
-    step: int
-    sha256: str  # of the file that holds them, by its checkpoint's manifest
+    run: str  # or the folder of a pretrained model
+    step: int  # of a run's checkpoint; 0 for a pretrained model
+    sha256: str  # of the file that holds them, or of the list of files and their hashes
 
 
-def source_run(experiment: Experiment) -> Run | None:
-    """The run that `init_from` names, whose tokenizer is the one that the experiment asks for.
+class Source(Protocol):
+    """Where first weights come from."""
+
+    def tokenizer(self) -> Tokenizer | None:
+        """The one that goes with them; None: the experiment's own."""
+
+    def origin(self) -> Origin | None:
+        """The weights that a run would begin with now, not verified; None if there are none to be found."""
+
+    def fill(self, model: GPT) -> Origin:
+        """Copy them into a model.
+
+        Raises:
+            InvalidData: they are damaged, or a parameter is missing, unknown or of another shape.
+        """
+
+
+def source_of(experiment: Experiment) -> Source | None:
+    """What `init_from` names, whose tokenizer is the one that the experiment asks for.
 
     Raises:
-        InvalidExperiment: it names something that cannot be loaded yet.
-        InvalidData: it is no run folder, or has another tokenizer.
+        InvalidData: it is neither a run folder nor a pretrained model that is here, or has another tokenizer.
     """
-    if experiment.init_from is None:
+    named = experiment.init_from
+    if named is None:
         return None
-    if experiment.init_from.startswith("zoo:"):
-        raise InvalidExperiment(f"init_from: {experiment.init_from}: the zoo is not built yet", "name a run folder")
-    run = Run(Path(experiment.init_from).expanduser())
-    if not run.config_file.exists():
-        raise InvalidData(f"init_from: {run.path} is not a run folder", f"relative paths start at {Path.cwd()}")
-    theirs, ours = run.config()["experiment"].get("data", {}).get("tokenizer"), experiment.plain()["data"]["tokenizer"]
-    if theirs != ours:
-        raise InvalidData(
-            f"init_from: {run.path} was trained with data.tokenizer {theirs}, this experiment has {ours}",
-            "its weights go with its tokenizer: choose the same",
-        )
-    return run
+    if named.startswith("zoo:") or _is_pretrained(Path(named).expanduser()):
+        from foundry.zoo.source import PretrainedSource
+
+        return PretrainedSource(experiment, named)
+    return _Trained(experiment, Run(Path(named).expanduser()))
 
 
 def origin_of(experiment: Experiment) -> Origin | None:
     """The weights that the experiment would begin with now, not verified; None if there are none to be found."""
-    if experiment.init_from is None:
-        return None
-    source = Run(Path(experiment.init_from).expanduser())
     with suppress(InvalidData):
-        for step in checkpoints.steps(source.checkpoints)[-1:]:
-            return _origin(source, step, checkpoints.hashes(checkpoints.path_of(source.checkpoints, step)))
+        source = source_of(experiment)
+        return source.origin() if source else None
     return None
 
 
-def load_initial_weights(model: GPT, source: Run) -> Origin:
-    """Fill `model` with the judged weights of the newest checkpoint of `source`.
+class _Trained:
+    """Another run."""
 
-    Raises:
-        InvalidData: there is no checkpoint that verifies, or a parameter is missing, unknown or of another shape.
-    """
-    saved = choose_checkpoint(source, "last")
-    restore_weights(model, saved.judged_weights, source=f"init_from: {source.path}")
-    return _origin(source, saved.state["step"], saved.hashes)
+    def __init__(self, experiment: Experiment, run: Run) -> None:
+        self.experiment, self.run = experiment, run
+        if not run.config_file.exists():
+            raise InvalidData(f"init_from: {run.path} is not a run folder", f"relative paths start at {Path.cwd()}")
+        theirs = run.config()["experiment"].get("data", {}).get("tokenizer")
+        ours = experiment.plain()["data"]["tokenizer"]
+        if theirs != ours:
+            raise InvalidData(
+                f"init_from: {run.path} was trained with data.tokenizer {theirs}, this experiment has {ours}",
+                "its weights go with its tokenizer: choose the same",
+            )
+
+    def tokenizer(self) -> Tokenizer:
+        return read_tokenizer(self.run, self.experiment)
+
+    def origin(self) -> Origin | None:
+        with suppress(InvalidData):
+            for step in checkpoints.steps(self.run.checkpoints)[-1:]:
+                return self._origin(step, checkpoints.hashes(checkpoints.path_of(self.run.checkpoints, step)))
+        return None
+
+    def fill(self, model: GPT) -> Origin:
+        saved = choose_checkpoint(self.run, "last")
+        restore_weights(model, saved.judged_weights, source=f"init_from: {self.run.path}")
+        return self._origin(saved.state["step"], saved.hashes)
+
+    def _origin(self, step: int, hashes: Mapping[str, str]) -> Origin:
+        file = "ema.safetensors" if "ema.safetensors" in hashes else "model.safetensors"
+        return Origin(str(self.run.path), step, hashes[file])
 
 
-def _origin(run: Run, step: int, hashes: Mapping[str, str]) -> Origin:
-    file = "ema.safetensors" if "ema.safetensors" in hashes else "model.safetensors"
-    return Origin(str(run.path), step, hashes[file])
+def _is_pretrained(path: Path) -> bool:
+    """Whether a folder's config.json is that of a pretrained model, and not of a run."""
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and "model_type" in config

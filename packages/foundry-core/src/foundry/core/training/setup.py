@@ -25,7 +25,7 @@ from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World, join
 from foundry.core.training.feed import Feed
-from foundry.core.training.initial import load_initial_weights, source_run
+from foundry.core.training.initial import source_of
 from foundry.core.training.limits import within_limits
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import Objective
@@ -113,8 +113,8 @@ def build(
     initialize(model, experiment.seed)
     model.to(device.torch)
     saved = _newest_checkpoint(run, world, reporter)
-    source = None if saved else source_run(experiment)
-    origin = load_initial_weights(model, source) if source else None
+    source = None if saved else source_of(experiment)
+    origin = source.fill(model) if source else None
     loss = registry.build("loss", training.loss, model.dims)
     objective: Any = Objective(model, loss)
     if device.compile:

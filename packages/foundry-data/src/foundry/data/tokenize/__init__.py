@@ -62,6 +62,15 @@ class BPEParams(Params):
     vocab_size: int = Field(4096, ge=257, le=2**24, description="ids in all: 256 bytes, the merges, 1 special token")
 
 
+class PretrainedParams(Params):
+    """A pretrained model's own."""
+
+    path: str | None = Field(
+        None, description="a tokenizer.json or its folder; null: the one of the weights that init_from names"
+    )
+    bos: str | None = Field(None, description="with path: the token that every document begins with")
+
+
 VARIANTS = [
     Variant(
         slot="tokenizer",
@@ -84,5 +93,12 @@ VARIANTS = [
         params=BPEParams,
         summary="byte-pair encoding, learned from the training text",
         reference="arXiv:1508.07909",
+    ),
+    Variant(
+        slot="tokenizer",
+        name="pretrained",
+        target="foundry.data.tokenize.pretrained:PretrainedTokenizer",
+        params=PretrainedParams,
+        summary="a pretrained model's own, of its tokenizer.json",
     ),
 ]

@@ -1,0 +1,89 @@
+"""The models that have a short name, and where a model is found: a folder, a pulled copy, the hub. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from foundry.core.contracts import UsageError
+
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Entry(NamedTuple):
+    """A model of the zoo."""
+
+    name: str
+    repository: str  # on the hub
+    architecture: str
+    parameters: float
+    gated: bool = False  # the licence is accepted on the hub's page first
+
+
+CATALOG = (
+    Entry("gpt2", "openai-community/gpt2", "gpt2", 124e6),
+    Entry("gpt2-medium", "openai-community/gpt2-medium", "gpt2", 355e6),
+    Entry("gpt2-large", "openai-community/gpt2-large", "gpt2", 774e6),
+    Entry("gpt2-xl", "openai-community/gpt2-xl", "gpt2", 1.56e9),
+    Entry("llama3-1b", "meta-llama/Llama-3.2-1B", "llama", 1.24e9, gated=True),
+    Entry("llama3-3b", "meta-llama/Llama-3.2-3B", "llama", 3.21e9, gated=True),
+    Entry("llama3-8b", "meta-llama/Llama-3.1-8B", "llama", 8.03e9, gated=True),
+    Entry("qwen2-0.5b", "Qwen/Qwen2-0.5B", "qwen2", 494e6),
+    Entry("qwen2-1.5b", "Qwen/Qwen2-1.5B", "qwen2", 1.54e9),
+    Entry("qwen2-7b", "Qwen/Qwen2-7B", "qwen2", 7.62e9),
+    Entry("mpt-7b", "mosaicml/mpt-7b", "mpt", 6.65e9),
+)
+
+
+def zoo_folder() -> Path:
+    """Where pulled models lie: `zoo` in $FOUNDRY_CACHE, else in the user's cache folder (XDG base directories)."""
+    if root := os.environ.get("FOUNDRY_CACHE"):
+        return Path(root).expanduser().absolute() / "zoo"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "foundry" / "zoo"
+
+
+def repository_of(name: str) -> str:
+    """ORG/NAME on the hub, of a name of the zoo or of itself.
+
+    Raises:
+        UsageError: there is no such name; the message has the nearest.
+    """
+    for entry in CATALOG:
+        if name in (entry.name, entry.repository):
+            return entry.repository
+    if REPOSITORY.fullmatch(name) and ".." not in name:
+        return name
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [entry.name for entry in CATALOG], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    way_out = f"{hint}`foundry zoo list` names them; or give ORG/NAME, or a folder"
+    raise UsageError(f"there is no model {name!r} in the zoo", way_out)
+
+
+def pulled(name: str) -> Path:
+    """Where the copy of a model lies, or would."""
+    return zoo_folder() / repository_of(name).replace("/", "--")
+
+
+def find(name: str | Path, note: Callable[[str], None] | None = None, *, download: bool = True) -> Path:
+    """The folder of a model: `name` itself if it is one, else its copy, which is pulled if need be.
+
+    Raises:
+        UsageError: there is no such name, or its copy is not here and `download` is false.
+        EnvironmentFailure, InvalidData: as `foundry.zoo.hub.pull`.
+    """
+    folder = Path(name).expanduser()
+    if isinstance(name, Path) or folder.is_dir() or str(name).startswith((".", "/", "~")):
+        return folder
+    copy = pulled(str(name))
+    if (copy / "config.json").exists():
+        return copy
+    if not download:
+        raise UsageError(f"{name} is not here yet", f"fetch it: foundry zoo pull {name}")
+    from foundry.zoo.hub import pull
+
+    return pull(str(name), note)

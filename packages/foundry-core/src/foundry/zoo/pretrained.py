@@ -1,0 +1,155 @@
+"""A pretrained model as Foundry's: from a folder of safetensors, a pulled copy, or the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from foundry.core.contracts import InvalidData, Tokenizer, UsageError
+from foundry.core.registry import Registry, registry
+from foundry.zoo.catalog import find
+from foundry.zoo.express import experiment_of, family_of
+from foundry.zoo.shards import WeightsFolder, read_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from foundry.core.config import Experiment
+    from foundry.core.model import GPT
+
+TOKENIZER = "tokenizer.json"
+
+
+class Pretrained(NamedTuple):
+    """What `load` returns, in the order of `load_run`."""
+
+    config: Experiment
+    tokenizer: Tokenizer | None  # None: the folder has no tokenizer.json
+    model: GPT
+
+
+def load_pretrained(
+    name: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str | torch.dtype | None = None,
+    block_size: int | None = None,
+    note: Callable[[str], None] | None = None,
+) -> GPT:
+    """The pretrained model `name`, in eval mode; `load` returns its experiment and tokenizer, too.
+
+    Args:
+        name: of the zoo (`foundry zoo list`), ORG/NAME on the hub, or a folder with config.json and safetensors. What
+            is not here yet is downloaded.
+        device: where the model goes.
+        dtype: of its parameters: float32, bfloat16, float16; by default what the file has.
+        block_size: a shorter context than the model was trained for, which costs less memory.
+        note: called with what a person should know: a download and its progress.
+
+    Raises:
+        InvalidData: the folder is damaged, or of an architecture that Foundry does not know.
+        EnvironmentFailure: no such device, no network, or no right to the model.
+        UsageError: there is no such name or dtype.
+    """
+    return load(name, device=device, dtype=dtype, block_size=block_size, note=note).model
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str | torch.dtype | None = None,
+    block_size: int | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Pretrained:
+    """What `load_pretrained` loads, with the experiment whose `model_args` it is, and its tokenizer."""
+    from foundry.core.training.device import require
+    from foundry.zoo.weights import empty_model, fill
+
+    require(device)
+    folder, here = WeightsFolder(find(name, note)), registry()
+    changes = {} if block_size is None else {"block_size": block_size}
+    family = family_of(folder.config, here)
+    config = experiment_of(folder.config, here, name=name_of(name), changes=changes)
+    vocab_size = vocab_size_of(folder)
+    tokenizer = tokenizer_of(folder, here)
+    with folder.open() as weights:
+        model = empty_model(config, vocab_size, device=device, dtype=dtype_of(dtype) or weights.dtype())
+        fill(model, family, weights)
+    return Pretrained(config, tokenizer, model.eval())
+
+
+def vocab_size_of(folder: WeightsFolder) -> int:
+    """V of the model: rows of its embedding."""
+    vocab_size = folder.config.get("vocab_size")
+    if not isinstance(vocab_size, int) or vocab_size < 1:
+        raise folder.config.refuse("vocab_size", vocab_size, "is no number of tokens")
+    return vocab_size
+
+
+def tokenizer_of(folder: WeightsFolder, here: Registry) -> Tokenizer | None:
+    """The tokenizer beside the weights; None where there is no tokenizer.json.
+
+    Raises:
+        InvalidData: it has ids that the model has no embedding for, or is damaged.
+    """
+    file, vocab_size = folder.path / TOKENIZER, vocab_size_of(folder)
+    if not file.exists():
+        return None
+    saved = read_json(file)
+    ids = [*_vocabulary(saved).values(), *(token["id"] for token in saved.get("added_tokens", []))]
+    if max(ids, default=0) >= vocab_size:
+        raise InvalidData(
+            f"{file}: has ids up to {max(ids)}, but {folder.config.source} says vocab_size {vocab_size}: they are not "
+            "of one model",
+            "fetch both from the same place",
+        )
+    tokenizer: Tokenizer = (
+        here.variant("tokenizer", "pretrained")
+        .load()
+        .wrapping(json.dumps(saved), vocab_size=vocab_size, bos=_bos(folder, saved))
+    )
+    return tokenizer
+
+
+def _vocabulary(saved: dict[str, Any]) -> dict[str, int]:
+    vocab = saved.get("model", {}).get("vocab", {})
+    return dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, *_) in enumerate(vocab)}
+
+
+def _bos(folder: WeightsFolder, saved: dict[str, Any]) -> int | None:
+    """What a document begins with: the bos token, or, where the model has none, what ends the one before."""
+    names = {token["content"]: token["id"] for token in saved.get("added_tokens", [])} | _vocabulary(saved)
+    file = folder.path / "tokenizer_config.json"
+    said = read_json(file) if file.exists() else {}
+    for key in ("bos_token", "eos_token"):
+        token = said.get(key)
+        token = token.get("content") if isinstance(token, dict) else token
+        if token in names:
+            return names[token]
+        number = folder.config.get(f"{key}_id", None)
+        if isinstance(number, int) and 0 <= number < vocab_size_of(folder) and not said:
+            return number
+    return None
+
+
+def name_of(name: str | Path) -> str:
+    """A name for an experiment: letters, digits, and `._+=-`."""
+    import re
+
+    return re.sub(r"[^A-Za-z0-9._+=-]", "-", str(name).rstrip("/").rpartition("/")[2]).lstrip("._+=-") or "pretrained"
+
+
+def dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """Raises UsageError for a word that is no floating-point type."""
+    import torch
+
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+    if short.get(dtype, dtype) not in types:
+        raise UsageError(f"there is no dtype {dtype!r}", f"there are {', '.join([*types, *short])}")
+    return types[short.get(dtype, dtype)]

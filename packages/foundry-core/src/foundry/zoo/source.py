@@ -1,0 +1,59 @@
+"""A pretrained model as the beginning of a run: what `init_from: zoo:NAME` and `init_from: DIR` mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundry.core.contracts import FoundryError, InvalidData, Tokenizer
+from foundry.core.training.initial import Origin
+from foundry.zoo.catalog import find
+from foundry.zoo.express import family_of
+from foundry.zoo.pretrained import tokenizer_of
+from foundry.zoo.shards import WeightsFolder
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+    from foundry.core.model import GPT
+
+ZOO = "zoo:"
+
+
+class PretrainedSource:
+    """The weights of a folder of safetensors: a `foundry.core.training.initial.Source`.
+
+    Args:
+        named: `zoo:NAME`, of which there must be a copy here, or the folder.
+    """
+
+    def __init__(self, experiment: Experiment, named: str) -> None:
+        self.experiment, self.named = experiment, named.removeprefix(ZOO)
+        try:
+            name = self.named if named.startswith(ZOO) else Path(named).expanduser()
+            self.folder = WeightsFolder(find(name, download=False))
+        except FoundryError as error:
+            raise InvalidData(f"init_from: {named}: {error.message}", error.hint) from error
+
+    def tokenizer(self) -> Tokenizer | None:
+        """Raises InvalidData where the experiment asks for another."""
+        theirs, ours = tokenizer_of(self.folder, self.experiment.registry), self.experiment.data.tokenizer.type
+        if theirs is not None and ours != "pretrained":
+            raise InvalidData(
+                f"init_from: {self.named} has a tokenizer of its own, this experiment has data.tokenizer {ours}",
+                "its weights go with its tokenizer: set data.tokenizer=pretrained",
+            )
+        return theirs
+
+    def origin(self) -> Origin:
+        return Origin(str(self.folder.path), 0, self.folder.sha256)
+
+    def fill(self, model: GPT) -> Origin:
+        from foundry.zoo.weights import fill
+
+        try:
+            with self.folder.open() as weights:
+                fill(model, family_of(self.folder.config, self.experiment.registry), weights)
+        except InvalidData as error:
+            way_out = f"model_args that fit: foundry zoo convert {self.named} --experiment FILE"
+            raise InvalidData(f"init_from: {error.message}", error.hint or way_out) from error
+        return self.origin()

@@ -1,0 +1,145 @@
+"""Tensors of transformers <-> parameters of ours, one at a time, by a family's table of weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foundry.core.contracts import InvalidData
+from foundry.core.model import GPT
+from foundry.zoo.family import Family, Weight
+from foundry.zoo.shards import OpenWeights
+from foundry.zoo.views import VIEWS
+
+TIED = "head.weight"
+"""Ours, where it is no parameter because the head reads the embedding."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One tensor of theirs, and the views of our parameters that it is, joined along `dim`."""
+
+    theirs: str
+    parts: tuple[Tensor, ...]
+    dim: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = list(self.parts[0].shape)
+        shape[self.dim] = sum(part.shape[self.dim] for part in self.parts)
+        return tuple(shape)
+
+    def fill(self, tensor: Tensor) -> None:
+        """Ours from theirs."""
+        sizes = [part.shape[self.dim] for part in self.parts]
+        for part, piece in zip(self.parts, tensor.split(sizes, self.dim), strict=True):
+            part.copy_(piece)
+
+    def joined(self) -> Tensor:
+        """Theirs from ours: a tensor of its own."""
+        if len(self.parts) == 1:
+            return self.parts[0].clone(memory_format=torch.contiguous_format)
+        return torch.cat(self.parts, self.dim)
+
+
+def pairs(family: Family, model: GPT) -> list[Pair]:
+    """Every tensor that a checkpoint of this model has, layer by layer.
+
+    Raises:
+        InvalidData: the family's table does not name all of the model's parameters.
+    """
+    own, found = state_of(model), []
+    seen: dict[str, int] = dict.fromkeys(own, 0)
+    for weight in family.weights:
+        for layer in range(model.dims.n_layer) if "{layer}" in weight.theirs else (0,):
+            names = [name.format(layer=layer) for name in weight.ours]
+            if not all(name in own for name in names):
+                continue
+            for pair in _pairs_of(weight, layer, [own[name] for name in names]):
+                found.append(pair)
+                for name, part in zip(names, pair.parts, strict=True):
+                    seen[name] += part.numel()
+    for name, count in seen.items():
+        if count != own[name].numel():
+            raise InvalidData(f"{family.model_type}: its table of weights does not cover {name}")
+    return found
+
+
+def _pairs_of(weight: Weight, layer: int, parameters: list[Tensor]) -> Iterator[Pair]:
+    view = VIEWS[weight.view]
+    for expert in range(len(parameters[0])) if "{expert}" in weight.theirs else (0,):
+        parts = tuple(view(parameter, expert) for parameter in parameters)
+        yield Pair(weight.theirs.format(layer=layer, expert=expert), parts, weight.dim)
+
+
+@torch.no_grad()
+def fill(model: GPT, family: Family, weights: OpenWeights) -> None:
+    """Copy a checkpoint into a model's parameters, of whatever dtype and device they are.
+
+    Raises:
+        InvalidData: a tensor is missing, unknown or of another shape; the message names the first.
+    """
+    source = weights.folder.path
+    wanted = pairs(family, model)
+    named = _as_saved(wanted, family, weights)
+    for name, pair in named.items():
+        if name not in weights:
+            raise InvalidData(f"{source}: the tensor {name} is missing")
+        if weights.shape(name) != pair.shape:
+            raise InvalidData(f"{source}: {name} has shape {weights.shape(name)}; config.json asks for {pair.shape}")
+    for name in weights:
+        if name not in named and not name.endswith(family.ignored or ("\0",)) and not _is_tied(name, family, model):
+            raise InvalidData(f"{source}: the tensor {name} is not of this {family.model_type}")
+    for name, pair in named.items():
+        pair.fill(weights.tensor(name))
+
+
+def _as_saved(wanted: list[Pair], family: Family, weights: OpenWeights) -> Mapping[str, Pair]:
+    """By the names that the file has: a base model, saved without its head, lacks the prefix."""
+    bare = not any(name.startswith(family.prefix) for name in weights)
+    return {pair.theirs.removeprefix(family.prefix) if bare else pair.theirs: pair for pair in wanted}
+
+
+def _is_tied(name: str, family: Family, model: GPT) -> bool:
+    """Whether a tensor is a head that this model does not have, because it reads the embedding."""
+    heads = [weight.theirs for weight in family.weights if weight.ours == (TIED,)]
+    return name in heads and TIED not in state_of(model)
+
+
+def empty_model(experiment: object, vocab_size: int, *, device: str, dtype: torch.dtype) -> GPT:
+    """A model with storage but without content: parameters in `dtype`, tables and counters in their own."""
+    from foundry.core.config import Experiment
+    from foundry.core.model.init import init_buffers
+
+    assert isinstance(experiment, Experiment)
+    with torch.device("meta"):
+        model = GPT(experiment, vocab_size)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            module.register_parameter(name, nn.Parameter(parameter.detach().to(dtype)))
+    model.to_empty(device=device)
+    init_buffers(model)
+    return model
+
+
+def state_of(model: GPT) -> dict[str, Tensor]:
+    """Parameters and saved buffers by name."""
+    saved = model.state_dict(keep_vars=True)
+    return {name: tensor.detach() for name, tensor in saved.items()}
+
+
+def shards_of(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Names of tensors, in order, in files of at most `limit` bytes each; a larger tensor has a file of its own."""
+    files: list[list[str]] = []
+    room = -math.inf
+    for name, size in sizes.items():
+        if size > room:
+            files.append([])
+            room = limit
+        files[-1].append(name)
+        room -= size
+    return files

@@ -1,0 +1,108 @@
+"""A model of Foundry's as a folder that transformers loads: config.json, safetensors, the tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from foundry.core.contracts import InvalidData, Tokenizer
+from foundry.core.durable import write_durably, writing
+from foundry.zoo.express import config_of
+from foundry.zoo.shards import INDEX
+from foundry.zoo.weights import pairs, shards_of
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+    from foundry.core.model import GPT
+
+SHARD_BYTES = 5_000_000_000  # as transformers cuts
+
+
+class Exported(NamedTuple):
+    """What was written, and what was not."""
+
+    folder: Path
+    architecture: str
+    files: list[str]
+    bytes: int
+    tokenizer: bool  # False: it has no form that transformers reads
+
+
+def export(
+    config: Experiment,
+    tokenizer: Tokenizer | None,
+    model: GPT,
+    folder: str | Path,
+    *,
+    architecture: str = "",
+    max_shard_bytes: int = SHARD_BYTES,
+) -> Exported:
+    """Write FOLDER, which must not be there yet, for `transformers.AutoModelForCausalLM.from_pretrained`.
+
+    Args:
+        architecture: the `model_type` to write; by default the first that expresses the model.
+        max_shard_bytes: more than this is cut into several files.
+
+    Raises:
+        InvalidData: no architecture of transformers expresses this model, or FOLDER is there.
+        EnvironmentFailure: it cannot be written.
+    """
+    folder = Path(folder)
+    vocab_size = model.embed.num_embeddings
+    family, settings = config_of(config, vocab_size, architecture=architecture)
+    if folder.exists() and (not folder.is_dir() or os.listdir(folder)):
+        raise InvalidData(f"{folder} is there already, and not empty", "choose another folder, or remove it")
+    settings["dtype"] = settings["torch_dtype"] = str(model.embed.weight.dtype).removeprefix("torch.")
+    bos = tokenizer.special_tokens.get("bos") if tokenizer else None
+    settings["bos_token_id"], settings["eos_token_id"], settings["pad_token_id"] = bos, None, None
+    contents = {"config.json": settings, **_tokenizer_files(tokenizer)}
+    staged = folder.with_name(f".{folder.name}.partial")
+    with writing(folder):
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        try:
+            size = _write_weights(model, pairs(family, model), staged, max_shard_bytes)
+            for name, data in contents.items():
+                write_durably(staged / name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+            if folder.exists():
+                folder.rmdir()
+            os.rename(staged, folder)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    return Exported(folder, family.model_type, sorted(os.listdir(folder)), size, "tokenizer.json" in contents)
+
+
+def _write_weights(model: GPT, tensors: Any, folder: Path, limit: int) -> int:
+    """One shard is in memory at a time."""
+    from safetensors.torch import save_file
+
+    named = {pair.theirs: pair for pair in tensors}
+    sizes = {name: sum(part.nbytes for part in pair.parts) for name, pair in named.items()}
+    files, total = shards_of(sizes, limit), sum(sizes.values())
+    where: dict[str, str] = {}
+    for number, names in enumerate(files, 1):
+        file = f"model-{number:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else "model.safetensors"
+        save_file({name: named[name].joined().cpu() for name in names}, folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(names, file)
+    if len(files) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        write_durably(folder / INDEX, json.dumps(index, indent=2).encode())
+    return total
+
+
+def _tokenizer_files(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """tokenizer.json and tokenizer_config.json, of a tokenizer that can say itself so."""
+    to_huggingface = getattr(tokenizer, "to_huggingface", None)
+    if to_huggingface is None:
+        return {}
+    saved = to_huggingface()
+    about: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    assert tokenizer is not None
+    bos = tokenizer.special_tokens.get("bos")
+    names = [token["content"] for token in saved.get("added_tokens", []) if token["id"] == bos]
+    if names:
+        about["bos_token"] = names[0]
+    return {"tokenizer.json": saved, "tokenizer_config.json": about}

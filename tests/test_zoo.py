@@ -1,0 +1,130 @@
+"""Models of transformers with random weights, in and out: logits, gradients, greedy text, every bit."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from foundry.core.generate import Sampling, generate_ids
+from foundry.core.registry import registry
+from foundry.zoo import export, load, load_pretrained
+from foundry.zoo.express import family_of
+from foundry.zoo.shards import WeightsFolder
+from foundry.zoo.weights import pairs
+
+transformers = pytest.importorskip("transformers")
+transformers.utils.logging.disable_progress_bar()
+
+VOCAB, T = 101, 40
+SIZES = {
+    "vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 48, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+
+
+def gpt2(**more):
+    sizes = {"vocab_size": VOCAB, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 48}
+    dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 1, "eos_token_id": 1}
+    return transformers.GPT2Config(**{**sizes, **dropouts, **more})
+
+
+CONFIGS = {
+    "llama": lambda: transformers.LlamaConfig(**SIZES),
+    "llama tied, biased, gelu": lambda: transformers.LlamaConfig(
+        **SIZES, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, hidden_act="gelu"
+    ),
+    "qwen2": lambda: transformers.Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "gpt2": gpt2,
+    "gpt2 untied, narrow, relu": lambda: gpt2(tie_word_embeddings=False, n_inner=100, activation_function="relu"),
+    "mpt": lambda: transformers.MptConfig(
+        vocab_size=VOCAB, d_model=64, n_heads=4, n_layers=3, max_seq_len=48, bos_token_id=1, eos_token_id=1
+    ),
+    "mpt with 6 heads": lambda: transformers.MptConfig(
+        vocab_size=VOCAB, d_model=96, n_heads=6, n_layers=2, max_seq_len=48, bos_token_id=1, eos_token_id=1
+    ),
+}
+
+
+def random_model(config):
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if name.endswith("e_score_correction_bias"):
+                tensor.normal_(0.0, 0.05)
+            elif isinstance(tensor, torch.nn.Parameter):  # zero biases and unit norms would hide a swap
+                tensor.normal_(0.0 if tensor.ndim > 1 else 0.5, 0.12)
+    return model.eval()
+
+
+@pytest.fixture(params=CONFIGS)
+def theirs(request):
+    return random_model(CONFIGS[request.param]())
+
+
+@pytest.fixture
+def folder(theirs, tmp_path) -> Path:
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size="60KB")
+    return tmp_path / "theirs"
+
+
+def ids(batch: int = 2, length: int = T) -> torch.Tensor:
+    return torch.randint(3, VOCAB, (batch, length), generator=torch.Generator().manual_seed(0))
+
+
+def test_logits_and_gradients_are_transformers(theirs, folder):
+    ours, tokens = load_pretrained(folder), ids()
+    assert {p.dtype for p in ours.parameters()} == {torch.float32}
+    expected, (logits, _) = theirs(tokens).logits, ours(tokens)
+    assert (logits - expected).abs().max() < 1e-4
+    for result in (logits, expected):
+        F.cross_entropy(result[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    family = family_of(WeightsFolder(folder).config, registry())
+    with torch.no_grad():
+        own = {name: parameter.detach().clone() for name, parameter in ours.named_parameters()}
+        for parameter in ours.parameters():
+            parameter.copy_(parameter.grad)
+        gradients = {pair.theirs: pair.joined() for pair in pairs(family, ours)}
+        assert own
+    compared = 0
+    for name, parameter in theirs.named_parameters():
+        if name in gradients:
+            assert (gradients[name] - parameter.grad).abs().max() < 1e-4, name
+            compared += 1
+    assert compared > 0.5 * len(list(theirs.parameters()))
+
+
+def test_greedy_text_is_transformers(theirs, folder):
+    ours, prompt = load_pretrained(folder), ids(2, 8)
+    with torch.no_grad():
+        written = torch.stack(list(generate_ids(ours, prompt, 20, Sampling(temperature=0))), 1)
+        tokens = prompt
+        for step in range(20):  # theirs decides, as long as it is sure
+            best = theirs(tokens).logits[:, -1].topk(2)
+            sure = best.values[:, 0] - best.values[:, 1] > 1e-4
+            assert torch.equal(written[sure, step], best.indices[sure, 0])
+            tokens = torch.cat([tokens, written[:, step : step + 1]], 1)
+
+
+def test_in_and_out_again_is_the_same_bits(theirs, folder, tmp_path):
+    loaded = load(folder)
+    export(loaded.config, loaded.tokenizer, loaded.model, tmp_path / "out", max_shard_bytes=60_000)
+    with WeightsFolder(folder).open() as before, WeightsFolder(tmp_path / "out").open() as after:
+        assert sorted(before) == sorted(after)
+        assert all(torch.equal(before.tensor(name), after.tensor(name)) for name in before)
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert type(again) is type(theirs)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(ids()).logits, theirs(ids()).logits)
