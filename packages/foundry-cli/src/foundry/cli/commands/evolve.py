@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Executor, Jobs, Json, Metric, Tasks, TrialSeconds, typed
+from foundry.cli.options import MOST_RUNS, Executor, Jobs, Json, Metric, Tasks, TrialSeconds, typed
 
 if TYPE_CHECKING:
     from foundry.core.evolve.quest import Evolved, Limits, Quest
@@ -43,7 +43,9 @@ def evolve(
         typer.Option(metavar="GAIN", help="The gain that an audit looks for.", show_default="max(0.01, 2 sigma)"),
     ] = None,
     alpha: Annotated[float, typer.Option(metavar="P", help="Chance that an audit passes what is no better.")] = 0.05,
-    max_pairs: Annotated[int, typer.Option(min=1, metavar="N", help="Pairs of runs in an audit, at most.")] = 16,
+    max_pairs: Annotated[
+        int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Pairs of runs in an audit, at most.")
+    ] = 16,
     confirm_at: Annotated[
         str | None, typer.Option(metavar="SCALE", help="An audit's sign must hold there, too: depth=2x or tokens=4x.")
     ] = None,

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import BudgetOption, Executor, Jobs, Json, Metric, Tasks, TrialSeconds, parse_budget
+from foundry.cli.options import MOST_RUNS, BudgetOption, Executor, Jobs, Json, Metric, Tasks, TrialSeconds, parse_budget
 
 GAINS = (0.005, 0.01, 0.02)
 """True gains of which the power is printed, in nats."""
 
 
 def noise(
-    seeds: Annotated[int, typer.Option(min=2, metavar="N", help="Runs of the baseline.")] = 8,
+    seeds: Annotated[int, typer.Option(min=2, max=MOST_RUNS, metavar="N", help="Runs of the baseline.")] = 8,
     jobs: Jobs = 1,
     budget: BudgetOption = None,
     metric: Metric = None,

@@ -9,6 +9,7 @@ import typer
 
 from foundry.cli import render
 from foundry.cli.options import (
+    MOST_RUNS,
     BudgetOption,
     Executor,
     Jobs,
@@ -37,7 +38,7 @@ def sweep(
         typer.Option(metavar="TYPE=A,B", help="One more axis: every combination is an arm. Repeatable."),
     ] = None,
     jobs: Jobs = 1,
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each arm in screening.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Runs of each arm in screening.")] = 1,
     budget: BudgetOption = None,
     lr_grid: Annotated[
         str | None,
@@ -62,7 +63,7 @@ def sweep(
     ] = None,
     alpha: Annotated[float, typer.Option(metavar="P", help="Chance of a promotion where nothing is better.")] = 0.05,
     max_pairs: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Pairs of runs that decide a finalist, at most.")
+        int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Pairs of runs that decide a finalist, at most.")
     ] = 16,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and for how long.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep that was interrupted last.")] = False,

@@ -19,6 +19,9 @@ from foundry.core.sweep.trial import vocab_size
 
 WORLDS = 30
 """Simulated sweeps of which the trainings are counted: their mean is within 5 % where nothing is better."""
+ENOUGH = 20_000
+"""Simulated trainings, a second's worth, after which no further sweep is begun: one with so many is nearly all
+screening, which is the same in each."""
 
 
 def outline(lab: Lab, question: Question) -> dict[str, Any]:
@@ -62,10 +65,10 @@ def _expected(plan: Plan) -> tuple[float, float, float]:
     """Mean trainings, full budgets and FLOPs over simulated sweeps in which every arm is as good as the baseline."""
     assert plan.sigma is not None
     flops = {entry.arm: entry.flops or 0.0 for entry in plan.entries}
-    runs, budgets, total = 0, Fraction(0), 0.0
+    runs, budgets, total, worlds = 0, Fraction(0), 0.0, 0
 
-    for number in range(WORLDS):
-        world = World(plan.sigma, {}, number=number)
+    while worlds < WORLDS and runs < ENOUGH:
+        world = World(plan.sigma, {}, number=worlds)
 
         def answer(request: Request, world: World = world) -> Outcome:
             nonlocal runs, budgets, total
@@ -75,7 +78,8 @@ def _expected(plan: Plan) -> tuple[float, float, float]:
             return world(request)
 
         play(plan.procedure(), answer)
-    return runs / WORLDS, float(budgets / WORLDS), total / WORLDS
+        worlds += 1
+    return runs / worlds, float(budgets / worlds), total / worlds
 
 
 def training_seconds(plan: Plan, lab: Lab) -> float:
