@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foundry.kernels import attention, build, causal_attention
+from foundry.kernels import SparsePattern, attention, build, causal_attention, sparse_attention
 
 needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="needs a C compiler")
 
@@ -64,6 +64,55 @@ def test_values_and_gradients_equal_those_in_fp64(native, batch, n_head, n_kv_he
     assert_is_native(ours[0])
     for mine, theirs in zip(ours, exact(q, k, v, upstream.double()), strict=True):
         torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=2e-5)
+
+
+PATTERNS = [
+    SparsePattern(1),
+    SparsePattern(40),
+    SparsePattern(64),
+    SparsePattern(16, block=16, stride=2),
+    SparsePattern(96, block=48, stride=3),
+    SparsePattern(32, block=16, stride=0),
+    SparsePattern(128, block=128, stride=2),
+]
+
+
+def seen(pattern: SparsePattern, t: int, u: int) -> bool:
+    """The definition, a pair of tokens at a time."""
+    in_window = u >= (t // pattern.block + 1) * pattern.block - pattern.window
+    in_column = pattern.stride > 0 and (u // pattern.block + 1) % pattern.stride == 0
+    return u <= t and (in_window or in_column)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: f"window{p.window}-block{p.block}-stride{p.stride}")
+@pytest.mark.parametrize("sizes", [(2, 4, 2, 37, 24), (1, 3, 3, 130, 64), (2, 2, 1, 513, 9)])
+def test_patterns_equal_a_mask(native, sizes, pattern):
+    """By the kernel, and by torch in chunks; in 513 tokens most patterns take several panels and chunks."""
+    batch, n_head, n_kv_head, length, size = sizes
+    q = draw(batch, n_head, length, size, 0)
+    k, v = draw(batch, n_kv_head, length, size, 1), draw(batch, n_kv_head, length, size, 2)
+    upstream = draw(batch, n_head, length, size, 3).detach()
+    mask = torch.tensor([[seen(pattern, t, u) for u in range(length)] for t in range(length)])
+
+    def masked(*heads):
+        return F.scaled_dot_product_attention(*heads, mask, enable_gqa=True)
+
+    exact = gradients(masked, *(x.detach().double().requires_grad_() for x in (q, k, v)), upstream.double())
+    by_kernel = gradients(lambda *heads: causal_attention(*heads, pattern), q, k, v, upstream)
+    assert_is_native(by_kernel[0])
+    in_chunks = gradients(lambda *heads: sparse_attention(*heads, pattern), q, k, v, upstream)
+    for ours in (by_kernel, in_chunks):
+        for mine, theirs in zip(ours, exact, strict=True):
+            torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=2e-5)
+
+
+def test_memory_follows_the_window_and_not_the_length(native):
+    def scratch(length, pattern):
+        q = torch.empty(1, 1, length, 64)
+        library = attention._functions()
+        return library.attention_backward_scratch(attention._Shape.of(q, q), attention._Pattern.of(pattern, q))
+
+    assert scratch(8192, SparsePattern(256)) == scratch(2048, SparsePattern(256)) < scratch(2048, None) / 3
 
 
 @pytest.mark.parametrize("factor", [0.0, 30.0, 1e4])

@@ -2,8 +2,8 @@
 
     y = softmax(q k^T / sqrt(D) + causal mask) v
 
-On rows of 64 to 1,024 tokens it takes 0.37 to 0.64 of torch's time forward, and 0.26 to 0.38 backward
-(`foundry kernels check`).
+over everything, or over what a `SparsePattern` sees, in time and memory that follow the pattern. On whole rows of 64 to
+1,024 tokens it takes 0.37 to 0.64 of torch's time forward, and 0.26 to 0.38 backward (`foundry kernels check`).
 """
 
 import ctypes
@@ -15,28 +15,37 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from foundry.kernels import build
+from foundry.kernels.sparse_attention import SparsePattern, sparse_attention
 
+TILE = 16  # tokens; blocks of a pattern are made of whole ones
 LARGEST_HEAD = 256  # components; each thread's scratch memory grows with it
 
 _is_on = False
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, pattern: SparsePattern | None = None) -> Tensor:
     """softmax(q k^T / sqrt(D) + causal mask) v.
 
     Args:
         q: (B, H, T, D).
         k, v: (B, G, T, D); each of their heads serves H / G consecutive query heads.
+        pattern: what a query sees of what is before it; None: everything.
 
     Returns:
         (B, H, T, D), contiguous as (B, T, H, D) where the kernel made it.
     """
-    if _is_on and not torch.compiler.is_compiling() and _fits(q, k, v):
-        return _CausalAttention.apply(q, k, v)
+    if pattern is not None and pattern.sees_all(q.size(2)):
+        pattern = None
+    if _is_on and not torch.compiler.is_compiling() and _fits(q, k, v, pattern):
+        return _CausalAttention.apply(q, k, v, pattern)
+    if pattern is not None:
+        return sparse_attention(q, k, v, pattern)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.size(1) != k.size(1))
 
 
-def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
+def _fits(q: Tensor, k: Tensor, v: Tensor, pattern: SparsePattern | None) -> bool:
+    if pattern is not None and pattern.block != 1 and (pattern.block % TILE or pattern.window % pattern.block):
+        return False
     if not all(x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim == 4 for x in (q, k, v)):
         return False
     (batch, n_head, length, size), (_, n_kv_head, _, _) = q.shape, k.shape
@@ -69,30 +78,31 @@ def remove() -> None:
 
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v):
+    def forward(ctx, q, k, v, pattern):
         q, k, v = map(_with_contiguous_rows, (q, k, v))
-        y, log_sums, shape = _like(q), q.new_empty(q.shape[:3]), _Shape.of(q, k)
+        y, log_sums, shape, seen = _like(q), q.new_empty(q.shape[:3]), _Shape.of(q, k), _Pattern.of(pattern, q)
         threads, library = torch.get_num_threads(), _functions()
-        scratch = q.new_empty(threads * library.attention_forward_scratch(shape))
+        scratch = q.new_empty(threads * library.attention_forward_scratch(shape, seen))
         heads = [_Heads.of(x) for x in (q, k, v, y)]
         scale = 1 / math.sqrt(q.size(-1))
-        library.attention_forward(shape, *heads, log_sums.data_ptr(), scale, scratch.data_ptr(), threads)
+        library.attention_forward(shape, seen, *heads, log_sums.data_ptr(), scale, scratch.data_ptr(), threads)
         ctx.save_for_backward(q, k, v, y, log_sums)
+        ctx.pattern = pattern
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         q, k, v, y, log_sums = ctx.saved_tensors
-        gradient, shape = _with_contiguous_rows(gradient), _Shape.of(q, k)
+        gradient, shape, seen = _with_contiguous_rows(gradient), _Shape.of(q, k), _Pattern.of(ctx.pattern, q)
         gradients = _like(q), _like(k), _like(v)
         threads, library = torch.get_num_threads(), _functions()
-        scratch = q.new_empty(threads * library.attention_backward_scratch(shape))
+        scratch = q.new_empty(threads * library.attention_backward_scratch(shape, seen))
         heads = [_Heads.of(x) for x in (q, k, v, y)]
         more = [_Heads.of(x) for x in (gradient, *gradients)]
         scale = 1 / math.sqrt(q.size(-1))
-        library.attention_backward(shape, *heads, log_sums.data_ptr(), *more, scale, scratch.data_ptr(), threads)
-        return gradients
+        library.attention_backward(shape, seen, *heads, log_sums.data_ptr(), *more, scale, scratch.data_ptr(), threads)
+        return *gradients, None
 
 
 def _with_contiguous_rows(x: Tensor) -> Tensor:
@@ -115,6 +125,16 @@ class _Shape(ctypes.Structure):
         return cls(q.size(0), q.size(1), k.size(1), q.size(2), q.size(3))
 
 
+class _Pattern(ctypes.Structure):
+    """`Pattern` of attention.c."""
+
+    _fields_ = [(name, ctypes.c_long) for name in ("window", "block", "stride")]
+
+    @classmethod
+    def of(cls, pattern: SparsePattern | None, q: Tensor) -> "_Pattern":
+        return cls(*(SparsePattern(window=q.size(2)) if pattern is None else pattern))
+
+
 class _Heads(ctypes.Structure):
     """`Heads` of attention.c."""
 
@@ -131,7 +151,7 @@ def _functions() -> ctypes.CDLL:
     if library.attention_forward.argtypes is None:
         pointer, end = ctypes.c_void_p, [ctypes.c_float, ctypes.c_void_p, ctypes.c_int]
         for scratch in (library.attention_forward_scratch, library.attention_backward_scratch):
-            scratch.argtypes, scratch.restype = [_Shape], ctypes.c_long
-        library.attention_backward.argtypes = [_Shape, *[_Heads] * 4, pointer, *[_Heads] * 4, *end]
-        library.attention_forward.argtypes = [_Shape, *[_Heads] * 4, pointer, *end]
+            scratch.argtypes, scratch.restype = [_Shape, _Pattern], ctypes.c_long
+        library.attention_backward.argtypes = [_Shape, _Pattern, *[_Heads] * 4, pointer, *[_Heads] * 4, *end]
+        library.attention_forward.argtypes = [_Shape, _Pattern, *[_Heads] * 4, pointer, *end]
     return library

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.c"))
+HEADERS = sorted((Path(__file__).parent / "csrc").glob("*.h"))
 FLAGS = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-std=gnu11"]
 BUILD_SECONDS = 120  # two on an idle core; a compiler that hangs must not hang the training
 
@@ -54,7 +55,7 @@ def load() -> ctypes.CDLL:
     if (name := compiler()) is None:
         raise RuntimeError("there is no C compiler: install gcc or clang, or name one in CC")
     version = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=BUILD_SECONDS).stdout
-    parts = [*(source.read_text() for source in SOURCES), *FLAGS, name, version, _processor()]
+    parts = [*(source.read_text() for source in SOURCES + HEADERS), *FLAGS, name, version, _processor()]
     library = folder() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}.so"
     if not library.exists():
         _compile(name, library)
