@@ -501,6 +501,10 @@ class AttentionParams(Params):
         before it caches them; 0: it has no place for that, and a value embedding is refused."""
         return 0
 
+    def position_dims(self, dims: Dims) -> Dims:
+        """The sizes that its position is built for: `head_dim` is the width of what it gives to `Position.rotate`."""
+        return dims
+
 
 class Position(Protocol):
     """Slot `position`; built as `target(params, dims)`. It implements the one method that its `acts_on` names."""

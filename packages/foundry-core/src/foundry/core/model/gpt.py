@@ -32,9 +32,11 @@ class Block(nn.Module):
         position = None
         if args.position.acts_on in ("qk", "scores"):
             # One module per distinct choice, so that all layers share its tables.
-            if args.position not in positions:
-                positions[args.position] = build("position", args.position, dims)
-            position = positions[args.position]
+            sizes = args.attention.position_dims(dims)
+            choice = args.position, sizes.head_dim
+            if choice not in positions:
+                positions[choice] = build("position", args.position, sizes)
+            position = positions[choice]
 
         def norm() -> nn.Module:
             return build("norm", args.norm, dims, dims.n_embd)

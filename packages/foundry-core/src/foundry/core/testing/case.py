@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Context, Dims, Params, PositionParams, Variant
+from foundry.core.contracts import AttentionParams, Context, Dims, Params, PositionParams, Variant
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import registry
 
@@ -86,7 +86,7 @@ class Layer(nn.Module):
         match case.slot:
             case "attention":
                 position = Case.of("position", companion or "none")
-                self.part = case.build(dims, _attended(position, dims))
+                self.part = case.build(dims, _attended(position, case, dims))
             case "ffn":
                 self.part = case.build(dims, Case.of("activation", companion or "gelu").build(dims))
             case "norm":
@@ -104,7 +104,8 @@ class Layer(nn.Module):
                 self.part = case.build(dims)
             case "position":
                 self.slot = "attention"
-                self.part = Case.of("attention", "mha").build(dims, _attended(case, dims))
+                attention = Case.of("attention", "mha")
+                self.part = attention.build(dims, _attended(case, attention, dims))
             case slot:
                 raise NotImplementedError(f"no check knows how to call a {slot}")
 
@@ -130,9 +131,10 @@ def _acts_on(position: Case) -> str:
     return getattr(position.params, "acts_on", "nothing")
 
 
-def _attended(position: Case, dims: Dims) -> Any:
+def _attended(position: Case, attention: Case, dims: Dims) -> Any:
     """The position module that the model gives an attention: None for those that act elsewhere."""
-    return position.build(dims) if _acts_on(position) in ("qk", "scores") else None
+    assert isinstance(attention.params, AttentionParams)
+    return position.build(attention.params.position_dims(dims)) if _acts_on(position) in ("qk", "scores") else None
 
 
 def vectors(batch: int, length: int, dims: Dims, seed: int = SEED) -> Tensor:
