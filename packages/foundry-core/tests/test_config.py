@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from foundry.core.config import Experiment, from_plain, json_schema, load_experiment
+from foundry.core.config.layers import parse_layers
 from foundry.core.config.write import flow, number
 from foundry.core.config.yaml import read_text, scalar
 from foundry.core.contracts import AttentionParams, Params, Section, Slot, Variant
@@ -67,6 +68,8 @@ def test_an_almost_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("training: {dataset: stdlib}", "data: {dataset: {type: stdlib}}"),
         ("training: {tokens: 1.5e6}", "training: {tokens: 1500000, max_iters: null}"),
         ("layers: {0-1: {norm: layernorm}, '3': {norm: layernorm}}", "layers: {'0,1,3': {norm: layernorm}}"),
+        ("layers: {SLS/S: {norm: layernorm}}", "layers: {'0,2,3': {norm: layernorm}}"),
+        ("layers: {SSSL/L: {norm: layernorm}}", "layers: {'3': {norm: layernorm}}"),
         ("layers: {2-: {ffn: {hidden: 64}}}", "layers: {2-3: {ffn: {type: dense, hidden: 64}}}"),
         ("model_args: {ffn: {hidden: 64}}\nlayers: {1-2: {ffn: {hidden: 64}}}", "model_args: {ffn: {hidden: 64}}"),
         ("training: {max_iters: &n 3, batch_size: *n}", "training: {max_iters: 3, batch_size: 3}"),
@@ -97,6 +100,20 @@ def test_order_is_defaults_then_extends_then_file_then_flags(tmp_path: Path) -> 
     replaced = load(tmp_path, text, "model_args.attention=mha")  # with another `type`, it replaces
     assert "n_kv_head" not in replaced.plain()["model_args"]["attention"]
     assert replaced.model_args.attention.qk_norm is False
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("SSSL/M", "no pattern and one of its letters"),
+        ("SSSL", "names no layers"),
+        ("SSSSSL/L", "begins with layer 5; n_layer 4 has layers 0 to 3"),
+        ("SSSL/S,1", "names layer 1 twice"),
+    ],
+)
+def test_a_pattern_that_names_no_layers(key: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_layers(key, 4)
 
 
 def test_layers(tmp_path: Path) -> None:

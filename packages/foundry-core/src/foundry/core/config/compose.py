@@ -54,7 +54,7 @@ def _experiment_model(registry: Registry, choices: frozenset[tuple[str, frozense
     )
     fields["layers"] = (
         dict[str, layer],
-        Field(default_factory=dict, description="other choices for some layers; keys: N, N-M, N-, comma lists"),
+        Field(default_factory=dict, description="other choices for some layers; keys: N, N-M, N-, comma lists, SSSL/S"),
     )
     return create_model("Experiment", __base__=Experiment, **fields)
 

@@ -8,6 +8,9 @@ from foundry.core.config.compose import experiment_model
 from foundry.core.contracts import Shorthand, Slot, Variant
 from foundry.core.registry import Registry
 
+LAYERS = r"(\d+(-\d*)?|[A-Z]+/[A-Z])"
+"""`2`, `0-3`, `2-` or `SSSL/S`, see `layers.parse_layers`."""
+
 
 def json_schema(registry: Registry) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of what `load_experiment` reads, from everything that `registry` holds."""
@@ -15,7 +18,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     definitions, properties = schema["$defs"], schema["properties"]
     schema["title"] = "Foundry experiment"
     layer = properties["layers"]["additionalProperties"]
-    properties["layers"]["propertyNames"] = {"pattern": r"^\d+(-\d*)?( *, *\d+(-\d*)?)*$"}
+    properties["layers"]["propertyNames"] = {"pattern": f"^{LAYERS}( *, *{LAYERS})*$"}
     for slot in registry.placed_slots:
         choice = _choice(slot, registry, definitions)
         section = definitions[properties[slot.section]["$ref"].rpartition("/")[2]]
