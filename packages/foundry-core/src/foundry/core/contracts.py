@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -139,6 +139,17 @@ class Params(BaseModel):
         yield from ()
 
 
+class Multipliers(NamedTuple):
+    """What a scale rule multiplies in the forward pass; 1 where it leaves the model alone."""
+
+    scores: float = 1.0  # attention scores, beside the attention's own 1/sqrt(D)
+    branch: float = 1.0  # what each sublayer adds to the residual stream
+    logits: float = 1.0
+
+
+UNSCALED = Multipliers()
+
+
 @dataclass(frozen=True)
 class Dims:
     """The sizes of the model around a variant, and the layer it is built for."""
@@ -152,6 +163,7 @@ class Dims:
     dropout: float = 0.0
     bias: bool = False
     layer: int = 0
+    multipliers: Multipliers = UNSCALED
 
 
 @dataclass(frozen=True)
@@ -473,7 +485,7 @@ class Residual(Protocol):
 
     def leave(self, x: Tensor, y: Tensor, norm: nn.Module, post_norm: nn.Module | None) -> Tensor:
         """The stream x and what the sublayer made of it, y, both (B, T, C) -> the stream after it. Drops activations
-        of y with probability `dims.dropout` in training."""
+        of y with probability `dims.dropout` in training, and adds `dims.multipliers.branch` times what is left."""
 
 
 class ActivationParams(Params):
@@ -492,9 +504,11 @@ class PositionParams(Params):
 
 
 class AttentionParams(Params):
-    """Base of every attention's params: `positions` says which kinds of position it composes with."""
+    """Base of every attention's params: `positions` says which kinds of position it composes with, `scales_scores`
+    whether it multiplies its scores by `dims.multipliers.scores`."""
 
     positions: ClassVar[frozenset[ActsOn]] = frozenset({"embeddings", "qk", "scores", "nothing"})
+    scales_scores: ClassVar[bool] = False
 
     def value_size(self, dims: Dims) -> int:
         """Width of a token's values, all key/value heads together, where the attention adds `Context.value` to them
@@ -533,7 +547,62 @@ class OptimizerFactory(Protocol):
 
     def __call__(self, params: Any, model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
         """Every trainable parameter of `model` in exactly one group of one optimizer. The schedule multiplies the
-        learning rate that each group starts with."""
+        learning rate that each group starts with: `learning_rate` times what `lr_factors` says of its parameters. What
+        decays in a step, learning rate times weight decay, is to stay as it would be without the factor."""
+
+
+Update: TypeAlias = Literal["elementwise", "orthogonal"]
+"""How large an optimizer's step is, by its learning rate alone: each entry is as large (Adam, Lion), or each singular
+value, times sqrt(rows / columns) where a matrix is tall (Muon)."""
+
+
+def lr_factors(model: Any, update: Update) -> dict[Tensor, float]:
+    """What an optimizer multiplies the learning rate of each parameter with, by the model's scale rule; 1 for models
+    without one."""
+    factor = getattr(model, "lr_factor", None)
+    return {parameter: factor(name, update) if factor else 1.0 for name, parameter in model.named_parameters()}
+
+
+class ScalingParams(Params):
+    """Base of every scale rule's params. A field `base_X`, such as `base_n_embd`, is the X of the model that the
+    experiment's numbers were found with, and null its own. Mutations of X leave the base where it is."""
+
+    def base(self, dims: Dims) -> Dims:
+        """The sizes at which every factor is 1."""
+        given = {name.removeprefix("base_"): getattr(self, name) for name in type(self).model_fields}
+        return replace(dims, **{name: size for name, size in given.items() if hasattr(dims, name) and size is not None})
+
+
+WeightKind: TypeAlias = Literal["input", "hidden", "output", "head", "fixed"]
+"""Which sides of a parameter grow with n_embd (arXiv:2203.03466, table 3).
+
+input    only its fan-out: embeddings, the gains of norms, biases
+hidden   both: the matrices of attention and feed-forward
+output   only its fan-in: a router
+head     as `output`, and its product is multiplied by `Multipliers.logits`; a tied head is an `input`
+fixed    neither: a bias per expert, a short convolution"""
+
+
+class Weight(NamedTuple):
+    """A parameter, as a scale rule sees it."""
+
+    name: str  # its path in the model
+    kind: WeightKind
+    in_layer: bool  # one for each of n_layer layers
+
+
+class Scaling(Protocol):
+    """Slot `scaling`; built as `target(params, dims, base)`, without torch: how initial weights, learning rates and the
+    forward pass follow from the sizes `dims`, relative to those of `base`. In a model of the base's sizes every answer
+    is 1, and nobody asks."""
+
+    @property
+    def multipliers(self) -> Multipliers: ...
+    def init_factor(self, weight: Weight) -> float:
+        """What the initial values are multiplied with."""
+
+    def lr_factor(self, weight: Weight, update: Update) -> float:
+        """What the learning rate is multiplied with, for an optimizer with such updates."""
 
 
 class Schedule(Protocol):

@@ -18,7 +18,7 @@ from foundry.core.contracts import Edits, InvalidExperiment, Mutation
 
 
 def change_depth(experiment: Mapping[str, Any], value: str) -> Edits:
-    return {"model_args.n_layer": _whole(value)}
+    return {"model_args.n_layer": _whole(value), **_keep_base(experiment, "n_layer")}
 
 
 def near_depth(experiment: Mapping[str, Any]) -> Sequence[str]:
@@ -28,7 +28,7 @@ def near_depth(experiment: Mapping[str, Any]) -> Sequence[str]:
 
 def change_width(experiment: Mapping[str, Any], value: str) -> Edits:
     """n_embd, with the width of a head, the share of key/value heads and hidden widths that are not the default's own
-    as they were, in proportion."""
+    as they were, in proportion. What the learning rate does is the scale rule's."""
     model, width = experiment["model_args"], _whole(value)
     before = model["n_embd"]
     heads: dict[str, int] = {"model_args.n_head": model["n_head"]}
@@ -49,7 +49,7 @@ def change_width(experiment: Mapping[str, Any], value: str) -> Edits:
         )
     sizes = {path: count * width // before for path, count in heads.items()}
     sizes |= {path: max(1, round(size * width / before)) for path, size in hidden.items()}
-    return {"model_args.n_embd": width, **sizes}
+    return {"model_args.n_embd": width, **sizes, **_keep_base(experiment, "n_embd")}
 
 
 def near_width(experiment: Mapping[str, Any]) -> Sequence[str]:
@@ -211,6 +211,15 @@ def _choices(experiment: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
     holders |= {f"layers.{key}": override for key, override in experiment["layers"].items()}
     for path, holder in holders.items():
         yield from ((f"{path}.{slot}", holder[slot]) for slot in ("attention", "ffn") if slot in holder)
+
+
+def _keep_base(experiment: Mapping[str, Any], size: str) -> Edits:
+    """The size as it is now becomes the base of the scale rule, if the rule has such a base and none was given."""
+    scaling = experiment["model_args"]["scaling"]
+    base = f"base_{size}"
+    if base not in scaling or scaling[base] is not None:
+        return {}
+    return {f"model_args.scaling.{base}": experiment["model_args"][size]}
 
 
 def _equal_tokens(experiment: Mapping[str, Any], before: int, after: int) -> Edits:

@@ -45,6 +45,8 @@ def contradictions(
     choices = [("model_args", "attention"), ("model_args", "position"), ("layers",)]
     if not is_wrong(*choices) and not layers_faults:
         found += _positions(experiment, document, registry)
+    if not is_wrong(*choices, ("model_args", "scaling")) and not layers_faults:
+        found += _scores(experiment, document)
     return found
 
 
@@ -120,6 +122,19 @@ def _positions(experiment: Experiment, document: Document, registry: Registry) -
             path,
             f"{position.type} acts on {_WHERE.get(acts_on, acts_on)}; {attention.type} has no place for that; "
             f"choose position {', '.join(fitting)}, or another attention",
+        )
+
+
+def _scores(experiment: Experiment, document: Document) -> Iterator[Fault]:
+    """A scale rule with another base_head_dim multiplies scores; each layer's attention must do so."""
+    dims = experiment.dims()
+    if experiment.model_args.scaling.base(dims).head_dim == dims.head_dim:
+        return
+    attentions = [experiment.layer_args(layer).attention for layer in range(experiment.model_args.n_layer)]
+    for name in dict.fromkeys(each.type for each in attentions if not getattr(each, "scales_scores", False)):
+        yield document.fault(
+            ("model_args", "scaling", "base_head_dim"),
+            f"attention {name} cannot multiply its scores, as another base_head_dim than its own asks; leave it out",
         )
 
 

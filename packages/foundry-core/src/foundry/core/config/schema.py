@@ -41,6 +41,9 @@ class ModelArgs(Params):
     activation: Choice
     position: Choice
     residual: Choice
+    value_embedding: Choice
+    skip: Choice
+    scaling: Choice
 
 
 class Training(Params):

@@ -9,6 +9,7 @@ C = n_embd, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from foundry.core.contracts import Aux, Cache, Context, Dims
+from foundry.core.contracts import Aux, Cache, Context, Dims, Update, WeightKind
 from foundry.core.model.init import normal_, uninitialised
+from foundry.core.model.scale import Scale
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -58,6 +60,11 @@ class Block(nn.Module):
         x = self.ffn_residual.leave(x, y, self.ffn_norm, self.ffn_post_norm)
         return x, _add_aux(dict(attention_aux), ffn_aux)
 
+    def _attend(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
+        if self.value_embedding is not None:
+            ctx = ctx._replace(value=self.value_embedding(x, ctx.ids))
+        return self.attention(x, ctx)
+
 
 class Head(nn.Module):
     """Hidden states (..., C) -> logits (..., V)."""
@@ -97,7 +104,8 @@ class GPT(nn.Module):
     def __init__(self, experiment: Experiment, vocab_size: int) -> None:
         super().__init__()
         args = experiment.model_args
-        self.dims = experiment.dims(vocab_size=vocab_size)
+        self.scale = Scale(experiment, vocab_size)
+        self.dims = replace(experiment.dims(vocab_size), multipliers=self.scale.multipliers)
         self.gradient_checkpointing = experiment.training.gradient_checkpointing
         self.embed = nn.Embedding(vocab_size, args.n_embd)
         self.position = None
@@ -106,7 +114,7 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(args.dropout)
         shared: dict[object, nn.Module] = {}
         self.blocks = nn.ModuleList(
-            Block(experiment, experiment.dims(vocab_size=vocab_size, layer=i), shared) for i in range(args.n_layer)
+            Block(experiment, replace(self.dims, layer=layer), shared) for layer in range(args.n_layer)
         )
         self.norm = experiment.registry.build("norm", args.norm, self.dims, args.n_embd)
         if args.tie_embeddings:
@@ -143,14 +151,15 @@ class GPT(nn.Module):
         return self.head(hidden), cache
 
     def hidden(self, ids: Tensor, ctx: Context, cache: list[Cache] | None = None) -> tuple[Tensor, Aux]:
-        """The normed residual stream (B, T, C) before the head, and the sum over layers of what they report."""
+        """The normed residual stream (B, T, C) as the head reads it, and the sum over layers of what they report."""
         if cache is not None and ctx.positions is None:
             filled, n_new = cache[0].length, ids.shape[1]
             ctx = ctx._replace(positions=torch.arange(filled, filled + n_new, device=ids.device).expand(ids.shape))
         x = self.embed(ids)
         if self.position is not None:
             x = self.position.embed(x, ctx.positions)
-        x = self.dropout(x)
+        x = embedded = self.dropout(x)
+        ctx = ctx._replace(ids=ids)
         total: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
             layer_ctx = ctx if cache is None else ctx._replace(cache=cache[i])
@@ -159,7 +168,8 @@ class GPT(nn.Module):
             else:
                 x, aux = block(x, layer_ctx)
             _add_aux(total, aux)
-        return self.norm(x), total
+        x, multiplier = self.norm(x), self.dims.multipliers.logits
+        return (x if multiplier == 1 else x * multiplier), total
 
     def init_cache(self, batch: int, max_len: int | None = None) -> list[Cache]:
         """An empty cache for `batch` sequences of up to `max_len` (default block_size) tokens."""
@@ -177,6 +187,27 @@ class GPT(nn.Module):
         else:
             return False
         return True
+
+    def weight_kind(self, name: str) -> WeightKind | None:
+        """The head is the one matrix whose product the scale rule multiplies."""
+        return "head" if name == "head.weight" else None
+
+    def lr_factor(self, name: str, update: Update) -> float:
+        """What the scale rule multiplies the learning rate of a parameter with, see `contracts.lr_factors`."""
+        return self.scale.lr_factor(name, update)
+
+
+def _context(
+    ids: Tensor, attention_mask: Tensor | None, positions: Tensor | None = None, segments: Tensor | None = None
+) -> Context:
+    """The arguments of `GPT.forward` as layers read them. Positions are a tensor of this pass alone, by which layers
+    may know what another one has already computed from it."""
+    key_padding = None if attention_mask is None else attention_mask.bool()
+    if positions is not None:
+        positions = positions.view_as(positions)
+    elif key_padding is not None:
+        positions = (key_padding.long().cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+    return Context(positions, segments, key_padding)
 
 
 def _add_aux(total: dict[str, Tensor], aux: Aux) -> dict[str, Tensor]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from foundry.core.model.scale import Scale
 
 
 @contextmanager
@@ -40,15 +43,20 @@ def initialize(model: nn.Module, seed: int) -> None:
 
     The nearest module on the path to a parameter that defines `init_parameter(name, tensor, generator)` and returns
     True decides its distribution; `name` is relative to that module. A module with `init_buffers()` recomputes its
-    tables, which matters after creation on the meta device.
+    tables, which matters after creation on the meta device. Where the model has a scale rule, parameters are filled as
+    in the rule's base, and multiplied by its factor.
 
     Raises:
         RuntimeError: a parameter that no module on its path knows how to fill.
     """
+    scale: Scale | None = getattr(model, "scale", None)
+    filled_by = (scale and scale.base_model) or model
     for path, parameter in model.named_parameters():
         values = torch.empty(parameter.shape, dtype=torch.float32)
-        if not _fill(model, path, values, _stream(seed, path)):
+        if not _fill(filled_by, path, values, _stream(seed, path)):
             raise RuntimeError(f"no module initialises {path} {tuple(parameter.shape)}; define init_parameter")
+        if scale is not None and not scale.is_base:
+            values *= scale.init_factor(path)
         parameter.copy_(values)
     init_buffers(model)
 

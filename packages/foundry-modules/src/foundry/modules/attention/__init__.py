@@ -9,6 +9,8 @@ from foundry.core.contracts import AttentionParams, Dims, Shorthand, Variant
 
 
 class MHAParams(AttentionParams):
+    scales_scores = True
+
     qk_norm: bool = Field(False, description="RMS-normalise each head's query and key before positions act on them")
     qk_norm_over: Literal["head", "all_heads"] = Field(
         "head", description="what qk_norm takes the mean over: each head by itself, or all heads at once (OLMo 2)"

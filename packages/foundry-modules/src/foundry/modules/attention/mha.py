@@ -41,6 +41,7 @@ class MultiHeadAttention(nn.Module):
         self.position = position  # one module for all layers that choose the same
         self.rotate = getattr(position, "rotate", None)
         self.score_bias = getattr(position, "bias", None)
+        self.score_multiplier = dims.multipliers.scores
         self.dropout = dims.dropout
         self.residual_std = 0.02 / math.sqrt(2 * dims.n_layer)  # GPT-2: 2 n_layer sums into the residual stream
 
@@ -60,7 +61,8 @@ class MultiHeadAttention(nn.Module):
         return self.o_proj(y.transpose(1, 2).reshape(batch, length, self.n_head * self.head_dim)), {}
 
     def project(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, C) -> q (B, H, T, D), k, v (B, H_kv, T, D), normalised, without positions."""
+        """x (B, T, C) -> q (B, H, T, D), k, v (B, H_kv, T, D), normalised, without positions; q times what the scale
+        rule multiplies scores with."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if self.q_norm is not None and self.k_norm is not None and self.norm_all_heads:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -69,6 +71,8 @@ class MultiHeadAttention(nn.Module):
         q, k, v = (heads.unflatten(-1, (-1, self.head_dim)) for heads in (q, k, v))
         if self.q_norm is not None and self.k_norm is not None and not self.norm_all_heads:
             q, k = self.q_norm(q), self.k_norm(k)
+        if self.score_multiplier != 1:
+            q = q * self.score_multiplier
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> KVCache:

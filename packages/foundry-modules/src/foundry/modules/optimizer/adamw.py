@@ -6,11 +6,13 @@
 Only parameters with two or more axes decay: norms and biases have no scale to lose.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from foundry.core.contracts import lr_factors
 from foundry.modules.optimizer import AdamWParams
 
 FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
@@ -18,22 +20,25 @@ FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 
 def adamw(params: AdamWParams, model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [adamw_of(parameters, params, learning_rate)]
+    return [adamw_of(parameters, params, model, learning_rate)]
 
 
-def adamw_of(parameters: Iterable[nn.Parameter], params: AdamWParams, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW over these parameters, in a group that decays and one that does not."""
-    decaying: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+def adamw_of(
+    parameters: Iterable[nn.Parameter], params: AdamWParams, model: nn.Module, learning_rate: float
+) -> torch.optim.AdamW:
+    """AdamW over these parameters of `model`, in groups of one decay and one factor on the learning rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    factors = lr_factors(model, "elementwise")
     for parameter in parameters:
-        (decaying if parameter.ndim >= 2 else others).append(parameter)
-    groups = [
-        {"params": decaying, "weight_decay": params.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    fused = all(parameter.device.type in FUSED_DEVICES for parameter in decaying + others)
+        decay = params.weight_decay if parameter.ndim >= 2 else 0.0
+        groups[decay, factors[parameter]].append(parameter)
+    fused = all(parameter.device.type in FUSED_DEVICES for group in groups.values() for parameter in group)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        # What decays in a step is lr * weight_decay; the factor is on what the gradient moves.
+        [
+            {"params": group, "lr": learning_rate * factor, "weight_decay": decay / factor}
+            for (decay, factor), group in groups.items()
+        ],
         lr=learning_rate,
         betas=(params.beta1, params.beta2),
         eps=params.eps,

@@ -7,10 +7,12 @@ A hidden matrix is the weight of an nn.Linear inside the model's stack of layers
 a head, a position, a norm or a bias, whose updates should not be orthogonal.
 """
 
+from collections import defaultdict
+
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import InvalidExperiment
+from foundry.core.contracts import InvalidExperiment, lr_factors
 from foundry.modules.optimizer import MuonParams
 from foundry.modules.optimizer.adamw import adamw_of
 from foundry.modules.optimizer.batched_muon import BatchedMuon
@@ -22,15 +24,20 @@ def muon(params: MuonParams, model: nn.Module, learning_rate: float) -> list[tor
         raise InvalidExperiment("muon finds no hidden matrices in this model", "train it with optimizer adamw")
     chosen = {id(matrix) for matrix in matrices}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+    factors = lr_factors(model, "orthogonal")
+    groups: dict[float, list[Tensor]] = defaultdict(list)
+    for matrix in matrices:
+        groups[factors[matrix]].append(matrix)
     of_matrices = BatchedMuon(
-        matrices,
-        lr=params.learning_rate,
-        weight_decay=params.weight_decay,
+        [
+            {"params": group, "lr": params.learning_rate * factor, "weight_decay": params.weight_decay / factor}
+            for factor, group in groups.items()
+        ],
         momentum=params.momentum,
         nesterov=params.nesterov,
         ns_steps=params.ns_steps,
     )
-    return [of_matrices, adamw_of(rest, params, learning_rate)] if rest else [of_matrices]
+    return [of_matrices, adamw_of(rest, params, model, learning_rate)] if rest else [of_matrices]
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:

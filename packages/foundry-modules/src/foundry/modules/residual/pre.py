@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import Dims
 from foundry.modules.residual import PreParams
+from foundry.modules.residual.branch import Branch
 
 
 class Pre(nn.Module):
     def __init__(self, params: PreParams, dims: Dims) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dims.dropout)
+        self.branch = Branch(dims)
 
     def enter(self, x: Tensor, norm: nn.Module) -> Tensor:
         return norm(x)
 
     def leave(self, x: Tensor, y: Tensor, norm: nn.Module, post_norm: nn.Module | None) -> Tensor:
-        return x + self.dropout(y)
+        return x + self.branch(y)

@@ -7,16 +7,17 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import Dims
 from foundry.modules.residual import SandwichParams
+from foundry.modules.residual.branch import Branch
 
 
 class Sandwich(nn.Module):
     def __init__(self, params: SandwichParams, dims: Dims) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dims.dropout)
+        self.branch = Branch(dims)
 
     def enter(self, x: Tensor, norm: nn.Module) -> Tensor:
         return norm(x)
 
     def leave(self, x: Tensor, y: Tensor, norm: nn.Module, post_norm: nn.Module | None) -> Tensor:
         assert post_norm is not None  # the params ask for it
-        return x + self.dropout(post_norm(y))
+        return x + self.branch(post_norm(y))

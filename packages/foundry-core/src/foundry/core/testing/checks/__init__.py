@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from foundry.core.testing.case import Case
-from foundry.core.testing.checks import attention, layers, losses, optimizers, schedules, settings
+from foundry.core.testing.checks import attention, layers, losses, optimizers, residuals, scaling, schedules, settings
 
 Check = Callable[[Case], None]
 
@@ -16,12 +16,16 @@ def checks_of(case: Case) -> Iterator[tuple[str, Check]]:
             modules += [layers, attention]
         case "position" if getattr(case.params, "acts_on", "nothing") != "embeddings":
             modules += [layers, attention]
-        case "ffn" | "norm" | "activation" | "position" | "residual":
+        case "ffn" | "norm" | "activation" | "position":
             modules += [layers]
+        case "residual":
+            modules += [layers, residuals]
         case "loss":
             modules += [losses]
         case "optimizer":
             modules += [optimizers]
+        case "scaling":
+            modules += [scaling]
         case "schedule":
             modules += [schedules]
     for module in modules:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from foundry.core.contracts import Context
+from foundry.core.contracts import Context, Multipliers
 from foundry.core.testing.case import Case, vectors
 
 CHECKS = (
@@ -13,6 +13,7 @@ CHECKS = (
     "padding_is_not_seen",
     "padded_decode",
     "positions_by_default",
+    "obeys_the_scale_rule",
 )
 
 
@@ -110,3 +111,19 @@ def pad(x: Tensor, padding: int, side: str) -> tuple[Tensor, Tensor]:
 def positions_of(real: Tensor) -> Tensor:
     """As the model counts them: padding takes no position."""
     return (real.long().cumsum(-1) - 1).clamp_min(0)
+
+
+def obeys_the_scale_rule(case: Case) -> None:
+    """An attention that `scales_scores` multiplies them: times 0, all queries are alike."""
+    if not getattr(case.params, "scales_scores", False):
+        return
+    x = vectors(2, case.dims.block_size, case.dims)
+    outputs = []
+    for scores in (0.0, 1.0):
+        dims = case.with_dims(multipliers=Multipliers(scores=scores)).dims
+        for sign in (1, -1):
+            layer = case.layer(dims=dims)
+            layer.part.q_proj.weight.data *= sign
+            outputs.append(layer(x))
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
+    assert not torch.allclose(outputs[2], outputs[3])

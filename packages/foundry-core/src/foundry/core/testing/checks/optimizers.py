@@ -13,6 +13,7 @@ CHECKS = (
     "owns_every_parameter_once",
     "lowers_a_loss",
     "obeys_the_learning_rate",
+    "obeys_the_scale_rule",
     "state_round_trip",
     "is_deterministic",
 )
@@ -93,6 +94,28 @@ def obeys_the_learning_rate(case: Case) -> None:
     train(model, optimizers, steps=1)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def obeys_the_scale_rule(case: Case) -> None:
+    """A parameter's rate is times what the model's `lr_factor` says, and what decays in a step does not change."""
+    plain, ruled = toy(), toy()
+    halved = "embed.weight", "blocks.0.1.weight"
+    ruled.lr_factor = lambda name, update: 0.5 if name in halved else 1.0  # type: ignore[assignment]
+    rates = [_rates(model, case.build(model, RATE)) for model in (plain, ruled)]
+    for name, (rate, decay) in rates[0].items():
+        expected = rate * (0.5 if name in halved else 1), decay
+        assert rates[1][name] == expected, f"{name}: its rate and decay per step are {rates[1][name]}, not {expected}"
+
+
+def _rates(model: Toy, optimizers: list[torch.optim.Optimizer]) -> dict[str, tuple[float, float]]:
+    """Parameter -> its learning rate, and its learning rate times its weight decay."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return {
+        names[parameter]: (group["lr"], group["lr"] * group.get("weight_decay", 0.0))
+        for group in groups
+        for parameter in group["params"]
+    }
 
 
 def state_round_trip(case: Case) -> None:

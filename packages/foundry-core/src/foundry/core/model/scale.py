@@ -1,0 +1,115 @@
+"""What an experiment's scale rule (slot `scaling`) says of one model, parameter by parameter."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from foundry.core.config.mutate import edit
+from foundry.core.contracts import (
+    UNSCALED,
+    Dims,
+    InvalidExperiment,
+    Multipliers,
+    Scaling,
+    Update,
+    Weight,
+    WeightKind,
+)
+from foundry.core.mutations import change_width
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+    from foundry.core.model.gpt import GPT
+
+
+class Scale:
+    """The rule of `experiment` for its model of `vocab_size` V. At the rule's base every answer is 1."""
+
+    def __init__(self, experiment: Experiment, vocab_size: int) -> None:
+        self._experiment, self._vocab_size = experiment, vocab_size
+        params, dims = experiment.model_args.scaling, experiment.dims(vocab_size)
+        self.base: Dims = params.base(dims)
+        self.is_base = self.base == dims
+        self._rule: Scaling = experiment.registry.build("scaling", params, dims, self.base)
+
+    @property
+    def multipliers(self) -> Multipliers:
+        return UNSCALED if self.is_base else self._rule.multipliers
+
+    def init_factor(self, name: str) -> float:
+        """What the initial values of the parameter `name` are multiplied with, once filled as `base_model` does."""
+        return 1.0 if self.is_base else self._rule.init_factor(self.weights[name])
+
+    def lr_factor(self, name: str, update: Update) -> float:
+        """What an optimizer with such updates multiplies the learning rate of the parameter `name` with."""
+        return 1.0 if self.is_base else self._rule.lr_factor(self.weights[name], update)
+
+    @cached_property
+    def base_model(self) -> GPT | None:
+        """A model as wide as the base, on the meta device; None at the base. What it fills a parameter with does not
+        depend on this model's width, so that a module's own rule, such as 1 / sqrt(fan-in), does not act twice.
+
+        Raises:
+            InvalidExperiment: there is no such model.
+        """
+        if self.is_base:
+            return None
+        try:
+            return self._as_wide_as(self.base.n_embd)
+        except InvalidExperiment as error:
+            raise InvalidExperiment(f"model_args.scaling: its base is no model: {error.message}", error.hint) from error
+
+    @cached_property
+    def weights(self) -> dict[str, Weight]:
+        """Parameter path -> what of it grows with the width: found by comparing shapes with a model twice as wide, so
+        that variants need not declare it."""
+        model, wider = (self._as_wide_as(times * self._experiment.model_args.n_embd) for times in (1, 2))
+        tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+        larger = dict(wider.named_parameters())
+        found = {}
+        for name, parameter in model.named_parameters():
+            grows = [size != now for size, now in zip(larger[name].shape, parameter.shape, strict=True)]
+            is_vector = id(parameter) in tables or name.endswith("bias")
+            kind = _declared(model, name) or kind_of(grows, is_vector=is_vector)
+            found[name] = Weight(name, kind, in_layer=name.startswith("blocks."))
+        return found
+
+    def _as_wide_as(self, n_embd: int) -> GPT:
+        from foundry.core.model.gpt import GPT
+
+        experiment = edit(self._experiment, change_width(self._experiment.plain(), str(n_embd)), "scaling")
+        with torch.device("meta"):
+            return GPT(experiment, self._vocab_size)
+
+
+def kind_of(grows: list[bool], *, is_vector: bool) -> WeightKind:
+    """The kind of a parameter of which these axes grow with the width.
+
+    A matrix is (..., fan-out, fan-in), as nn.Linear has it. With one axis, or where `is_vector`, as in a table of them,
+    the last axis is a fan-out.
+    """
+    if len(grows) < 2 or is_vector:
+        return "input" if grows and grows[-1] else "fixed"
+    match grows[-2], grows[-1]:
+        case True, True:
+            return "hidden"
+        case True, False:
+            return "input"
+        case False, True:
+            return "output"
+        case _:
+            return "fixed"
+
+
+def _declared(model: nn.Module, name: str) -> WeightKind | None:
+    """What the nearest module on the path to a parameter says that it is."""
+    parts = name.split(".")
+    for depth in range(len(parts) - 1, -1, -1):
+        declare = getattr(model.get_submodule(".".join(parts[:depth])), "weight_kind", None)
+        if declare is not None and (kind := declare(".".join(parts[depth:]))):
+            return kind
+    return None
