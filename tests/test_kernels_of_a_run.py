@@ -9,7 +9,10 @@ import pytest
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment
-from foundry.core.contracts import EnvironmentFailure
+from foundry.core.contracts import EnvironmentFailure, InvalidExperiment
+from foundry.core.ledger import Ledger
+from foundry.core.sweep.trial import Setting, make_trial
+from foundry.core.sweep.worker import Worker
 from foundry.core.training.device import Device, resolve
 from foundry.kernels import matmul, native
 
@@ -112,3 +115,34 @@ def test_a_step_with_native_kernels_is_the_same_step(project, monkeypatch):
             json.loads(line)["train_loss"] for line in Path(kernels, "metrics.jsonl").read_text().splitlines()
         ]
     assert losses["native"] == pytest.approx(losses["reference"], abs=1e-4)
+
+
+def test_kernels_can_be_named(project, monkeypatch):
+    all_are_here(monkeypatch)
+    cpu = "training.device=cpu"
+    assert resolve(training(cpu, "training.kernels=native:matmul")).kernels == "matmul"
+    for setting in ("training.kernels=native:abacus", "training.compile=true"):
+        with pytest.raises(EnvironmentFailure):
+            resolve(training(cpu, "training.kernels=native:matmul", setting))
+    with pytest.raises(InvalidExperiment, match="kernels"):
+        training("training.kernels=matmul")
+
+
+def test_all_workers_of_a_sweep_use_the_kernels_that_were_there_when_it_was_planned(project, monkeypatch):
+    all_are_here(monkeypatch)
+    experiment = load_experiment(Path("tiny.yaml"), ["training.device=cpu"])
+    setting = Setting.of(experiment, 1)
+    trial = make_trial(experiment, 1, setting)
+    with Ledger.open(project) as ledger:
+        sweep = ledger.start_sweep({"kind": "sweep"})
+        ledger.request(sweep, [(trial, 0, "screen", "baseline", "1")])
+        worker = Worker(ledger, "a worker")
+        all_are_here(monkeypatch, "it is Tuesday")
+        assert make_trial(experiment, 1, setting).id == trial.id
+        with pytest.raises(EnvironmentFailure, match="it is Tuesday"):
+            worker.work(sweep)
+        assert ledger.trial(trial.id).status == "queued"  # for a worker who has them
+        all_are_here(monkeypatch)
+        assert worker.work(sweep)
+        row = ledger.trial(trial.id)
+    assert (row.status, device_of(row.run)["kernels"]) == ("finished", "+".join(sorted(native.KERNELS)))

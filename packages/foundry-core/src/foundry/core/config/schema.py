@@ -74,10 +74,12 @@ class Training(Params):
     eval_tokens: int | None = Field(None, ge=1, description="validate on this many tokens; null: the whole text")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 elsewhere")
     compile: bool = Field(False, description="torch.compile the model")
-    kernels: Literal["auto", "native", "reference"] = Field(
+    kernels: (
+        Literal["auto", "native", "reference"] | Annotated[str, Field(pattern=r"^native:[a-z0-9_]+(\+[a-z0-9_]+)*$")]
+    ) = Field(
         "auto",
         description="reference: torch's own; native: all others that can be had, for fp32 on a CPU; "
-        "auto: those known to be faster on this kind of machine",
+        "native:NAME+NAME: these, and no run without them; auto: those known to be faster on this kind of machine",
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: cuda, else mps, else cpu")

@@ -89,7 +89,7 @@ def training_seconds(plan: Plan, lab: Lab) -> float:
     from foundry.core.training.device import resolve
 
     experiment = from_plain(plan.baseline.experiment, project=lab.project)
-    experiment = edit(experiment, {**plan.setting.edits}, "the sweep")
+    experiment = edit(experiment, {**plan.setting.edits_of(experiment)}, "the sweep")
     training, tokens = experiment.training, experiment.training.batch_size * experiment.model_args.block_size
     per_token = 3 * plan.baseline.costs["flops_per_token"]
     budget = Budget.of(training, tokens_per_step=tokens, flops_per_token=per_token)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from typing import Any
 
 from foundry.core.config import Experiment
 from foundry.core.config.mutate import edit
-from foundry.core.contracts import Edits, Params
+from foundry.core.contracts import Edits, EnvironmentFailure, Params
 from foundry.core.ledger.records import Trial, digest
 from foundry.core.registry.discovery import LOCAL
 
@@ -34,11 +35,12 @@ class Setting:
     device: str  # cpu | cuda | mps
     precision: str  # fp32 | bf16
     threads: int
+    kernels: Mapping[str, str] = field(default_factory=dict)  # `auto`, `native` -> what each comes to, by name
 
     @classmethod
     def of(cls, experiment: Experiment, jobs: int) -> Setting:
         """What the baseline says, and where it says auto: what is here, its cores shared among `jobs` trials."""
-        from foundry.core.training.device import is_here, share_of_cores
+        from foundry.core.training.device import REFERENCE, is_here, kernels_of, share_of_cores
 
         training = experiment.training
         device = training.device
@@ -48,7 +50,12 @@ class Setting:
         if precision == "auto":
             precision = "bf16" if device == "cuda" else "fp32"
         threads = training.threads if training.threads != "auto" else share_of_cores(jobs)
-        return cls(device, precision, threads)
+        kernels = {}
+        for wanted in ("auto", "native"):
+            with suppress(EnvironmentFailure):  # there are none: a trial that asks for them will say so
+                named = kernels_of(wanted, device, precision)
+                kernels[wanted] = named if named == REFERENCE else f"native:{named}"
+        return cls(device, precision, threads, kernels)
 
     def devices(self) -> int:
         """How many of them are here."""
@@ -64,13 +71,19 @@ class Setting:
             "training.threads": self.threads,
         }
 
+    def edits_of(self, experiment: Experiment) -> Edits:
+        """What makes a training of `experiment` compute so. Its kernels are named, so that all workers use the same
+        ones, and a compiler that is installed in the middle of a sweep changes nothing."""
+        wanted, compiled = experiment.training.kernels, experiment.training.compile
+        return {**self.edits, "training.kernels": wanted if compiled else self.kernels.get(wanted, wanted)}
+
 
 def make_trial(experiment: Experiment, seed: int, setting: Setting, tasks: tuple[str, ...] = ()) -> Trial:
     """One training of `experiment`, whose budget is this trial's, with `seed`.
 
     Nothing is sampled from its model: that would cost a short trial a tenth of its time.
     """
-    trained = edit(experiment, {"seed": seed, "logging.sample_tokens": 0, **setting.edits}, "the sweep")
+    trained = edit(experiment, {"seed": seed, "logging.sample_tokens": 0, **setting.edits_of(experiment)}, "the sweep")
     return Trial(
         identity=trained.identity,
         seed=seed,

@@ -116,16 +116,23 @@ def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: 
     if saved is not None:
         device = replace(saved, model=_model(kind, local_rank), local_rank=local_rank)
     else:
-        kernels = _kernels(training.kernels, plain=kind == "cpu" and precision == "fp32" and not training.compile)
+        kernels = kernels_of(training.kernels, kind, precision, training.compile)
         device = Device(kind, _model(kind, local_rank), precision, threads, training.compile, kernels, local_rank)
     device.activate()
     return device
 
 
-def _kernels(wanted: str, *, plain: bool) -> str:
-    """Which kernels to compute with; `plain`: in fp32 on a CPU, not compiled, which is what they are made for."""
+def kernels_of(wanted: str, kind: str, precision: str, compile: bool = False) -> str:
+    """`Device.kernels` for `training.kernels` on a device of this kind: by name what `auto` and `native` come to here.
+
+    Raises:
+        EnvironmentFailure: they are asked for, and cannot be had.
+    """
     library = _native_kernels()
-    if wanted == "native":
+    plain = kind == "cpu" and precision == "fp32" and not compile  # what they are made for
+    if wanted.startswith("native:") and plain:  # whether they can be had shows when they are taken in use
+        return "+".join(sorted(wanted.removeprefix("native:").split("+")))
+    if wanted.startswith("native"):
         missing = library.missing() if library else {"foundry-kernels": "is not installed"}
         if not plain:
             missing = {"all of them": "are for fp32 on a CPU, not compiled"}
