@@ -41,8 +41,6 @@ class ModelArgs(Params):
     activation: Choice
     position: Choice
     residual: Choice
-    value_embedding: Choice
-    skip: Choice
     scaling: Choice
 
 

@@ -60,11 +60,6 @@ class Block(nn.Module):
         x = self.ffn_residual.leave(x, y, self.ffn_norm, self.ffn_post_norm)
         return x, _add_aux(dict(attention_aux), ffn_aux)
 
-    def _attend(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
-        if self.value_embedding is not None:
-            ctx = ctx._replace(value=self.value_embedding(x, ctx.ids))
-        return self.attention(x, ctx)
-
 
 class Head(nn.Module):
     """Hidden states (..., C) -> logits (..., V)."""
@@ -158,8 +153,7 @@ class GPT(nn.Module):
         x = self.embed(ids)
         if self.position is not None:
             x = self.position.embed(x, ctx.positions)
-        x = embedded = self.dropout(x)
-        ctx = ctx._replace(ids=ids)
+        x = self.dropout(x)
         total: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
             layer_ctx = ctx if cache is None else ctx._replace(cache=cache[i])
@@ -195,19 +189,6 @@ class GPT(nn.Module):
     def lr_factor(self, name: str, update: Update) -> float:
         """What the scale rule multiplies the learning rate of a parameter with, see `contracts.lr_factors`."""
         return self.scale.lr_factor(name, update)
-
-
-def _context(
-    ids: Tensor, attention_mask: Tensor | None, positions: Tensor | None = None, segments: Tensor | None = None
-) -> Context:
-    """The arguments of `GPT.forward` as layers read them. Positions are a tensor of this pass alone, by which layers
-    may know what another one has already computed from it."""
-    key_padding = None if attention_mask is None else attention_mask.bool()
-    if positions is not None:
-        positions = positions.view_as(positions)
-    elif key_padding is not None:
-        positions = (key_padding.long().cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-    return Context(positions, segments, key_padding)
 
 
 def _add_aux(total: dict[str, Tensor], aux: Aux) -> dict[str, Tensor]:
