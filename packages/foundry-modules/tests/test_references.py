@@ -141,7 +141,7 @@ def test_gpt2_attention():
 
 def test_llama_mlp():
     theirs = randomise(LlamaMLP(transformers.LlamaConfig(hidden_size=32, intermediate_size=88)))
-    ours = build("ffn", "dense", DIMS, build("activation", "swiglu", DIMS))
+    ours = build("ffn", "dense", DIMS, build("activation", "swiglu", DIMS), True)
     assert ours.up_proj.out_features == 88  # 8 / 3 of 32, rounded up to a multiple of 8
     pairs = take_over(ours, theirs, {name: name for name, _ in ours.named_parameters()})
     assert_same(lambda x: ours(x, Context())[0], theirs, pairs)
@@ -151,7 +151,7 @@ def test_gpt2_mlp():
     theirs = randomise(GPT2MLP(128, transformers.GPT2Config(n_embd=32))).eval()
     dims = Dims(2, 4, 32, 8, T, bias=True)
     activation = Case.of("activation", "gelu", {"approximate": "tanh"}).build(dims)
-    ours = Case.of("ffn", "dense", {}, dims).build(dims, activation)
+    ours = Case.of("ffn", "dense", {}, dims).build(dims, activation, False)
     pairs = take_over(ours, theirs, {"up_proj.weight": "c_fc.weight", "down_proj.weight": "c_proj.weight"}, transposed)
     pairs += take_over(ours, theirs, {"up_proj.bias": "c_fc.bias", "down_proj.bias": "c_proj.bias"})
     assert_same(lambda x: ours(x, Context())[0], theirs, pairs)

@@ -463,7 +463,8 @@ class Attention(Protocol):
 
 
 class FeedForward(Protocol):
-    """Slot `ffn`; built as `target(params, dims, activation)`."""
+    """Slot `ffn`; built as `target(params, dims, activation, gated)`, where `gated` is what the params of `activation`
+    say: whether it is called with (gate, up)."""
 
     def __call__(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         """x (B, T, C) -> (B, T, C), each position by itself."""

@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.attention_post_norm = norm() if args.residual.has_post_norm else None
         self.attention_residual = build("residual", args.residual, dims)
         self.ffn_norm = norm()
-        self.ffn = build("ffn", args.ffn, dims, build("activation", args.activation, dims))
+        self.ffn = build("ffn", args.ffn, dims, build("activation", args.activation, dims), args.activation.gated)
         self.ffn_post_norm = norm() if args.residual.has_post_norm else None
         self.ffn_residual = build("residual", args.residual, dims)
 

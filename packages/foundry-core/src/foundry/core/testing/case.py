@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import AttentionParams, Context, Dims, Params, PositionParams, Variant
+from foundry.core.contracts import ActivationParams, AttentionParams, Context, Dims, Params, PositionParams, Variant
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import registry
 
@@ -66,7 +66,8 @@ class Case:
         if self.slot == "ffn":
             activations: dict[bool, str] = {}
             for name, variant in registry().variants("activation").items():
-                activations.setdefault(bool(getattr(variant.params, "gated", False)), name)
+                assert issubclass(variant.params, ActivationParams)
+                activations.setdefault(variant.params.gated, name)
             return list(activations.values())
         return [""]
 
@@ -88,7 +89,8 @@ class Layer(nn.Module):
                 position = Case.of("position", companion or "none")
                 self.part = case.build(dims, _attended(position, case, dims))
             case "ffn":
-                self.part = case.build(dims, Case.of("activation", companion or "gelu").build(dims))
+                activation = Case.of("activation", companion or "gelu")
+                self.part = case.build(dims, activation.build(dims), is_gated(activation))
             case "norm":
                 self.part = case.build(dims, dims.n_embd)
             case "residual":
@@ -98,7 +100,7 @@ class Layer(nn.Module):
                 self.post_norm = norm.build(dims, dims.n_embd) if case.params.has_post_norm else None
                 self.sublayer = nn.Linear(dims.n_embd, dims.n_embd)
             case "activation":
-                self.gated = bool(getattr(case.params, "gated", False))
+                self.gated = is_gated(case)
                 self.part = case.build(dims)
             case "position" if _acts_on(case) == "embeddings":
                 self.part = case.build(dims)
@@ -125,6 +127,12 @@ class Layer(nn.Module):
 
     def init_cache(self, batch: int, max_len: int) -> Any:
         return self.part.init_cache(batch, max_len, torch.float32, "cpu")
+
+
+def is_gated(activation: Case) -> bool:
+    """Whether it is called with (gate, up)."""
+    assert isinstance(activation.params, ActivationParams)
+    return activation.params.gated
 
 
 def _acts_on(position: Case) -> str:

@@ -6,7 +6,6 @@
 x, y (B, T, C); hidden (B, T, F).
 """
 
-import inspect
 import math
 
 import torch
@@ -17,15 +16,14 @@ from foundry.modules.ffn import DenseParams
 
 
 class Dense(nn.Module):
-    def __init__(self, params: DenseParams, dims: Dims, activation: nn.Module) -> None:
+    def __init__(self, params: DenseParams, dims: Dims, activation: nn.Module, gated: bool) -> None:
         super().__init__()
-        gated = len(inspect.signature(activation.forward).parameters) == 2  # act(gate, up), not act(up)
-        hidden = params.hidden or (8 * math.ceil(dims.n_embd / 3) if gated else 4 * dims.n_embd)
+        hidden = params.hidden or default_hidden(dims.n_embd, gated)
         self.gate_proj = nn.Linear(dims.n_embd, hidden, bias=dims.bias) if gated else None
         self.up_proj = nn.Linear(dims.n_embd, hidden, bias=dims.bias)
         self.down_proj = nn.Linear(hidden, dims.n_embd, bias=dims.bias)
         self.activation = activation
-        self.residual_std = 0.02 / math.sqrt(2 * dims.n_layer)  # GPT-2: 2 n_layer sums into the residual stream
+        self.residual_std = residual_std(dims)
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         if self.gate_proj is None:
@@ -39,3 +37,13 @@ class Dense(nn.Module):
             return False
         tensor.normal_(0.0, self.residual_std, generator=generator)
         return True
+
+
+def default_hidden(n_embd: int, gated: bool) -> int:
+    """Two matrices of width 4 C, or three of 8/3 C: about equal parameters."""
+    return 8 * math.ceil(n_embd / 3) if gated else 4 * n_embd
+
+
+def residual_std(dims: Dims) -> float:
+    """Initial standard deviation of what writes into the residual stream, 2 n_layer times in all (GPT-2)."""
+    return 0.02 / math.sqrt(2 * dims.n_layer)
