@@ -244,8 +244,8 @@ class Mutation:
     """Values to try on a resolved experiment, near its own: how `foundry evolve` moves along this type. They need not
     all be valid there. Without it, only `example` is tried."""
     slot: str = ""
-    """A slot beside whose variants it stands, as `SLOT TYPE`: `norm qknorm`, which sets a param of the attention. It has
-    no other value then, and `edit` gets its type as one."""
+    """A slot beside whose variants it stands, as `SLOT TYPE`: `norm qknorm`, which sets a param of the attention. It
+    has no other value then, and `edit` gets its type as one."""
 
 
 @dataclass(frozen=True)
@@ -450,6 +450,7 @@ class Context(NamedTuple):
     cache: Any | None = None  # this layer's Cache
     value: Tensor | None = None  # (B, T, value_size): added to the attention's values, see `AttentionParams`
 
+    ids: Tensor | None = None  # (B, T) int64: the tokens themselves, for tables with a row per token
 
 class Attention(Protocol):
     """Slot `attention`; built as `target(params, dims, position)`. `position` is a `Position` that acts on q and k or
@@ -471,6 +472,37 @@ class FeedForward(Protocol):
 
 
 class ResidualParams(Params):
+class OptionalParams(Params):
+    """Base of the params of a part that a layer may go without."""
+
+    def has_part(self, dims: Dims) -> bool:
+        """Whether the layer `dims.layer` gets one. `NoParams` says that none does."""
+        return True
+
+
+class NoParams(OptionalParams):
+    """The variant `none` of an optional part. Nothing is built for it."""
+
+    def has_part(self, dims: Dims) -> bool:
+        return False
+
+
+class ValueEmbedding(Protocol):
+    """Slot `value_embedding`, with `OptionalParams`; built as `target(params, dims, size)`, size = the attention's
+    `value_size`."""
+
+    def __call__(self, x: Tensor, ids: Tensor) -> Tensor:
+        """What the attention reads, x (B, T, C), and its tokens, ids (B, T) -> (B, T, size), added to the values."""
+
+
+class Skip(Protocol):
+    """Slot `skip`, with `OptionalParams`; built once for a model as `target(params, dims)`."""
+
+    def __call__(self, x: Tensor, embedded: Tensor, layer: int) -> Tensor:
+        """The stream before a layer and the embeddings that the first layer got, both (B, T, C) -> what this layer
+        gets."""
+
+
     """Base of every residual's params."""
 
     has_post_norm: ClassVar[bool] = False

@@ -1,15 +1,29 @@
 """Foundry's built-in variants as a plugin: what the entry point `modules` of the group `foundry` names."""
 
 from foundry.core.contracts import Mutation, Shorthand, Variant, hookimpl
-from foundry.modules import activation, attention, ffn, loss, norm, optimizer, position, residual, scaling, schedule
+from foundry.modules import (
+    activation,
+    attention,
+    ffn,
+    loss,
+    norm,
+    optimizer,
+    position,
+    residual,
+    scaling,
+    schedule,
+    skip,
+    value_embedding,
+)
 
 FOUNDRY_API = 1
 
 
 @hookimpl
 def foundry_variants() -> list[Variant]:
-    slots = (attention, ffn, norm, activation, position, residual, scaling, loss, optimizer, schedule)
-    return [variant for slot in slots for variant in slot.VARIANTS]
+    layers = (attention, ffn, norm, activation, position, residual, value_embedding, skip)
+    training = (scaling, loss, optimizer, schedule)
+    return [variant for slot in (*layers, *training) for variant in slot.VARIANTS]
 
 
 @hookimpl

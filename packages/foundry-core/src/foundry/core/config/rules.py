@@ -45,6 +45,8 @@ def contradictions(
     choices = [("model_args", "attention"), ("model_args", "position"), ("layers",)]
     if not is_wrong(*choices) and not layers_faults:
         found += _positions(experiment, document, registry)
+        if not is_wrong(("model_args", "value_embedding")):
+            found += _values(experiment, document)
     if not is_wrong(*choices, ("model_args", "scaling")) and not layers_faults:
         found += _scores(experiment, document)
     return found
@@ -135,6 +137,28 @@ def _scores(experiment: Experiment, document: Document) -> Iterator[Fault]:
         yield document.fault(
             ("model_args", "scaling", "base_head_dim"),
             f"attention {name} cannot multiply its scores, as another base_head_dim than its own asks; leave it out",
+        )
+
+
+def _values(experiment: Experiment, document: Document) -> Iterator[Fault]:
+    """Where a layer has a value embedding, its attention must have values to add it to."""
+    origin = _layer_keys(experiment)
+    judged = set()
+    for layer in range(experiment.model_args.n_layer):
+        args, dims = experiment.layer_args(layer), experiment.dims(layer=layer)
+        choice, attention = args.value_embedding, args.attention
+        takes = getattr(attention, "value_size", None)
+        if not choice.has_part(dims) or (takes is not None and takes(dims)) or (choice, attention) in judged:
+            continue
+        judged.add((choice, attention))
+        path: Path = ("model_args", "value_embedding")
+        for slot in ("attention", "value_embedding"):
+            if layer in origin and getattr(experiment.layers[origin[layer]], slot, None) is not None:
+                path = ("layers", origin[layer], slot)
+        yield document.fault(
+            path,
+            f"{choice.type} adds to the values of an attention; {attention.type} has no place for that; "
+            "choose value_embedding none, or another attention",
         )
 
 

@@ -41,6 +41,8 @@ class ModelArgs(Params):
     activation: Choice
     position: Choice
     residual: Choice
+    value_embedding: Choice
+    skip: Choice
     scaling: Choice
 
 

@@ -45,6 +45,10 @@ class Block(nn.Module):
 
         self.attention_norm = norm()
         self.attention = build("attention", args.attention, dims, position)
+        self.value_embedding = None
+        if args.value_embedding.has_part(dims):
+            value_size = args.attention.value_size(dims)
+            self.value_embedding = build("value_embedding", args.value_embedding, dims, value_size)
         self.attention_post_norm = norm() if args.residual.has_post_norm else None
         self.attention_residual = build("residual", args.residual, dims)
         self.ffn_norm = norm()
@@ -54,11 +58,16 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         """x (B, T, C) -> (B, T, C), and what the sublayers report."""
-        y, attention_aux = self.attention(self.attention_residual.enter(x, self.attention_norm), ctx)
+        y, attention_aux = self._attend(self.attention_residual.enter(x, self.attention_norm), ctx)
         x = self.attention_residual.leave(x, y, self.attention_norm, self.attention_post_norm)
         y, ffn_aux = self.ffn(self.ffn_residual.enter(x, self.ffn_norm), ctx)
         x = self.ffn_residual.leave(x, y, self.ffn_norm, self.ffn_post_norm)
         return x, _add_aux(dict(attention_aux), ffn_aux)
+
+    def _attend(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
+        if self.value_embedding is not None:
+            ctx = ctx._replace(value=self.value_embedding(x, ctx.ids))
+        return self.attention(x, ctx)
 
 
 class Head(nn.Module):
@@ -107,6 +116,9 @@ class GPT(nn.Module):
         if args.position.acts_on == "embeddings":
             self.position = experiment.registry.build("position", args.position, self.dims)
         self.dropout = nn.Dropout(args.dropout)
+        self.skip = None
+        if args.skip.has_part(self.dims):
+            self.skip = experiment.registry.build("skip", args.skip, self.dims)
         shared: dict[object, nn.Module] = {}
         self.blocks = nn.ModuleList(
             Block(experiment, replace(self.dims, layer=layer), shared) for layer in range(args.n_layer)
@@ -153,11 +165,14 @@ class GPT(nn.Module):
         x = self.embed(ids)
         if self.position is not None:
             x = self.position.embed(x, ctx.positions)
-        x = self.dropout(x)
+        x = embedded = self.dropout(x)
+        ctx = ctx._replace(ids=ids)
         total: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
             layer_ctx = ctx if cache is None else ctx._replace(cache=cache[i])
             if self.gradient_checkpointing and torch.is_grad_enabled():
+            if self.skip is not None:
+                x = self.skip(x, embedded, i)
                 x, aux = checkpoint(block, x, layer_ctx, use_reentrant=False)
             else:
                 x, aux = block(x, layer_ctx)

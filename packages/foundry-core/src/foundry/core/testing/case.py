@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import ActivationParams, AttentionParams, Context, Dims, Params, PositionParams, Variant
+from foundry.core.contracts import (
+    ActivationParams,
+    AttentionParams,
+    Context,
+    Dims,
+    OptionalParams,
+    Params,
+    PositionParams,
+    Variant,
+)
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import registry
 
@@ -93,6 +102,12 @@ class Layer(nn.Module):
                 self.part = case.build(dims, activation.build(dims), is_gated(activation))
             case "norm":
                 self.part = case.build(dims, dims.n_embd)
+            case "value_embedding" | "skip" if _is_absent(case, dims):
+                self.part = nn.Identity()
+            case "value_embedding":
+                self.part, self.vocab_size = case.build(_last_layer(dims), dims.n_embd), dims.vocab_size
+            case "skip":
+                self.part, self.n_layer = case.build(dims), dims.n_layer
             case "residual":
                 self.part = case.build(dims)
                 norm = Case.of("norm", "rmsnorm")
@@ -119,6 +134,14 @@ class Layer(nn.Module):
                 return self.part(x, x.flip(-1)) if self.gated else self.part(x)
             case "position":
                 return self.part.embed(x, ctx.positions)
+            case "value_embedding" if not isinstance(self.part, nn.Identity):
+                ids = x[..., 0].detach().mul(1000).long().remainder(self.vocab_size)
+                return x + self.part(x, ids)
+            case "skip" if not isinstance(self.part, nn.Identity):
+                y = x
+                for layer in range(self.n_layer):
+                    y = self.part(y.tanh(), x, layer)
+                return y
             case "residual":
                 y = self.sublayer(self.part.enter(x, self.norm))
                 return self.part.leave(x, y, self.norm, self.post_norm)
@@ -143,6 +166,17 @@ def _attended(position: Case, attention: Case, dims: Dims) -> Any:
     """The position module that the model gives an attention: None for those that act elsewhere."""
     assert isinstance(attention.params, AttentionParams)
     return position.build(attention.params.position_dims(dims)) if _acts_on(position) in ("qk", "scores") else None
+
+
+def _last_layer(dims: Dims) -> Dims:
+    """The one that a part which only some layers have does not leave out."""
+    return replace(dims, layer=dims.n_layer - 1)
+
+
+def _is_absent(case: Case, dims: Dims) -> bool:
+    """Whether no layer gets such a part."""
+    assert isinstance(case.params, OptionalParams)
+    return not case.params.has_part(_last_layer(dims))
 
 
 def vectors(batch: int, length: int, dims: Dims, seed: int = SEED) -> Tensor:

@@ -16,7 +16,7 @@ def checks_of(case: Case) -> Iterator[tuple[str, Check]]:
             modules += [layers, attention]
         case "position" if getattr(case.params, "acts_on", "nothing") != "embeddings":
             modules += [layers, attention]
-        case "ffn" | "norm" | "activation" | "position":
+        case "ffn" | "norm" | "activation" | "position" | "value_embedding" | "skip":
             modules += [layers]
         case "residual":
             modules += [layers, residuals]
