@@ -80,7 +80,7 @@ def _meta_model(experiment: Experiment, vocab_size: int) -> GPT:
 
 def _forward_flops(model: GPT) -> tuple[float, dict[str, float]]:
     ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: _grouped_mm_flops})
     with torch.no_grad(), counter:
         model(ids)
     by_part: dict[str, float] = defaultdict(float)
@@ -91,6 +91,11 @@ def _forward_flops(model: GPT) -> tuple[float, dict[str, float]]:
         elif path == ["GPT", "head"]:
             by_part["head"] += sum(counts.values()) / model.dims.block_size
     return counter.get_total_flops() / model.dims.block_size, dict(by_part)
+
+
+def _grouped_mm_flops(rows: list[int], matrices: list[int], *_: Any, **__: Any) -> int:
+    """Of (M, K) by (E, K, N), each row by one of the matrices: torch's counter does not know this product."""
+    return 2 * rows[0] * rows[1] * matrices[-1]
 
 
 def _activation_bytes(experiment: Experiment, model: GPT) -> int:

@@ -426,7 +426,8 @@ class OpenData(Protocol):
 
 Aux: TypeAlias = "Mapping[str, Tensor]"
 """What a sublayer reports beside its output, 0-D tensors summed over layers: router losses, counters. The names that
-end in `_loss` are added to the training loss."""
+end in `_loss` are added to the training loss. Those that end in `_count` may be of any shape, and are summed over the
+micro-batches and ranks of an optimizer step, for `after_step`; what is a layer's own has the layer in its name."""
 
 
 class Cache(Protocol):
@@ -648,7 +649,12 @@ class Schedule(Protocol):
 
 # A module that owns parameters may also define (see foundry.core.model.init):
 #   init_parameter(name, tensor, generator) -> bool   fill `tensor` in place, or return False to leave it to the model
-#   init_buffers() -> None                             recompute buffers that are not saved, after meta-device creation
+#   init_buffers() -> None                             fill the buffers: those that are not saved, and the first values
+#                                                      of those that are
+# and any module (see foundry.core.training.after_step):
+#   after_step(counts) -> None                         change saved buffers, once after each optimizer step, by what all
+#                                                      forward passes of the step counted; the same on every rank
+#   inactive_parameters: int                           how many of its parameters take no part in one token's result
 
 
 # --------------------------------------------------------------------------------------------------------------------

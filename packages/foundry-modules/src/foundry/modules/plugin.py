@@ -28,7 +28,7 @@ def foundry_variants() -> list[Variant]:
 
 @hookimpl
 def foundry_shorthands() -> list[Shorthand]:
-    return [*attention.SHORTHANDS]
+    return [*attention.SHORTHANDS, *ffn.SHORTHANDS]
 
 
 @hookimpl

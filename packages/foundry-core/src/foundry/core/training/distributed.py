@@ -42,6 +42,15 @@ class World:
         dist.all_reduce(tensor, group=self.control)
         return tensor.tolist()
 
+    def sum_tensors(self, own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The sum over ranks of each tensor; every rank names the same, in the same order and sizes."""
+        if self.size == 1 or not own:
+            return own
+        flat = torch.cat([tensor.flatten().double() for tensor in own.values()])  # counts are exact up to 2^53
+        dist.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in own.values()])
+        return {name: part.view_as(own[name]).to(own[name]) for name, part in zip(own, parts, strict=True)}
+
     def from_main(self, number: int) -> int:
         """Rank 0's number, on every rank."""
         return int(self.sum([number if self.is_main else 0])[0])

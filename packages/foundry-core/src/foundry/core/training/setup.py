@@ -20,6 +20,7 @@ from foundry.core.generate import first_ids
 from foundry.core.model import GPT, initialize
 from foundry.core.run import SCHEMA_VERSION, Run, default_run, restore_weights
 from foundry.core.training import checkpoint as checkpoints
+from foundry.core.training.after_step import AfterStep
 from foundry.core.training.budget import Budget
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.device import Device, resolve
@@ -159,6 +160,7 @@ def build(
         model=model,
         objective=objective,
         optimizer=optimizer,
+        after_step=AfterStep(model, world),
         schedule=registry.build("schedule", training.schedule),
         budget=budget,
         ema=ema,

@@ -14,6 +14,7 @@ from foundry.core.generate import Sampling, stream_text
 from foundry.core.model import GPT
 from foundry.core.run import Run
 from foundry.core.training import checkpoint as checkpoints
+from foundry.core.training.after_step import AfterStep
 from foundry.core.training.budget import Budget
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device
@@ -65,6 +66,7 @@ class Trainer:
     model: GPT
     objective: nn.Module  # (batch) -> loss sum, count, aux; compiled and wrapped for several ranks where asked
     optimizer: OptimizerSet
+    after_step: AfterStep
     schedule: Schedule
     budget: Budget
     ema: MovingAverage | None
@@ -102,6 +104,7 @@ class Trainer:
         grad_norm = clip_gradients(self.optimizer.parameters, training.grad_clip)
         self.optimizer.step(lr_factor)
         self.optimizer.zero_grad()
+        self.after_step.run()
         if self.ema:
             self.ema.update()
         at.step += 1
@@ -142,6 +145,7 @@ class Trainer:
 
     def _accumulate(self, local: Batch, n_tokens: float) -> Tensor:
         total = torch.zeros((), device=self.device.torch)
+        self.after_step.begin()
         for batch, is_last in self.feed.micro_batches(local):
             with nullcontext() if is_last or self.world.size == 1 else self.objective.no_sync():  # type: ignore[operator]
                 with self.device.autocast():
@@ -150,6 +154,7 @@ class Trainer:
                 # DDP averages gradients over ranks; times its size, the average is the sum that n_tokens divides.
                 ((loss + count * extra) * (self.world.size / n_tokens)).backward()
             total += loss.detach()
+            self.after_step.add(aux)
         return total / n_tokens
 
     # ---- beside the loop ---------------------------------------------------------------------------------------
