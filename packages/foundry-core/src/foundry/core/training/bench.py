@@ -19,6 +19,7 @@ from foundry.core.contracts import Batch, EnvironmentFailure
 from foundry.core.model import GPT, initialize
 from foundry.core.training.device import Device, available_cores, resolve
 from foundry.core.training.objective import Objective
+from foundry.core.training.optimization import clip_gradients
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -100,7 +101,7 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
                 with device.autocast():
                     loss, tokens, _ = objective(part)
                 (loss / tokens).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            clip_gradients(list(model.parameters()), 1.0)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)

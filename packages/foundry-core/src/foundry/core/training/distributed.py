@@ -86,6 +86,12 @@ class World:
             return objective
         from torch.nn.parallel import DistributedDataParallel
 
+        sparse = [name for name, module in objective.named_modules() if getattr(module, "sparse", False) is True]
+        if sparse and dist.get_backend() == "nccl":
+            raise InvalidExperiment(
+                f"{sparse[0]} has row-sparse gradients, which several GPUs cannot add up yet",
+                "set sparse_gradients: false, or train on one GPU",
+            )
         device_ids = [self.local_rank] if next(objective.parameters()).is_cuda else None
         return DistributedDataParallel(objective, device_ids=device_ids, gradient_as_bucket_view=True)
 

@@ -82,12 +82,21 @@ def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
     Returns:
         The norm before, 0-D. On a GPU it stays there.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [_dense(parameter) for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     # On a CPU it costs nothing to look, and most steps need no scaling; a GPU would have to wait.
     if max_norm and (norm.device.type != "cpu" or norm > max_norm):
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        torch._foreach_mul_(gradients, torch.clamp(max_norm / (norm + 1e-6), max=1.0))
     return norm
+
+
+def _dense(parameter: Tensor) -> Tensor:
+    """The gradient, or, of a row-sparse one, its rows, each of which is first made to stand there once."""
+    assert parameter.grad is not None
+    if not parameter.grad.is_sparse:
+        return parameter.grad
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad.values()
 
 
 class MovingAverage:

@@ -14,24 +14,44 @@ from torch import nn
 
 from foundry.core.contracts import lr_factors
 from foundry.modules.optimizer import AdamWParams
+from foundry.modules.optimizer.row_sparse_adam import RowSparseAdam, row_sparse_tables
 
 FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 
 
 def adamw(params: AdamWParams, model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [adamw_of(parameters, params, model, learning_rate)]
+    return adamw_of(parameters, params, model, learning_rate)
 
 
 def adamw_of(
     parameters: Iterable[nn.Parameter], params: AdamWParams, model: nn.Module, learning_rate: float
-) -> torch.optim.AdamW:
-    """AdamW over these parameters of `model`, in groups of one decay and one factor on the learning rate."""
+) -> list[torch.optim.Optimizer]:
+    """AdamW over these parameters of `model`, in groups of one decay and one factor on the learning rate; of tables
+    with row-sparse gradients, RowSparseAdam."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-    factors = lr_factors(model, "elementwise")
+    tables: dict[float, list[nn.Parameter]] = defaultdict(list)
+    factors, row_sparse = lr_factors(model, "elementwise"), {id(table) for table in row_sparse_tables(model)}
     for parameter in parameters:
         decay = params.weight_decay if parameter.ndim >= 2 else 0.0
-        groups[decay, factors[parameter]].append(parameter)
+        group = tables[factors[parameter]] if id(parameter) in row_sparse else groups[decay, factors[parameter]]
+        group.append(parameter)
+    betas = (params.beta1, params.beta2)
+    optimizers: list[torch.optim.Optimizer] = []
+    if groups:
+        optimizers.append(_dense(groups, learning_rate, betas, params.eps))
+    if tables:
+        rates = [{"params": group, "lr": learning_rate * factor} for factor, group in tables.items()]
+        optimizers.append(RowSparseAdam(rates, learning_rate, betas, params.eps))
+    return optimizers
+
+
+def _dense(
+    groups: dict[tuple[float, float], list[nn.Parameter]],
+    learning_rate: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> torch.optim.AdamW:
     fused = all(parameter.device.type in FUSED_DEVICES for group in groups.values() for parameter in group)
     return torch.optim.AdamW(
         # What decays in a step is lr * weight_decay; the factor is on what the gradient moves.
@@ -40,7 +60,7 @@ def adamw_of(
             for (decay, factor), group in groups.items()
         ],
         lr=learning_rate,
-        betas=(params.beta1, params.beta2),
-        eps=params.eps,
+        betas=betas,
+        eps=eps,
         fused=fused,
     )

@@ -3,8 +3,9 @@
     M <- momentum M + (1 - momentum) G,   U = NewtonSchulz(M) (an approximation of (M M^T)^(-1/2) M),
     W <- W - lr (weight_decay W + sqrt(max(1, rows / columns)) U)
 
-A hidden matrix is the weight of an nn.Linear inside the model's stack of layers (an nn.ModuleList): not an embedding,
-a head, a position, a norm or a bias, whose updates should not be orthogonal.
+A hidden matrix is the weight of an nn.Linear inside the model's stack of layers (an nn.ModuleList), or each one in an
+ExpertLinear there: not an embedding, a head, a router, a position, a norm or a bias, whose updates should not be
+orthogonal.
 """
 
 from collections import defaultdict
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import InvalidExperiment, lr_factors
+from foundry.modules.ffn.experts import ExpertLinear
 from foundry.modules.optimizer import MuonParams
 from foundry.modules.optimizer.adamw import adamw_of
 from foundry.modules.optimizer.batched_muon import BatchedMuon
@@ -37,13 +39,13 @@ def muon(params: MuonParams, model: nn.Module, learning_rate: float) -> list[tor
         nesterov=params.nesterov,
         ns_steps=params.ns_steps,
     )
-    return [of_matrices, adamw_of(rest, params, model, learning_rate)] if rest else [of_matrices]
+    return [of_matrices, *adamw_of(rest, params, model, learning_rate)]
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    linears = [module for stack in stacks for module in stack.modules() if isinstance(module, nn.Linear)]
+    linears = [module for stack in stacks for module in stack.modules() if isinstance(module, nn.Linear | ExpertLinear)]
     # A dictionary, since stacks may nest and layers may share weights: each once, in the model's order.
     weights = {id(linear.weight): linear.weight for linear in linears if linear.weight.requires_grad}
     return [weight for key, weight in weights.items() if key not in embedded]

@@ -1,0 +1,257 @@
+"""Expert retrieval against a dense evaluation of all experts; its gradients, its keys, its row-sparse optimizer."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import nn
+
+from foundry.core.contracts import Context, Dims
+from foundry.core.testing import DIMS, Case
+from foundry.core.testing.case import vectors
+from foundry.core.training.optimization import OptimizerSet, clip_gradients
+from foundry.modules.ffn.query_norm import QueryBatchNorm
+from foundry.modules.ffn.rows import add_rows, dot_rows
+from foundry.modules.optimizer.row_sparse_adam import RowSparseAdam
+
+SMALL = {"n_experts": 64, "heads": 2, "top_k": 5, "key_dim": 12}
+
+
+def peer(activation="gelu", dims=DIMS, **params):
+    return Case.of("ffn", "peer", {**SMALL, **params}, dims).layer(companion=activation, seed=3).part
+
+
+def scores_of_all(layer, queries):
+    """(N, heads, all experts): every sum of one score from each part, in the order of the experts' numbers."""
+    parts = queries.unflatten(-1, (layer.params.product_dims, -1))
+    total = torch.zeros(*queries.shape[:2], 1, dtype=queries.dtype)
+    for part, keys in zip(parts.unbind(2), layer.keys, strict=True):
+        total = (total[..., None] + (part @ keys.T)[:, :, None]).flatten(2)
+    return total
+
+
+def dense_evaluation(layer, x, gated):
+    """The paper's formula with every expert computed for every token, and a gate of 0 where it is not chosen."""
+    tokens, width = x.flatten(0, 1), layer.params.expert_width
+    scores = scores_of_all(layer, layer._queries(tokens)[0])
+    best = scores.topk(layer.params.top_k, dim=-1)
+    weights = best.values.softmax(-1) if layer.params.scoring == "softmax" else best.values.sigmoid()
+    gates = torch.zeros_like(scores).scatter(-1, best.indices, weights).sum(1)
+    tables = [layer.gate_proj, layer.up_proj] if gated else [layer.up_proj]
+    inner = [torch.einsum("nc,emc->nem", tokens, t.weight.unflatten(1, (width, -1))) for t in tables]
+    hidden = layer.activation(*inner) * gates[..., None]
+    return torch.einsum("nem,emc->nc", hidden, layer.down_proj.weight.unflatten(1, (width, -1))).view_as(x)
+
+
+@pytest.mark.parametrize(
+    ("activation", "params"),
+    [
+        ("gelu", {}),
+        ("swiglu", {"expert_width": 3, "scoring": "sigmoid"}),
+        ("relu", {"product_dims": 3, "query_norm": "none", "top_k": 7}),
+        ("gelu", {"n_experts": 9, "top_k": 9}),  # all of them, with fewer keys than that in each part
+        ("gelu", {"product_dims": 4, "n_experts": 81, "top_k": 11, "query_norm": "batchnorm"}),
+        ("silu", {"sparse_gradients": True}),
+    ],
+)
+def test_it_is_a_dense_evaluation_of_all_experts(activation, params):
+    layer, gated = peer(activation, **params), activation == "swiglu"
+    x, upstream = vectors(2, 24, DIMS), vectors(2, 24, DIMS, seed=8)
+    results = []
+    for function in (lambda x: layer(x, Context())[0], lambda x: dense_evaluation(layer, x, gated)):
+        layer.zero_grad()
+        leaf = x.clone().requires_grad_()
+        y = function(leaf)
+        y.backward(upstream)
+        gradients = {name: parameter.grad.to_dense() for name, parameter in layer.named_parameters()}
+        results.append({"y": y.detach(), "x": leaf.grad, **gradients})
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(8, 2, 16), (8, 2, 1), (3, 2, 9), (5, 3, 12), (2, 6, 33), (16, 2, 32)])
+def test_pruned_retrieval_is_exact(n, d, k):
+    layer = peer(n_experts=n**d, product_dims=d, top_k=k, key_dim=4 * d)
+    queries = torch.randn(300, 2, 4 * d, generator=torch.Generator().manual_seed(1))
+    scores, ids = layer.retrieve(queries)
+    every = scores_of_all(layer, queries)
+    expected = every.topk(k, dim=-1)
+    torch.testing.assert_close(scores, expected.values)
+    torch.testing.assert_close(every.gather(-1, ids), expected.values)
+    assert (ids.sort().values.diff() > 0).all()  # no expert twice
+
+
+@pytest.mark.parametrize(("n", "d"), [(8, 2), (4, 3)])
+def test_every_expert_can_be_reached(n, d):
+    """A query that points at one sub-key in each part finds the expert of just these, and each expert has its own."""
+    layer = peer(n_experts=n**d, product_dims=d, top_k=3, key_dim=4 * d)
+    with torch.no_grad():
+        layer.keys.copy_(F.normalize(layer.keys, dim=-1))
+    numbers = torch.cartesian_prod(*[torch.arange(n)] * d)
+    queries = torch.cat([layer.keys[part][numbers[:, part]] for part in range(d)], dim=-1)
+    _, ids = layer.retrieve(queries[:, None])
+    assert ids[:, 0, 0].tolist() == list(range(n**d))
+
+
+def test_keys_and_queries_learn():
+    layer = peer()
+    layer(vectors(2, 24, DIMS), Context())[0].square().sum().backward()
+    for parameter in (layer.keys, layer.query_proj.weight, layer.query_norm.weight):
+        assert parameter.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_gradients_in_fp64(width):
+    generator = torch.Generator().manual_seed(0)
+    x, table = (torch.randn(*s, generator=generator).double().requires_grad_() for s in ((4, 5), (7, 5 * width)))
+    weights = torch.randn(4, 6, width, generator=generator).double().requires_grad_()
+    ids = torch.randint(7, (4, 6), generator=generator)  # rows are chosen twice
+    assert torch.autograd.gradcheck(lambda x, t: dot_rows(x, t, ids), (x, table))
+    assert torch.autograd.gradcheck(lambda w, t: add_rows(w, t, ids), (weights, table))
+    for function, argument in ((dot_rows, x), (add_rows, weights)):
+        dense, sparse = (
+            torch.autograd.grad(function(argument, table, ids, sparse=s).sin().sum(), table)[0] for s in (False, True)
+        )
+        assert sparse.is_sparse
+        torch.testing.assert_close(sparse.to_dense(), dense)
+
+
+def test_the_whole_layer_in_fp64():
+    layer = peer(n_experts=16, top_k=3, key_dim=8, dims=Dims(2, 2, 6, 3, 8)).double()
+    x = vectors(1, 3, Dims(2, 2, 6, 3, 8)).double().requires_grad_()
+    names = [name for name, _ in layer.named_parameters()]
+
+    def function(x, *tensors):
+        return torch.func.functional_call(layer, dict(zip(names, tensors, strict=True)), (x, Context()))[0]
+
+    assert torch.autograd.gradcheck(function, (x, *(p.detach().requires_grad_() for p in layer.parameters())))
+
+
+def test_nothing_of_the_size_of_the_retrieved_rows_is_kept():
+    layer, x, kept = peer(top_k=16, heads=4), vectors(2, 24, DIMS), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        layer(x, Context())
+    weights = {p.data_ptr() for p in layer.parameters()}
+    largest = max(t.numel() for t in kept if t.data_ptr() not in weights)
+    assert largest <= 48 * 4 * 16  # a number for each token and each of its experts; their rows are 32 times that
+
+
+def test_a_tokens_experts_do_not_depend_on_what_follows():
+    layer = peer()
+    x = vectors(1, 24, DIMS)
+    _, ids = layer.retrieve(layer._queries(x[0])[0])
+    for t in (1, 12, 23):
+        changed = torch.cat((x[0, :t], -100 * x[0, t:]))
+        assert torch.equal(layer.retrieve(layer._queries(changed)[0])[1][:t], ids[:t])
+
+
+def test_batch_norm_is_torchs():
+    ours, theirs = QueryBatchNorm(6, layer=0).train(), nn.BatchNorm1d(6).train()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        q, upstream = torch.randn(2, 40, 6, generator=generator) * 3 + 1
+        mine, their = q.clone().requires_grad_(), q.clone().requires_grad_()
+        (y, counts), expected = ours(mine), theirs(their)
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+        y.backward(upstream)
+        expected.backward(upstream)
+        torch.testing.assert_close(mine.grad, their.grad, rtol=1e-4, atol=1e-5)
+        before = ours.running_mean.clone()
+        ours(q)  # computed again: nothing happens
+        assert torch.equal(ours.running_mean, before)
+        ours.after_step(counts)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.eval()(q)[0], theirs.eval()(q), rtol=1e-4, atol=1e-5)
+
+
+# ---- the optimizer of row-sparse tables --------------------------------------------------------------------------
+
+
+class Tables(nn.Module):
+    """A table with row-sparse gradients, one with dense ones, and a matrix in a layer."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.sparse, self.dense = nn.Embedding(50, 4, sparse=True), nn.Embedding(50, 4)
+        self.layers = nn.ModuleList([nn.Linear(4, 4)])
+        for parameter in self.parameters():
+            parameter.data.normal_(generator=generator)
+
+    def loss(self, step):
+        ids = torch.randint(50, (12,), generator=torch.Generator().manual_seed(step))
+        return self.layers[0](self.sparse(ids) * self.dense(ids)).square().sum()
+
+    def train_on(self, optimizers, steps):
+        for step in steps:
+            self.zero_grad()
+            for half in (2 * step, 2 * step + 1):  # two micro-batches
+                self.loss(half).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+
+
+def test_row_sparse_adam_is_torchs_sparse_adam():
+    ours, theirs = Tables(), Tables()
+    rest = [theirs.dense.weight, *theirs.layers.parameters()]
+    betas = (0.9, 0.95)
+    reference = [torch.optim.SparseAdam([theirs.sparse.weight], 0.01, betas), torch.optim.AdamW(rest, 0.01, betas)]
+    plain = [torch.optim.AdamW([ours.dense.weight, *ours.layers.parameters()], 0.01, betas)]
+    ours.train_on([RowSparseAdam([ours.sparse.weight], 0.01, betas, 1e-8), *plain], range(8))
+    theirs.train_on(reference, range(8))
+    torch.testing.assert_close(ours.sparse.weight, theirs.sparse.weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_optimizers_put_such_tables_into_it_and_go_on_from_a_checkpoint(name):
+    case = Case.of("optimizer", name, {"weight_decay": 0.1})
+    straight, resumed = Tables(), Tables()
+    optimizers = case.build(straight, 0.01)
+    owner = [o for o in optimizers if any(p is straight.sparse.weight for g in o.param_groups for p in g["params"])]
+    assert [type(optimizer) for optimizer in owner] == [RowSparseAdam]
+    OptimizerSet(optimizers, straight)  # each parameter in one group
+    straight.train_on(optimizers, range(6))
+    optimizers = case.build(resumed, 0.01)
+    resumed.train_on(optimizers, range(3))
+    saved = load(save(OptimizerSet(optimizers, resumed).tensors()))
+    again = case.build(resumed, 0.01)
+    OptimizerSet(again, resumed).load(saved)
+    resumed.train_on(again, range(3, 6))
+    for key, tensor in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[key], tensor), key
+
+
+def test_rows_that_were_not_used_stay_as_they_are():
+    model = Tables()
+    before = model.sparse.weight.detach().clone()
+    model.train_on(Case.of("optimizer", "adamw", {"weight_decay": 0.1}).build(model, 0.01), range(1))
+    used = torch.cat([torch.randint(50, (12,), generator=torch.Generator().manual_seed(s)) for s in (0, 1)]).unique()
+    moved = (model.sparse.weight != before).any(1).nonzero()[:, 0]
+    assert torch.equal(moved, used)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5, 1e9])
+def test_clipping_counts_row_sparse_gradients_as_what_they_add_up_to(max_norm):
+    sparse, dense = Tables(), Tables()
+    dense.sparse.sparse = False
+    for model in (sparse, dense):
+        model.loss(0).backward()
+        model.loss(0).backward()  # the same rows again: their gradients lie in two entries
+    norms = [clip_gradients(list(model.parameters()), max_norm) for model in (sparse, dense)]
+    torch.testing.assert_close(*norms)
+    for mine, their in zip(sparse.parameters(), dense.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad.to_dense(), their.grad)
+
+
+@pytest.mark.parametrize(
+    ("params", "key", "words"),
+    [
+        ({"n_experts": 1000}, "n_experts", "try 961 or 1_024"),
+        ({"n_experts": 64, "top_k": 65}, "top_k", "more than n_experts 64"),
+        ({"n_experts": 64, "product_dims": 3, "key_dim": 64}, "key_dim", "not a multiple of product_dims 3; try 66"),
+    ],
+)
+def test_impossible_settings_are_named(params, key, words):
+    ((problem_key, problem),) = Case.of("ffn", "peer", params).params.problems(DIMS)
+    assert problem_key == key
+    assert words in problem
