@@ -1,19 +1,21 @@
 """How often a sweep decides right, and what that costs: thousands of sweeps without training, through the procedure
 that runs for real. Gains in the metric's unit (nats), runs with Gaussian noise.
 
-uv run python benchmarks/decisions.py [null] [planted] [power] [rungs] [interval] [--rounds 1000]
+uv run python benchmarks/decisions.py [null] [repeated] [planted] [power] [rungs] [interval] [--rounds 1000]
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from dataclasses import replace
 from fractions import Fraction
 
+from foundry.core.ledger.records import Evidence
 from foundry.core.statistics.power import smallest_decidable
 from foundry.core.sweep.conclusion import Conclusion
+from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.procedure import null_procedure, sweep_procedure
-from foundry.core.sweep.race import Contender
 from foundry.core.sweep.request import CONTROL
 from foundry.core.sweep.rule import Rule
 from foundry.core.sweep.simulate import Rates, World, play, simulate, simulate_null
@@ -44,6 +46,29 @@ def _trusting(number: int) -> bool:
     world = World(SIGMA, {}, number=number)
     told = world.told(EIGHT_RUNS)
     return play(null_procedure(CONTROL, 8, Rule(), told, KNOWN, round=number), world).winner is not None
+
+
+def repeated(rounds: int) -> None:
+    """False promotions of a copy of the baseline that is asked again and again, each time with the noise estimated from
+    another 8 runs, until its evidence decides."""
+    print(f"\none null arm, asked up to 12 times for 3 pairs each: false promotions in {rounds}")
+    for name, kept in (("judged by the terms of its first pair", True), ("by every new estimate", False)):
+        print(f"  {name:38} {sum(_repeated(number, kept) for number in range(rounds)):4.0f}")
+
+
+def _repeated(number: int, terms_kept: bool) -> bool:
+    nature, baseline, arm = World(SIGMA, {}, number=number), Contender(CONTROL, CONTROL), Contender("arm", "arm")
+    evidence = Evidence(0, baseline.identity, arm.identity, Rule().metric)
+    for repeat in range(12):
+        told = World(SIGMA, {}, number=1_000_000 + 12 * number + repeat).told(EIGHT_RUNS)
+        known = {(baseline.identity, arm.identity): evidence}
+        rule = Rule(n_max=3, finalists=1)
+        end = play(sweep_procedure(baseline, [arm], rule, told, EIGHT_RUNS, evidence=known), nature)
+        (duel,) = end.arm("arm").duels
+        if not end.is_open:
+            break
+        evidence = replace(evidence, differences=duel.differences, terms=duel.terms if terms_kept else None)
+    return end.winner is not None
 
 
 def planted(rounds: int) -> None:
@@ -139,7 +164,7 @@ def worlds(gain: float, sigma: float, arms: int, rounds: int, fidelity: float = 
 
 
 def main() -> None:
-    parts = {each.__name__: each for each in (null, planted, power, rungs, interval)}
+    parts = {each.__name__: each for each in (null, repeated, planted, power, rungs, interval)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; default: all")
     parser.add_argument("--rounds", type=int, default=1000)

@@ -24,7 +24,11 @@ def sweep(ledger: Ledger, project, type: str, value: str, verdict: str = "promot
     generation, experiment = current_baseline(ledger, project)
     mutated = mutate(experiment, type, value)
     candidate, arm = mutated.experiment, f"{type} {value}"
-    id = ledger.start_sweep({"kind": "sweep", "arms": [arm], "generation": generation.number})
+    entries = [
+        {"arm": "baseline", "identity": generation.identity, "mutations": [], "changes": []},
+        {"arm": arm, "identity": candidate.identity, "mutations": [[type, value]], "changes": []},
+    ]
+    id = ledger.start_sweep({"kind": "sweep", "entries": entries, "generation": generation.number})
     changes = [str(change) for change in mutated.changes]
     ledger.record_config(candidate.identity, candidate.plain(), generation.identity, [(type, value)], changes)
     pairs = list(zip(LOSSES["baseline"], LOSSES[verdict], strict=True))

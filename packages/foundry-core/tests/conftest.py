@@ -8,8 +8,8 @@ import pytest
 from foundry.core.evolve.rounds import compare
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Decision, Generation, Noise, Trial, digest
+from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.procedure import null_procedure, sweep_procedure
-from foundry.core.sweep.race import Contender
 from foundry.core.sweep.request import CONTROL, Failure
 from foundry.core.sweep.rule import Rule
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, UsageError
-from foundry.core.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Trial
+from foundry.core.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Terms, Trial
 from foundry.core.ledger.lease import this_process
 
 EXPERIMENT = {"training": {"max_iters": 10}}
@@ -180,6 +180,13 @@ def test_evidence_grows_and_never_shrinks(ledger):
     assert ledger.evidence(*pair, basis="other code").differences == ()
 
 
+def test_evidence_keeps_the_terms_of_its_first_difference(ledger):
+    pair, first, later = (0, "base", "candidate", "val_loss"), Terms(0.005, 7, 0.01), Terms(0.004, 15, 0.008)
+    ledger.add_evidence(Evidence(*pair, (0.01,), terms=first))
+    ledger.add_evidence(Evidence(*pair, (0.01, 0.02), terms=later))
+    assert ledger.evidence(*pair) == Evidence(*pair, (0.01, 0.02), terms=first)
+
+
 def test_noise_is_pooled_by_its_degrees_of_freedom_and_counted_once(ledger):
     assert ledger.noise("c") is None
     for _ in range(2):
@@ -257,7 +264,7 @@ def test_another_version(ledger, tmp_path):
     ledger.close()
     with sqlite3.connect(tmp_path / ".foundry" / "ledger.db") as db:
         db.execute("PRAGMA user_version = 99")
-    assert "schema version 99, this Foundry reads 1" in refused(tmp_path, InvalidData)
+    assert "schema version 99, this Foundry reads 2" in refused(tmp_path, InvalidData)
 
 
 def test_events_of_another_version_or_kind(ledger, sweep, tmp_path):
@@ -265,7 +272,7 @@ def test_events_of_another_version_or_kind(ledger, sweep, tmp_path):
     events = tmp_path / ".foundry" / "events.jsonl"
     text = events.read_text()
     for old, new, said in (
-        ('"schema":1', '"schema":99', "version 99"),
+        ('"schema":2', '"schema":99', "version 99"),
         ("sweep_started", "sweep_begun", "sweep_begun"),
     ):
         (tmp_path / ".foundry" / "ledger.db").unlink(missing_ok=True)

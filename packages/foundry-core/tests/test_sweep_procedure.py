@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry.core.contracts import FoundryError, UsageError
+from foundry.core.ledger import Evidence, Terms
 from foundry.core.sweep.conclusion import Conclusion
+from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.measure import compare_procedure, noise_procedure
 from foundry.core.sweep.procedure import null_procedure, sweep_procedure
-from foundry.core.sweep.race import Contender
 from foundry.core.sweep.request import CONTROL, Failure
 from foundry.core.sweep.rule import Rule
 from foundry.core.sweep.simulate import World, play, simulate, simulate_null
@@ -189,6 +190,7 @@ def test_every_family_and_the_control_stand_by_their_best_learning_rate():
     assert end.arm("a").reason == "a + lr 2 was better at 1/2 of the budget"
     assert end.arm("lr 4").verdict == "reject"
     assert [seen.n for seen in end.arm("lr 2").screening] == [2]
+    assert [duel.control for duel in end.arm("a + lr 2").duels] == ["lr 2", CONTROL]
     assert end.arm("a + lr 2").judgement.effect == pytest.approx(0.1)  # against lr 2, not against the baseline
 
 
@@ -212,27 +214,72 @@ def test_a_learning_rate_that_is_worse_with_all_of_the_budget_makes_nobody_bette
 # ---- What earlier sweeps found
 
 
+def found(end, control=BASELINE.identity):
+    """What a later sweep knows of the arms of an earlier one."""
+    known = [
+        Evidence(0, duel.control.replace(CONTROL, control), f"identity of {arm.arm}", "val_loss", duel.differences,
+                 terms=duel.terms)
+        for arm in end.arms for duel in arm.duels
+    ]  # fmt: skip
+    return {(each.baseline, each.candidate): each for each in known}
+
+
+def known_of(arm, *differences, sigma=SIGMA, df=DF, delta=0.01):
+    pair = (BASELINE.identity, f"identity of {arm}")
+    return {pair: Evidence(0, *pair, "val_loss", differences, terms=Terms(sigma, df, delta))}
+
+
 def test_a_rejected_pair_costs_nothing_and_an_undecided_one_goes_on_at_its_next_seed():
     rule = Rule(n_max=3)
     first, asked = sweep(("a", "b"), lambda request: {"a": 2.995, "b": 3.1}.get(request.arm, 3.0), rule)
     assert (first.arm("a").verdict, first.arm("b").verdict) == ("inconclusive", "reject")
-    assert len(first.arm("a").differences) == 3
-    known = {(BASELINE.identity, f"identity of {arm}"): first.arm(arm).differences for arm in "ab"}
-    second, later = sweep(("a", "b"), lambda request: 3.0 - 0.02 * (request.arm == "a"), rule, evidence=known)
+    (before,) = first.arm("a").duels
+    assert len(before.differences) == 3
+    second, later = sweep(("a", "b"), lambda request: 3.0 - 0.02 * (request.arm == "a"), rule, evidence=found(first))
     assert {request.arm for request in later} == {CONTROL, "a"}
     assert not {request.seed for request in later} & {request.seed for request in asked}
     assert second.winner == "a"
-    assert second.arm("a").differences[:3] == first.arm("a").differences
+    assert second.arm("a").duels[0].differences[:3] == before.differences
     assert second.arm("b").reason == first.arm("b").reason
 
 
 def test_a_pair_that_was_won_before_waits_for_the_others():
-    known = {(BASELINE.identity, "identity of a"): (0.03, 0.03)}
+    known = known_of("a", 0.03, 0.03)
     end, asked = sweep(("a", "b"), lambda request: 3.0 - 0.1 * (request.arm == "b"), evidence=known)
     assert "a" not in {request.arm for request in asked}
     assert end.winner == "b"
     end, asked = sweep(("a",), world(), evidence=known)
     assert (end.winner, asked, end.runs) == ("a", [], 0)
+
+
+def test_a_pair_is_judged_by_the_terms_of_its_first_difference():
+    """However the noise is estimated by now, and whatever gain somebody would rather look for: what was undecided by
+    its own terms is not decided by others."""
+    undecided = (0.02, 0.01, 0.02)
+    strict = known_of("a", *undecided, sigma=0.02, delta=0.04)
+    for rule in (Rule(n_max=1), Rule(n_max=1, delta=0.003)):
+        end, _ = sweep(("a",), lambda request: 3.0 - 0.01 * (request.arm == "a"), rule, evidence=strict)
+        assert end.arm("a").verdict == "inconclusive"
+        assert end.arm("a").duels[0].terms == Terms(0.02, DF, 0.04)
+        assert end.arm("a").judgement.llr == pytest.approx(sum(0.04 * (d - 0.02) for d in (*undecided, 0.01)) / 0.0008)
+    now = {pair: replace(each, terms=None) for pair, each in strict.items()}
+    assert sweep(("a",), lambda request: 3.0 - 0.01 * (request.arm == "a"), Rule(n_max=1), evidence=now)[0].winner
+
+
+def test_sweeps_that_are_repeated_with_a_noise_that_is_estimated_anew_promote_no_more_often():
+    """A null pair, asked again and again, each time with another estimate from 8 runs."""
+    promoted = 0
+    for number in range(400):
+        known: dict = {}
+        for repeat in range(6):
+            told = World(SIGMA, {}, number=1000 * number + repeat).told(7)
+            procedure = sweep_procedure(BASELINE, contenders("a"), Rule(n_max=3), told, 7, evidence=known)
+            end = play(procedure, world(number))
+            known = found(end)
+            if end.winner or not end.is_open:
+                break
+        promoted += end.winner is not None
+    assert promoted <= 0.05 * 400
 
 
 # ---- Cheaper, and no worse
@@ -345,7 +392,7 @@ def test_interruptions_and_the_order_of_arrival_change_nothing(gains, rule, numb
 def test_what_ran_after_a_decision_has_no_say_in_it(gains, rule, number):
     nature = world(number, **gains)
     end, asked = sweep(tuple("abcd"), nature, rule)
-    counted = {score for arm in end.arms for pair in arm.pairs for score in pair}
+    counted = {score for arm in end.arms for duel in arm.duels for pair in duel.pairs for score in pair}
     after = {request for request in asked if request.role == "confirm" and nature(request) not in counted}
     again, _ = sweep(tuple("abcd"), lambda request: Failure("whatever") if request in after else nature(request), rule)
     assert again == end
@@ -358,7 +405,7 @@ def test_a_conclusion_survives_the_ledger(gains, rule, number):
     assert Conclusion.from_json(json.loads(json.dumps(end.to_json(), allow_nan=False))) == end
     assert end.winner is None or [arm.arm for arm in end.arms if arm.verdict == "promote"] == [end.winner]
     for arm in end.arms:
-        assert len(arm.pairs) <= rule.n_max
+        assert all(len(duel.pairs) <= rule.n_max for duel in arm.duels)
         assert arm.reason
 
 

@@ -21,8 +21,8 @@ from foundry.core.contracts import Stack
 from foundry.core.evolve.quest import room_for_a_round, within
 from foundry.core.evolve.rounds import compare, effects_of, seed_of
 from foundry.core.evolve.search import Answer, Audit, Policy, Round, Search, Step
+from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.procedure import sweep_procedure
-from foundry.core.sweep.race import Contender
 from foundry.core.sweep.request import CONTROL, Outcome, Request
 from foundry.core.sweep.rule import Rule
 from foundry.core.sweep.simulate import play

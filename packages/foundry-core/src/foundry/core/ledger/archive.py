@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -96,30 +95,32 @@ class Archive:
     def evidence(self, generation: int, baseline: str, candidate: str, metric: str, basis: str = "") -> Evidence:
         """What is known of a pair; no differences where nothing is."""
         found = self._store.rows(
-            "SELECT differences FROM evidence WHERE (generation, baseline, candidate, metric, basis) = (?, ?, ?, ?, ?)",
+            "SELECT * FROM evidence WHERE (generation, baseline, candidate, metric, basis) = (?, ?, ?, ?, ?)",
             (generation, baseline, candidate, metric, basis),
         )
-        differences = tuple(json.loads(found[0][0])) if found else ()
-        return Evidence(generation, baseline, candidate, metric, differences, basis)
+        return rows.evidence(found[0]) if found else Evidence(generation, baseline, candidate, metric, basis=basis)
 
-    def evidence_on(self, decision: Decision) -> Evidence | None:
-        """What a decision rests on, and what came to it later; the baseline is the arm that was compared with."""
+    def evidence_on(self, decision: Decision, control: str) -> Evidence | None:
+        """What a decision rests on, and what came to it later.
+
+        Args:
+            control: the identity of the arm that the candidate was compared with.
+        """
         found = self._store.rows(
-            "SELECT baseline, basis FROM evidence WHERE (generation, candidate, metric) = (?, ?, ?)"
+            "SELECT * FROM evidence WHERE (generation, baseline, candidate, metric) = (?, ?, ?, ?)"
             " ORDER BY rowid DESC LIMIT 1",
-            (decision.generation, decision.candidate, decision.metric),
+            (decision.generation, control, decision.candidate, decision.metric),
         )
-        if not found:
-            return None
-        baseline, basis = found[0]
-        return self.evidence(decision.generation, baseline, decision.candidate, decision.metric, basis)
+        return rows.evidence(found[0]) if found else None
 
     def add_evidence(self, evidence: Evidence) -> None:
-        """Remember more differences of a pair; no more than there are already change nothing."""
+        """Remember more differences of a pair; no more than there are already change nothing. The terms of the first
+        stay."""
         pair = (evidence.generation, evidence.baseline, evidence.candidate, evidence.metric, evidence.basis)
         with self._store.transaction() as record:
-            if len(evidence.differences) > len(self.evidence(*pair).differences):
-                record("evidence_grew", asdict(evidence))
+            known = self.evidence(*pair)
+            if len(evidence.differences) > len(known.differences):
+                record("evidence_grew", asdict(replace(evidence, terms=known.terms or evidence.terms)))
 
     # ----------------------------------------------------------------------------------------------------------------
     # Decisions and baselines

@@ -184,7 +184,8 @@ def noise_measured(db: sqlite3.Connection, event: Event, data: Data) -> None:
 
 @_projection
 def evidence_grew(db: sqlite3.Connection, event: Event, data: Data) -> None:
-    _insert(db, "evidence", {**data, "differences": encode(data["differences"])})
+    lists = {"differences": encode(data["differences"]), "terms": encode(data["terms"])}
+    _insert(db, "evidence", {**data, **lists})
 
 
 @_projection

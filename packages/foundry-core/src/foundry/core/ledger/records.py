@@ -155,6 +155,15 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """By what a pair is judged, fixed when its first difference was found."""
+
+    sigma: float  # standard deviation of one run over seeds
+    df: int  # degrees of freedom that it was estimated with
+    delta: float  # the gain that is looked for
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known of one pair. `differences[i]` = baseline - candidate at the pair's seed i, > 0 = better, with the
     sign turned for metrics of which more is better."""
@@ -165,6 +174,7 @@ class Evidence:
     metric: str
     differences: tuple[float, ...] = ()
     basis: str = ""  # digest of the code and the data that both were trained with: of others nothing is known
+    terms: Terms | None = None  # None: there is no difference yet
 
     @property
     def pair(self) -> str:

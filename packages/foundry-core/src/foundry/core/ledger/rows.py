@@ -11,10 +11,12 @@ from foundry.core.contracts import UsageError
 from foundry.core.ledger.records import (
     Config,
     Decision,
+    Evidence,
     Generation,
     Refusal,
     SweepRow,
     SweepStatus,
+    Terms,
     Trial,
     TrialRow,
     Wanted,
@@ -50,6 +52,12 @@ def config(row: Row) -> Config:
 
 def refusal(row: Row) -> Refusal:
     return Refusal(row["sweep"], row["arm"], row["reason"], tuple(json.loads(row["changes"])), row["created"])
+
+
+def evidence(row: Row) -> Evidence:
+    terms = json.loads(row["terms"])
+    lists = {"differences": tuple(json.loads(row["differences"])), "terms": None if terms is None else Terms(**terms)}
+    return Evidence(**dict(row) | lists)
 
 
 def decision(row: Row) -> Decision:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the tables and of the events. A ledger of another version is refused, never guessed at."""
 
 APPLICATION_ID = 0x464F554E  # "FOUN", in the header of the file: this database is ours
@@ -44,7 +44,7 @@ CREATE TABLE refusal (seq INTEGER PRIMARY KEY, sweep TEXT NOT NULL, arm TEXT NOT
 CREATE TABLE noise (metric TEXT NOT NULL, context TEXT NOT NULL, "group" TEXT NOT NULL, sigma REAL NOT NULL,
   df INTEGER NOT NULL, runs INTEGER NOT NULL, created REAL NOT NULL, PRIMARY KEY (metric, context, "group"));
 CREATE TABLE evidence (generation INTEGER NOT NULL, baseline TEXT NOT NULL, candidate TEXT NOT NULL,
-  metric TEXT NOT NULL, differences TEXT NOT NULL, basis TEXT NOT NULL DEFAULT '',
+  metric TEXT NOT NULL, differences TEXT NOT NULL, basis TEXT NOT NULL, terms TEXT NOT NULL,
   PRIMARY KEY (generation, baseline, candidate, metric, basis));
 CREATE TABLE decision (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, sweep TEXT NOT NULL, generation INTEGER NOT NULL,
   candidate TEXT NOT NULL, arm TEXT NOT NULL, metric TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,

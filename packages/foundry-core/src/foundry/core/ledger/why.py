@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from foundry.core.contracts import UsageError
 from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Decision, Generation
+from foundry.core.ledger.records import Decision, Generation, SweepRow
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ def why(ledger: Ledger, reference: str | None = None) -> Why:
         return Why(generation, None, (), (), (), "")
     config, sweep = ledger.config(decision.candidate), ledger.sweep(decision.sweep)
     conclusion = (sweep and sweep.conclusion) or {}
+    control = str(conclusion.get("control", "baseline"))
     return Why(
         generation,
         decision,
         config.changes if config else (),
-        tuple(_pairs(ledger, decision, str(conclusion.get("control", "baseline")))),
+        tuple(_pairs(ledger, decision, sweep, control)) if sweep else (),
         tuple(rival for rival in ledger.decisions(sweep=decision.sweep) if rival.id != decision.id),
         str(conclusion.get("error_rate", "")),
     )
@@ -80,8 +81,9 @@ def _find(ledger: Ledger, reference: str | None) -> tuple[Generation | None, Dec
     return made_by.get(found[0].id), found[0]
 
 
-def _pairs(ledger: Ledger, decision: Decision, control: str) -> Iterator[Pair]:
-    evidence = ledger.evidence_on(decision)
+def _pairs(ledger: Ledger, decision: Decision, sweep: SweepRow, control: str) -> Iterator[Pair]:
+    identities = {entry["arm"]: entry["identity"] for entry in sweep.spec.get("entries", ())}
+    evidence = ledger.evidence_on(decision, identities.get(control, ""))
     if evidence is None:
         return
     ran: dict[tuple[str, int], Mapping[str, float]] = {

@@ -3,6 +3,7 @@
 question.py   what is asked;  rule.py  by which rule
 arms.py budget.py trial.py plan.py      the question made concrete for one baseline: experiments, budgets, trials
 procedure.py  what is trained, in which order, and what follows: race.py screening.py confirmation.py; measure.py
+duel.py       one arm against one control, in pairs of runs
 request.py conclusion.py      what passes between a procedure and whoever trains for it, and its end
 driver.py     answers a procedure from the ledger and the workers;  simulate.py  answers it with random numbers
 worker.py executors/      who trains

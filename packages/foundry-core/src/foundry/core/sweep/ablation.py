@@ -12,10 +12,10 @@ from foundry.core.contracts import UsageError
 from foundry.core.promotion import current_baseline
 from foundry.core.statistics.noise import pooled
 from foundry.core.sweep.arms import Refused
+from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.lab import Lab
 from foundry.core.sweep.plan import Entry, Plan, make_plan
 from foundry.core.sweep.question import Question
-from foundry.core.sweep.race import Contender
 from foundry.core.sweep.request import Answers, Failure, Request
 
 

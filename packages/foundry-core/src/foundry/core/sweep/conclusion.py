@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-from foundry.core.ledger.records import Verdict
+from foundry.core.ledger.records import Terms, Verdict
 from foundry.core.statistics.sequential import Judgement
 
 
@@ -23,6 +23,17 @@ class Screened:
 
 
 @dataclass(frozen=True)
+class Duelled:
+    """An arm against a control, on fresh seeds."""
+
+    control: str  # the arm that it was compared with
+    judgement: Judgement  # of the sequential test
+    terms: Terms  # by which it was judged
+    differences: tuple[float, ...]  # control - arm at the pair's seeds 0, 1, ...: the evidence so far
+    pairs: tuple[tuple[float, float], ...]  # (control, arm) of those pairs that this sweep ran
+
+
+@dataclass(frozen=True)
 class ArmConclusion:
     """What became of one arm."""
 
@@ -30,19 +41,26 @@ class ArmConclusion:
     verdict: Verdict
     reason: str  # one sentence
     screening: tuple[Screened, ...] = ()
-    judgement: Judgement | None = None  # of the sequential test on fresh seeds, None where none was made
-    differences: tuple[float, ...] = ()  # baseline - candidate at the pair's seeds 0, 1, ...: the evidence so far
-    pairs: tuple[tuple[float, float], ...] = ()  # (baseline, candidate) of those pairs that this sweep ran
+    duels: tuple[Duelled, ...] = ()  # with the control, and then, where that is another, with the baseline as it is
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """Against the control, None where no pair was run."""
+        return self.duels[0].judgement if self.duels else None
 
     @property
     def loss(self) -> float | None:
         """The candidate's mean over the fresh seeds that this sweep ran, lower is better."""
-        return math.fsum(candidate for _, candidate in self.pairs) / len(self.pairs) if self.pairs else None
+        return self._mean(1)
 
     @property
     def control_loss(self) -> float | None:
-        """The baseline's, at the same seeds."""
-        return math.fsum(baseline for baseline, _ in self.pairs) / len(self.pairs) if self.pairs else None
+        """The control's, at the same seeds."""
+        return self._mean(0)
+
+    def _mean(self, side: int) -> float | None:
+        pairs = self.duels[0].pairs if self.duels else ()
+        return math.fsum(pair[side] for pair in pairs) / len(pairs) if pairs else None
 
 
 @dataclass(frozen=True)
@@ -61,8 +79,8 @@ class Conclusion:
     @property
     def is_open(self) -> bool:
         """Whether a finalist is undecided after all the pairs that one sweep runs: more pairs would tell."""
-        judged = [each.judgement for each in self.arms if each.judgement is not None]
-        return self.winner is None and any(judgement.verdict == "inconclusive" for judgement in judged)
+        verdicts = [duel.judgement.verdict for arm in self.arms for duel in arm.duels]
+        return self.winner is None and "inconclusive" in verdicts
 
     def arm(self, name: str) -> ArmConclusion:
         """The conclusion about one arm."""
@@ -87,13 +105,22 @@ class Conclusion:
 
 
 def _arm_from_json(values: Mapping[str, Any]) -> ArmConclusion:
-    judgement = values["judgement"]
     return ArmConclusion(
         **{
             **values,
             "screening": tuple(Screened(**{**each, "share": Fraction(each["share"])}) for each in values["screening"]),
-            "judgement": None if judgement is None else Judgement(**judgement),
+            "duels": tuple(_duel_from_json(each) for each in values["duels"]),
+        }
+    )
+
+
+def _duel_from_json(values: Mapping[str, Any]) -> Duelled:
+    return Duelled(
+        **{
+            **values,
+            "judgement": Judgement(**values["judgement"]),
+            "terms": Terms(**values["terms"]),
             "differences": tuple(values["differences"]),
-            "pairs": tuple((baseline, candidate) for baseline, candidate in values["pairs"]),
+            "pairs": tuple((control, arm) for control, arm in values["pairs"]),
         }
     )

@@ -3,9 +3,9 @@ decided, and the winner once more at a larger scale where the rule asks for it."
 
 from __future__ import annotations
 
-from foundry.core.ledger.records import Evidence
-from foundry.core.sweep.race import Contender, Race, Steps, figures, of_budget
-from foundry.core.sweep.request import Failure, Request
+from foundry.core.sweep.duel import Contender, Duel
+from foundry.core.sweep.race import Race, Steps, figures
+from foundry.core.sweep.request import Request
 
 
 def confirm(race: Race) -> Steps:
@@ -13,34 +13,12 @@ def confirm(race: Race) -> Steps:
     of the others is evidence against a baseline that is about to be replaced."""
     before = len(race.qualified)
     while race.standing and len(race.qualified) == before:
-        windows = {each: _window(race, each) for each in race.standing}
+        windows = {each: race.duels[each.arm][0].ahead(race.rule.window) for each in race.standing}
         yield from race.ask([request for pairs in windows.values() for pair in pairs for request in pair])
         for contender, pairs in windows.items():
-            _enter(race, contender, pairs)
-
-
-def _window(race: Race, contender: Contender) -> list[tuple[Request, Request]]:
-    """The next pairs: (the control's run, the contender's run), on the pair's next unused seeds."""
-    done, end = len(race.differences[contender.arm]), len(race.earlier(contender)) + race.rule.n_max
-    pair = race.pair(contender)
-    runs = []
-    for i in range(done, min(done + race.rule.window, end)):
-        seed = contender.seed("confirm", pair.pair, i) if contender.own_seeds else pair.seed(i)
-        runs.append((Request(race.control.arm, pair.seed(i), "confirm"), Request(contender.arm, seed, "confirm")))
-    return runs
-
-
-def _enter(race: Race, contender: Contender, pairs: list[tuple[Request, Request]]) -> None:
-    """The pairs, in the order of their seeds, up to the decision."""
-    for control, candidate in pairs:
-        baseline, outcome = race.control_score(control), race.known[candidate]
-        if isinstance(outcome, Failure):
-            return race.end(contender, "reject", f"its run failed {of_budget(candidate.share)}: {outcome.reason}")
-        race.pairs.setdefault(contender.arm, []).append((baseline, outcome))
-        race.differences[contender.arm].append(baseline - outcome)
-        race.judge(contender)
-        if contender not in race.standing:
-            return None
+            race.enter(race.duels[contender.arm][0], pairs)
+            if contender in race.standing:
+                race.judge(contender)
 
 
 def outdo(race: Race) -> Steps:
@@ -50,27 +28,29 @@ def outdo(race: Race) -> Steps:
     if race.control is race.baseline:
         return
     for each in list(race.qualified):
-        pair, test = Evidence(0, race.baseline.identity, each.identity, race.rule.metric), race.test(each)
-        differences: list[float] = []
-        while (judgement := test.judge(differences)).verdict is None:
-            seed = pair.seed(len(differences))
-            control, candidate = (Request(arm, seed, "confirm") for arm in (race.baseline.arm, each.arm))
-            yield from race.ask([control, candidate])
-            baseline, outcome = race.control_score(control), race.known[candidate]
-            if isinstance(outcome, Failure):
-                race.end(each, "reject", f"its run failed {of_budget(candidate.share)}: {outcome.reason}")
-                break
-            differences.append(baseline - outcome)
-        if judgement.verdict != "promote":
-            race.qualified.remove(each)
-        if judgement.verdict in ("reject", "inconclusive"):
-            facts = f"better than {race.control.arm}, and not shown to be better than the baseline as it is"
-            race.end(each, judgement.verdict, f"{facts}: {figures(judgement)}")
+        duel = race.duel(race.baseline, each)
+        race.duels[each.arm].append(duel)
+        while duel.judgement.verdict is None and each.arm not in race.ended:
+            pairs = duel.ahead(1)
+            yield from race.ask([request for pair in pairs for request in pair])
+            race.enter(duel, pairs)
+        _settle(race, duel)
+
+
+def _settle(race: Race, duel: Duel) -> None:
+    """What follows for an arm from its duel with the baseline as it is."""
+    judgement = duel.judgement
+    if judgement.verdict == "promote":
+        return
+    race.qualified.remove(duel.candidate)
+    if judgement.verdict is not None:
+        facts = f"better than {race.control.arm}, and not shown to be better than the baseline as it is"
+        race.end(duel.candidate, judgement.verdict, f"{facts}: {figures(judgement)}")
 
 
 def guard(race: Race) -> Steps:
     """Of those that qualified the one with the largest effect wins, if its sign holds at the scale of the guard."""
-    for each in sorted(race.qualified, key=lambda each: -(race.judged[each.arm].effect or 0.0)):
+    for each in sorted(race.qualified, key=lambda each: -(race.duels[each.arm][0].judgement.effect or 0.0)):
         if race.rule.confirm_at:
             yield from _at_scale(race, each)
         if each.arm not in race.ended:
@@ -80,12 +60,11 @@ def guard(race: Race) -> Steps:
 
 def _at_scale(race: Race, contender: Contender) -> Steps:
     """One more pair. Whoever runs a request for a guard scales its experiment as `Rule.scale` says."""
-    seed = race.baseline.seed("guard", race.pair(contender).pair)
-    control, candidate = Request(race.control.arm, seed, "guard"), Request(contender.arm, seed, "guard")
-    yield from race.ask([control, candidate])
-    baseline, outcome = race.control_score(control), race.known[candidate]
-    if isinstance(outcome, Failure):
-        race.end(contender, "reject", f"its run failed at {race.rule.confirm_at}: {outcome.reason}")
-    elif baseline - outcome <= -race.test(contender).margin:
-        facts = f"{baseline - outcome:+.4f} at {race.rule.confirm_at}"
-        race.end(contender, "reject", f"{race.claim(contender)}, but not at the larger scale: {facts}")
+    duel = race.duels[contender.arm][0]
+    seed = race.baseline.seed("guard", duel.evidence.pair)
+    pair = Request(race.control.arm, seed, "guard"), Request(contender.arm, seed, "guard")
+    yield from race.ask(pair)
+    found = race.scores(contender, pair, f"at {race.rule.confirm_at}")
+    if found is not None and (difference := found[0] - found[1]) <= -duel.test.margin:
+        facts = f"{difference:+.4f} at {race.rule.confirm_at}"
+        race.end(contender, "reject", f"{race.claim(duel)}, but not at the larger scale: {facts}")

@@ -10,8 +10,7 @@ from typing import Any, Literal, TypeAlias
 from foundry.core.contracts import FoundryError, UsageError
 from foundry.core.ledger.records import Evidence
 from foundry.core.statistics.noise import correlation, pooled
-from foundry.core.statistics.sequential import SequentialTest
-from foundry.core.sweep.race import Contender
+from foundry.core.sweep.duel import Broken, Contender, Duel, scores
 from foundry.core.sweep.request import CONTROL, Answers, Failure, Request
 from foundry.core.sweep.rule import Rule
 
@@ -88,46 +87,50 @@ def compare_procedure(
     """
     if first.identity == second.identity:
         raise UsageError(f"{first.arm} and {second.arm} are the same experiment: there is nothing to compare")
-    test = replace(rule.test(sigma, df, rho), comparisons=2, n_max=None)
-    evidence = Evidence(0, first.identity, second.identity, rule.metric)
-    pairs: list[tuple[float, float]] = []
-    while len(pairs) < rule.n_max and _choice(test, pairs) == "undecided":
-        seeds = [evidence.seed(i) for i in range(len(pairs), min(len(pairs) + rule.window, rule.n_max))]
-        answers = yield [Request(arm, seed, "confirm") for seed in seeds for arm in (first.arm, second.arm)]
-        for seed in seeds:
-            a, b = (answers[Request(arm, seed, "confirm")] for arm in (first.arm, second.arm))
-            if isinstance(a, Failure) and isinstance(b, Failure):
-                raise FoundryError(f"{first.arm} and {second.arm} both failed at seed {seed}: {a.reason}; {b.reason}")
-            if isinstance(a, Failure):
-                return _compared(test, pairs, "second", f"{first.arm} failed at seed {seed}: {a.reason}")
-            if isinstance(b, Failure):
-                return _compared(test, pairs, "first", f"{second.arm} failed at seed {seed}: {b.reason}")
-            pairs.append((a, b))
-    choice = _choice(test, pairs)
+    test = replace(rule.test(sigma, df, rho), comparisons=2)
+    duel = Duel(first, second, Evidence(0, first.identity, second.identity, rule.metric), test)
+    while (choice := _choice(duel)) == "undecided" and (pairs := duel.ahead(rule.window)):
+        answers = yield [request for pair in pairs for request in pair]
+        for pair in pairs:
+            found = scores(pair, answers)
+            if isinstance(found, Broken):
+                return _broken(duel, found)
+            duel.pairs.append(found)
     reason = {
         "second": f"{second.arm} is better than {first.arm}",
         "first": f"{first.arm} is better than {second.arm}",
         "alike": f"neither is better by {test.delta:.4g}",
-        "undecided": f"undecided after {len(pairs)} pairs",
+        "undecided": f"undecided after {len(duel.pairs)} pairs",
     }[choice]
-    return _compared(test, pairs, choice, reason)
+    return _compared(duel, choice, reason)
 
 
-def _choice(test: SequentialTest, pairs: Sequence[tuple[float, float]]) -> Choice:
+def _choice(duel: Duel) -> Choice:
     """What the two tests have decided so far."""
-    differences = [first - second for first, second in pairs]
-    forward, backward = test.judge(differences), test.judge([-each for each in differences])
+    forward, backward = duel.judgement, duel.test.judge([-each for each in duel.differences])
     won = [(each.n, choice) for each, choice in ((forward, "second"), (backward, "first")) if each.verdict == "promote"]
     if won:
         return "second" if min(won)[1] == "second" else "first"
     return "alike" if forward.verdict == backward.verdict == "reject" else "undecided"
 
 
-def _compared(test: SequentialTest, pairs: Sequence[tuple[float, float]], choice: Choice, reason: str) -> Comparison:
-    n = len(pairs)
+def _broken(duel: Duel, pair: Broken) -> Comparison:
+    """Who fails has lost; raises FoundryError where both do."""
+    first, second = duel.control.arm, duel.candidate.arm
+    if pair.control is not None and pair.candidate is not None:
+        reasons = f"{pair.control.reason}; {pair.candidate.reason}"
+        raise FoundryError(f"{first} and {second} both failed at seed {pair.seed}: {reasons}")
+    if pair.control is not None:
+        return _compared(duel, "second", f"{first} failed at seed {pair.seed}: {pair.control.reason}")
+    assert pair.candidate is not None
+    return _compared(duel, "first", f"{second} failed at seed {pair.seed}: {pair.candidate.reason}")
+
+
+def _compared(duel: Duel, choice: Choice, reason: str) -> Comparison:
+    pairs, test, n = tuple(duel.pairs), duel.test, len(duel.pairs)
     rho = correlation([pairs])[0] if n > 2 else None
     if n == 0:
         return Comparison(choice, reason, (), None, None, None, test.confidence, rho)
-    effect = math.fsum(first - second for first, second in pairs) / n
+    effect = math.fsum(duel.differences) / n
     low, high = test.interval(effect, n)
-    return Comparison(choice, reason, tuple(pairs), effect, low, high, test.confidence, rho)
+    return Comparison(choice, reason, pairs, effect, low, high, test.confidence, rho)

@@ -15,12 +15,12 @@ from foundry.core.config.mutate import mutate
 from foundry.core.config.write import number, to_yaml
 from foundry.core.contracts import Stack, UsageError
 from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Generation, Json, digest
+from foundry.core.ledger.records import Evidence, Generation, Json, Terms, digest
 from foundry.core.sweep.arms import Arm, Refused, build_arms
 from foundry.core.sweep.budget import COST_AXES, Budget, Costs, equalised, with_budget
+from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.procedure import Procedure, sweep_procedure
 from foundry.core.sweep.question import Question
-from foundry.core.sweep.race import Contender
 from foundry.core.sweep.request import CONTROL
 from foundry.core.sweep.trial import Setting, code_fingerprint, data_fingerprint
 
@@ -55,7 +55,7 @@ class Plan:
     given_up: float = 0.0
     sigma: float | None = None  # over seeds, of the metric; None: not measured yet
     df: int = 0
-    evidence: Mapping[tuple[str, str], Sequence[float]] = field(default_factory=dict)
+    evidence: Mapping[tuple[str, str], Evidence] = field(default_factory=dict)  # identities: (control, candidate) ->
     kind: str = "sweep"
     round: int = 0  # how often this question has ended undecided before: each time there is more evidence
 
@@ -114,7 +114,7 @@ class Plan:
             "given_up": self.given_up,
             "sigma": self.sigma,
             "df": self.df,
-            "evidence": [[control, arm, list(seen)] for (control, arm), seen in self.evidence.items()],
+            "evidence": [asdict(seen) for seen in self.evidence.values()],
         }
 
     @classmethod
@@ -125,7 +125,7 @@ class Plan:
             Entry(**{**entry, "mutations": _stack(entry["mutations"]), "changes": tuple(entry["changes"])})
             for entry in values["entries"]
         )
-        evidence = {(control, arm): tuple(seen) for control, arm, seen in values["evidence"]}
+        evidence = {(seen["baseline"], seen["candidate"]): _evidence(seen) for seen in values["evidence"]}
         question, setting = Question.from_json(values["question"]), Setting(**values["setting"])
         return cls(**{**values, "question": question, "entries": entries, "setting": setting, "evidence": evidence})
 
@@ -194,14 +194,14 @@ def informed(plan: Plan, ledger: Ledger) -> Plan:
                 basis=plan.basis(control, entry),
             )
             if seen.differences:
-                evidence[control.identity, entry.identity] = seen.differences
+                evidence[control.identity, entry.identity] = seen
     sigma, df = (noise.sigma, noise.df) if noise else (None, 0)
     return replace(plan, sigma=sigma, df=df, evidence=evidence)
 
 
 def noise_context(metric: str, identity: str, data: str, share: Fraction = Fraction(1)) -> str:
-    """The name of what a standard deviation over seeds depends on: the metric, the experiment (by its identity, in which
-    its budget is), the data, and the share of the budget. Another baseline may be as good and ten times as noisy."""
+    """The name of what a standard deviation over seeds depends on: the metric, the experiment (its identity has the
+    budget in it), the data, and the share of the budget. Another baseline may be as good and ten times as noisy."""
     return digest(metric, identity, data, str(share))[:16]
 
 
@@ -266,3 +266,8 @@ def _entry(arm: Arm, family: str, costs: Costs, base: Costs, question: Question)
 
 def _stack(mutations: Sequence[Sequence[str]]) -> Stack:
     return tuple((type, value) for type, value in mutations)
+
+
+def _evidence(values: Mapping[str, Any]) -> Evidence:
+    terms = None if values["terms"] is None else Terms(**values["terms"])
+    return Evidence(**{**values, "differences": tuple(values["differences"]), "terms": terms})

@@ -16,11 +16,12 @@ from collections.abc import Generator, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
-from foundry.core.ledger.records import Verdict
+from foundry.core.ledger.records import Evidence, Verdict
 from foundry.core.statistics.noise import inflation
-from foundry.core.sweep.conclusion import ArmConclusion, Conclusion
+from foundry.core.sweep.conclusion import ArmConclusion, Conclusion, Duelled
 from foundry.core.sweep.confirmation import confirm, guard, outdo
-from foundry.core.sweep.race import Contender, Race, figures
+from foundry.core.sweep.duel import Contender, Duel
+from foundry.core.sweep.race import Race, figures
 from foundry.core.sweep.request import CONTROL, Answers, Request
 from foundry.core.sweep.rule import Rule
 from foundry.core.sweep.screening import screen
@@ -36,7 +37,7 @@ def sweep_procedure(
     df: int,
     *,
     rho: float = 0.0,
-    evidence: Mapping[tuple[str, str], Sequence[float]] | None = None,
+    evidence: Mapping[tuple[str, str], Evidence] | None = None,
     given_up: float = 0.0,
 ) -> Procedure:
     """Compare `contenders` with `baseline`, whose arm is CONTROL. Contenders of the family CONTROL are the baseline at
@@ -44,7 +45,7 @@ def sweep_procedure(
 
     sigma     standard deviation of one run over seeds, in the metric's unit, with `df` degrees of freedom
     rho       correlation of two runs that share a seed
-    evidence  (identity of the control, of the arm) -> differences of earlier sweeps, frozen when this one started
+    evidence  (identity of the control, of the arm) -> what earlier sweeps found, frozen when this one started
     given_up  Generation.given_up of the baseline
 
     Raises UsageError for arms that cannot be compared, FoundryError where the baseline itself cannot be trained.
@@ -77,17 +78,16 @@ def _conclusion(race: Race) -> Conclusion:
                 verdict=verdict,
                 reason=reason,
                 screening=tuple(race.screened.get(each.arm, ())),
-                judgement=race.judged.get(each.arm),
-                differences=tuple(race.differences.get(each.arm, ())),
-                pairs=tuple(race.pairs.get(each.arm, ())),
+                duels=tuple(_duelled(duel) for duel in race.duels.get(each.arm, ()) if duel.differences),
             )
         )
-    won = race.judged[race.winner.arm] if race.winner else None
+    won = race.judgement(race.winner) if race.winner else None
     return Conclusion(
         arms=tuple(arms),
         winner=race.winner.arm if race.winner else None,
         control=race.control.arm,
-        error_rate=error_rate(race.rule, race.sigma, race.df),
+        error_rate=error_rate(race.rule, race.sigma, race.df)
+        + ("; a pair that an earlier sweep began keeps its gain and its sigma" if race.evidence else ""),
         runs=len(race.known),
         cost=sum((request.share for request in race.known), Fraction(0)),
         given_up=max(0.0, race.given_up - (won.low or 0.0)) if won else race.given_up,
@@ -95,15 +95,21 @@ def _conclusion(race: Race) -> Conclusion:
     )
 
 
+def _duelled(duel: Duel) -> Duelled:
+    assert duel.evidence.terms is not None
+    return Duelled(duel.control.arm, duel.judgement, duel.evidence.terms, duel.differences, tuple(duel.pairs))
+
+
 def _last_word(race: Race, contender: Contender) -> tuple[Verdict, str]:
     """About an arm that had not ended when the sweep did."""
-    judgement = race.judged.get(contender.arm)
+    judgement = race.judgement(contender)
     facts = figures(judgement) if judgement else "no pair was run"
-    if contender is race.winner:
-        return "promote", f"{race.claim(contender)}: {facts}"
     winner = race.winner.arm if race.winner else "another"
     if contender in race.qualified:
-        return "inconclusive", f"{race.claim(contender)}, too: {facts}; {winner} gained more and is to be beaten next"
+        claim = race.claim(race.duels[contender.arm][0])
+        if contender is race.winner:
+            return "promote", f"{claim}: {facts}"
+        return "inconclusive", f"{claim}, too: {facts}; {winner} gained more and is to be beaten next"
     return "inconclusive", f"undecided when {winner} qualified: {facts}"
 
 

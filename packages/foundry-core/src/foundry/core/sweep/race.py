@@ -10,9 +10,10 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from foundry.core.contracts import FoundryError, UsageError
-from foundry.core.ledger.records import Evidence, Verdict, digest
+from foundry.core.ledger.records import Evidence, Terms, Verdict
 from foundry.core.statistics.sequential import Judgement, SequentialTest
 from foundry.core.sweep.conclusion import Screened
+from foundry.core.sweep.duel import Broken, Contender, Duel, Pair, scores
 from foundry.core.sweep.request import CONTROL, Answers, Failure, Outcome, Request
 from foundry.core.sweep.rule import Rule
 
@@ -21,25 +22,6 @@ Steps: TypeAlias = Generator[Sequence[Request], Answers, None]
 
 class BaselineFailed(FoundryError):
     """A run of the baseline has no score: there is nothing to compare with."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """An arm as a procedure sees it."""
-
-    arm: str
-    identity: str  # of its experiment
-    family: str = ""  # arms that differ only in the learning rate: the best stands for all; "": the arm alone
-    gain: float = 1.0  # baseline's cost / its cost on the rule's cost axis, > 1 = cheaper
-    own_seeds: bool = False  # the baseline again under another name: with the same seeds it would be the same runs
-
-    @property
-    def line(self) -> str:
-        return self.family or self.arm
-
-    def seed(self, *purpose: str | int) -> int:
-        """The seed for some purpose, which nobody chooses: 60 bits of a digest."""
-        return int(digest(*(("null", self.identity) if self.own_seeds else ()), *purpose)[:15], 16)
 
 
 @dataclass
@@ -53,14 +35,12 @@ class Race:
     sigma: float
     df: int
     rho: float
-    evidence: Mapping[tuple[str, str], Sequence[float]]
+    evidence: Mapping[tuple[str, str], Evidence]  # (identity of the control, of the arm) -> what earlier sweeps found
     given_up: float
     known: dict[Request, Outcome] = field(default_factory=dict)
     screened: dict[str, list[Screened]] = field(default_factory=dict)
     control_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)  # share -> the control's on that rung
-    differences: dict[str, list[float]] = field(default_factory=dict)  # with those of earlier sweeps
-    pairs: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # (baseline, candidate) of this sweep
-    judged: dict[str, Judgement] = field(default_factory=dict)
+    duels: dict[str, list[Duel]] = field(default_factory=dict)  # arm -> against the control, then against the baseline
     ended: dict[str, tuple[Verdict, str]] = field(default_factory=dict)
     qualified: list[Contender] = field(default_factory=list)
     winner: Contender | None = None
@@ -93,10 +73,7 @@ class Race:
         """Raises BaselineFailed where the run has no score."""
         outcome = self.known[request]
         if isinstance(outcome, Failure):
-            raise BaselineFailed(
-                f"the baseline itself failed, {of_budget(request.share)}, seed {request.seed}: {outcome.reason}",
-                f"try it alone: `foundry train --set seed={request.seed}`",
-            )
+            raise baseline_failed(outcome, request.seed, of_budget(request.share))
         return outcome
 
     def end(self, contender: Contender, verdict: Verdict, reason: str) -> None:
@@ -104,31 +81,65 @@ class Race:
         self.ended[contender.arm] = (verdict, reason)
         self.standing = [each for each in self.standing if each is not contender]
 
-    def earlier(self, contender: Contender) -> Sequence[float]:
-        """Differences from the control that other sweeps found."""
-        return self.evidence.get((self.control.identity, contender.identity), ())
-
-    def test(self, contender: Contender) -> SequentialTest:
-        """The test of one arm: is it better? Or, where it is cheaper by the declared factor: is it no worse?"""
-        n_max = len(self.earlier(contender)) + self.rule.n_max
-        better = self.rule.test(self.sigma, self.df, self.rho, n_max=n_max)
-        margin = self.margin(contender)
-        return replace(better, delta=margin, margin=margin) if margin else better
+    def duel(self, control: Contender, contender: Contender) -> Duel:
+        """The arm against a control, from where earlier sweeps left the two. What their first pair was judged by holds
+        for all the others: to estimate the noise anew over the same differences, or to choose another gain for them,
+        would be one more look that the stated rate knows nothing of."""
+        evidence = self._known_of(control, contender)
+        test = self._test(contender, self._terms(evidence), n_max=len(evidence.differences) + self.rule.n_max)
+        return Duel(control, contender, replace(evidence, terms=self._terms(evidence)), test)
 
     def margin(self, contender: Contender) -> float:
-        """What the arm may lose against the baseline: 0 unless it is cheaper, and never more than the lineage has left
+        """What the arm may lose against the control: 0 unless it is cheaper, and never more than the lineage has left
         to give up; 0 also where so little is left that n_max pairs could not see it."""
-        rule, better = self.rule, self.rule.test(self.sigma, self.df, self.rho)
-        if not rule.cost or contender.gain < rule.cost_factor:
-            return 0.0
-        margin = min(rule.margin if rule.margin is not None else better.delta, rule.margin_cap - self.given_up)
-        if margin <= 0 or replace(better, delta=margin, margin=margin).expected_pairs(0.0) > rule.n_max:
-            return 0.0
-        return margin
+        return self._test(contender, self._terms(self._known_of(self.control, contender))).margin
 
-    def pair(self, contender: Contender) -> Evidence:
-        """What names the pair, and so its fresh seeds."""
-        return Evidence(0, self.control.identity, contender.identity, self.rule.metric)
+    def _known_of(self, control: Contender, contender: Contender) -> Evidence:
+        """What names the pair, and so its fresh seeds, with what earlier sweeps found."""
+        nothing = Evidence(0, control.identity, contender.identity, self.rule.metric)
+        return self.evidence.get((control.identity, contender.identity), nothing)
+
+    def _terms(self, evidence: Evidence) -> Terms:
+        return evidence.terms or Terms(self.sigma, self.df, self.rule.gain(self.sigma))
+
+    def _test(self, contender: Contender, terms: Terms, *, n_max: int | None = None) -> SequentialTest:
+        """Is the arm better? Or, where it is cheaper by the declared factor: is it no worse?"""
+        rule = self.rule
+        better = replace(rule.test(terms.sigma, terms.df, self.rho, n_max=n_max), delta=terms.delta)
+        if not rule.cost or contender.gain < rule.cost_factor:
+            return better
+        margin = min(rule.margin if rule.margin is not None else terms.delta, rule.margin_cap - self.given_up)
+        if margin <= 0:
+            return better
+        no_worse = replace(better, delta=margin, margin=margin)
+        return no_worse if no_worse.expected_pairs(0.0) <= rule.n_max else better
+
+    def scores(self, contender: Contender, pair: Pair, where: str) -> tuple[float, float] | None:
+        """What a pair came to; None where the arm's run has no score, and the arm is out. Raises BaselineFailed where
+        the control's has none."""
+        found = scores(pair, self.known)
+        if not isinstance(found, Broken):
+            return found
+        if found.control is not None:
+            raise baseline_failed(found.control, found.seed, where)
+        assert found.candidate is not None
+        self.end(contender, "reject", f"its run failed {where}: {found.candidate.reason}")
+        return None
+
+    def enter(self, duel: Duel, pairs: Sequence[Pair]) -> None:
+        """Take in what was run for a duel, in the order of the seeds, up to its decision."""
+        for pair in pairs:
+            found = self.scores(duel.candidate, pair, of_budget(pair[1].share))
+            if found is None:
+                return
+            duel.pairs.append(found)
+            if duel.judgement.verdict is not None:
+                return
+
+    def judgement(self, contender: Contender) -> Judgement | None:
+        """Of the arm against the control, None where no pair was run."""
+        duel = next(iter(self.duels.get(contender.arm, ())), None)
+        return duel.judgement if duel is not None and duel.differences else None
 
     def recall(self) -> None:
         """Take up what earlier sweeps found, as soon as it is clear what the control is: a pair that is decided costs
@@ -136,26 +147,25 @@ class Race:
         if len(self.controls) > 1:
             return
         for each in list(self.standing):
-            if each.arm not in self.differences:
-                self.differences[each.arm] = list(self.earlier(each))
+            if each.arm not in self.duels:
+                self.duels[each.arm] = [self.duel(self.control, each)]
                 self.judge(each)
 
     def judge(self, contender: Contender) -> None:
-        """The test's word on the differences so far."""
-        judgement = self.test(contender).judge(self.differences[contender.arm])
-        if judgement.n:
-            self.judged[contender.arm] = judgement
+        """What follows from the duel with the control, as far as it has come."""
+        duel = self.duels[contender.arm][0]
+        judgement = duel.judgement
         if judgement.verdict == "promote":
             self.qualified.append(contender)
             self.standing.remove(contender)
         elif judgement.verdict == "reject":
-            self.end(contender, "reject", f"{self.claim(contender, holds=False)}: {figures(judgement)}")
+            self.end(contender, "reject", f"{self.claim(duel, holds=False)}: {figures(judgement)}")
         elif judgement.verdict == "inconclusive":
             self.end(contender, "inconclusive", f"undecided: {figures(judgement)}; another sweep goes on from there")
 
-    def claim(self, contender: Contender, *, holds: bool = True) -> str:
-        """What the test of an arm is about, in words."""
-        rule, test = self.rule, self.test(contender)
+    def claim(self, duel: Duel, *, holds: bool = True) -> str:
+        """What a duel is about, in words."""
+        rule, test, contender = self.rule, duel.test, duel.candidate
         cheaper = bool(rule.cost) and contender.gain >= rule.cost_factor
         cost = f", with {rule.cost} {contender.gain:.3g} times lower" if cheaper else ""
         if test.margin:
@@ -164,6 +174,13 @@ class Race:
             left = max(0.0, min(rule.margin or math.inf, rule.margin_cap - self.given_up))
             cost += f" but only {left:.4g} left that this may lose: too little to be seen in {rule.n_max} pairs"
         return ("better than the baseline" if holds else f"no gain of {test.delta:.4g}") + cost
+
+
+def baseline_failed(failure: Failure, seed: int, where: str) -> BaselineFailed:
+    return BaselineFailed(
+        f"the baseline itself failed, {where}, seed {seed}: {failure.reason}",
+        f"try it alone: `foundry train --set seed={seed}`",
+    )
 
 
 def of_budget(share: Fraction) -> str:

@@ -70,6 +70,8 @@ class SweepResult:
             "decision": decision.id if decision else None,
             "verdict": arm.verdict,
             "reason": arm.reason,
+            "sigma": arm.duels[0].terms.sigma if arm.duels else None,
+            "delta": arm.duels[0].terms.delta if arm.duels else None,
             "effect": judged.effect if judged else None,
             "low": judged.low if judged else None,
             "high": judged.high if judged else None,
@@ -110,19 +112,19 @@ def decisions_of(sweep: str, plan: Plan, conclusion: Conclusion) -> Iterator[Dec
             llr=judged.llr if judged else None,
             n=judged.n if judged else 0,
             rule=plan.question.rule.to_json(),
-            sigma=plan.sigma,
+            sigma=arm.duels[0].terms.sigma if arm.duels else plan.sigma,
             created=0.0,  # the ledger's clock says
         )
 
 
 def evidence_of(plan: Plan, conclusion: Conclusion) -> Iterator[Evidence]:
     """What is known of each pair by now."""
-    control, metric = plan.entry(conclusion.control), plan.question.rule.metric
+    metric = plan.question.rule.metric
     for arm in conclusion.arms:
-        if arm.differences:
-            candidate = plan.entry(arm.arm)
-            basis = plan.basis(control, candidate)
-            yield Evidence(plan.generation, control.identity, candidate.identity, metric, arm.differences, basis)
+        for duel in arm.duels:
+            control, candidate = plan.entry(duel.control), plan.entry(arm.arm)
+            pair = (plan.generation, control.identity, candidate.identity, metric)
+            yield Evidence(*pair, duel.differences, plan.basis(control, candidate), duel.terms)
 
 
 def noise_of(plan: Plan, conclusion: Conclusion) -> Iterator[Noise]:

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from foundry.core.statistics.noise import pooled
 from foundry.core.sweep.conclusion import Conclusion
+from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.procedure import null_procedure, sweep_procedure
-from foundry.core.sweep.race import Contender
 from foundry.core.sweep.request import CONTROL, Answers, Outcome, Request
 from foundry.core.sweep.rule import Rule
 
