@@ -218,6 +218,30 @@ def test_without_a_rule_they_change_what_they_changed_before(load):
     assert load("scaling: none").identity == load().identity
 
 
+def test_heads_keep_the_width_and_the_scores_of_the_base(load):
+    mutated = mutate(load("scaling: mup"), "heads", "8")
+    args = mutated.experiment.model_args
+    assert (args.n_head, args.attention.n_kv_head, args.n_embd, args.scaling.base_head_dim) == (8, 4, 32, 8)
+    assert build(mutated.experiment).dims.multipliers == (2**0.5, 1, 1)  # heads half as wide
+    assert mutate(load(), "heads", "2").experiment.model_args.attention.n_kv_head == 1
+    with pytest.raises(InvalidExperiment, match="multiple of 2"):
+        mutate(load(), "heads", "3")
+
+
+def test_a_base_that_is_no_model_is_refused(load):
+    with pytest.raises(InvalidExperiment, match=r"its base is no model.*multiple of 16"):
+        build(load("scaling: {type: mup, base_n_embd: 24}"))
+
+
+def test_an_attention_that_cannot_scale_its_scores_is_refused(load, monkeypatch):
+    from foundry.modules.attention import MHAParams
+
+    monkeypatch.setattr(MHAParams, "scales_scores", False)
+    with pytest.raises(InvalidExperiment, match="base_head_dim: attention gqa cannot multiply its scores"):
+        load("scaling: {type: mup, base_head_dim: 4}")
+    load("scaling: {type: mup, base_head_dim: 8}")
+
+
 def test_a_base_of_nothing_is_refused(load):
     with pytest.raises(InvalidExperiment, match="base_n_embd"):
         load("scaling: {type: mup, base_n_embd: 0}")
