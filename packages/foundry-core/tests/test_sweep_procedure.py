@@ -303,6 +303,24 @@ def test_a_cheaper_arm_need_not_be_better():
     assert share[False] / 60 < 0.1
 
 
+@pytest.mark.parametrize(("tuned", "gives_up"), [(2.9, False), (3.0005, True)])
+def test_what_is_given_up_counts_from_the_baseline_that_is_replaced_and_not_from_its_best_learning_rate(
+    tuned, gives_up
+):
+    """A cheaper arm that is a little worse than the tuned control, and better than the baseline or as good as it."""
+    arms = [Contender("lr 2", "baseline2", CONTROL), Contender("gqa", "gqa", gain=4.0)]
+    losses = {CONTROL: 3.0, "lr 2": tuned, "gqa": tuned + 0.001}
+
+    def answer(request):
+        return losses[request.arm] - 0.004 * (request.arm == "lr 2" and request.share < 1)
+
+    end, _ = sweep(arms, answer, CHEAPER, given_up=0.001)
+    replaced = end.arm("gqa").duels[-1]
+    assert (end.winner, end.control, replaced.control) == ("gqa", "lr 2", CONTROL)
+    assert end.given_up == pytest.approx(max(0.0, 0.001 - replaced.judgement.low))
+    assert (end.given_up > 0) == gives_up
+
+
 def test_a_cheaper_arm_is_screened_by_what_it_may_lose():
     arms = [Contender(name, name, gain=4.0 if name == "gqa" else 1.0) for name in ("a", "b", "gqa", "c")]
     end, _ = sweep(arms, lambda request: {CONTROL: 3.0, "gqa": 3.003}.get(request.arm, 3.001), CHEAPER)

@@ -81,7 +81,8 @@ def _conclusion(race: Race) -> Conclusion:
                 duels=tuple(_duelled(duel) for duel in race.duels.get(each.arm, ()) if duel.differences),
             )
         )
-    won = race.judgement(race.winner) if race.winner else None
+    # The last duel is with what the winner would replace: the baseline as it is, whatever learning rate suits it better.
+    won = race.duels[race.winner.arm][-1].judgement if race.winner else None
     return Conclusion(
         arms=tuple(arms),
         winner=race.winner.arm if race.winner else None,
