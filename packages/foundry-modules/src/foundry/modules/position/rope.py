@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import Dims
 from foundry.modules.position import RoPEParams, rotary_dim
-from foundry.modules.position.scaling import SCALINGS
+from foundry.modules.position.scaling import SCALINGS, mscale_of
 
 
 class RoPE(nn.Module):
@@ -41,6 +41,13 @@ class RoPE(nn.Module):
             return w, 1.0
         original = scaling.original_block_size or self.block_size / scaling.factor
         return SCALINGS[scaling.type](w, scaling, self.params.theta, original)
+
+    @property
+    def score_factor(self) -> float:
+        """What latent attention multiplies its scores with, of which this rotates a part only: DeepSeek's mscale of all
+        dimensions, once for queries and once for keys (arXiv:2405.04434)."""
+        weight = getattr(self.params.scaling, "mscale_all_dim", None)
+        return mscale_of(self.params.scaling.factor, weight) ** 2 if self.params.scaling and weight else 1.0
 
     def waves(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """`cos` and `sin` for positions (...): (..., R) each. Made in fp32 whatever the model's dtype: bf16 cannot tell
