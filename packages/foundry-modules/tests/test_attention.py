@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foundry.core.contracts import Context, Dims, UsageError
+from foundry.core.config import load_experiment
+from foundry.core.contracts import Context, Dims, InvalidExperiment, UsageError
 from foundry.core.testing import DIMS, Case
 from foundry.core.testing.case import vectors
 from foundry.modules.attention import MHAParams, attend
@@ -131,3 +132,36 @@ def test_what_is_added_to_the_values_is_cached_with_them():
 def test_all_heads_without_qk_norm_is_refused():
     problems = dict(MHAParams(qk_norm_over="all_heads").problems(DIMS))
     assert "qk_norm: true" in problems["qk_norm_over"]
+
+
+def test_latents_absorb_what_makes_keys_and_values_of_them():
+    """Both ways through the same latents, in fp64: whole rows, some queries, padding."""
+    layer = Case.of("attention", "mla", {"q_lora_rank": 12, "v_head_dim": 6}).layer().double().part
+    x = vectors(2, 16, DIMS).double()
+    q_nope, q_rope = layer.q_b_proj(layer.q_a_proj(x)).unflatten(-1, (4, -1)).transpose(1, 2).split((8, 4), dim=-1)
+    latents = torch.cat((x[..., :16], x[..., 20:24]), dim=-1)
+    real = torch.arange(16) >= torch.tensor([[0], [5]])
+    for new, ctx in ((16, Context()), (3, Context()), (1, Context()), (16, Context(key_padding=real))):
+        queries = q_nope[:, :, -new:], q_rope[:, :, -new:]
+        absorbed, expanded = layer.absorbed(*queries, latents, ctx), layer.expanded(*queries, latents, ctx)
+        torch.testing.assert_close(absorbed, expanded, rtol=1e-10, atol=1e-12)
+
+
+def test_mla_decodes_in_the_space_of_latents_and_caches_nothing_else(monkeypatch):
+    layer = Case.of("attention", "mla").layer(companion="rope")
+    x, cache = vectors(2, 16, DIMS), layer.init_cache(2, 16)
+    whole = layer(x)
+    assert sum(tensor.numel() for tensor in cache.tensors) == 2 * 16 * (16 + 4)  # rank n_embd / 2, half a head
+    prompt = layer(x[:, :15], Context(cache=cache))
+    monkeypatch.delattr(type(layer.part), "expanded")
+    torch.testing.assert_close(torch.cat((prompt, layer(x[:, 15:], Context(cache=cache))), 1), whole, rtol=0, atol=1e-6)
+
+
+def test_mla_refuses_positions_that_bias_scores_and_odd_widths(tmp_path):
+    file = tmp_path / "experiment.yaml"
+    file.write_text("model_args: {attention: mla, position: alibi}")
+    with pytest.raises(InvalidExperiment, match=r"alibi acts on the attention scores; mla has no place for that"):
+        load_experiment(file)
+    file.write_text("model_args: {attention: {type: mla, qk_rope_head_dim: 7}}")
+    with pytest.raises(InvalidExperiment, match=r"qk_rope_head_dim: 7 is odd, and positions rotate pairs; try 6 or 8"):
+        load_experiment(file)

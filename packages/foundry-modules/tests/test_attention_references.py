@@ -10,6 +10,10 @@ from foundry.core.testing import Case
 
 transformers = pytest.importorskip("transformers")
 
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import (  # noqa: E402
+    DeepseekV3Attention,
+    DeepseekV3RotaryEmbedding,
+)
 from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention  # noqa: E402
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOssRotaryEmbedding  # noqa: E402
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding  # noqa: E402
@@ -29,11 +33,13 @@ SIZES = {
 }
 
 
-def assert_same(theirs, config, name, params, dims=DIMS, mask=CAUSAL, rotary=LlamaRotaryEmbedding):
+def assert_same(theirs, config, name, params, dims=DIMS, mask=CAUSAL, rotary=LlamaRotaryEmbedding, position=None):
     """Our attention `name`, with their weights under the same names, computes what theirs does."""
     for i, parameter in enumerate(theirs.parameters()):
         nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(i))
-    ours = Case.of("attention", name, params, dims).build(dims, Case.of("position", "rope", {}, dims).build(dims))
+    case = Case.of("attention", name, params, dims)
+    rope = Case.of("position", "rope", position or {}, dims).build(case.params.position_dims(dims))
+    ours = case.build(dims, rope)
     ours.load_state_dict(theirs.state_dict())
     positions = torch.arange(T).expand(B, T)
     turns = rotary(config)(torch.zeros(1), positions)
@@ -67,3 +73,24 @@ def test_gpt_oss_has_sinks():
     config = transformers.GptOssConfig(**SIZES, layer_types=["full_attention"] * 2, rope_parameters=rope)
     params, dims = {"n_kv_head": 2, "sinks": True}, Dims(2, 4, 32, 8, T, bias=True)
     assert_same(GptOssAttention(config, 0), config, "gqa", params, dims, rotary=GptOssRotaryEmbedding)
+
+
+MLA_SIZES = {"kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
+
+
+@pytest.mark.parametrize("rank", [None, 20])
+@pytest.mark.parametrize("stretched", [False, True])
+def test_deepseek_v3_attention(rank, stretched):
+    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+    position = {}
+    if stretched:
+        mscales = {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 1.0}
+        rope |= {"rope_type": "yarn", "original_max_position_embeddings": T // 4} | mscales
+        position = {"scaling": {"type": "yarn"} | mscales}
+    config = transformers.DeepseekV3Config(
+        **{**SIZES, "num_key_value_heads": 4, "head_dim": 4}, **MLA_SIZES, q_lora_rank=rank, rope_interleave=False,
+        rope_parameters=rope,
+    )  # fmt: skip
+    theirs = DeepseekV3Attention(config, 0)
+    params = {**MLA_SIZES, "q_lora_rank": rank}
+    assert_same(theirs, config, "mla", params, rotary=DeepseekV3RotaryEmbedding, position=position)

@@ -1,6 +1,7 @@
 """Every built-in variant passes the kit that plugin authors use, and so do the options that are off by default."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 from foundry.core.testing import DIMS, Conformance
 
@@ -19,6 +20,12 @@ class TestQKNormOverAllHeads(Conformance):
 
 class TestSoftcapAndSinks(Conformance):
     slot, variant, params = "attention", "gqa", {"softcap": 2.0, "sinks": True}
+
+
+class TestMLAWithAQueryRank(Conformance):
+    slot, variant = "attention", "mla"
+    params: ClassVar = {"q_lora_rank": 12, "kv_lora_rank": 40, "qk_rope_head_dim": 6, "v_head_dim": 5}
+    dims = replace(DIMS, bias=True)
 
 
 class TestBiases(Conformance):

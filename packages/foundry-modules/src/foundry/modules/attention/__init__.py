@@ -1,7 +1,8 @@
 """Slot `attention`: how tokens exchange information. Built as `target(params, dims, position)`."""
 
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -35,6 +36,9 @@ class MHAParams(AttentionParams):
     def value_size(self, dims: Dims) -> int:
         return self.kv_heads(dims) * dims.head_dim
 
+    def canon_size(self, dims: Dims) -> int:
+        return (dims.n_head + 2 * self.kv_heads(dims)) * dims.head_dim
+
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         if self.qk_norm_over == "all_heads" and not self.qk_norm:
             yield "qk_norm_over", "all_heads does nothing without qk_norm: true; add it"
@@ -59,6 +63,57 @@ class GQAParams(MHAParams):
         yield from shared_heads(self.n_kv_head, dims)
 
 
+class MLASizes(NamedTuple):
+    """`MLAParams` in a model of known sizes."""
+
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+
+
+class MLAParams(AttentionParams):
+    """Where null, sizes are in DeepSeek-V2's proportions to a head: 4, 1, 1/2 and 1 of head_dim."""
+
+    positions = frozenset({"embeddings", "qk", "nothing"})
+    scales_scores = True
+
+    q_lora_rank: int | None = Field(None, ge=1, le=65_536, description="rank of the queries; null: not compressed")
+    kv_lora_rank: int | None = Field(
+        None, ge=1, le=65_536, description="rank of keys and values together; null: 4 head_dim, at most n_embd / 2"
+    )
+    qk_nope_head_dim: int | None = Field(
+        None, ge=1, le=65_536, description="width of a head's query and key without position; null: head_dim"
+    )
+    qk_rope_head_dim: int | None = Field(
+        None,
+        ge=2,
+        le=65_536,
+        description="width of their part with position, of keys one for all heads; null: head_dim / 2",
+    )
+    v_head_dim: int | None = Field(None, ge=1, le=65_536, description="width of a head's value; null: head_dim")
+    norm_eps: float = Field(
+        1e-6, gt=0, lt=1, description="added to the mean square of latents", json_schema_extra={"search": False}
+    )
+
+    def sizes(self, dims: Dims) -> MLASizes:
+        return MLASizes(
+            self.q_lora_rank,
+            self.kv_lora_rank or max(1, min(4 * dims.head_dim, dims.n_embd // 2)),
+            self.qk_nope_head_dim or dims.head_dim,
+            self.qk_rope_head_dim or max(2, dims.head_dim // 4 * 2),
+            self.v_head_dim or dims.head_dim,
+        )
+
+    def position_dims(self, dims: Dims) -> Dims:
+        return replace(dims, head_dim=self.sizes(dims).qk_rope_head_dim)
+
+    def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
+        if (width := self.sizes(dims).qk_rope_head_dim) % 2:
+            yield "qk_rope_head_dim", f"{width} is odd, and positions rotate pairs; try {width - 1} or {width + 1}"
+
+
 VARIANTS = [
     Variant(
         slot="attention",
@@ -75,6 +130,14 @@ VARIANTS = [
         params=GQAParams,
         summary="grouped-query: groups of query heads share a key/value head; a smaller cache",
         reference="arXiv:2305.13245",
+    ),
+    Variant(
+        slot="attention",
+        name="mla",
+        target="foundry.modules.attention.mla:MultiHeadLatentAttention",
+        params=MLAParams,
+        summary="multi-head latent: keys and values are made of one small vector per token; only that is cached",
+        reference="arXiv:2412.19437",
     ),
 ]
 

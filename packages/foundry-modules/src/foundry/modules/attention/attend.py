@@ -54,7 +54,7 @@ def attend(
     if grouped and new == 1 and score_bias is None:
         # One key head's single queries are as good as consecutive ones: a third of the time over a long cache.
         y = F.scaled_dot_product_attention(q.reshape(batch, n_kv_head, -1, size), k, v, mask, dropout)
-        return y.reshape(q.shape)
+        return y.reshape(batch, n_head, new, v.size(-1))
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=grouped)
 
 
@@ -97,6 +97,14 @@ def visible(ctx: Context, new: int, total: int, device: torch.device) -> Tensor:
     if ctx.key_padding is not None:
         mask = mask & (ctx.key_padding[:, None, :] | (keys == queries))
     return mask[:, None]
+
+
+def new_positions(x: Tensor, ctx: Context) -> Tensor | None:
+    """Positions of x (B, T, C) for `Position.rotate`: (B, T), or None for 0..T-1."""
+    if ctx.positions is not None or ctx.cache is None or not ctx.cache.length:
+        return ctx.positions
+    batch, new, _ = x.shape
+    return torch.arange(ctx.cache.length, ctx.cache.length + new, device=x.device).expand(batch, new)
 
 
 def positions_of(ctx: Context, new: int, total: int, device: torch.device) -> tuple[Tensor, Tensor]:

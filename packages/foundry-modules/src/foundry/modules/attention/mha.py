@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
 from foundry.modules.attention import MHAParams
-from foundry.modules.attention.attend import attend
+from foundry.modules.attention.attend import attend, new_positions
 from foundry.modules.attention.cache import KVCache
 from foundry.modules.norm import RMSNormParams
 from foundry.modules.norm.rmsnorm import RMSNorm
@@ -48,14 +48,10 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         batch, length, _ = x.shape
         q, k, v = self.project(x, ctx)
-        cache: KVCache | None = ctx.cache
         if self.rotate is not None:
-            positions = ctx.positions
-            if positions is None and cache is not None and cache.length:
-                positions = torch.arange(cache.length, cache.length + length, device=x.device).expand(batch, length)
-            q, k = self.rotate(q, k, positions)
-        if cache is not None:
-            k, v = cache.extend(k, v)
+            q, k = self.rotate(q, k, new_positions(x, ctx))
+        if ctx.cache is not None:
+            k, v = ctx.cache.extend(k, v)
         dropout = self.dropout if self.training else 0.0
         y = attend(q, k, v, ctx, self.score_bias, dropout, self.softcap, self.sinks)
         return self.o_proj(y.transpose(1, 2).reshape(batch, length, self.n_head * self.head_dim)), {}
@@ -64,6 +60,8 @@ class MultiHeadAttention(nn.Module):
         """x (B, T, C) -> q (B, H, T, D), k, v (B, H_kv, T, D), normalised, without positions; q times what the scale
         rule multiplies scores with."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        if ctx.mix is not None:
+            q, k, v = ctx.mix(torch.cat((q, k, v), dim=-1)).split([each.size(-1) for each in (q, k, v)], dim=-1)
         if self.q_norm is not None and self.k_norm is not None and self.norm_all_heads:
             q, k = self.q_norm(q), self.k_norm(k)
         if ctx.value is not None:

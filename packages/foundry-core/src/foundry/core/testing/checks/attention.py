@@ -31,7 +31,7 @@ def decode_equals_forward(case: Case) -> None:
 
 def cache_storage(case: Case) -> None:
     """The cache shows its storage: of the dtype that was asked for, one entry per row."""
-    cache = case.layer().part.init_cache(3, case.dims.block_size, torch.bfloat16, "cpu")
+    cache = case.layer().init_cache(3, case.dims.block_size, torch.bfloat16)
     assert cache.length == 0
     assert len(cache.tensors) > 0
     for tensor in cache.tensors:
@@ -114,7 +114,8 @@ def positions_of(real: Tensor) -> Tensor:
 
 
 def obeys_the_scale_rule(case: Case) -> None:
-    """An attention that `scales_scores` multiplies them: times 0, all queries are alike."""
+    """An attention that `scales_scores` multiplies them: times 0, all queries are alike. What makes the queries is
+    called `q_proj`, or `q_b_proj` where there are two steps."""
     if not getattr(case.params, "scales_scores", False):
         return
     x = vectors(2, case.dims.block_size, case.dims)
@@ -123,7 +124,8 @@ def obeys_the_scale_rule(case: Case) -> None:
         dims = case.with_dims(multipliers=Multipliers(scores=scores)).dims
         for sign in (1, -1):
             layer = case.layer(dims=dims)
-            layer.part.q_proj.weight.data *= sign
+            last = "q_b_proj" if hasattr(layer.part, "q_b_proj") else "q_proj"
+            layer.part.get_submodule(last).weight.data *= sign
             outputs.append(layer(x))
     torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
     assert not torch.allclose(outputs[2], outputs[3])
