@@ -472,7 +472,6 @@ class FeedForward(Protocol):
         """x (B, T, C) -> (B, T, C), each position by itself."""
 
 
-class ResidualParams(Params):
 class OptionalParams(Params):
     """Base of the params of a part that a layer may go without."""
 
@@ -504,6 +503,7 @@ class Skip(Protocol):
         gets."""
 
 
+class ResidualParams(Params):
     """Base of every residual's params."""
 
     has_post_norm: ClassVar[bool] = False
