@@ -438,7 +438,7 @@ class Cache(Protocol):
 
     @property
     def tensors(self) -> Sequence[Tensor]:
-        """The storage, each (B, ..., max_len, ...): its size over max_len is the KV bytes per token."""
+        """The storage, each (B, ...), most (B, ..., max_len, ...): its size over max_len is the KV bytes per token."""
 
 
 class Context(NamedTuple):
@@ -450,6 +450,8 @@ class Context(NamedTuple):
     key_padding: Tensor | None = None  # (B, S) bool, False = not a token
     cache: Any | None = None  # this layer's Cache
     value: Tensor | None = None  # (B, T, value_size): added to the attention's values, see `AttentionParams`
+
+    mix: Callable[[Tensor], Tensor] | None = None  # (B, T, canon_size) -> the same: a canon layer inside a sublayer
 
     ids: Tensor | None = None  # (B, T) int64: the tokens themselves, for tables with a row per token
 
@@ -486,6 +488,29 @@ class NoParams(OptionalParams):
     def has_part(self, dims: Dims) -> bool:
         return False
 
+Sublayer: TypeAlias = Literal["attention", "ffn"]
+
+
+class CanonParams(OptionalParams):
+    """Base of every canon's params."""
+
+    def inside(self) -> frozenset[Sublayer]:
+        """The sublayers that it mixes inside, by `Context.mix`."""
+        return frozenset()
+
+
+class Canon(Protocol):
+    """Slot `canon`, with `CanonParams`: mixes a token with those just before it; built as
+    `target(params, dims, sizes)`, sizes = the `canon_size` of each sublayer."""
+
+    def enter(self, sublayer: Sublayer, x: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        """What the sublayer would read, x (B, T, C), and the layer's context -> what it reads, and its own context:
+        with `mix` where it mixes inside, and with the attention's part of the layer's cache."""
+
+    def init_cache(self, attention: Cache, batch: int, dtype: torch.dtype, device: torch.device | str) -> Cache:
+        """The layer's cache: what it remembers itself beside the attention's cache."""
+
+
 
 class ValueEmbedding(Protocol):
     """Slot `value_embedding`, with `OptionalParams`; built as `target(params, dims, size)`, size = the attention's
@@ -521,6 +546,15 @@ class Residual(Protocol):
         """The stream x and what the sublayer made of it, y, both (B, T, C) -> the stream after it. Drops activations
         of y with probability `dims.dropout` in training, and adds `dims.multipliers.branch` times what is left."""
 
+class FeedForwardParams(Params):
+    """Base of every feed-forward's params."""
+
+    def canon_size(self, dims: Dims, gated: bool) -> int:
+        """Width of what enters the activation, gate and up side by side, where the network sends it through
+        `Context.mix`; 0: it does not, and a canon layer there is refused."""
+        return 0
+
+
 
 class ActivationParams(Params):
     """Base of every activation's params. A gated one is called with (gate, up), a plain one with (up)."""
@@ -543,6 +577,11 @@ class AttentionParams(Params):
 
     positions: ClassVar[frozenset[ActsOn]] = frozenset({"embeddings", "qk", "scores", "nothing"})
     scales_scores: ClassVar[bool] = False
+    def canon_size(self, dims: Dims) -> int:
+        """Width of a token's projections, side by side, where the attention sends them through `Context.mix` before
+        norms and positions act on them; 0: it does not, and a canon layer there is refused."""
+        return 0
+
 
     def value_size(self, dims: Dims) -> int:
         """Width of a token's values, all key/value heads together, where the attention adds `Context.value` to them

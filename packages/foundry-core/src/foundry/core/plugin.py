@@ -29,6 +29,7 @@ SLOTS = [
     _part("activation", "swiglu", "act", "the non-linearity of the feed-forward network"),
     _part("position", "rope", "pos", "how a model knows the order of its tokens"),
     _part("residual", "pre", "resid", "how a sublayer and its norm join the residual stream"),
+    _part("canon", "none", "canon", "a mix of each token with those just before it"),
     _part("value_embedding", "none", "ve", "a second embedding of the token, added to the attention's values"),
     Slot("skip", "model_args.skip", "none", "what a layer gets beside the stream of the layer before"),
     Slot("scaling", "model_args.scaling", "none", "how weights and learning rates follow from the sizes", "scale"),

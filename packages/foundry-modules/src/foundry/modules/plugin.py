@@ -4,6 +4,7 @@ from foundry.core.contracts import Mutation, Shorthand, Variant, hookimpl
 from foundry.modules import (
     activation,
     attention,
+    canon,
     ffn,
     loss,
     norm,
@@ -21,14 +22,14 @@ FOUNDRY_API = 1
 
 @hookimpl
 def foundry_variants() -> list[Variant]:
-    layers = (attention, ffn, norm, activation, position, residual, value_embedding, skip)
+    layers = (attention, ffn, norm, activation, position, residual, canon, value_embedding, skip)
     training = (scaling, loss, optimizer, schedule)
     return [variant for slot in (*layers, *training) for variant in slot.VARIANTS]
 
 
 @hookimpl
 def foundry_shorthands() -> list[Shorthand]:
-    return [*attention.SHORTHANDS, *ffn.SHORTHANDS]
+    return [*attention.SHORTHANDS, *ffn.SHORTHANDS, *canon.SHORTHANDS]
 
 
 @hookimpl

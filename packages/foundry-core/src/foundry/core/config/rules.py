@@ -9,7 +9,7 @@ from typing import Any
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layers import parse_layers
-from foundry.core.contracts import Params, PluginError, UsageError
+from foundry.core.contracts import AttentionParams, Params, PluginError, UsageError
 from foundry.core.registry import Registry
 from foundry.zoo.catalog import repository_of
 
@@ -47,6 +47,8 @@ def contradictions(
         found += _positions(experiment, document, registry)
         if not is_wrong(("model_args", "value_embedding")):
             found += _values(experiment, document)
+        if not is_wrong(("model_args", "canon"), ("model_args", "ffn"), ("model_args", "activation")):
+            found += _canons(experiment, document)
     if not is_wrong(*choices, ("model_args", "scaling")) and not layers_faults:
         found += _scores(experiment, document)
     return found
@@ -103,7 +105,6 @@ def _layers(experiment: Experiment, document: Document) -> Iterator[Fault]:
 def _positions(experiment: Experiment, document: Document, registry: Registry) -> Iterator[Fault]:
     """Each layer's attention must know what to do with its position."""
     judged = set()
-    origin = _layer_keys(experiment)
     for layer in range(experiment.model_args.n_layer):
         args = experiment.layer_args(layer)
         attention, position = args.attention, args.position
@@ -116,12 +117,8 @@ def _positions(experiment: Experiment, document: Document, registry: Registry) -
             for name, variant in registry.variants("position").items()
             if getattr(variant.params, "acts_on", "nothing") in accepted
         ]
-        path: Path = ("model_args", "position")
-        for slot in ("attention", "position"):
-            if layer in origin and getattr(experiment.layers[origin[layer]], slot, None) is not None:
-                path = ("layers", origin[layer], slot)
         yield document.fault(
-            path,
+            _chosen_at(experiment, layer, "position", "attention"),
             f"{position.type} acts on {_WHERE.get(acts_on, acts_on)}; {attention.type} has no place for that; "
             f"choose position {', '.join(fitting)}, or another attention",
         )
@@ -142,24 +139,42 @@ def _scores(experiment: Experiment, document: Document) -> Iterator[Fault]:
 
 def _values(experiment: Experiment, document: Document) -> Iterator[Fault]:
     """Where a layer has a value embedding, its attention must have values to add it to."""
-    origin = _layer_keys(experiment)
     judged = set()
     for layer in range(experiment.model_args.n_layer):
         args, dims = experiment.layer_args(layer), experiment.dims(layer=layer)
         choice, attention = args.value_embedding, args.attention
-        takes = getattr(attention, "value_size", None)
-        if not choice.has_part(dims) or (takes is not None and takes(dims)) or (choice, attention) in judged:
-            continue
-        judged.add((choice, attention))
-        path: Path = ("model_args", "value_embedding")
-        for slot in ("attention", "value_embedding"):
-            if layer in origin and getattr(experiment.layers[origin[layer]], slot, None) is not None:
-                path = ("layers", origin[layer], slot)
-        yield document.fault(
-            path,
-            f"{choice.type} adds to the values of an attention; {attention.type} has no place for that; "
-            "choose value_embedding none, or another attention",
-        )
+        takes = isinstance(attention, AttentionParams) and attention.value_size(dims)
+        if choice.has_part(dims) and not takes and (choice, attention) not in judged:
+            judged.add((choice, attention))
+            yield document.fault(
+                _chosen_at(experiment, layer, "value_embedding", "attention"),
+                f"{choice.type} adds to the values of an attention; {attention.type} has no place for that; "
+                "choose value_embedding none, or another attention",
+            )
+
+
+def _canons(experiment: Experiment, document: Document) -> Iterator[Fault]:
+    """Where a canon layer mixes inside a sublayer, that must let it."""
+    judged = set()
+    for layer in range(experiment.model_args.n_layer):
+        args, dims = experiment.layer_args(layer), experiment.dims(layer=layer)
+        sizes = args.canon_sizes(dims)
+        for sublayer in sorted(args.canon.inside()) if args.canon.has_part(dims) else ():
+            choice = getattr(args, sublayer)
+            if not sizes[sublayer] and (args.canon, choice) not in judged:
+                judged.add((args.canon, choice))
+                yield document.fault(
+                    _chosen_at(experiment, layer, "canon", sublayer),
+                    f"{args.canon.type} mixes inside {sublayer}; {choice.type} has no place for that; "
+                    f"choose canon ac, which mixes before the sublayers, or another {sublayer}",
+                )
+
+
+def _chosen_at(experiment: Experiment, layer: int, slot: str, other: str) -> Path:
+    """Where to point when two choices do not go together in a layer: at its own choice, where it has one."""
+    key = _layer_keys(experiment).get(layer)
+    own = [each for each in (slot, other) if key and getattr(experiment.layers[key], each, None) is not None]
+    return ("layers", key, own[0]) if key and own else ("model_args", slot)
 
 
 _WHERE = {"qk": "queries and keys", "scores": "the attention scores", "embeddings": "the embeddings"}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from foundry.core.contracts import Params
+from foundry.core.contracts import AttentionParams, Dims, FeedForwardParams, Params, Sublayer
 
 Choice: TypeAlias = Any
 """A slot's choice: an instance of the variant's own params class, with the variant's name in `.type`."""
@@ -41,8 +41,17 @@ class ModelArgs(Params):
     activation: Choice
     position: Choice
     residual: Choice
+    canon: Choice
     value_embedding: Choice
     skip: Choice
+
+    def canon_sizes(self, dims: Dims) -> dict[Sublayer, int]:
+        """Width of what a canon layer can mix inside each sublayer; 0: nothing."""
+        attention, ffn = self.attention, self.ffn
+        return {
+            "attention": attention.canon_size(dims) if isinstance(attention, AttentionParams) else 0,
+            "ffn": ffn.canon_size(dims, self.activation.gated) if isinstance(ffn, FeedForwardParams) else 0,
+        }
     scaling: Choice
 
 

@@ -55,19 +55,33 @@ class Block(nn.Module):
         self.ffn = build("ffn", args.ffn, dims, build("activation", args.activation, dims), args.activation.gated)
         self.ffn_post_norm = norm() if args.residual.has_post_norm else None
         self.ffn_residual = build("residual", args.residual, dims)
+        self.canon = None
+        if args.canon.has_part(dims):
+            self.canon = build("canon", args.canon, dims, args.canon_sizes(dims))
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         """x (B, T, C) -> (B, T, C), and what the sublayers report."""
         y, attention_aux = self._attend(self.attention_residual.enter(x, self.attention_norm), ctx)
         x = self.attention_residual.leave(x, y, self.attention_norm, self.attention_post_norm)
-        y, ffn_aux = self.ffn(self.ffn_residual.enter(x, self.ffn_norm), ctx)
+        y, ffn_aux = self._feed_forward(self.ffn_residual.enter(x, self.ffn_norm), ctx)
         x = self.ffn_residual.leave(x, y, self.ffn_norm, self.ffn_post_norm)
         return x, _add_aux(dict(attention_aux), ffn_aux)
 
+    def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device) -> Cache:
+        cache: Cache = self.attention.init_cache(batch, max_len, dtype, device)
+        return cache if self.canon is None else self.canon.init_cache(cache, batch, dtype, device)
+
     def _attend(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
+        if self.canon is not None:
+            x, ctx = self.canon.enter("attention", x, ctx)
         if self.value_embedding is not None:
             ctx = ctx._replace(value=self.value_embedding(x, ctx.ids))
         return self.attention(x, ctx)
+
+    def _feed_forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
+        if self.canon is not None:
+            x, ctx = self.canon.enter("ffn", x, ctx)
+        return self.ffn(x, ctx)
 
 
 class Head(nn.Module):
@@ -183,8 +197,8 @@ class GPT(nn.Module):
     def init_cache(self, batch: int, max_len: int | None = None) -> list[Cache]:
         """An empty cache for `batch` sequences of up to `max_len` (default block_size) tokens."""
         max_len, weight = max_len or self.dims.block_size, self.embed.weight
-        attentions: list[Any] = [block.attention for block in self.blocks]
-        return [attention.init_cache(batch, max_len, weight.dtype, weight.device) for attention in attentions]
+        blocks: list[Any] = [*self.blocks]
+        return [block.init_cache(batch, max_len, weight.dtype, weight.device) for block in blocks]
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         """GPT-2's initialisation, for every parameter that its own module leaves to the model: matrices and

@@ -15,6 +15,7 @@ from foundry.core.contracts import (
     AttentionParams,
     Context,
     Dims,
+    FeedForwardParams,
     OptionalParams,
     Params,
     PositionParams,
@@ -102,8 +103,16 @@ class Layer(nn.Module):
                 self.part = case.build(dims, activation.build(dims), is_gated(activation))
             case "norm":
                 self.part = case.build(dims, dims.n_embd)
-            case "value_embedding" | "skip" if _is_absent(case, dims):
+            case "canon" | "value_embedding" | "skip" if _is_absent(case, dims):
                 self.part = nn.Identity()
+            case "canon":
+                attention, ffn = Case.of("attention", "mha").params, Case.of("ffn", "dense").params
+                assert isinstance(attention, AttentionParams)
+                assert isinstance(ffn, FeedForwardParams)
+                sizes = {"attention": attention.canon_size(dims), "ffn": ffn.canon_size(dims, gated=True)}
+                self.part = case.build(_last_layer(dims), sizes)
+                self.attention = Case.of("attention", "mha").build(dims, None)
+                self.ffn = Case.of("ffn", "dense").build(dims, Case.of("activation", "swiglu").build(dims), True)
             case "value_embedding":
                 self.part, self.vocab_size = case.build(_last_layer(dims), dims.n_embd), dims.vocab_size
             case "skip":
@@ -134,6 +143,9 @@ class Layer(nn.Module):
                 return self.part(x, x.flip(-1)) if self.gated else self.part(x)
             case "position":
                 return self.part.embed(x, ctx.positions)
+            case "canon" if not isinstance(self.part, nn.Identity):
+                y = self.attention(*self.part.enter("attention", x, ctx))[0]
+                return self.ffn(*self.part.enter("ffn", y, ctx))[0]
             case "value_embedding" if not isinstance(self.part, nn.Identity):
                 ids = x[..., 0].detach().mul(1000).long().remainder(self.vocab_size)
                 return x + self.part(x, ids)
@@ -148,8 +160,10 @@ class Layer(nn.Module):
             case _:
                 return self.part(x)
 
-    def init_cache(self, batch: int, max_len: int) -> Any:
-        return self.part.init_cache(batch, max_len, torch.float32, "cpu")
+    def init_cache(self, batch: int, max_len: int, dtype: torch.dtype = torch.float32) -> Any:
+        if self.slot == "canon":
+            return self.part.init_cache(self.attention.init_cache(batch, max_len, dtype, "cpu"), batch, dtype, "cpu")
+        return self.part.init_cache(batch, max_len, dtype, "cpu")
 
 
 def is_gated(activation: Case) -> bool:

@@ -1,20 +1,33 @@
 """Slot `ffn`: what a layer does to each token by itself. Built as `target(params, dims, activation, gated)`."""
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
-from foundry.core.contracts import Dims, Params, Shorthand, Variant
+from foundry.core.contracts import Dims, FeedForwardParams, Params, Shorthand, Variant
 
 
-class DenseParams(Params):
+class DenseParams(FeedForwardParams):
     hidden: int | None = Field(
         None,
         ge=1,
         description="hidden width; null: 4 n_embd, or 8/3 n_embd (rounded up to a multiple of 8) when the activation "
         "is gated, for about equal parameters",
     )
+
+    def width(self, dims: Dims, gated: bool) -> int:
+        """Of the hidden layer."""
+        return self.hidden or default_hidden(dims.n_embd, gated)
+
+    def canon_size(self, dims: Dims, gated: bool) -> int:
+        return (2 if gated else 1) * self.width(dims, gated)
+
+
+def default_hidden(n_embd: int, gated: bool) -> int:
+    """Two matrices of width 4 C, or three of 8/3 C: about equal parameters."""
+    return 8 * math.ceil(n_embd / 3) if gated else 4 * n_embd
 
 
 class MoEParams(Params):

@@ -18,7 +18,7 @@ from foundry.modules.ffn import DenseParams
 class Dense(nn.Module):
     def __init__(self, params: DenseParams, dims: Dims, activation: nn.Module, gated: bool) -> None:
         super().__init__()
-        hidden = params.hidden or default_hidden(dims.n_embd, gated)
+        hidden = params.width(dims, gated)
         self.gate_proj = nn.Linear(dims.n_embd, hidden, bias=dims.bias) if gated else None
         self.up_proj = nn.Linear(dims.n_embd, hidden, bias=dims.bias)
         self.down_proj = nn.Linear(hidden, dims.n_embd, bias=dims.bias)
@@ -26,22 +26,16 @@ class Dense(nn.Module):
         self.residual_std = residual_std(dims)
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
-        if self.gate_proj is None:
-            hidden = self.activation(self.up_proj(x))
-        else:
-            hidden = self.activation(self.gate_proj(x), self.up_proj(x))
-        return self.down_proj(hidden), {}
+        inputs = [self.up_proj(x)] if self.gate_proj is None else [self.gate_proj(x), self.up_proj(x)]
+        if ctx.mix is not None:
+            inputs = list(ctx.mix(torch.cat(inputs, dim=-1)).chunk(len(inputs), dim=-1))
+        return self.down_proj(self.activation(*inputs)), {}
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         if name != "down_proj.weight":
             return False
         tensor.normal_(0.0, self.residual_std, generator=generator)
         return True
-
-
-def default_hidden(n_embd: int, gated: bool) -> int:
-    """Two matrices of width 4 C, or three of 8/3 C: about equal parameters."""
-    return 8 * math.ceil(n_embd / 3) if gated else 4 * n_embd
 
 
 def residual_std(dims: Dims) -> float:

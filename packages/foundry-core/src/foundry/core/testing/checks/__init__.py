@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from foundry.core.contracts import OptionalParams
 from foundry.core.testing.case import Case
 from foundry.core.testing.checks import attention, layers, losses, optimizers, residuals, scaling, schedules, settings
 
@@ -16,7 +17,9 @@ def checks_of(case: Case) -> Iterator[tuple[str, Check]]:
             modules += [layers, attention]
         case "position" if getattr(case.params, "acts_on", "nothing") != "embeddings":
             modules += [layers, attention]
-        case "ffn" | "norm" | "activation" | "position" | "value_embedding" | "skip":
+        case "canon" if isinstance(case.params, OptionalParams) and case.params.has_part(case.dims):
+            modules += [layers, attention]
+        case "ffn" | "norm" | "activation" | "position" | "canon" | "value_embedding" | "skip":
             modules += [layers]
         case "residual":
             modules += [layers, residuals]
