@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
-from foundry.modules.ffn import DenseParams, MoEParams
-from foundry.modules.ffn.dense import Dense, default_hidden, residual_std
+from foundry.modules.ffn import DenseParams, MoEParams, default_hidden
+from foundry.modules.ffn.dense import Dense, residual_std
 from foundry.modules.ffn.experts import Experts
 
 
