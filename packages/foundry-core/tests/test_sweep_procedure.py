@@ -304,9 +304,7 @@ def test_a_cheaper_arm_need_not_be_better():
 
 
 @pytest.mark.parametrize(("tuned", "gives_up"), [(2.9, False), (3.0005, True)])
-def test_what_is_given_up_counts_from_the_baseline_that_is_replaced_and_not_from_its_best_learning_rate(
-    tuned, gives_up
-):
+def test_what_is_given_up_counts_from_the_baseline_that_is_replaced(tuned, gives_up):
     """A cheaper arm that is a little worse than the tuned control, and better than the baseline or as good as it."""
     arms = [Contender("lr 2", "baseline2", CONTROL), Contender("gqa", "gqa", gain=4.0)]
     losses = {CONTROL: 3.0, "lr 2": tuned, "gqa": tuned + 0.001}

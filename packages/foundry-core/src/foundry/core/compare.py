@@ -131,7 +131,7 @@ def compare(lab: Lab, pairing: Pairing) -> Compared:
     alone = replace(pairing.plan, entries=(replace(first, arm=CONTROL, family=CONTROL),))
     known = lab.with_noise(alone)
     # Of no generation: the baseline may change, and the comparison stays what it is.
-    sweep, row = lab.begin(replace(pairing.plan, sigma=known.sigma, df=known.df), generation=None)
+    sweep, row = lab.newest(replace(pairing.plan, sigma=known.sigma, df=known.df), generation=None)
     plan = Plan.from_json(row.spec)
     assert plan.sigma is not None
     try:

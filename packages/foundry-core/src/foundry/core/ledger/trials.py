@@ -42,12 +42,16 @@ class Trials:
     def start_sweep(self, spec: Json) -> str:
         """The id of the sweep that `spec` describes; the same spec is the same sweep, whose first spec stays. The
         calling process counts as its driver until it dies or leaves."""
-        id = digest({key: value for key, value in spec.items() if key not in MEASURED})[:12]
+        id = _sweep_id(spec)
         with self._store.transaction() as record:
             if self.sweep(id) is None:
                 record("sweep_started", {"id": id, "spec": dict(spec)})
             self._store.touch("INSERT OR IGNORE INTO driver VALUES (?, ?)", (id, _process()))
         return id
+
+    def knows_sweep(self, spec: Json) -> bool:
+        """Whether the sweep that `spec` describes was ever started."""
+        return self.sweep(_sweep_id(spec)) is not None
 
     def leave_sweep(self, id: str) -> None:
         """This process drives the sweep no longer: unless another does, it is interrupted."""
@@ -261,6 +265,10 @@ class Trials:
     def _beat(self, attempt: Attempt) -> None:
         beat = (attempt.id, lease.this_process().boot, lease.clock(), time.time())
         self._store.touch("INSERT OR REPLACE INTO heartbeat VALUES (?, ?, ?, ?)", beat)
+
+
+def _sweep_id(spec: Json) -> str:
+    return digest({key: value for key, value in spec.items() if key not in MEASURED})[:12]
 
 
 def _process() -> str:

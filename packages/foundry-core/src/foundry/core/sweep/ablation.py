@@ -87,7 +87,7 @@ def ablate(lab: Lab, question: Question, seeds: int) -> Ablation:
         raise UsageError("there is nothing to ablate", "for example: foundry ablate --axis attention=mha,gqa_2kv")
     generation, baseline = current_baseline(lab.ledger, lab.project)
     plan, refused = make_plan(generation, baseline, question, lab.jobs)
-    sweep, row = lab.begin(replace(plan, kind="ablation"), seeds=seeds)
+    sweep, row = lab.newest(replace(plan, kind="ablation"), seeds=seeds)
     plan = Plan.from_json(row.spec)
     try:
         lab.refuse(sweep, plan, refused)

@@ -64,6 +64,7 @@ class Driver:
     Args:
         trials: what has to be trained for a request.
         stop: whether somebody asked for an end.
+        retry: have trials that failed before trained again.
     """
 
     ledger: Ledger
@@ -74,6 +75,7 @@ class Driver:
     executor: Executor
     reporter: Reporter = field(default_factory=Silent)
     stop: Callable[[], bool] = lambda: False
+    retry: bool = False
     order: int = 0
     _reclaimed: float = 0.0
 
@@ -99,9 +101,8 @@ class Driver:
                 self.trials.begin(request, trial)
         numbered = enumerate(trials.items(), self.order)
         self.order += len(trials)
-        self.ledger.request(
-            self.sweep, [(trial, at, each.role, each.arm, str(each.share)) for at, (each, trial) in numbered]
-        )
+        wanted = [(trial, at, each.role, each.arm, str(each.share)) for at, (each, trial) in numbered]
+        self.ledger.request(self.sweep, wanted, retry=self.retry)
         rows = {trial.id: self._row(trial.id) for trial in trials.values()}
         self._report(trials, rows)
         seen = -1

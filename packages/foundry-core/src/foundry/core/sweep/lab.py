@@ -8,7 +8,7 @@ One laboratory serves one sweep after the other, so that its workers stay warm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -49,6 +49,7 @@ class Lab:
     executor: Executor
     reporter: Reporter
     stop: StopRequest
+    retry: bool = False  # what failed before is trained again, and what followed from it decided again
 
     def sweep(self, question: Question, *, promote: bool = False) -> SweepResult:
         """Train, compare, decide; with `promote`, make the winner the baseline.
@@ -111,10 +112,7 @@ class Lab:
         """
         if plan.arms:
             plan = self.with_noise(plan)
-        sweep, row = self.begin(plan)
-        while row.conclusion is not None and Conclusion.from_json(row.conclusion).is_open:
-            plan = replace(informed(plan, self.ledger), round=plan.round + 1)
-            sweep, row = self.begin(plan)
+        sweep, row = self.newest(plan, is_open=lambda conclusion: Conclusion.from_json(conclusion).is_open)
         plan = Plan.from_json(row.spec)
         try:
             self.refuse(sweep, plan, refused)
@@ -134,6 +132,21 @@ class Lab:
         row = self.ledger.sweep(sweep)
         assert row is not None
         return sweep, row
+
+    def newest(
+        self, plan: Plan, *, is_open: Callable[[Json], bool] = lambda conclusion: False, **also: Any
+    ) -> tuple[str, SweepRow]:
+        """The last round of a plan. Another one begins, with what is known by now, where that has ended open, or where
+        trials failed in it that are to be tried again."""
+        while True:
+            sweep, row = self.begin(plan, **also)
+            following = replace(plan, round=plan.round + 1)
+            if row.conclusion is None:
+                return sweep, row
+            goes_on = is_open(row.conclusion) or (self.retry and self.ledger.trials(sweep, status="failed"))
+            if not goes_on and not self.ledger.knows_sweep({**following.to_json(), **also}):
+                return sweep, row
+            plan = informed(following, self.ledger)
 
     def refuse(self, sweep: str, plan: Plan, refused: Sequence[Refused]) -> None:
         """Write down which experiments take part, and which cannot.
@@ -217,7 +230,7 @@ class Lab:
         metric, identity = plan.question.rule.metric, plan.baseline.identity
         question = replace(plan.question, stacks=(), lr_factors=(), rule=Rule(metric=metric))
         alone = replace(plan, kind="noise", question=question, entries=plan.entries[:1], sigma=None, df=0, evidence={})
-        sweep, row = self.begin(alone, seeds=seeds, asked_by=plan.question.to_json() if plan.arms else None)
+        sweep, row = self.newest(alone, seeds=seeds, asked_by=plan.question.to_json() if plan.arms else None)
         try:
             if row.conclusion is None:
                 self.reporter.planned(sweep, alone)
@@ -243,6 +256,7 @@ class Lab:
             executor=self.executor,
             reporter=self.reporter,
             stop=lambda: self.stop.requested,
+            retry=self.retry,
         )
 
 
@@ -253,6 +267,7 @@ def open_lab(
     executor: str = "local",
     jobs: int = 1,
     trial_seconds: float | None = None,
+    retry: bool = False,
     reporter: Reporter | None = None,
 ) -> Iterator[Lab]:
     """A project's laboratory. Workers start when there is something to train, and end with the context.
@@ -261,6 +276,7 @@ def open_lab(
         executor: a variant of the slot of that name.
         jobs: trials at a time.
         trial_seconds: a trial that takes longer has failed.
+        retry: have trials that failed before trained again: there is more time now, or more memory.
 
     Raises:
         UsageError: there is no such executor.
@@ -270,7 +286,7 @@ def open_lab(
     with Ledger.open(project, note=reporter.note) as ledger:
         site = Site(project.resolve(), ledger, jobs, trial_seconds, reporter.note)
         with StopRequest() as stop, variant.load()(variant.params(), site) as workers:
-            yield Lab(site.project, ledger, jobs, workers, reporter, stop)
+            yield Lab(site.project, ledger, jobs, workers, reporter, stop, retry)
 
 
 def run_sweep(project: Path, question: Question, *, promote: bool = False, jobs: int = 1, **lab: object) -> SweepResult:

@@ -81,7 +81,7 @@ def _conclusion(race: Race) -> Conclusion:
                 duels=tuple(_duelled(duel) for duel in race.duels.get(each.arm, ()) if duel.differences),
             )
         )
-    # The last duel is with what the winner would replace: the baseline as it is, whatever learning rate suits it better.
+    # The last duel is with what the winner would replace: the baseline as it is, not at its best learning rate.
     won = race.duels[race.winner.arm][-1].judgement if race.winner else None
     return Conclusion(
         arms=tuple(arms),

@@ -1,0 +1,82 @@
+"""What failed stays failed until somebody asks for it again: after a larger `--trial-seconds`, or on a larger machine."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foundry.core.ledger import Ledger
+from foundry.core.sweep.ablation import ablate
+from foundry.core.sweep.driver import Silent
+from foundry.core.sweep.lab import Lab
+from foundry.core.sweep.question import Question
+from foundry.core.training.signals import StopRequest
+
+BASELINE = """\
+model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
+data: {dataset: {type: text, path: corpus.txt}, tokenizer: char}
+training: {max_iters: 24, batch_size: 4, learning_rate: 1e-3, eval_interval: 0, eval_tokens: 512, threads: 1}
+"""
+QUESTION = Question((((("activation", "relu2")),),))
+
+
+class Machine:
+    """Ends every trial at once; one of relu2 is `too slow` for it, or better by 0.05."""
+
+    def __init__(self, ledger: Ledger, slow: bool) -> None:
+        self.ledger, self.slow, self.trained = ledger, slow, 0
+
+    def work(self, sweep: str, **_: Any) -> None:
+        while attempt := self.ledger.claim("machine", sweep):
+            self.trained += 1
+            relu2 = attempt.trial.experiment["model_args"]["activation"]["type"] == "relu2"
+            if relu2 and self.slow:
+                self.ledger.fail(attempt, "timeout")
+            else:
+                noise = random.Random(f"{attempt.trial.identity} {attempt.trial.seed}").gauss(0, 0.005)
+                self.ledger.finish(attempt, {"metrics": {"val_loss": 3.0 - 0.05 * relu2 + noise}})
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "corpus.txt").write_text("the rain in spain stays mainly in the plain\n" * 300)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_a_sweep_is_decided_again_with_what_had_failed_and_the_new_decision_stays(project: Path) -> None:
+    def ask(*, slow: bool, retry: bool = False) -> tuple[str, str, int]:
+        with Ledger.open(project) as ledger:
+            machine = Machine(ledger, slow)
+            result = Lab(project, ledger, 1, machine, Silent(), StopRequest(), retry).sweep(QUESTION)
+            arm = result.conclusion.arm("activation relu2")
+            return arm.verdict, arm.reason, machine.trained
+
+    verdict, reason, trained = ask(slow=True)
+    assert (verdict, trained) == ("reject", 10)  # 8 for the noise, and one pair
+    assert reason.endswith("timeout")
+    assert ask(slow=False) == ("reject", reason, 0)  # nobody asked for it again
+    assert ask(slow=True, retry=True) == ("reject", reason, 1)
+    verdict, _, trained = ask(slow=False, retry=True)
+    assert (verdict, trained >= 1) == ("promote", True)
+    assert ask(slow=True)[::2] == ("promote", 0)
+    assert ask(slow=True, retry=True)[::2] == ("promote", 0)
+
+
+def test_an_ablation_fills_the_cells_that_had_failed(project: Path) -> None:
+    def failures(*, slow: bool, retry: bool) -> tuple[int, int]:
+        with Ledger.open(project) as ledger:
+            machine = Machine(ledger, slow)
+            done = ablate(Lab(project, ledger, 1, machine, Silent(), StopRequest(), retry), QUESTION, seeds=2)
+            return sum(len(cell.failures) for cell in done.cells), machine.trained
+
+    assert failures(slow=True, retry=False) == (2, 4)
+    assert failures(slow=False, retry=False) == (2, 0)
+    assert failures(slow=False, retry=True) == (0, 2)
+    assert failures(slow=True, retry=True) == (0, 0)
