@@ -173,10 +173,11 @@ def keep_spares(number: int) -> None:
     """Have this process start its workers from spares, as long as there are some."""
     spares, real = [Spare() for _ in range(number)], subprocess.Popen
 
-    def popen(command, *, stderr, env, **options):
-        if not spares:
-            return real(command, stderr=stderr, env=env, **options)
-        order = {"arguments": command[3:], "folder": os.getcwd(), "env": env, "log": stderr.name}
+    def popen(command, **options):
+        if not spares or "foundry.core.sweep.worker" not in command:
+            return real(command, **options)
+        environment, log = options["env"], options["stderr"].name
+        order = {"arguments": command[3:], "folder": os.getcwd(), "env": environment, "log": log}
         spare = spares.pop()
         with suppress(BrokenPipeError):
             spare.stdin.write(json.dumps(order).encode() + b"\n")

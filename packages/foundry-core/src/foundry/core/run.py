@@ -41,6 +41,10 @@ OWN_NAMES = frozenset((
 """What a run writes into its folder, beside what is hidden: its lock, and unfinished files."""
 
 
+class RunInUse(EnvironmentFailure):
+    """Another process trains into the run's folder."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder, whether it exists yet or not."""
@@ -106,21 +110,28 @@ class Run:
         it when the process dies.
 
         Raises:
-            EnvironmentFailure: another process trains into it, or it cannot be written.
+            RunInUse: another process trains into it.
+            EnvironmentFailure: it cannot be written.
         """
         lock = self.path / ".lock"
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(lock, "wb")  # noqa: SIM115 - closed below
+            file = open(lock, "a+b", 0)  # noqa: SIM115 - closed below
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise EnvironmentFailure(
-                    f"another process is training in {self.path}", "wait for it, stop it, or choose another --out"
+                file.seek(0)
+                pid = file.read().decode(errors="replace")
+                who = f"another process ({pid})" if pid else "another process"
+                raise RunInUse(
+                    f"{who} is training in {self.path}", "wait for it, end it, or choose another --out"
                 ) from error
             except OSError:
                 pass  # a file system that has no locks
+            with suppress(OSError):  # the disk is full
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
             try:
                 yield
             finally:

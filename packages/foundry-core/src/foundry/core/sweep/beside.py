@@ -13,12 +13,15 @@ from typing import Any
 
 from foundry.core.contracts import FoundryError
 from foundry.core.ledger import Attempt, Ledger
+from foundry.core.run import Run, RunInUse
 
 HEARTBEAT_SECONDS = 10.0
 """A lease lasts 18 of them: a trial is not taken away from a machine that is merely slow."""
 WATCH_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 """What is asked to stop may take so long to finish its step; then its process is ended."""
+LOCK_SECONDS = 60.0
+"""How long an attempt waits for its predecessor's process to leave the run."""
 CURVE_POINTS = 200
 """Rows of metrics that the ledger keeps of a trial, beside those with a validation loss."""
 
@@ -70,6 +73,27 @@ class Watch:
             with suppress(FoundryError):  # there will be nobody else to say so
                 self.ledger.fail(self.attempt, self.complaint)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait_for_predecessor(run: Run, log: Callable[[str], None]) -> None:
+    """Until nobody trains into the folder of a run. A process that is stopped keeps its lock when its lease has ended:
+    once it goes on, it notices and leaves; an executor may end it before.
+
+    Raises:
+        RunInUse: it is still there after LOCK_SECONDS.
+    """
+    end, told = time.monotonic() + LOCK_SECONDS, False
+    while True:
+        try:
+            with run.held():
+                return
+        except RunInUse as failure:
+            if time.monotonic() > end:
+                raise
+            if not told:
+                log(f"waiting: {failure.message}")
+                told = True
+        time.sleep(WATCH_SECONDS)
 
 
 class Log:

@@ -163,7 +163,7 @@ def plan_of(
         for arm, family in families
     ]
     budgeted = from_plain(entries[0].experiment, project=control.project, registry=control.registry)
-    setting = Setting.of(control, jobs)
+    setting = Setting.of(control, jobs, [arm.experiment for arm, _ in families])
     if Budget.of(budgeted).name == "seconds" and jobs > setting.devices():
         raise UsageError(
             f"a budget in seconds, and {jobs} trials at a time on {setting.devices()} {setting.device}: they would "

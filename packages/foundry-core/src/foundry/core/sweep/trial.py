@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -38,8 +38,9 @@ class Setting:
     kernels: Mapping[str, str] = field(default_factory=dict)  # `auto`, `native` -> what each comes to, by name
 
     @classmethod
-    def of(cls, experiment: Experiment, jobs: int) -> Setting:
-        """What the baseline says, and where it says auto: what is here, its cores shared among `jobs` trials."""
+    def of(cls, experiment: Experiment, jobs: int, arms: Sequence[Experiment] = ()) -> Setting:
+        """What the baseline says, and where it says auto: what is here, its cores shared among `jobs` trials. The
+        kernels are those that it or one of the arms asks for."""
         from foundry.core.training.device import REFERENCE, is_here, kernels_of, share_of_cores
 
         training = experiment.training
@@ -51,7 +52,7 @@ class Setting:
             precision = "bf16" if device == "cuda" else "fp32"
         threads = training.threads if training.threads != "auto" else share_of_cores(jobs)
         kernels = {}
-        for wanted in ("auto", "native"):
+        for wanted in {each.training.kernels for each in (experiment, *arms)}:
             with suppress(EnvironmentFailure):  # there are none: a trial that asks for them will say so
                 named = kernels_of(wanted, device, precision)
                 kernels[wanted] = named if named == REFERENCE else f"native:{named}"

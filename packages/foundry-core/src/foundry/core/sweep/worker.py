@@ -32,7 +32,7 @@ from typing import Any
 from foundry.core.config import from_plain
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, Stopped
 from foundry.core.ledger import Attempt, Ledger, LostClaim
-from foundry.core.sweep.beside import Log, Watch, log, thinned
+from foundry.core.sweep.beside import Log, Watch, log, thinned, wait_for_predecessor
 
 POLL_SECONDS = 1.0
 
@@ -107,6 +107,7 @@ class Worker:
         if code_fingerprint(experiment, attempt.trial.tasks) != attempt.trial.code:  # edited since, or not loaded here
             raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
         run = Run(project / attempt.run)
+        wait_for_predecessor(run, self.log)
         trained = train(experiment, run.path, reporter=Log(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
         if trained["training_seconds"] > 0:

@@ -24,6 +24,8 @@ from foundry.core.sweep.executors.site import Site
 
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 """Signals by which a process ends itself: what it trained is to blame. Any other was sent by somebody."""
+SILENT_SECONDS = 10.0
+"""A worker that has lost its trial may take so long to notice."""
 MAX_DEATHS = 5
 """So many workers may die one after the other without having begun a trial."""
 
@@ -41,6 +43,7 @@ class _Process:
     idle: bool = True  # it has nothing to do, and was not told of anything
     attempt: Mapping[str, Any] | None = None  # what it said last that it works on
     failure: EnvironmentFailure | None = None  # what it said about the machine
+    lost: float | None = None  # since when another may train what it works on
 
     def listen(self) -> None:
         """Take in what it said since the last time."""
@@ -88,6 +91,7 @@ class Local:
         for slot, worker in enumerate(self.workers):
             if worker is not None:
                 worker.listen()
+                self.end_silent(worker)
                 if worker.process.poll() is not None:
                     self.workers[slot] = None
                     self.bury(worker)
@@ -119,6 +123,27 @@ class Local:
         for pipe in (orders, words):
             os.set_blocking(pipe.fileno(), False)
         return _Process(name, process, orders, words, log)
+
+    def end_silent(self, worker: _Process) -> None:
+        """A worker that is stopped, or starves, loses its trial to another after a while, and does not know. It keeps
+        the lock of the run, and a place among the workers: unless it leaves by itself, it is killed."""
+        if not self._has_lost(worker):
+            worker.lost = None
+        elif worker.lost is None:
+            worker.lost = time.monotonic()
+        elif time.monotonic() > worker.lost + SILENT_SECONDS:
+            self.site.note(f"{worker.name} does not answer, and its trial was given to another")
+            worker.kill()
+
+    def _has_lost(self, worker: _Process) -> bool:
+        """Whether another may train what it works on."""
+        said = worker.attempt
+        if said is None or worker.idle:
+            return False
+        row = self.site.ledger.trial(said["trial"])
+        if row is None or row.status not in ("queued", "running"):
+            return False
+        return row.status == "queued" or row.attempts != said["number"]
 
     def bury(self, worker: _Process) -> None:
         """A worker is dead: say so, and blame the trial that it worked on if that is what killed it.
