@@ -171,8 +171,9 @@ def test_dropout_is_of_training_only_and_of_every_sublayer(build):
     model = build(attention="mha", dropout=0.5)
     ids = torch.randint(VOCAB, (2, T), generator=torch.Generator().manual_seed(4))
     seen = []
-    for block in model.blocks:
-        block.dropout.register_forward_hook(lambda module, inputs, output: seen.append((output == 0).float().mean()))
+    for module in model.blocks.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda module, inputs, output: seen.append((output == 0).float().mean()))
     model.eval()
     assert torch.equal(model(ids)[0], model(ids)[0])
     seen.clear()

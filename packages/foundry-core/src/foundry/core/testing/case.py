@@ -19,6 +19,7 @@ from foundry.core.contracts import (
     OptionalParams,
     Params,
     PositionParams,
+    ResidualParams,
     Variant,
 )
 from foundry.core.model import GPT, initialize
@@ -106,18 +107,19 @@ class Layer(nn.Module):
             case "canon" | "value_embedding" | "skip" if _is_absent(case, dims):
                 self.part = nn.Identity()
             case "canon":
-                attention, ffn = Case.of("attention", "mha").params, Case.of("ffn", "dense").params
-                assert isinstance(attention, AttentionParams)
-                assert isinstance(ffn, FeedForwardParams)
-                sizes = {"attention": attention.canon_size(dims), "ffn": ffn.canon_size(dims, gated=True)}
-                self.part = case.build(_last_layer(dims), sizes)
-                self.attention = Case.of("attention", "mha").build(dims, None)
-                self.ffn = Case.of("ffn", "dense").build(dims, Case.of("activation", "swiglu").build(dims), True)
+                attention, ffn = Case.of("attention", "mha"), Case.of("ffn", "dense")
+                assert isinstance(attention.params, AttentionParams)
+                assert isinstance(ffn.params, FeedForwardParams)
+                sizes = {"attention": attention.params.canon_size(dims), "ffn": ffn.params.canon_size(dims, gated=True)}
+                self.part = case.build(dims, sizes)
+                self.attention = attention.build(dims, None)
+                self.ffn = ffn.build(dims, Case.of("activation", "swiglu").build(dims), True)
             case "value_embedding":
                 self.part, self.vocab_size = case.build(_last_layer(dims), dims.n_embd), dims.vocab_size
             case "skip":
                 self.part, self.n_layer = case.build(dims), dims.n_layer
             case "residual":
+                assert isinstance(case.params, ResidualParams)
                 self.part = case.build(dims)
                 norm = Case.of("norm", "rmsnorm")
                 self.norm = norm.build(dims, dims.n_embd)
