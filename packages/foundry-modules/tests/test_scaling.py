@@ -111,6 +111,21 @@ def test_only_a_fan_in_that_grows_alone_makes_an_output(load):
     assert (kind_of([True], is_vector=False), kind_of([False], is_vector=False)) == ("input", "fixed")
 
 
+def test_experts_are_scaled_by_what_they_do(load):
+    """A router is an output; of PEER's tables, those that read x are hidden whatever their own initial rule."""
+    moe = build(mutate(load("ffn: moe, scaling: mup"), "width", "64").experiment)
+    kinds = {name.partition("ffn.")[2]: weight.kind for name, weight in moe.scale.weights.items()}
+    assert kinds["gate.weight"] == "output"
+    assert kinds["experts.up_proj.weight"] == kinds["experts.down_proj.weight"] == "hidden"
+    narrow = load("ffn: {type: peer, n_experts: 64}, scaling: mup")
+    peer, wide = build(narrow), build(mutate(narrow, "width", "128").experiment)
+    for table, ratio, rate in (("up_proj", 1 / 2, 1 / 4), ("down_proj", 1, 1)):
+        name = f"blocks.0.ffn.{table}.weight"
+        before, after = (dict(model.named_parameters())[name].std().item() for model in (peer, wide))
+        assert after / before == pytest.approx(ratio, rel=0.05)
+        assert wide.lr_factor(name, "elementwise") == rate
+
+
 def test_completep_adds_depth_to_mup(load):
     deep = build(mutate(load("scaling: completep"), "depth", "8").experiment)
     assert deep.dims.multipliers == (1, 1 / 4, 1)
@@ -149,6 +164,18 @@ def test_branches_are_divided_by_the_depth_under_completep(load):
     block.register_forward_hook(lambda module, args, y: seen.update(out=y[0]))
     model(torch.arange(LENGTH)[None])
     torch.testing.assert_close(seen["out"], seen["x"] + seen["y"] / 4)
+
+
+def test_analyze_says_which_rule_acts_and_what_rates_come_of_it(load):
+    from foundry.core.analyze import analyze
+
+    figures = analyze(mutate(load("scaling: mup"), "width", "128").experiment, VOCAB)
+    assert figures["scaling"] == {"type": "mup", "base": {"n_embd": 32}, "multipliers": {"logits": 0.25}}
+    rates = {each["rate"]: each["parameters"] for each in figures["learning_rates"]}
+    assert sum(rates.values()) == figures["parameters"]
+    assert rates.keys() == {0.01, 0.0025}
+    assert rates[0.01] == VOCAB * 128 + 5 * 128  # embedding and norms
+    assert analyze(load(), VOCAB)["scaling"] == {"type": "none", "base": {}, "multipliers": {}}
 
 
 # ---- what they do -----------------------------------------------------------------------------------------------
@@ -216,16 +243,6 @@ def test_without_a_rule_they_change_what_they_changed_before(load):
     assert changed == {"model_args.n_embd", "model_args.n_head", "model_args.attention.n_kv_head"}
     assert "scaling" not in mutate(load(), "depth", "4").text
     assert load("scaling: none").identity == load().identity
-
-
-def test_heads_keep_the_width_and_the_scores_of_the_base(load):
-    mutated = mutate(load("scaling: mup"), "heads", "8")
-    args = mutated.experiment.model_args
-    assert (args.n_head, args.attention.n_kv_head, args.n_embd, args.scaling.base_head_dim) == (8, 4, 32, 8)
-    assert build(mutated.experiment).dims.multipliers == (2**0.5, 1, 1)  # heads half as wide
-    assert mutate(load(), "heads", "2").experiment.model_args.attention.n_kv_head == 1
-    with pytest.raises(InvalidExperiment, match="multiple of 2"):
-        mutate(load(), "heads", "3")
 
 
 def test_a_base_that_is_no_model_is_refused(load):

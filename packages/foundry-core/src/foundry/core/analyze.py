@@ -39,6 +39,9 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
         training_flops_per_token   forward and backward
         kv_bytes_per_token         what the caches of all layers hold per token, in fp32
         memory                     bytes of weights, gradients, optimizer and activations at the first micro-batch
+        scaling                    the scale rule that acts: type, the sizes of its base that are not the model's, and
+                                   what it multiplies in the forward pass
+        learning_rates             the peak rate of each group of parameters, with that rule's factor in it
     """
     model = _meta_model(experiment, vocab_size)
     forward, flops_by_part = _forward_flops(model)
@@ -49,12 +52,13 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
     inactive = sum(getattr(module, "inactive_parameters", 0) for module in model.modules())
     cache_bytes = sum(t.numel() * t.element_size() for cache in model.init_cache(1) for t in cache.tensors)
     factory = experiment.registry.variant("optimizer", experiment.training.optimizer.type).load()
+    optimizers = factory(experiment.training.optimizer, model, experiment.training.learning_rate)
     micro = experiment.training.micro_batch
     rows = experiment.training.batch_size if micro == "auto" else micro
     memory = {
         "weights": total * FP32_BYTES,
         "gradients": total * FP32_BYTES,
-        "optimizer": _optimizer_bytes(factory(experiment.training.optimizer, model, 1e-3)),
+        "optimizer": _optimizer_bytes(optimizers),
         "activations": rows * _activation_bytes(experiment, model),
     }
     if experiment.training.ema:
@@ -70,6 +74,8 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
         "training_flops_per_token": 3 * forward,
         "kv_bytes_per_token": cache_bytes / model.dims.block_size,
         "memory": memory | {"total": sum(memory.values())},
+        "scaling": model.scale.plain(),
+        "learning_rates": _learning_rates(optimizers),
     }
 
 
@@ -127,6 +133,15 @@ def _optimizer_bytes(optimizers: list[torch.optim.Optimizer]) -> int:
         for group in optimizer.param_groups
         for parameter in group["params"]
     )
+
+
+def _learning_rates(optimizers: list[torch.optim.Optimizer]) -> list[dict[str, Any]]:
+    """Optimizer and rate -> how many parameters."""
+    counts: dict[tuple[str, float], int] = defaultdict(int)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            counts[type(optimizer).__name__, group["lr"]] += sum(parameter.numel() for parameter in group["params"])
+    return [{"optimizer": name, "rate": rate, "parameters": count} for (name, rate), count in counts.items()]
 
 
 def _part(parameter_name: str) -> str:

@@ -450,10 +450,9 @@ class Context(NamedTuple):
     key_padding: Tensor | None = None  # (B, S) bool, False = not a token
     cache: Any | None = None  # this layer's Cache
     value: Tensor | None = None  # (B, T, value_size): added to the attention's values, see `AttentionParams`
-
+    ids: Tensor | None = None  # (B, T) int64: the tokens themselves, for tables with a row per token
     mix: Callable[[Tensor], Tensor] | None = None  # (B, T, canon_size) -> the same: a canon layer inside a sublayer
 
-    ids: Tensor | None = None  # (B, T) int64: the tokens themselves, for tables with a row per token
 
 class Attention(Protocol):
     """Slot `attention`; built as `target(params, dims, position)`. `position` is a `Position` that acts on q and k or
@@ -488,6 +487,7 @@ class NoParams(OptionalParams):
     def has_part(self, dims: Dims) -> bool:
         return False
 
+
 Sublayer: TypeAlias = Literal["attention", "ffn"]
 
 
@@ -509,7 +509,6 @@ class Canon(Protocol):
 
     def init_cache(self, attention: Cache, batch: int, dtype: torch.dtype, device: torch.device | str) -> Cache:
         """The layer's cache: what it remembers itself beside the attention's cache."""
-
 
 
 class ValueEmbedding(Protocol):
@@ -546,6 +545,7 @@ class Residual(Protocol):
         """The stream x and what the sublayer made of it, y, both (B, T, C) -> the stream after it. Drops activations
         of y with probability `dims.dropout` in training, and adds `dims.multipliers.branch` times what is left."""
 
+
 class FeedForwardParams(Params):
     """Base of every feed-forward's params."""
 
@@ -553,7 +553,6 @@ class FeedForwardParams(Params):
         """Width of what enters the activation, gate and up side by side, where the network sends it through
         `Context.mix`; 0: it does not, and a canon layer there is refused."""
         return 0
-
 
 
 class ActivationParams(Params):
@@ -577,11 +576,11 @@ class AttentionParams(Params):
 
     positions: ClassVar[frozenset[ActsOn]] = frozenset({"embeddings", "qk", "scores", "nothing"})
     scales_scores: ClassVar[bool] = False
+
     def canon_size(self, dims: Dims) -> int:
         """Width of a token's projections, side by side, where the attention sends them through `Context.mix` before
         norms and positions act on them; 0: it does not, and a canon layer there is refused."""
         return 0
-
 
     def value_size(self, dims: Dims) -> int:
         """Width of a token's values, all key/value heads together, where the attention adds `Context.value` to them
@@ -688,6 +687,8 @@ class Schedule(Protocol):
 
 # A module that owns parameters may also define (see foundry.core.model.init):
 #   init_parameter(name, tensor, generator) -> bool   fill `tensor` in place, or return False to leave it to the model
+#   weight_kind(name) -> WeightKind | None            what a scale rule is to take it for, where its shape misleads: a
+#                                                      table whose rows are multiplied with x is `hidden`
 #   init_buffers() -> None                             fill the buffers: those that are not saved, and the first values
 #                                                      of those that are
 # and any module (see foundry.core.training.after_step):

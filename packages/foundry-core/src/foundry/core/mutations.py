@@ -18,8 +18,7 @@ from foundry.core.contracts import Edits, InvalidExperiment, Mutation
 
 
 def change_depth(experiment: Mapping[str, Any], value: str) -> Edits:
-    before = experiment["model_args"]["n_layer"]
-    return {"model_args.n_layer": _whole(value), **_keep_base(experiment, "n_layer", before)}
+    return {"model_args.n_layer": _whole(value), **_keep_base(experiment, "n_layer")}
 
 
 def near_depth(experiment: Mapping[str, Any]) -> Sequence[str]:
@@ -50,7 +49,7 @@ def change_width(experiment: Mapping[str, Any], value: str) -> Edits:
         )
     sizes = {path: count * width // before for path, count in heads.items()}
     sizes |= {path: max(1, round(size * width / before)) for path, size in hidden.items()}
-    return {"model_args.n_embd": width, **sizes, **_keep_base(experiment, "n_embd", before)}
+    return {"model_args.n_embd": width, **sizes, **_keep_base(experiment, "n_embd")}
 
 
 def near_width(experiment: Mapping[str, Any]) -> Sequence[str]:
@@ -58,34 +57,6 @@ def near_width(experiment: Mapping[str, Any]) -> Sequence[str]:
     model = experiment["model_args"]
     width, head = model["n_embd"], model["n_embd"] // model["n_head"]
     return _texts((width + heads * head for heads in (-2, -1, 1, 2, model["n_head"])), at_least=head)
-
-
-def change_heads(experiment: Mapping[str, Any], value: str) -> Edits:
-    """n_head, with the share of key/value heads as it was. More heads are narrower, unless head_dim is set."""
-    model, heads = experiment["model_args"], _whole(value)
-    before = model["n_head"]
-    shared = {
-        f"{path}.n_kv_head": choice["n_kv_head"]
-        for path, choice in _choices(experiment)
-        if choice.get("n_kv_head") is not None
-    }
-    unit = before // gcd(before, *shared.values())
-    if heads < 1 or heads % unit:
-        kept = ", ".join(f"{count} of {before}" for count in shared.values())
-        tries = [count for count in (heads // unit * unit, (heads // unit + 1) * unit) if count > 0]
-        raise InvalidExperiment(
-            f"heads {value}: key/value heads as shared as now ({kept or before}) need a multiple of {unit}",
-            f"try {' or '.join(map(str, tries)) or unit}",
-        )
-    edits = {"model_args.n_head": heads, **{path: count * heads // before for path, count in shared.items()}}
-    if model["head_dim"] is not None:
-        return edits
-    return edits | _keep_base(experiment, "head_dim", model["n_embd"] // before)
-
-
-def near_heads(experiment: Mapping[str, Any]) -> Sequence[str]:
-    heads = experiment["model_args"]["n_head"]
-    return _texts((heads // 2, heads * 2), at_least=1)
 
 
 def change_lr(experiment: Mapping[str, Any], value: str) -> Edits:
@@ -221,7 +192,6 @@ MUTATIONS = [
         "n_embd, with head_dim and the kv ratio kept; rates as `scaling` has it",
         near=near_width,
     ),
-    _mutation("heads", change_heads, "8", "n_head, with n_embd and the kv ratio kept", near=near_heads),
     _mutation("lr", change_lr, "3e-4", "the peak learning rate", near=near_lr),
     _mutation("batch_size", change_batch_size, "32", "rows in a step, for equal tokens", "batch", near_batch_size),
     _mutation("block_size", change_block_size, "256", "tokens in a row, for equal tokens", "block", near_block_size),
@@ -249,11 +219,11 @@ def _choices(experiment: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
         yield from ((f"{path}.{slot}", holder[slot]) for slot in ("attention", "ffn") if slot in holder)
 
 
-def _keep_base(experiment: Mapping[str, Any], size: str, before: int) -> Edits:
-    """The size before the mutation becomes the base of the scale rule, if that has such a base and none was given."""
-    scaling, base = experiment["model_args"]["scaling"], f"base_{size}"
-    is_open = base in scaling and scaling[base] is None
-    return {f"model_args.scaling.{base}": before} if is_open else {}
+def _keep_base(experiment: Mapping[str, Any], size: str) -> Edits:
+    """The size as it is now becomes the base of the scale rule, if that has such a base and none was given."""
+    model, base = experiment["model_args"], f"base_{size}"
+    is_open = base in model["scaling"] and model["scaling"][base] is None
+    return {f"model_args.scaling.{base}": model[size]} if is_open else {}
 
 
 def _equal_tokens(experiment: Mapping[str, Any], before: int, after: int) -> Edits:

@@ -60,5 +60,18 @@ def _draw(figures: dict[str, Any]) -> None:
             ("training FLOPs per token", f"{figures['training_flops_per_token']:,.0f}"),
             ("KV cache bytes per token", f"{figures['kv_bytes_per_token']:,.0f}"),
             *((f"memory: {part}", render.size(count)) for part, count in memory.items()),
+            *_scaling(figures),
         ],
     )
+
+
+def _scaling(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """The scale rule and the learning rates that it leads to."""
+    rule = figures["scaling"]
+    base = ", ".join(f"{size} {number}" for size, number in rule["base"].items())
+    rows = [("scaling", f"{rule['type']}, from {base}" if base else rule["type"])]
+    rows += [(f"scaling: {name}", f"times {factor:.4g}") for name, factor in rule["multipliers"].items()]
+    return rows + [
+        (f"learning rate: {each['optimizer']}", f"{each['rate']:.3g} of {each['parameters']:,} parameters")
+        for each in figures["learning_rates"]
+    ]

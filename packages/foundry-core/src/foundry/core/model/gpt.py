@@ -183,10 +183,10 @@ class GPT(nn.Module):
         ctx = ctx._replace(ids=ids)
         total: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
-            layer_ctx = ctx if cache is None else ctx._replace(cache=cache[i])
-            if self.gradient_checkpointing and torch.is_grad_enabled():
             if self.skip is not None:
                 x = self.skip(x, embedded, i)
+            layer_ctx = ctx if cache is None else ctx._replace(cache=cache[i])
+            if self.gradient_checkpointing and torch.is_grad_enabled():
                 x, aux = checkpoint(block, x, layer_ctx, use_reentrant=False)
             else:
                 x, aux = block(x, layer_ctx)

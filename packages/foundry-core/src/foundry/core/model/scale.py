@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -47,6 +48,18 @@ class Scale:
     def lr_factor(self, name: str, update: Update) -> float:
         """What an optimizer with such updates multiplies the learning rate of the parameter `name` with."""
         return 1.0 if self.is_base else self._rule.lr_factor(self.weights[name], update)
+
+    def plain(self) -> dict[str, Any]:
+        """The rule in words of the experiment: `type`, the sizes of its base that are not the model's, and what it
+        multiplies in the forward pass."""
+        dims = self._experiment.dims(self._vocab_size)
+        sizes = {field.name: getattr(self.base, field.name) for field in fields(Dims)}
+        multipliers = self.multipliers._asdict().items()
+        return {
+            "type": self._experiment.model_args.scaling.type,
+            "base": {name: size for name, size in sizes.items() if size != getattr(dims, name)},
+            "multipliers": {name: factor for name, factor in multipliers if factor != 1},
+        }
 
     @cached_property
     def base_model(self) -> GPT | None:

@@ -14,14 +14,13 @@ U_e, V_e are `expert_width` rows of length C; a gated activation has a third, as
 the backward pass and the optimizer touch only the rows that were retrieved. Initially U x has variance 1.
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Aux, Context, Dims
-from foundry.modules.ffn import PEERParams
+from foundry.core.contracts import Aux, Context, Dims, WeightKind
+from foundry.modules.ffn import PEERParams, autocast
 from foundry.modules.ffn.query_norm import QueryBatchNorm
 from foundry.modules.ffn.rows import add_rows, dot_rows
 from foundry.modules.norm import RMSNormParams
@@ -84,9 +83,9 @@ class PEER(nn.Module):
     def retrieve(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """queries (N, heads, key_dim) -> the scores, best first, and the numbers of each one's best k experts, both
         (N, heads, k). In fp32 at least, also under autocast: bf16 has too few digits to tell experts apart."""
-        dtype, device = torch.promote_types(queries.dtype, torch.float32), queries.device.type
+        dtype = torch.promote_types(queries.dtype, torch.float32)
         parts = queries.to(dtype).unflatten(-1, (self.params.product_dims, -1))
-        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+        with autocast.left_out(parts):
             of_parts = torch.einsum("nhdk,dik->dnhi", parts, self.keys.to(dtype))
         k, n = self.params.top_k, self.params.n_keys
         scores, ids = of_parts[0].topk(min(k, n), dim=-1)
@@ -97,6 +96,10 @@ class PEER(nn.Module):
             scores, chosen = sums.topk(min(k, sums.size(-1)), dim=-1)
             ids = ids.gather(-1, left[chosen]) * n + next_ids.gather(-1, right[chosen])
         return scores, ids
+
+    def weight_kind(self, name: str) -> WeightKind | None:
+        """The rows of two of the tables are neurons that read x, and no vectors that are looked up."""
+        return "hidden" if name in ("gate_proj.weight", "up_proj.weight") else None
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         stds = {
