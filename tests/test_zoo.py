@@ -39,10 +39,44 @@ def gpt2(**more):
     return transformers.GPT2Config(**{**sizes, **dropouts, **more})
 
 
+def deepseek(**more):
+    sizes = {
+        "moe_intermediate_size": 32, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3,
+        "first_k_dense_replace": 1, "kv_lora_rank": 32, "q_lora_rank": 24, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 16, "v_head_dim": 12,
+    }  # fmt: skip
+    return transformers.DeepseekV3Config(**{**SIZES, "num_key_value_heads": 4, **sizes, **more})
+
+
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SIZES),
     "llama tied, biased, gelu": lambda: transformers.LlamaConfig(
         **SIZES, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, hidden_act="gelu"
+    ),
+    "llama 3": lambda: transformers.LlamaConfig(**SIZES, rope_parameters=dict(LLAMA3)),
+    "llama, yarn": lambda: transformers.LlamaConfig(
+        **SIZES, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}
+    ),
+    "llama, linear": lambda: transformers.LlamaConfig(
+        **SIZES, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
+    ),
+    "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=32),
+    "olmo2": lambda: transformers.Olmo2Config(**SIZES),
+    "mixtral": lambda: transformers.MixtralConfig(**SIZES, num_local_experts=4),
+    "deepseek_v3": lambda: deepseek(),
+    "deepseek_v3, yarn, no query rank": lambda: deepseek(
+        q_lora_rank=None,
+        first_k_dense_replace=0,
+        n_shared_experts=2,
+        tie_word_embeddings=True,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "mscale": 0.7,
+            "mscale_all_dim": 0.9,
+        },
     ),
     "qwen2": lambda: transformers.Qwen2Config(**SIZES, tie_word_embeddings=True),
     "gpt2": gpt2,

@@ -17,6 +17,7 @@ from foundry.cli.commands import (
     config,
     doctor,
     evolve,
+    export,
     generate,
     init,
     kernels,
@@ -32,6 +33,7 @@ from foundry.cli.commands import (
     sweep,
     train,
     why,
+    zoo,
 )
 
 app = typer.Typer(
@@ -50,6 +52,7 @@ app.command()(ablate.ablate)
 app.command()(evolve.evolve)
 app.command()(noise.noise)
 app.command()(generate.generate)
+app.command()(export.export)
 app.command()(analyze.analyze)
 app.command()(runs.runs)
 app.command()(lineage.lineage)
@@ -61,6 +64,7 @@ app.command()(compare.compare)
 app.command("lr-find")(lr_find.lr_find)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
+app.add_typer(zoo.app, name="zoo")
 app.add_typer(config.app, name="config")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(kernels.app, name="kernels")

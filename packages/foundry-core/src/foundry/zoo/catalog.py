@@ -34,6 +34,11 @@ CATALOG = (
     Entry("qwen2-0.5b", "Qwen/Qwen2-0.5B", "qwen2", 494e6),
     Entry("qwen2-1.5b", "Qwen/Qwen2-1.5B", "qwen2", 1.54e9),
     Entry("qwen2-7b", "Qwen/Qwen2-7B", "qwen2", 7.62e9),
+    Entry("qwen3-0.6b", "Qwen/Qwen3-0.6B-Base", "qwen3", 596e6),
+    Entry("qwen3-8b", "Qwen/Qwen3-8B-Base", "qwen3", 8.19e9),
+    Entry("olmo2-1b", "allenai/OLMo-2-0425-1B", "olmo2", 1.48e9),
+    Entry("olmo2-7b", "allenai/OLMo-2-1124-7B", "olmo2", 7.3e9),
+    Entry("mixtral-8x7b", "mistralai/Mixtral-8x7B-v0.1", "mixtral", 46.7e9),
     Entry("mpt-7b", "mosaicml/mpt-7b", "mpt", 6.65e9),
 )
 

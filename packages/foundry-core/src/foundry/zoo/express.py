@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from foundry.core.config import Experiment
 
 SLOT = "architecture"
-NO_MEANING = ("dropout",)
-"""What the trained model does not compute with."""
+NO_MEANING = ("dropout", "ffn.aux_loss")
+"""What only training computes with."""
 
 
 def family_of(config: Config, registry: Registry) -> Family:
@@ -36,10 +36,13 @@ def family_of(config: Config, registry: Registry) -> Family:
     return family
 
 
-def experiment_of(config: Config, registry: Registry, *, name: str, changes: Mapping[str, Any] = {}) -> Experiment:
+def experiment_of(
+    config: Config, registry: Registry, *, name: str, tokenizer: bool = False, changes: Mapping[str, Any] = {}
+) -> Experiment:
     """The experiment whose model is the one of a config.json; its training is the default one.
 
     Args:
+        tokenizer: whether the model has one, which the experiment then names.
         changes: flat values of model_args on top, such as a smaller block_size.
 
     Raises:
@@ -47,11 +50,16 @@ def experiment_of(config: Config, registry: Registry, *, name: str, changes: Map
     """
     family = family_of(config, registry)
     reading = Reading(dict(family.args))
+    if config.get("quantization_config", None):
+        raise config.refuse(
+            "quantization_config", "...", "Foundry reads plain weights", "take the repository before it"
+        )
     try:
         for entry in family.keys:
             entry.read(config, reading)
-        data: dict[str, Any] = {"name": name, "data": {"tokenizer": {"type": "pretrained"}}}
-        data["model_args"] = _nested({**reading.args, **changes})
+        data: dict[str, Any] = {"name": name, "model_args": _nested({**reading.args, **changes})}
+        if tokenizer:
+            data["data"] = {"tokenizer": {"type": "pretrained"}}
         if reading.layers:
             data["layers"] = {key: _nested(flat) for key, flat in reading.layers.items()}
         return from_plain(data, source=config.source, registry=registry)
@@ -111,16 +119,21 @@ def layers_of(experiment: Experiment) -> list[Flat]:
             choice = getattr(args, key)
             if isinstance(value, dict) and hasattr(choice, "type"):
                 flat |= {f"{key}.{name}": part for name, part in choice.model_dump(mode="json").items()}
-            elif key not in NO_MEANING:
+            else:
                 flat[key] = value
         flat["head_dim"] = dims.head_dim
         if flat["attention.type"] == "mha":
             flat |= {"attention.type": "gqa", "attention.n_kv_head": dims.n_head}
         if flat.get("attention.qkv_bias", False) is None:
             flat["attention.qkv_bias"] = dims.bias
+        if hasattr(args.attention, "sizes"):  # of `mla`, which has no other use for head_dim
+            sizes = args.attention.sizes(dims)
+            flat |= {"head_dim": None, **{f"attention.{size}": value for size, value in sizes._asdict().items()}}
+        if "ffn.bias_update_rate" in flat:  # how the biases of a router are trained; here only whether there are any
+            flat["ffn.bias_update_rate"] = flat["ffn.bias_update_rate"] is not None
         if flat.get("ffn.hidden", 0) is None:
             flat["ffn.hidden"] = _hidden(experiment, layer)
-        layers.append(flat)
+        layers.append({path: value for path, value in flat.items() if path not in NO_MEANING})
     return layers
 
 

@@ -137,14 +137,16 @@ class Only:
 class Weight:
     """The tensor `theirs` is the parameters `ours`, joined along `dim`, each seen through `view`.
 
-    Names hold `{layer}`, and `theirs` may hold `{expert}`. `view` names a function of `foundry.zoo.views`: it shows a
-    parameter of ours in the shape that theirs has, without a copy, so that in and out are the same bits.
+    Names hold `{layer}`, and `theirs` may hold `{expert}`. `view` and `order` name functions of `foundry.zoo.views`:
+    one shows a parameter of ours in the shape that theirs has, the other says which row of it each of theirs is.
+    Neither computes anything, so in and out again are the same bits.
     """
 
     theirs: str
     ours: tuple[str, ...]
     view: str = "whole"
     dim: int = 0
+    order: str = ""
 
 
 def same(pairs: Mapping[str, str]) -> tuple[Weight, ...]:

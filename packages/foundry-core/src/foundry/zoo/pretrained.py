@@ -72,9 +72,9 @@ def load(
     folder, here = WeightsFolder(find(name, note)), registry()
     changes = {} if block_size is None else {"block_size": block_size}
     family = family_of(folder.config, here)
-    config = experiment_of(folder.config, here, name=name_of(name), changes=changes)
-    vocab_size = vocab_size_of(folder)
-    tokenizer = tokenizer_of(folder, here)
+    vocab_size, tokenizer = vocab_size_of(folder), tokenizer_of(folder, here)
+    has_one = tokenizer is not None
+    config = experiment_of(folder.config, here, name=name_of(name), tokenizer=has_one, changes=changes)
     with folder.open() as weights:
         model = empty_model(config, vocab_size, device=device, dtype=dtype_of(dtype) or weights.dtype())
         fill(model, family, weights)

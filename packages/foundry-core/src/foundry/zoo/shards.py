@@ -105,7 +105,8 @@ class OpenWeights:
         from safetensors import SafetensorError, safe_open
 
         self.folder = folder
-        self._stack, self._of = ExitStack(), {}
+        self._stack = ExitStack()
+        self._of: dict[str, Any] = {}  # tensor -> the open file that holds it
         for name in folder.files:
             path = folder.path / name
             try:

@@ -13,7 +13,7 @@ from foundry.core.contracts import InvalidData
 from foundry.core.model import GPT
 from foundry.zoo.family import Family, Weight
 from foundry.zoo.shards import OpenWeights
-from foundry.zoo.views import VIEWS
+from foundry.zoo.views import ORDERS, VIEWS
 
 TIED = "head.weight"
 """Ours, where it is no parameter because the head reads the embedding."""
@@ -21,11 +21,12 @@ TIED = "head.weight"
 
 @dataclass(frozen=True)
 class Pair:
-    """One tensor of theirs, and the views of our parameters that it is, joined along `dim`."""
+    """One tensor of theirs, and the views of our parameters that it is, joined along `dim`, its rows in some order."""
 
     theirs: str
     parts: tuple[Tensor, ...]
     dim: int
+    order: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,15 +36,19 @@ class Pair:
 
     def fill(self, tensor: Tensor) -> None:
         """Ours from theirs."""
+        if self.order is not None:
+            tensor = tensor[self.order.argsort()]
         sizes = [part.shape[self.dim] for part in self.parts]
         for part, piece in zip(self.parts, tensor.split(sizes, self.dim), strict=True):
             part.copy_(piece)
 
     def joined(self) -> Tensor:
         """Theirs from ours: a tensor of its own."""
-        if len(self.parts) == 1:
-            return self.parts[0].clone(memory_format=torch.contiguous_format)
-        return torch.cat(self.parts, self.dim)
+        if len(self.parts) > 1:
+            joined = torch.cat(self.parts, self.dim)
+        else:
+            joined = self.parts[0].clone(memory_format=torch.contiguous_format)
+        return joined if self.order is None else joined[self.order.to(joined.device)]
 
 
 def pairs(family: Family, model: GPT) -> list[Pair]:
@@ -59,7 +64,8 @@ def pairs(family: Family, model: GPT) -> list[Pair]:
             names = [name.format(layer=layer) for name in weight.ours]
             if not all(name in own for name in names):
                 continue
-            for pair in _pairs_of(weight, layer, [own[name] for name in names]):
+            order = ORDERS[weight.order](model.blocks[layer]) if weight.order else None
+            for pair in _pairs_of(weight, layer, [own[name] for name in names], order):
                 found.append(pair)
                 for name, part in zip(names, pair.parts, strict=True):
                     seen[name] += part.numel()
@@ -69,11 +75,11 @@ def pairs(family: Family, model: GPT) -> list[Pair]:
     return found
 
 
-def _pairs_of(weight: Weight, layer: int, parameters: list[Tensor]) -> Iterator[Pair]:
+def _pairs_of(weight: Weight, layer: int, parameters: list[Tensor], order: Tensor | None) -> Iterator[Pair]:
     view = VIEWS[weight.view]
     for expert in range(len(parameters[0])) if "{expert}" in weight.theirs else (0,):
         parts = tuple(view(parameter, expert) for parameter in parameters)
-        yield Pair(weight.theirs.format(layer=layer, expert=expert), parts, weight.dim)
+        yield Pair(weight.theirs.format(layer=layer, expert=expert), parts, weight.dim, order)
 
 
 @torch.no_grad()

@@ -18,6 +18,10 @@ def _family(name: str, summary: str) -> Variant:
 VARIANTS = [
     _family("llama", "rope, rmsnorm, swiglu: Llama 1 to 3"),
     _family("qwen2", "llama with biases on queries, keys and values"),
+    _family("qwen3", "llama with a norm on each head's query and key"),
+    _family("olmo2", "norms after the sublayers, and over all heads of queries and keys"),
+    _family("mixtral", "llama with a mixture of experts"),
+    _family("deepseek_v3", "latent attention, and experts chosen within groups"),
     _family("gpt2", "learned positions, layernorm, gelu, biases"),
     _family("mpt", "alibi, layernorm and no biases"),
 ]

@@ -17,7 +17,7 @@ import tiktoken
 
 from foundry.core.contracts import InvalidData
 from foundry.data.split import SplitText
-from foundry.data.tokenize import BPEParams
+from foundry.data.tokenize import BPEParams, huggingface
 from foundry.data.tokenize.spelling import SpellingTokenizer, utf8
 
 PIECES = "|".join(
@@ -103,6 +103,10 @@ class BPETokenizer(SpellingTokenizer):
         tokenizer = cls(params.vocab_size)
         tokenizer.fit(piece.text for piece in text.pieces() if piece.part == "train")
         return tokenizer
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """As a tokenizer.json."""
+        return huggingface.byte_level(self.spelling, PIECES, self.special_tokens)
 
     def vocabulary(self) -> dict[str, Any]:
         return {"pieces": PIECES, "merges": [base64.b64encode(token).decode() for token in self.spelling[256:]]}

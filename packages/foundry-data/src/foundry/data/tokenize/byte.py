@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from foundry.data.split import SplitText
-from foundry.data.tokenize import ByteParams
+from foundry.data.tokenize import ByteParams, huggingface
 from foundry.data.tokenize.spelling import SpellingTokenizer, utf8
 
 
@@ -21,6 +21,10 @@ class ByteTokenizer(SpellingTokenizer):
     @classmethod
     def learn(cls, params: ByteParams, text: SplitText) -> Self:
         return cls()
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """As a tokenizer.json."""
+        return huggingface.byte_level(self.spelling, "", self.special_tokens)
 
     def vocabulary(self) -> dict[str, Any]:
         return {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from foundry.core.contracts import InvalidData
 from foundry.data.split import SplitText
-from foundry.data.tokenize import CharParams
+from foundry.data.tokenize import CharParams, huggingface
 from foundry.data.tokenize.spelling import SpellingTokenizer, utf8
 
 
@@ -62,6 +62,10 @@ class CharTokenizer(SpellingTokenizer):
         tokenizer = cls()
         tokenizer.fit(piece.text for piece in text.pieces())
         return tokenizer
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """As a tokenizer.json."""
+        return huggingface.characters(self.characters, self.special_tokens)
 
     def vocabulary(self) -> dict[str, Any]:
         return {"characters": self.characters}

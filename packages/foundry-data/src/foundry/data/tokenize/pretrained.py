@@ -20,6 +20,7 @@ from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.data.split import SplitText
 from foundry.data.storage import hash_of
 from foundry.data.tokenize import PretrainedParams
+from foundry.data.tokenize.huggingface import byte_characters
 from foundry.data.tokenize.spelling import utf8
 
 
@@ -173,15 +174,6 @@ def _sentencepiece(token: str) -> bytes:
     if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
         return bytes([int(token[3:5], 16)])
     return token.replace("▁", " ").encode()
-
-
-def byte_characters() -> list[str]:
-    """How byte-level vocabularies write each byte: itself where it can be seen, else a character from U+0100 on, in
-    their order (GPT-2's `bytes_to_unicode`)."""
-    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    spelled = {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
-    return [spelled[byte] for byte in range(256)]
 
 
 BYTE_OF = {character: byte for byte, character in enumerate(byte_characters())}

@@ -1,0 +1,55 @@
+"""foundry export: a trained model for other programs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foundry.cli import render
+from foundry.cli.options import Json
+
+
+class Format(StrEnum):
+    hf = "hf"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it must not be there.")],
+    to: Annotated[Format, typer.Option(help="hf: what transformers loads.")] = Format.hf,
+    checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="Which checkpoint.")] = "last",
+    architecture: Annotated[
+        str, typer.Option(metavar="TYPE", help="The model_type to write.", show_default="the first that fits")
+    ] = "",
+    dtype: Annotated[str, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")] = "float32",
+    max_shard: Annotated[float, typer.Option(min=0.001, metavar="GB", help="Cut the weights above this.")] = 5.0,
+    json: Json = False,
+) -> None:
+    """Write the model of RUN for transformers: config.json, safetensors, and the tokenizer where it can be said.
+
+    A model that no architecture of transformers expresses is refused, naming the part.
+
+    Example: foundry export runs/baseline-1a2b3c4d-1337 --to hf exported
+    """
+    from foundry.core.run import load_run
+    from foundry.zoo import export
+    from foundry.zoo.pretrained import dtype_of
+
+    kept = dtype_of(dtype)  # a word that is no dtype is refused before the weights are read
+    config, tokenizer, model = load_run(run, checkpoint, note=render.say)
+    limit = int(max_shard * 1e9)
+    done = export(config, tokenizer, model.to(kept), out, architecture=architecture, max_shard_bytes=limit)
+    if not done.tokenizer:
+        kind = config.data.tokenizer.type
+        render.say(f"tokenizer {kind} has no form that transformers reads: only the weights were written")
+
+    def draw() -> None:
+        render.table(
+            ("architecture", "files", "bytes"), [(done.architecture, len(done.files), render.size(done.bytes))]
+        )
+
+    data = done._asdict() | {"folder": str(done.folder)}
+    render.result(data, draw, f"foundry zoo check {render.argument(out)}")

@@ -1,0 +1,103 @@
+"""Our model beside transformers', layer by layer, on the same tokens: where they first differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from foundry.core.contracts import EnvironmentFailure, InvalidData
+from foundry.core.registry import registry
+from foundry.zoo.catalog import find
+from foundry.zoo.express import family_of
+from foundry.zoo.pretrained import load
+from foundry.zoo.shards import WeightsFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TOLERANCE = 1e-4
+"""Of fp32, relative to the largest number where that is above 1."""
+
+
+class Place(NamedTuple):
+    """One place of both models."""
+
+    name: str  # "embedding", "layer 0", ..., "norm", "logits"
+    difference: float  # the largest
+    largest: float  # number of theirs
+    same: bool
+
+
+def check(name: str | Path, *, tokens: int = 64, tolerance: float = TOLERANCE, device: str = "cpu") -> list[Place]:
+    """Compare what each layer of a pretrained model puts out here and in transformers, in fp32 on the same random
+    tokens; the first place that is not the same is where the two drift apart.
+
+    Raises:
+        EnvironmentFailure: transformers is not installed.
+        InvalidData: either cannot load the folder.
+    """
+    import torch
+
+    folder = WeightsFolder(find(name))
+    family = family_of(folder.config, registry())
+    theirs = _theirs(folder.path, device)
+    ours = load(folder.path, device=device, dtype=torch.float32).model
+    length = min(tokens, ours.dims.block_size)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(ours.embed.num_embeddings, (1, length), generator=generator).to(device)
+    n_layer = ours.dims.n_layer
+    layers = [theirs.get_submodule(family.layers.format(layer=layer)) for layer in range(n_layer)]
+    blocks: list[Any] = list(ours.blocks)
+    mine, other = _Seen(), _Seen()
+    mine.watch(blocks, ours.norm)
+    other.watch(layers, theirs.get_submodule(family.norm))
+    with torch.inference_mode():
+        mine.outputs.append(ours(ids)[0])
+        other.outputs.append(theirs(ids).logits)
+    names = ["embedding", *(f"layer {layer}" for layer in range(n_layer)), "norm", "logits"]
+    return [_compared(*row, tolerance) for row in zip(names, mine.outputs, other.outputs, strict=True)]
+
+
+def first_drift(places: list[Place]) -> Place | None:
+    return next((place for place in places if not place.same), None)
+
+
+class _Seen:
+    """What goes into the first layer, and what comes out of each and of the last norm, in the order of the pass."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Tensor] = []
+
+    def watch(self, layers: list[nn.Module], norm: nn.Module) -> None:
+        def entered(module: nn.Module, inputs: Any, named: Any) -> None:
+            self.outputs.append(inputs[0] if inputs else named["hidden_states"])
+
+        def left(module: nn.Module, inputs: Any, output: Any) -> None:
+            self.outputs.append(output[0] if isinstance(output, tuple) else output)
+
+        layers[0].register_forward_pre_hook(entered, with_kwargs=True)
+        for module in (*layers, norm):
+            module.register_forward_hook(left)
+
+
+def _compared(name: str, ours: Tensor, theirs: Tensor, tolerance: float) -> Place:
+    difference, largest = float((ours - theirs).abs().max()), float(theirs.abs().max())
+    return Place(name, difference, largest, difference <= tolerance * max(1.0, largest))
+
+
+def _theirs(folder: Path, device: str) -> Any:
+    try:
+        import transformers  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise EnvironmentFailure(
+            "the check compares with transformers, which is not installed", "pip install 'foundry-core[transformers]'"
+        ) from error
+    import torch
+
+    try:
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InvalidData(f"{folder}: transformers cannot load it: {error}") from error
+    return model.to(device).eval()

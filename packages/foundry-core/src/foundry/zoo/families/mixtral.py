@@ -1,0 +1,37 @@
+"""Mixtral (arXiv:2401.04088): Llama with a mixture of experts in every layer. Each expert is a tensor of its own, where
+ours are one for all."""
+
+from foundry.zoo.families import decoder
+from foundry.zoo.family import Family, Key, Only, Weight, same
+from foundry.zoo.rope import Rope
+
+_AT, _OURS = "model.layers.{layer}.block_sparse_moe", "blocks.{layer}.ffn"
+
+MIXTRAL = Family(
+    model_type="mixtral",
+    architecture="MixtralForCausalLM",
+    args={**decoder.ARGS, "ffn.type": "moe", "ffn.scoring": "softmax", "ffn.normalize_top_k": True},
+    keys=(
+        *decoder.SIZES,
+        decoder.HEAD_DIM,
+        decoder.DENSE,
+        Key("num_local_experts", "ffn.n_experts", 8),
+        Key("num_experts_per_tok", "ffn.top_k", 2),
+        decoder.ACTIVATION,
+        Rope(theta=1e6),
+        Only("router_jitter_noise", (0.0, 0)),
+        Only("sliding_window", (None,)),
+    ),
+    weights=(
+        *decoder.ENDS,
+        *decoder.ATTENTION,
+        *decoder.PRE_NORM,
+        *same({f"{_AT}.gate.weight": f"{_OURS}.gate.weight"}),
+        *(
+            Weight(f"{_AT}.experts.{{expert}}.{theirs}.weight", (f"{_OURS}.experts.{ours}_proj.weight",), "of_expert")
+            for theirs, ours in (("w1", "gate"), ("w2", "down"), ("w3", "up"))
+        ),
+    ),
+    ignored=decoder.IGNORED,
+    **decoder.PLACES,
+)

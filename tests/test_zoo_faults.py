@@ -1,0 +1,294 @@
+"""What is refused on the way in and on the way out, each by one clear error; and downloads that break off."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import contextlib
+import hashlib
+import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from foundry.cli.__main__ import main
+from foundry.core.config import from_plain
+from foundry.core.contracts import EnvironmentFailure, InvalidData
+from foundry.core.model import GPT, initialize
+from foundry.zoo import export, load, load_pretrained
+from foundry.zoo.catalog import zoo_folder
+from foundry.zoo.hub import pull
+
+SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 32, "attention": "gqa_2kv"}
+VOCAB = 40
+
+
+def exported(folder: Path, vocab_size: int = VOCAB, tokenizer=None, **model_args) -> Path:
+    experiment = from_plain({"model_args": {**SIZES, **model_args}})
+    model = GPT(experiment, vocab_size)
+    initialize(model, 1)
+    export(experiment, tokenizer, model, folder, max_shard_bytes=20_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> Path:
+    return exported(tmp_path_factory.mktemp("zoo") / "good")
+
+
+@pytest.fixture
+def folder(good, tmp_path) -> Path:
+    return shutil.copytree(good, tmp_path / "model")
+
+
+def edit(folder: Path, **changes) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def shard(folder: Path, number: int = 1) -> Path:
+    return sorted(folder.glob("*.safetensors"))[number]
+
+
+def without(folder: Path, change) -> None:
+    """Rewrite one shard with `change` applied to its tensors."""
+    tensors = load_file(shard(folder))
+    change(tensors)
+    save_file(tensors, shard(folder))
+
+
+def only_a_pickle(folder: Path) -> None:
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n")
+
+
+def disguised(folder: Path) -> None:
+    shard(folder).write_bytes(b"\x80\x04cos\nsystem\n")
+
+
+def truncated(folder: Path) -> None:
+    shard(folder).write_bytes(shard(folder).read_bytes()[:-10])
+
+
+def other_tokenizer(folder: Path) -> None:
+    tokens = {"model": {"type": "BPE", "vocab": {chr(200 + i): i for i in range(99)}, "merges": []}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokens))
+
+
+def outside(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"model.norm.weight": "../../secrets.safetensors"}}))
+
+
+BAD = {
+    "a missing shard": (lambda f: shard(f).unlink(), r"model-00002-of-\d+.safetensors: this shard is missing"),
+    "a missing tensor": (lambda f: without(f, lambda t: t.pop(sorted(t)[0])), "the tensor model.* is missing"),
+    "a wrong shape": (
+        lambda f: without(f, lambda t: t.update({sorted(t)[0]: torch.zeros(7)})),
+        r"model\..* has shape \(7,\); config.json asks for \(",
+    ),
+    "an unknown tensor": (lambda f: without(f, lambda t: t.update(odd=torch.zeros(1))), "tensor odd is not of this"),
+    "a pickle": (only_a_pickle, "holds pickles .pytorch_model.bin. and no safetensors"),
+    "a pickle by another name": (disguised, "not a whole safetensors file"),
+    "half a file": (truncated, "not a whole safetensors file"),
+    "an unknown architecture": (lambda f: edit(f, model_type="mamba"), "'mamba': Foundry does not know this"),
+    "a vocabulary that is not the tokenizer's": (other_tokenizer, "has ids up to 98, but .*vocab_size 40"),
+    "another size": (lambda f: edit(f, intermediate_size=100), "has shape .* config.json asks for"),
+    "a part that we lack": (lambda f: edit(f, hidden_act="mish"), "hidden_act: 'mish': Foundry has no such part"),
+    "a scaling that we lack": (
+        lambda f: edit(f, rope_scaling={"rope_type": "longrope"}, rope_parameters=None),
+        "rope_type: 'longrope'",
+    ),
+    "two keys that disagree": (lambda f: edit(f, attention_bias=True), "False: cannot differ from attention_bias"),
+    "quantised weights": (lambda f: edit(f, quantization_config={"bits": 4}), "quantization_config"),
+    "a missing key": (lambda f: edit(f, hidden_size=None), "config.json: it lacks the key hidden_size"),
+    "a list for a number": (lambda f: edit(f, hidden_size=[32]), "hidden_size|n_embd"),
+    "heads that do not divide": (lambda f: edit(f, num_key_value_heads=3), "n_kv_head"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json: cannot be read"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json: not JSON"),
+    "a file outside": (outside, "names a file outside its folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_folder_that_is_wrong_is_refused_by_name(kind, folder, capsys):
+    spoil, words = BAD[kind]
+    spoil(folder)
+    with pytest.raises(InvalidData, match=words):
+        load(folder)
+    assert main(["zoo", "convert", str(folder), "--run", str(folder.parent / "run")]) == 3
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert "Traceback" not in told
+    assert not (folder.parent / "run").exists()
+
+
+def test_what_is_unheard_of_is_a_usage_error(capsys):
+    assert main(["zoo", "pull", "lama3-1b"]) == 2
+    assert "did you mean llama3-1b" in capsys.readouterr().err
+    assert main(["zoo", "pull", "gpt2"]) == 6
+    assert "HF_HUB_OFFLINE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model_args", "words"),
+    [
+        ({"activation": "relu2"}, "nearest is llama, but its activation is swiglu, not relu2"),
+        ({"logit_softcap": 30.0}, "its logit_softcap is None, not 30.0"),
+        ({"position": "sinusoidal"}, "sinusoidal"),
+        ({"norm": "layernorm", "position": "none"}, "none"),
+        ({"attention": {"type": "gqa", "n_kv_head": 2, "softcap": 5.0}}, "its attention.softcap is None, not 5.0"),
+    ],
+)
+def test_a_model_that_no_architecture_expresses_is_refused_by_its_part(model_args, words, tmp_path):
+    with pytest.raises(InvalidData, match="no architecture of transformers expresses") as refused:
+        exported(tmp_path / "out", **model_args)
+    assert words in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_that_differs_is_named(tmp_path):
+    experiment = from_plain({"model_args": SIZES, "layers": {"1": {"norm": "layernorm"}}})
+    with pytest.raises(InvalidData, match="its norm is rmsnorm, not layernorm in layer 1"):
+        export(experiment, None, GPT(experiment, VOCAB), tmp_path / "out")
+
+
+# ---- the hub, as a server on this machine ----------------------------------------------------------------------------
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the hub does for one repository, and counts what it sent."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    sent: ClassVar[dict[str, int]] = {}
+    break_after: int | None = None
+    spoil, gated = False, False
+    tokens: ClassVar[list[str | None]] = []
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        Hub.tokens.append(self.headers.get("Authorization"))
+        if Hub.gated and not self.headers.get("Authorization"):
+            return self.send_error(401)
+        path = self.path.partition("?")[0]
+        if path.startswith("/api/models/org/tiny/revision/"):
+            return self.say(json.dumps({"sha": "c0ffee"}).encode())
+        if path == "/api/models/org/tiny/tree/c0ffee":
+            return self.say(json.dumps([listed(name, data) for name, data in Hub.files.items()]).encode())
+        name = path.removeprefix("/org/tiny/resolve/c0ffee/")
+        if name not in Hub.files:
+            return self.send_error(404)
+        self.say(Hub.files[name], name)
+
+    def say(self, data: bytes, name: str = "") -> None:
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if Hub.spoil and name.endswith(".safetensors"):
+            data = bytes(len(data))
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        part = data[start:]
+        if name and Hub.break_after is not None and len(part) > Hub.break_after:
+            part = part[: Hub.break_after]
+            self.close_connection = True
+        Hub.sent[name] = Hub.sent.get(name, 0) + len(part)
+        self.wfile.write(part)
+
+
+def listed(name: str, data: bytes) -> dict:
+    entry = {"type": "file", "path": name, "size": len(data)}
+    entry["oid"] = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+    if name.endswith(".safetensors"):
+        entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    return entry
+
+
+@pytest.fixture
+def hub(good, tmp_path, monkeypatch):
+    for key, value in {
+        "files": {},
+        "sent": {},
+        "break_after": None,
+        "spoil": False,
+        "gated": False,
+        "tokens": [],
+    }.items():
+        setattr(Hub, key, value)
+    Hub.files = {file.name: file.read_bytes() for file in good.iterdir()} | {"pytorch_model.bin": b"x" * 100}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield Hub
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_is_not_here_is_downloaded_once(hub, good):
+    said: list[str] = []
+    model = load_pretrained("org/tiny", note=said.append)
+    ours = load_pretrained(good)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), ours.parameters(), strict=True))
+    assert any("model-00001" in line for line in said)
+    assert "pytorch_model.bin" not in hub.sent
+    source = json.loads((zoo_folder() / "org--tiny" / "source.json").read_text())
+    assert (source["repository"], source["commit"]) == ("org/tiny", "c0ffee")
+    before = dict(hub.sent)
+    load_pretrained("org/tiny")
+    assert hub.sent == before
+    pull("org/tiny")  # asks what there is, and fetches nothing
+    assert {name: n for name, n in hub.sent.items() if name} == {name: n for name, n in before.items() if name}
+
+
+def test_a_download_that_broke_off_goes_on_where_it_was(hub):
+    hub.break_after = 9_000
+    for _ in range(2):
+        with pytest.raises(EnvironmentFailure, match="cannot be downloaded") as broken:
+            pull("org/tiny")
+        assert "run again" in broken.value.hint
+        assert not (zoo_folder() / "org--tiny").exists()
+    while not (zoo_folder() / "org--tiny").exists():
+        with contextlib.suppress(EnvironmentFailure):
+            pull("org/tiny")
+    assert all(hub.sent[name] == len(data) for name, data in hub.files.items() if name in hub.sent)
+    load_pretrained("org/tiny")
+
+
+def test_what_is_not_what_the_hub_lists_is_not_kept(hub):
+    hub.spoil = True
+    with pytest.raises(InvalidData, match="is not the file that the hub lists"):
+        pull("org/tiny")
+    hub.spoil = False
+    load_pretrained("org/tiny")
+
+
+def test_a_gated_model_says_what_to_do(hub, monkeypatch, capsys):
+    hub.gated = True
+    assert main(["zoo", "pull", "org/tiny", "--json"]) == 6
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert "lets only some people have it" in error["message"]
+    assert "HF_TOKEN" in error["hint"]
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert main(["zoo", "pull", "org/tiny", "--json"]) == 0
+    assert hub.tokens[-1] == "Bearer hf_secret"
+
+
+def test_a_repository_of_pickles_is_refused(hub):
+    hub.files = {name: data for name, data in hub.files.items() if not name.endswith(".safetensors")}
+    with pytest.raises(InvalidData, match="has no safetensors, only pickles"):
+        pull("org/tiny")
+    with pytest.raises(InvalidData, match="no such model"):
+        pull("org/other")

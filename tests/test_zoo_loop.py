@@ -1,0 +1,128 @@
+"""Leaving with a trained model and beginning with a pretrained one, by the commands that a user types."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from foundry.cli.__main__ import main
+from foundry.core import load_run
+from foundry.core.generate import Sampling, first_ids, generate_ids
+from foundry.zoo.shards import WeightsFolder, sha256_of
+
+transformers = pytest.importorskip("transformers")
+transformers.utils.logging.disable_progress_bar()
+
+TINY = """
+model_args: {n_layer: 2, n_head: 4, n_embd: 32, block_size: 32, attention: gqa_2kv}
+data: {dataset: {type: text, path: corpus.txt}, tokenizer: TOKENIZER}
+training: {max_iters: 4, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1, device: cpu, learning_rate: 3e-3}
+logging: {sample_tokens: 5}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "corpus.txt").write_text("".join(f"{i} squared is {i * i}, naïvely\n" for i in range(300)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def foundry(capsys, *arguments: str) -> dict:
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "char", "{type: bpe, vocab_size: 300}"])
+def test_transformers_takes_what_was_trained_with_its_tokenizer(project, capsys, tokenizer):
+    (project / "experiments" / "baseline.yaml").write_text(TINY.replace("TOKENIZER", tokenizer))
+    assert main(["train", "--out", "run"]) == 0
+    done = foundry(capsys, "export", "run", "out", "--to", "hf")
+    assert (done["architecture"], done["tokenizer"]) == ("llama", True)
+    model = transformers.AutoModelForCausalLM.from_pretrained("out").eval()
+    theirs = transformers.AutoTokenizer.from_pretrained("out")
+    _, ours, mine = load_run("run")
+    text = "12 squared is 144, naïvely\n"
+    ids = first_ids(ours, text)
+    assert theirs(text).input_ids == ids
+    assert theirs.decode(ids, skip_special_tokens=True) == text
+    prompt = torch.tensor([ids[:9]])
+    with torch.no_grad():
+        assert (model(prompt).logits - mine(prompt)[0]).abs().max() < 1e-4
+        written = torch.cat(list(generate_ids(mine, prompt, 8, Sampling(temperature=0))))
+        said = model.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)
+    assert said[0, 9:].tolist() == written.tolist()
+    checked = foundry(capsys, "zoo", "check", "out")
+    assert checked["ok"]
+    assert [place["name"] for place in checked["places"]] == ["embedding", "layer 0", "layer 1", "norm", "logits"]
+
+
+def test_a_run_begins_with_a_folder_of_weights(project, capsys):
+    (project / "experiments" / "baseline.yaml").write_text(TINY.replace("TOKENIZER", "byte"))
+    assert main(["train", "--out", "run"]) == 0
+    foundry(capsys, "export", "run", "out", "--to", "hf", "--max-shard", "0.001")
+    foundry(capsys, "zoo", "convert", "out", "--experiment", "experiments/more.yaml", "--run", "again")
+    _, _, before = load_run("run")
+    config, tokenizer, same = load_run("again")
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), same.parameters(), strict=True))
+    assert tokenizer.encode("naïve") == list("naïve".encode())
+    assert config.data.tokenizer.type == "pretrained"
+    sets = ["data.dataset={type: text, path: corpus.txt}", "training.max_iters=1", "training.learning_rate=1e-9"]
+    sets += ["training.batch_size=2", "training.eval_tokens=64", "training.threads=1", "training.device=cpu"]
+    command = ["train", "experiments/more.yaml", "--out", "more", *(f"--set={each}" for each in sets)]
+    assert main(command) == 0
+    began = json.loads(Path("more/config.json").read_text())["init_from"]
+    names = WeightsFolder(Path("out")).files
+    lines = "".join(f"{name}:{sha256_of(Path('out') / name)}\n" for name in names)
+    assert began == {"run": str(project / "out"), "step": 0, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
+    _, _, after = load_run("more")
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    capsys.readouterr()
+    assert main([*command[:3], "other", *command[4:], "--set=data.tokenizer=byte"]) == 3
+    assert "set data.tokenizer=pretrained" in capsys.readouterr().err
+    assert main([*command[:3], "other", *command[4:], "--set=model_args.n_layer=3"]) == 3
+    assert "model.layers.2" in capsys.readouterr().err
+
+
+def test_the_first_layer_that_drifts_is_named(project, capsys, monkeypatch):
+    config = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained("theirs")
+    from foundry.zoo import weights
+
+    fill = weights.fill
+
+    def swapped(model, *rest):
+        fill(model, *rest)
+        keys = model.blocks[1].attention.k_proj.weight
+        keys.data.copy_(keys.data.flip(0))
+
+    monkeypatch.setattr(weights, "fill", swapped)
+    capsys.readouterr()
+    assert main(["zoo", "check", "theirs", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], told["first_drift"]) == (False, "layer 1")
+
+
+def test_listing_needs_no_network_and_no_torch(project, environment):
+    printed = environment.run(
+        project, environment.python, "-X", "importtime", "-m", "foundry.cli", "zoo", "list", "--json"
+    )
+    models = {model["name"]: model for model in json.loads(printed.stdout)["models"]}
+    assert {"llama3-8b", "llama3-1b", "qwen2-7b", "gpt2"} <= models.keys()
+    assert not any(model["here"] for model in models.values())
+    assert " torch\n" not in printed.stderr
