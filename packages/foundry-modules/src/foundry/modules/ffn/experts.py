@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foundry.modules.ffn import autocast
+
 
 class ExpertLinear(nn.Module):
     """E linear maps: weight (E, out, in), bias (E, out)."""
@@ -22,8 +24,7 @@ class ExpertLinear(nn.Module):
 
     def forward(self, rows: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
         """rows (M, in), sorted by their expert (M,); those of expert e end before row ends[e] -> (M, out)."""
-        if torch.is_autocast_enabled(rows.device.type):  # which does not know this product
-            rows = rows.to(torch.get_autocast_dtype(rows.device.type))
+        rows = autocast.cast(rows)
         y = F.grouped_mm(rows, self.weight.to(rows.dtype).mT, offs=ends)
         # An embedding is the look-up whose backward pass adds in a fixed order, on a GPU too.
         return y if self.bias is None else y + F.embedding(expert, self.bias).to(y.dtype)

@@ -15,14 +15,13 @@ falls.
 """
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
-from foundry.modules.ffn import DenseParams, MoEParams, default_hidden
+from foundry.modules.ffn import DenseParams, MoEParams, autocast, default_hidden
 from foundry.modules.ffn.dense import Dense, residual_std
 from foundry.modules.ffn.experts import Experts
 
@@ -41,8 +40,8 @@ class Router(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, C) -> scores (N, E), chosen experts (N, K), their weights (N, K); scores and weights in fp32 (or 64),
         also under autocast: bf16 has too few digits to tell experts apart."""
-        params, dtype, device = self.params, torch.promote_types(x.dtype, torch.float32), x.device.type
-        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+        params, dtype = self.params, torch.promote_types(x.dtype, torch.float32)
+        with autocast.left_out(x):
             logits = F.linear(x.to(dtype), self.weight.to(dtype))
         scores = logits.softmax(-1) if params.scoring == "softmax" else logits.sigmoid()
         preference = scores.detach()

@@ -17,13 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from foundry.modules.ffn import autocast
+
 
 def dot_rows(x: Tensor, table: Tensor, ids: Tensor, *, sparse: bool = False) -> Tensor:
-    return _dot_rows(_autocast(x), table, ids, sparse)
+    return _dot_rows(autocast.cast(x), table, ids, sparse)
 
 
 def add_rows(weights: Tensor, table: Tensor, ids: Tensor, *, sparse: bool = False) -> Tensor:
-    return _add_rows(_autocast(weights), table, ids, sparse)
+    return _add_rows(autocast.cast(weights), table, ids, sparse)
 
 
 # Operations of their own, because torch.compile cannot trace the making of a sparse tensor. It remembers compiled
@@ -112,9 +114,3 @@ _row_sparse.register_fake(_make_row_sparse)
 def _outer(weights: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """(N, J, m), (N, C) -> (N, J, m * C): what each choice adds to its row."""
     return (weights[..., None] * x[:, None, None]).to(dtype).flatten(2)
-
-
-def _autocast(x: Tensor) -> Tensor:
-    """As autocast would do it for a product that it knows."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
