@@ -8,8 +8,9 @@ promises reproducible numbers writes down what was in use.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
-from foundry.kernels import attention, matmul
+from foundry.kernels import attention, few_rows, matmul
 
 KERNELS = {"attention": attention, "matmul": matmul}
 """Each a module with missing(), suits(), install() and remove()."""
@@ -40,3 +41,9 @@ def use(names: Iterable[str]) -> None:
             kernel.install()
         else:
             kernel.remove()
+
+
+def decoding() -> AbstractContextManager[None]:
+    """A context for the forward passes of generation, which may be entered again and again: where that is known to be
+    faster, few rows are computed by kernels of our own, beside what is in use."""
+    return few_rows.Used() if few_rows.suits() and not few_rows.missing() else nullcontext()

@@ -13,9 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from foundry.kernels import few_rows
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis. x (..., C), weight (C,) -> (..., C), of x's dtype."""
+    if few_rows.fits_rms_norm(x, weight):
+        return few_rows.rms_norm(x, weight, eps)
     composed = x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
     if composed and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _RMSNorm.apply(x, weight, eps)
