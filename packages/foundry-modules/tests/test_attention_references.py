@@ -17,11 +17,14 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (  # noqa: E402
 from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention  # noqa: E402
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOssRotaryEmbedding  # noqa: E402
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding  # noqa: E402
+from transformers.models.mistral.modeling_mistral import MistralAttention  # noqa: E402
 from transformers.models.olmo2.modeling_olmo2 import Olmo2Attention  # noqa: E402
 
 B, T = 3, 24
 DIMS = Dims(n_layer=2, n_head=4, n_embd=32, head_dim=8, block_size=T, vocab_size=19)
 CAUSAL = torch.full((T, T), float("-inf")).triu(1)
+WINDOW = 7
+WINDOWED = CAUSAL + torch.full((T, T), float("-inf")).tril(-WINDOW)
 SIZES = {
     "hidden_size": 32,
     "num_attention_heads": 4,
@@ -68,11 +71,20 @@ def test_gemma2_caps_its_scores():
     assert_same(Gemma2Attention(config, 1), config, "gqa", {"n_kv_head": 2, "softcap": 0.7})
 
 
+def test_mistral_sees_a_window():
+    config = transformers.MistralConfig(**SIZES, sliding_window=WINDOW)
+    params = {"n_kv_head": 2, "window": WINDOW}
+    assert_same(MistralAttention(config, 0), config, "sliding_window", params, mask=WINDOWED)
+
+
 def test_gpt_oss_has_sinks():
     rope = {"rope_type": "default", "rope_theta": 10_000.0}
     config = transformers.GptOssConfig(**SIZES, layer_types=["full_attention"] * 2, rope_parameters=rope)
     params, dims = {"n_kv_head": 2, "sinks": True}, Dims(2, 4, 32, 8, T, bias=True)
     assert_same(GptOssAttention(config, 0), config, "gqa", params, dims, rotary=GptOssRotaryEmbedding)
+    params["window"] = WINDOW
+    theirs = GptOssAttention(config, 0)
+    assert_same(theirs, config, "sliding_window", params, dims, WINDOWED, rotary=GptOssRotaryEmbedding)
 
 
 MLA_SIZES = {"kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}

@@ -22,6 +22,14 @@ class TestSoftcapAndSinks(Conformance):
     slot, variant, params = "attention", "gqa", {"softcap": 2.0, "sinks": True}
 
 
+class TestWindowWithSinks(Conformance):
+    slot, variant, params = "attention", "sliding_window", {"window": 5, "sinks": True, "n_kv_head": 2}
+
+
+class TestColumnsOfBlocks(Conformance):
+    slot, variant, params = "attention", "sparse", {"block": 3, "window": 6, "stride": 2}
+
+
 class TestMLAWithAQueryRank(Conformance):
     slot, variant = "attention", "mla"
     params: ClassVar = {"q_lora_rank": 12, "kv_lora_rank": 40, "qk_rope_head_dim": 6, "v_head_dim": 5}

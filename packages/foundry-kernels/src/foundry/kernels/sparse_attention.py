@@ -38,7 +38,7 @@ class SparsePattern(NamedTuple):
         """Numbers of tokens in their document, broadcasting against each other -> bool."""
         seen = keys >= self.window_start(queries)
         if self.stride:
-            seen = seen | self._is_column(keys)
+            seen = seen | ((keys // self.block + 1) % self.stride == 0)
         return seen & (keys <= queries)
 
     def sees_all(self, length: int) -> bool:
@@ -51,11 +51,14 @@ class SparsePattern(NamedTuple):
 
     def columns_before(self, key: int, device: torch.device) -> Tensor:
         """The keys in those columns that end before `key`, (keys,) int64."""
-        keys = torch.arange(max(0, key) // self.block * self.block if self.stride else 0, device=device)
-        return keys[self._is_column(keys)] if self.stride else keys
+        count = max(0, key) // self.block // self.stride if self.stride else 0
+        columns = torch.arange(1, count + 1, device=device) * self.stride - 1
+        return (columns[:, None] * self.block + torch.arange(self.block, device=device)).flatten()
 
-    def _is_column(self, keys: Tensor) -> Tensor:
-        return (keys // self.block + 1) % self.stride == 0
+    @property
+    def is_window(self) -> bool:
+        """Whether it is a sliding window: what is seen depends on the distance alone."""
+        return self.block == 1 and not self.stride
 
     @property
     def chunk(self) -> int:

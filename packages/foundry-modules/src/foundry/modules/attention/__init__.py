@@ -63,6 +63,46 @@ class GQAParams(MHAParams):
         yield from shared_heads(self.n_kv_head, dims)
 
 
+class LocalParams(MHAParams):
+    """What is common to attentions with a window."""
+
+    window: int | None = Field(
+        None,
+        ge=1,
+        le=16_777_216,
+        description="tokens that a token sees, itself included; null: a quarter of block_size",
+    )
+    n_kv_head: int | None = Field(
+        None, ge=1, description="key/value heads, each shared by n_head / n_kv_head query heads; null: n_head"
+    )
+
+    def tokens(self, dims: Dims) -> int:
+        """The window in a model of these sizes."""
+        return self.window or max(1, dims.block_size // 4)
+
+    def kv_heads(self, dims: Dims) -> int:
+        return self.n_kv_head or dims.n_head
+
+    def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
+        yield from super().problems(dims)
+        yield from shared_heads(self.kv_heads(dims), dims)
+
+
+class SparseParams(LocalParams):
+    block: int = Field(16, ge=1, le=65_536, description="tokens of a block, which is seen as a whole")
+    stride: int = Field(8, ge=2, le=65_536, description="every so many blocks, one is seen by all that follow")
+
+    def tokens(self, dims: Dims) -> int:
+        return self.window or max(1, dims.block_size // 4 // self.block) * self.block
+
+    def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
+        yield from super().problems(dims)
+        if (window := self.tokens(dims)) % self.block:
+            below = window // self.block * self.block
+            tries = " or ".join(str(tokens) for tokens in (below, below + self.block) if tokens)
+            yield "window", f"{window} is not a whole number of blocks of {self.block} tokens; try {tries}"
+
+
 class MLASizes(NamedTuple):
     """`MLAParams` in a model of known sizes."""
 
@@ -133,6 +173,22 @@ VARIANTS = [
     ),
     Variant(
         slot="attention",
+        name="sliding_window",
+        target="foundry.modules.attention.sliding_window:SlidingWindowAttention",
+        params=LocalParams,
+        summary="a token sees the last `window` tokens only, in time that follows the window",
+        reference="arXiv:2310.06825",
+    ),
+    Variant(
+        slot="attention",
+        name="sparse",
+        target="foundry.modules.attention.sparse:BlockSparseAttention",
+        params=SparseParams,
+        summary="block-strided: a window, and every stride-th block before it",
+        reference="arXiv:1904.10509",
+    ),
+    Variant(
+        slot="attention",
         name="mla",
         target="foundry.modules.attention.mla:MultiHeadLatentAttention",
         params=MLAParams,
@@ -146,5 +202,9 @@ SHORTHANDS = [
     *(
         Shorthand("attention", f"gqa_{n}kv", {"type": "gqa", "n_kv_head": n}, f"gqa with {n} key/value heads")
         for n in (1, 2, 4)
+    ),
+    *(
+        Shorthand("attention", f"swa_{n}", {"type": "sliding_window", "window": n}, f"a sliding window of {n} tokens")
+        for n in (64, 256, 1024)
     ),
 ]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundry.core.contracts import Context, UsageError
-from foundry.kernels import causal_attention
+from foundry.kernels import SparsePattern, causal_attention, sparse_attention
 
 ScoreBias = Callable[[Tensor, Tensor], Tensor]
 """`Position.bias`: query positions (B, T), key positions (B, S) -> (B, H, T, S)."""
@@ -22,40 +22,69 @@ def attend(
     dropout: float = 0.0,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    pattern: SparsePattern | None = None,
 ) -> Tensor:
     """Causal softmax(q k^T / sqrt(D) + bias) v.
 
     Args:
         q: (B, H, T, D), the last T tokens of the keys.
-        k, v: (B, H_kv, S, D), S >= T; each key/value head serves H / H_kv consecutive query heads.
+        k: (B, H_kv, S, D), S >= T; v: (B, H_kv, S, D_v). Each of their heads serves H / H_kv consecutive query heads.
         ctx: restricts what is seen further: the same segment, and only real tokens.
         dropout: probability of dropping an attention weight; 0 outside training.
         softcap, sinks: see `weigh`.
+        pattern: restricts what is seen to a part of what is before; tokens are counted within their document.
 
     Returns:
-        (B, H, T, D)
+        (B, H, T, D_v)
     """
-    (batch, n_head, new, size), (_, n_kv_head, total, _) = q.shape, k.shape
+    new, total, device = q.size(2), k.size(2), q.device
+    if pattern is not None and pattern.sees_all(total):
+        pattern = None
     by_hand = softcap is not None or sinks is not None  # no kernel of torch's knows these
     plain = ctx.segments is None and ctx.key_padding is None and score_bias is None and not by_hand
-    if plain and (new == total or new == 1):
-        # A single new token sees everything before it; whole rows are the kernels' own causal case.
-        mask, is_causal = None, new > 1
-    else:
-        mask, is_causal = visible(ctx, new, total, q.device), False
-        if score_bias is not None:
-            bias = score_bias(*positions_of(ctx, new, total, q.device)).to(q.dtype)
-            mask = bias.masked_fill(~mask, float("-inf"))
+    if plain and new == 1 and pattern is not None and pattern.is_window:
+        k, v, pattern = k[:, :, -pattern.window :], v[:, :, -pattern.window :], None
+    if plain and pattern is None and (new == total or new == 1):
+        return fused(q, k, v, None, dropout)
+    if plain and new == total and not dropout:
+        return causal_attention(q, k, v, pattern)
+
+    def mask_of(queries: Tensor, keys: Tensor) -> Tensor:
+        mask = visible(ctx, queries, keys, total, pattern)
+        if score_bias is None:
+            return mask
+        of_queries, of_keys = positions_of(ctx, new, total, device)
+        bias = score_bias(of_queries[:, queries - (total - new)], of_keys[:, keys]).to(q.dtype)
+        return bias.masked_fill(~mask, float("-inf"))
+
+    def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         if by_hand:
             return weigh(q, k, v, mask, dropout, softcap, sinks)
+        return fused(q, k, v, mask, dropout)
+
+    if pattern is not None and new == total and is_as_far_by_index(ctx, pattern):
+        return sparse_attention(q, k, v, pattern, mask_of, masked)
+    keys = torch.arange(total, device=device)
+    return masked(q, k, v, mask_of(keys[total - new :], keys))
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Attention by torch's kernels. Without a mask, whole rows are causal, and a single query sees every key."""
+    (batch, n_head, new, size), n_kv_head = q.shape, k.size(1)
+    grouped, is_causal = n_kv_head != n_head, mask is None and new > 1
     if is_causal and not dropout:
         return causal_attention(q, k, v)
-    grouped = n_kv_head != n_head
-    if grouped and new == 1 and score_bias is None:
+    if grouped and new == 1 and (mask is None or mask.size(1) == 1):
         # One key head's single queries are as good as consecutive ones: a third of the time over a long cache.
         y = F.scaled_dot_product_attention(q.reshape(batch, n_kv_head, -1, size), k, v, mask, dropout)
         return y.reshape(batch, n_head, new, v.size(-1))
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=grouped)
+
+
+def is_as_far_by_index(ctx: Context, pattern: SparsePattern) -> bool:
+    """Whether what the pattern sees of a row can be told from where tokens stand in it: padding may stand between two
+    tokens of a document, and blocks begin with each document."""
+    return ctx.key_padding is None and (ctx.segments is None or pattern.is_window)
 
 
 def weigh(
@@ -84,19 +113,30 @@ def weigh(
     return F.dropout(weights, dropout) @ v
 
 
-def visible(ctx: Context, new: int, total: int, device: torch.device) -> Tensor:
-    """(B or 1, 1, T, S) bool: may the query see the key. Every token sees itself, also where it is padding, so that no
-    softmax runs over nothing."""
-    keys = torch.arange(total, device=device)
-    queries = keys[total - new :, None]
-    mask = (keys <= queries)[None]
+def visible(ctx: Context, queries: Tensor, keys: Tensor, total: int, pattern: SparsePattern | None = None) -> Tensor:
+    """May a query see a key: their indices in the row of `total` tokens, (T,) and (S,) -> (B or 1, 1, T, S) bool. Every
+    token sees itself, also where it is padding, so that no softmax runs over nothing."""
+    rows = queries[:, None]
+    mask = (keys <= rows)[None]
     if ctx.segments is not None:
-        if new != total:
+        if ctx.segments.size(1) != total:
             raise UsageError("segments and a filled cache do not go together", "cache one document per row")
-        mask = mask & (ctx.segments[:, :, None] == ctx.segments[:, None, :])
+        mask = mask & (ctx.segments[:, queries, None] == ctx.segments[:, None, keys])
+    if pattern is not None:
+        numbers = numbers_of(ctx, total, keys.device)
+        mask = mask & pattern.sees(numbers[:, queries, None], numbers[:, None, keys])
     if ctx.key_padding is not None:
-        mask = mask & (ctx.key_padding[:, None, :] | (keys == queries))
+        mask = mask & (ctx.key_padding[:, None, keys] | (keys == rows))
     return mask[:, None]
+
+
+def numbers_of(ctx: Context, total: int, device: torch.device) -> Tensor:
+    """The number of each token in its document, padding not counted: (B or 1, S)."""
+    if ctx.segments is not None and ctx.positions is not None:
+        return ctx.positions
+    if ctx.key_padding is not None:
+        return (ctx.key_padding.long().cumsum(-1) - 1).clamp_min(0)
+    return torch.arange(total, device=device)[None]
 
 
 def new_positions(x: Tensor, ctx: Context) -> Tensor | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
+from foundry.kernels import SparsePattern
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.attend import attend, new_positions
 from foundry.modules.attention.cache import KVCache
@@ -41,6 +42,7 @@ class MultiHeadAttention(nn.Module):
         self.position = position  # one module for all layers that choose the same
         self.rotate = getattr(position, "rotate", None)
         self.score_bias = getattr(position, "bias", None)
+        self.pattern: SparsePattern | None = None  # what a query sees; None: everything before it
         self.score_multiplier = dims.multipliers.scores
         self.dropout = dims.dropout
         self.residual_std = 0.02 / math.sqrt(2 * dims.n_layer)  # GPT-2: 2 n_layer sums into the residual stream
@@ -53,7 +55,7 @@ class MultiHeadAttention(nn.Module):
         if ctx.cache is not None:
             k, v = ctx.cache.extend(k, v)
         dropout = self.dropout if self.training else 0.0
-        y = attend(q, k, v, ctx, self.score_bias, dropout, self.softcap, self.sinks)
+        y = attend(q, k, v, ctx, self.score_bias, dropout, self.softcap, self.sinks, self.pattern)
         return self.o_proj(y.transpose(1, 2).reshape(batch, length, self.n_head * self.head_dim)), {}
 
     def project(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
