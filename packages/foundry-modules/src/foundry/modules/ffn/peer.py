@@ -14,13 +14,14 @@ U_e, V_e are `expert_width` rows of length C; a gated activation has a third, as
 the backward pass and the optimizer touch only the rows that were retrieved. Initially U x has variance 1.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, WeightKind
-from foundry.modules.ffn import PEERParams, autocast
+from foundry.modules.ffn import PEERParams
 from foundry.modules.ffn.query_norm import QueryBatchNorm
 from foundry.modules.ffn.rows import add_rows, dot_rows
 from foundry.modules.norm import RMSNormParams
@@ -83,9 +84,9 @@ class PEER(nn.Module):
     def retrieve(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """queries (N, heads, key_dim) -> the scores, best first, and the numbers of each one's best k experts, both
         (N, heads, k). In fp32 at least, also under autocast: bf16 has too few digits to tell experts apart."""
-        dtype = torch.promote_types(queries.dtype, torch.float32)
+        dtype, device = torch.promote_types(queries.dtype, torch.float32), queries.device.type
         parts = queries.to(dtype).unflatten(-1, (self.params.product_dims, -1))
-        with autocast.left_out(parts):
+        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             of_parts = torch.einsum("nhdk,dik->dnhi", parts, self.keys.to(dtype))
         k, n = self.params.top_k, self.params.n_keys
         scores, ids = of_parts[0].topk(min(k, n), dim=-1)
