@@ -116,6 +116,13 @@ def test_what_helps_is_found_and_promoted_and_every_proposal_is_in_the_ledger(pr
     assert load_experiment().model_args.activation.type == "relu2"
     assert load_experiment().model_args.position.type == "learned"
     assert evolved.gain == pytest.approx(0.05, abs=0.02)
+    assert evolved.least_gain == pytest.approx(sum(each.low for each in evolved.promotions))
+    assert evolved.least_gain < evolved.gain
+    told_of = {facts["confidence"] for facts in told if facts["event"] == "audit"}
+    assert {each.confidence for each in evolved.audits} == told_of == {0.9}  # one finalist: two sides of 5 %
+    with Ledger.open(project) as ledger:
+        assert {each.confidence for each in ledger.decisions() if each.n} == {0.9}
+    assert "(90 %), n " in (project / "experiments" / "baseline.yaml").read_text()
     assert evolved.expected_false == pytest.approx(0.05 * len(evolved.audits))
     assert evolved.spent.trials <= 80
     assert evolved.keep_rates["activation"][0] >= 1

@@ -1,4 +1,4 @@
-"""What failed stays failed until somebody asks for it again: after a larger `--trial-seconds`, or on a larger machine."""
+"""What failed stays failed until somebody asks for it again: with more time, or on a larger machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from foundry.cli.__main__ import main
 from foundry.core.ledger import Ledger
 from foundry.core.sweep.ablation import ablate
 from foundry.core.sweep.driver import Silent
@@ -80,3 +81,50 @@ def test_an_ablation_fills_the_cells_that_had_failed(project: Path) -> None:
     assert failures(slow=False, retry=False) == (2, 0)
     assert failures(slow=False, retry=True) == (0, 2)
     assert failures(slow=True, retry=True) == (0, 0)
+
+
+FRAGILE = """
+from pathlib import Path
+import torch
+from foundry.core.contracts import ActivationParams, Variant
+
+class Fragile(torch.nn.Module):
+    def __init__(self, params, dims): super().__init__()
+    def forward(self, x):
+        if x.device.type != "meta" and Path("broken").exists():
+            raise ValueError("it is broken")
+        return x
+
+VARIANTS = [Variant("activation", "fragile", f"{__name__}:Fragile", ActivationParams, "of a test")]
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["noise", "--seeds", "2"],
+        ["ablate", "--axis", "lr=1e-4", "--seeds", "1"],
+        ["sweep", "lr", "1e-4", "--max-pairs", "1"],
+        ["evolve", "--max-trials", "10", "--proposals", "1"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_retry_is_an_option_of_every_command_that_trains_trials(
+    project: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.delenv("FOUNDRY_PLUGINS", raising=False)
+    (project / "variants").mkdir()
+    (project / "variants" / "fragile.py").write_text(FRAGILE)
+    file = project / "experiments" / "baseline.yaml"
+    file.write_text(file.read_text().replace("block_size: 16", "block_size: 16, activation: fragile"))
+
+    def statuses(*options: str) -> set[str]:
+        main([*command, "--executor", "inline", *options])
+        with Ledger.open(project) as ledger:
+            return {row.status for row in ledger.trials()}
+
+    (project / "broken").touch()
+    assert statuses() == {"failed"}
+    (project / "broken").unlink()
+    assert "failed" in statuses()
+    assert "failed" not in statuses("--retry")

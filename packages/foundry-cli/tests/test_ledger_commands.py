@@ -46,7 +46,7 @@ def sweep(ledger: Ledger, project, type: str, value: str, verdict: str = "promot
     effect = sum(differences) / 2
     decision = Decision(
         *(f"{type}-decision", id, generation.number, candidate.identity, arm, "val_loss", verdict, "the test said so"),
-        *(effect, effect - 0.01, effect + 0.01, 3.5, 2, {"alpha": 0.05}, 0.005, 0.0),
+        *(effect, effect - 0.01, effect + 0.01, 3.5, 2, {"alpha": 0.05}, 0.005, 0.0, 0.9),
     )
     ledger.decide(decision)
     ledger.finish_sweep(id, {"control": "baseline", "error_rate": "at most 5 in 100"})
@@ -120,7 +120,7 @@ def test_why_tells_the_pairs_of_runs_and_the_rest_of_the_sweep(history, foundry)
     assert [pair["difference"] for pair in why["pairs"]] == pytest.approx([0.02, 0.03])
     text = foundry(history, "why", "activation relu2").out
     assert "generation 1, promoted" in text
-    assert "val_loss gain +0.0250 [+0.0150, +0.0350], 2 pairs of runs" in text
+    assert "val_loss gain +0.0250 [+0.0150, +0.0350] (90 %), 2 pairs of runs" in text
     assert "at most 5 in 100" in text
     rejected = foundry(history, "why", "attention-dec", "--json")
     assert (rejected["generation"], rejected["decision"]["arm"]) == (None, "attention mha")

@@ -121,10 +121,11 @@ class World:
                 break
         for each in conclusion.arms:
             judged, rule = each.judgement, Rule().to_json()
+            sure = judged.confidence if judged else None
             figures = (judged.effect, judged.low, judged.high, judged.llr, judged.n) if judged else (*[None] * 4, 0)
             identity = next(entry["identity"] for entry in spec["entries"] if entry["arm"] == each.arm)
             about = (digest(sweep, each.arm)[:16], sweep, spec["generation"], identity, each.arm, "val_loss")
-            ledger.decide(Decision(*about, each.verdict, each.reason, *figures, rule, SIGMA, 0.0))
+            ledger.decide(Decision(*about, each.verdict, each.reason, *figures, rule, SIGMA, 0.0, sure))
         ledger.finish_sweep(sweep, conclusion.to_json())
         return sweep, conclusion
 

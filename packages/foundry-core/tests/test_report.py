@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from foundry.core.ledger.ledger import Ledger
-from foundry.core.report import read, render
+from foundry.core.report import read, render, words
 from foundry.core.sweep.rule import Rule
 
 SIGMA = 0.005  # of the made-up runs
@@ -74,8 +74,29 @@ def test_a_rollback_shows_what_it_left_behind_and_takes_its_gain_away(contents):
         assert rollback["summary"] == f"back to generation {target}"
         assert all(lineage[n]["undone_by"] is not None for n in range(target + 1, rollback["number"]))
     standing = [each for each in lineage.values() if each["undone_by"] is None and each["gain"]]
-    assert contents["gain"]["effect"] == pytest.approx(sum(each["gain"]["effect"] for each in standing))
-    assert contents["gain"]["low"] < contents["gain"]["effect"] < contents["gain"]["high"]
+    gain = contents["gain"]
+    assert gain["promotions"] == len(standing)
+    assert gain["estimate"] == pytest.approx(sum(each["gain"]["effect"] for each in standing))
+    assert gain["least"] == pytest.approx(sum(each["gain"]["low"] for each in standing))
+
+
+def test_a_sum_of_gains_that_each_stopped_when_they_looked_good_is_called_an_estimate(contents, page):
+    least = f"at least {contents['gain']['least']:+.4f} if every interval holds".replace("-", "−")
+    assert f"about {contents['gain']['estimate']:+.4f}" in page
+    assert f"{least}; the sum of {contents['gain']['promotions']} gains is too large on average" in page
+
+
+def test_every_interval_comes_with_its_level(contents, page):
+    rule = Rule()
+    confirmed, screened = (
+        {each["difference"]["confidence"] for each in contents["arms"] if each["difference"]
+         and each["difference"]["low"] is not None and each["difference"]["confirmed"] == fresh}
+        for fresh in (True, False)
+    )  # fmt: skip
+    assert confirmed == {1 - 2 * rule.alpha / rule.finalists} == {0.95}
+    assert screened == {0.95}
+    audit = {"effect": 0.01, "low": 0.005, "high": 0.015, "confidence": 0.9, "n": 4, "confirmed": True}
+    assert words.span(audit) == "[+0.0050, +0.0150] (90\u00a0%)"
 
 
 def test_keep_rates_count_every_arm_and_chance_every_decided_sweep(made_up_project, contents):

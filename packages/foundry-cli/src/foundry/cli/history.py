@@ -39,5 +39,8 @@ def signed(value: float | None) -> str | None:
     return None if value is None else f"{value:+.4f}"
 
 
-def interval(low: float | None, high: float | None) -> str | None:
-    return None if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
+def interval(low: float | None, high: float | None, confidence: float | None) -> str | None:
+    """`[+0.0208, +0.3166] (95 %)`"""
+    from foundry.core.ledger.records import span
+
+    return span(low, high, confidence) or None

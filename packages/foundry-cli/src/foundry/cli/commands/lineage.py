@@ -55,7 +55,7 @@ def _entries(
         entry |= {"summary": each.summary, "state": state, "parent": each.parent, "decision": each.decision}
         entry |= {"loss": each.loss, "given_up": each.given_up, "identity": each.identity}
         decision = decisions.get(each.decision or "")
-        entry |= {key: getattr(decision, key, None) for key in ("metric", "effect", "low", "high", "n")}
+        entry |= {key: getattr(decision, key, None) for key in ("metric", "effect", "low", "high", "confidence", "n")}
         entries.append(entry)
     return entries
 
@@ -68,7 +68,7 @@ def _tree(ancestors: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> Non
         mark = {"baseline": "◆ ", "standing": "● ", "undone": "│ ○ "}[entry["state"]]
         effect = ""
         if entry["effect"] is not None:
-            within = history.interval(entry["low"], entry["high"]) or ""
+            within = history.interval(entry["low"], entry["high"], entry["confidence"]) or ""
             effect = f"  {entry['metric']} gain {entry['effect']:+.4f} {within}, n {entry['n']}"
         here = "  <- the baseline" if entry["state"] == "baseline" else ""
         when = history.day(entry["created"])
@@ -80,6 +80,6 @@ def _table(entries: Sequence[Mapping[str, Any]]) -> None:
     rows = []
     for entry in entries:
         row = {**entry, "created": history.day(entry["created"]), "effect": history.signed(entry["effect"])}
-        row["interval"] = history.interval(entry["low"], entry["high"])
+        row["interval"] = history.interval(entry["low"], entry["high"], entry["confidence"])
         rows.append([row[column] for column in columns])
     render.table(columns, rows)

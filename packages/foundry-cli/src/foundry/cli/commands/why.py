@@ -58,7 +58,7 @@ def _draw(found: Why) -> None:
     render.line(f"{decision.arm} against generation {decision.generation}: {decision.verdict}")
     render.line(f"  {decision.reason}")
     if decision.effect is not None:
-        within = history.interval(decision.low, decision.high)
+        within = history.interval(decision.low, decision.high, decision.confidence)
         render.line(f"  {decision.metric} gain {decision.effect:+.4f} {within or ''}, {decision.n} pairs of runs")
     for text in (_noise(decision), found.error_rate):
         if text:

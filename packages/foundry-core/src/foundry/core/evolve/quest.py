@@ -134,6 +134,7 @@ class Audited:
     effect: float | None
     low: float | None
     high: float | None
+    confidence: float | None  # of low..high
     pairs: int
     generation: int | None  # which it became; None: not promoted
 
@@ -141,10 +142,12 @@ class Audited:
     def of(cls, stack: Stack, arm: ArmConclusion | None, generation: int | None) -> Audited:
         """`arm`: what the audit concluded; None where the stack made no valid experiment."""
         if arm is None:
-            return cls(stack, "reject", "it makes no valid experiment on this baseline", None, None, None, 0, None)
+            nothing = "it makes no valid experiment on this baseline"
+            return cls(stack, "reject", nothing, None, None, None, None, 0, None)
         if (judged := arm.judgement) is None:
-            return cls(stack, arm.verdict, arm.reason, None, None, None, 0, generation)
-        return cls(stack, arm.verdict, arm.reason, judged.effect, judged.low, judged.high, judged.n, generation)
+            return cls(stack, arm.verdict, arm.reason, None, None, None, None, 0, generation)
+        interval = (judged.low, judged.high, judged.confidence)
+        return cls(stack, arm.verdict, arm.reason, judged.effect, *interval, judged.n, generation)
 
 
 @dataclass(frozen=True)
@@ -175,8 +178,14 @@ class Evolved:
 
     @property
     def gain(self) -> float:
-        """The sum of the promotions' effects, in the metric."""
+        """The sum of the promotions' effects, in the metric. An estimate, and too large on average: each audit ended
+        when its effect looked good."""
         return sum(each.effect or 0.0 for each in self.promotions)
+
+    @property
+    def least_gain(self) -> float:
+        """The sum of the lower ends: what the promotions gained at least, as long as every interval holds."""
+        return sum(each.low or 0.0 for each in self.promotions)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -186,6 +195,7 @@ class Evolved:
             "generation": self.generation,
             "loss": self.loss,
             "gain": self.gain,
+            "least_gain": self.least_gain,
             "rounds": self.rounds,
             "tried": self.tried,
             "kept": self.kept,

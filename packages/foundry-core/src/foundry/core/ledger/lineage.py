@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Decision, Generation
+from foundry.core.ledger.records import Decision, Generation, span
 
 HEAD = """\
 # The baseline: what `foundry train` trains, and what a sweep compares with and may replace. Edit it as you like:
@@ -82,5 +82,5 @@ def _line(generation: Generation, decision: Decision | None) -> str:
     line = f"{generation.number}  {date}  {generation.kind}  {' '.join(generation.summary.split())}"
     if decision is None or decision.effect is None:
         return line
-    within = "" if decision.low is None else f" [{decision.low:+.4f}, {decision.high:+.4f}]"
-    return f"{line}: {decision.metric} gain {decision.effect:+.4f}{within}, n {decision.n}"
+    within = span(decision.low, decision.high, decision.confidence)
+    return f"{line}: {decision.metric} gain {decision.effect:+.4f}{within and f' {within}'}, n {decision.n}"

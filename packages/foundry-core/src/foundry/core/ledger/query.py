@@ -32,6 +32,7 @@ KEYS = {
     "effect": "baseline - candidate, > 0 = better",
     "low": "of the effect's interval",
     "high": "of the effect's interval",
+    "confidence": "of the effect's interval",
     "n": "pairs of runs",
     "llr": "log-likelihood ratio",
     "sigma": "over seeds",
@@ -142,7 +143,7 @@ def _generation(generation: Generation, decision: Decision | None) -> Row:
     row: Row = {"what": "generation", "id": str(generation.number), "generation": generation.number}
     row |= {"kind": generation.kind, "arm": generation.summary, "slot": slots(decision.arm) if decision else []}
     row |= {"identity": generation.identity, "created": generation.created}
-    shown = ("metric", "effect", "low", "high", "n", "sweep")
+    shown = ("metric", "effect", "low", "high", "confidence", "n", "sweep")
     return row | {key: getattr(decision, key) for key in shown if decision is not None}
 
 

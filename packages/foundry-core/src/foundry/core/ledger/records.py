@@ -198,13 +198,21 @@ class Decision:
     verdict: Verdict
     reason: str  # one sentence
     effect: float | None  # mean difference on fresh seeds, > 0 = better
-    low: float | None  # its 95 % interval
+    low: float | None  # of its interval
     high: float | None
     llr: float | None
     n: int  # pairs of runs
     rule: Json  # Rule as it was
     sigma: float | None
     created: float
+    confidence: float | None = None  # that low..high holds the true difference, whenever the test was stopped
+
+
+def span(low: float | None, high: float | None, confidence: float | None) -> str:
+    """An interval in words, with its level: `[+0.0208, +0.3166] (95 %)`. Empty where there is none."""
+    if low is None or high is None:
+        return ""
+    return f"[{low:+.4f}, {high:+.4f}]" + ("" if confidence is None else f" ({100 * confidence:.3g} %)")
 
 
 @dataclass(frozen=True)

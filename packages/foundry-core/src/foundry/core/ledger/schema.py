@@ -49,7 +49,7 @@ CREATE TABLE evidence (generation INTEGER NOT NULL, baseline TEXT NOT NULL, cand
 CREATE TABLE decision (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, sweep TEXT NOT NULL, generation INTEGER NOT NULL,
   candidate TEXT NOT NULL, arm TEXT NOT NULL, metric TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,
   effect REAL, low REAL, high REAL, llr REAL, n INTEGER NOT NULL, rule TEXT NOT NULL, sigma REAL,
-  created REAL NOT NULL);
+  created REAL NOT NULL, confidence REAL);
 CREATE TABLE generation (number INTEGER PRIMARY KEY, identity TEXT NOT NULL, experiment TEXT NOT NULL,
   kind TEXT NOT NULL, summary TEXT NOT NULL, previous INTEGER, decision TEXT, file_hash TEXT NOT NULL,
   created REAL NOT NULL, text TEXT NOT NULL, loss REAL, given_up REAL NOT NULL,

@@ -23,7 +23,9 @@ from foundry.core.report.snapshot import (
 )
 from foundry.core.sweep.conclusion import Conclusion
 
-Z = NormalDist().inv_cdf(0.975)
+LEVEL = 0.95
+"""Of the intervals that are made here. Those of decisions bring their own."""
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 KEPT = ("promoted", "won", "kept")
 UNJUDGED = ("described", "refused", "open")
 VERDICTS: Mapping[str, Outcome] = {"promote": "won", "reject": "rejected", "inconclusive": "inconclusive"}
@@ -65,7 +67,14 @@ def interval_of(decision: Decision | None) -> Interval | None:
     """What a decision says of the difference, if it rests on any runs."""
     if decision is None or decision.effect is None:
         return None
-    return {"effect": decision.effect, "low": decision.low, "high": decision.high, "n": decision.n, "confirmed": True}
+    return {
+        "effect": decision.effect,
+        "low": decision.low,
+        "high": decision.high,
+        "confidence": decision.confidence,
+        "n": decision.n,
+        "confirmed": True,
+    }
 
 
 def wilson(kept: int, tried: int) -> tuple[float, float]:
@@ -164,7 +173,10 @@ def _screened(longest: Sequence[Asked], controls: Mapping[str, Sequence[Asked]],
             sigma = own[0].sweep.spec.get("sigma")
             half = None if sigma is None else Z * sigma * math.sqrt(1 / len(ours) + 1 / len(theirs))
             low, high = (None, None) if half is None else (effect - half, effect + half)
-            return {"effect": effect, "low": low, "high": high, "n": len(ours), "confirmed": False}
+            level = None if half is None else LEVEL
+            interval: Interval = {"effect": effect, "low": low, "high": high, "confidence": level, "n": len(ours),
+                                  "confirmed": False}  # fmt: skip
+            return interval
     return None
 
 

@@ -26,14 +26,24 @@ Drawn: TypeAlias = Outcome | Literal["baseline"]
 
 
 class Interval(TypedDict):
-    """A difference with its 95 % interval. `confirmed`: from fresh seeds; otherwise from the screening, in which the
-    best of many looks better than it is."""
+    """A difference with its interval. `confirmed`: from fresh seeds; otherwise from the screening, in which the best of
+    many looks better than it is."""
 
     effect: float
     low: float | None  # None where the noise was never measured
     high: float | None
+    confidence: float | None  # that the interval holds the true difference; from fresh seeds, whenever the test stopped
     n: int  # pairs of runs; in the screening, runs of the arm
     confirmed: bool
+
+
+class Gain(TypedDict):
+    """The confirmed gains from the first generation to the current one, added."""
+
+    estimate: float  # too large on average: each comparison ended when its effect looked good
+    least: float | None  # the sum of the lower ends: true if every interval holds, whenever its test stopped
+    promotions: int
+    n: int  # pairs of runs
 
 
 class GenerationEntry(TypedDict):
@@ -141,7 +151,7 @@ class Contents(TypedDict):
     metric: str
     unit: str
     generations: list[GenerationEntry]  # oldest first
-    gain: Interval | None  # sum of the confirmed gains from the first generation to the current one
+    gain: Gain | None  # None: no promotion stands
     arms: list[ArmEntry]  # best first: by the lower end of the interval
     trials: list[TrialEntry]  # in the order in which they were asked for
     curves: list[Curve]

@@ -12,7 +12,7 @@ from foundry.core.contracts import UsageError
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Generation, Noise
 from foundry.core.report import arms, runs
-from foundry.core.report.contents import ArmEntry, Contents, Errors, GenerationEntry, Interval, NoiseEntry
+from foundry.core.report.contents import ArmEntry, Contents, Errors, Gain, GenerationEntry, NoiseEntry
 from foundry.core.report.snapshot import Key, Snapshot, kind_of, metric_of, rule_of
 from foundry.core.statistics.power import smallest_decidable
 from foundry.core.sweep.rule import Rule
@@ -111,9 +111,9 @@ def _undone_by(number: int, generations: Sequence[Generation], parents: dict[int
     return None
 
 
-def _gain(lineage: Sequence[GenerationEntry]) -> Interval | None:
-    """The gains on the way to the current generation, added. They come from different seeds, so the squares of their
-    intervals' halves are added, too."""
+def _gain(lineage: Sequence[GenerationEntry]) -> Gain | None:
+    """The gains on the way to the current generation, added. Their intervals make no interval of the sum, however they
+    are combined: those gains are here because they looked good, and nobody knows of how many."""
     by_number = {entry["number"]: entry for entry in lineage}
     gains, number = [], lineage[-1]["number"] if lineage else None
     while number is not None:
@@ -123,16 +123,12 @@ def _gain(lineage: Sequence[GenerationEntry]) -> Interval | None:
         number = entry["parent"]
     if not gains:
         return None
-    effect = math.fsum(gain["effect"] for gain in gains)
-    below = [gain["effect"] - gain["low"] for gain in gains if gain["low"] is not None]
-    above = [gain["high"] - gain["effect"] for gain in gains if gain["high"] is not None]
-    known = len(below) == len(above) == len(gains)
+    lows = [gain["low"] for gain in gains if gain["low"] is not None]
     return {
-        "effect": effect,
-        "low": effect - math.hypot(*below) if known else None,
-        "high": effect + math.hypot(*above) if known else None,
+        "estimate": math.fsum(gain["effect"] for gain in gains),
+        "least": math.fsum(lows) if len(lows) == len(gains) else None,
+        "promotions": len(gains),
         "n": sum(gain["n"] for gain in gains),
-        "confirmed": True,
     }
 
 

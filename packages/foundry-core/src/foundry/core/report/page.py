@@ -88,8 +88,8 @@ def _main(contents: Contents, is_empty: bool) -> Element:
         ),
         _section(
             "best",
-            "Ranked by the lower end of the interval: by what is sure. A full dot comes from fresh seeds; a hollow one "
-            "is from the screening, where the best of many looks better than it is. "
+            "Ranked by the lower end of the interval: by what is sure, to the level beside it. A full dot comes from "
+            "fresh seeds; a hollow one is from the screening, where the best of many looks better than it is. "
             + ("The shaded band is too small to be decided at this noise." if decidable is not None else ""),
             tables.leaderboard(contents["arms"], decidable, unit),
         ),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element
 
 from foundry.core.report import words
-from foundry.core.report.contents import Contents, Errors, KeepRate, NoiseEntry, Outcome
+from foundry.core.report.contents import Contents, Errors, Gain, KeepRate, NoiseEntry, Outcome
 from foundry.core.report.markup import Child, el
 
 STACK: tuple[Outcome, ...] = ("promoted", "won", "kept", "inconclusive", "rejected", "screened_out", "failed")
@@ -35,10 +35,8 @@ def tiles(contents: Contents) -> Element:
         ),
         _tile(
             "gain so far",
-            f"{words.signed(gain['effect'])} {unit}" if gain else words.NOTHING,
-            f"{words.span(gain)}, {words.count(gain['n'], 'pair')} of runs on fresh seeds"
-            if gain
-            else "no promotion stands",
+            f"about {words.signed(gain['estimate'])} {unit}" if gain else words.NOTHING,
+            _together(gain) if gain else "no promotion stands",
         ),
         _tile(
             "kept",
@@ -141,6 +139,14 @@ def chance(noise: Sequence[NoiseEntry], errors: Errors, units: dict[str, str]) -
         ),
         class_="scroll",
     )
+
+
+def _together(gain: Gain) -> str:
+    """What one may believe of a sum of effects, each of which was looked at until it was large enough."""
+    least = "" if gain["least"] is None else f"at least {words.signed(gain['least'])} if every interval holds; "
+    of = f"the sum of {gain['promotions']} gains" if gain["promotions"] > 1 else "it"
+    why = "is too large on average, because a test stops when it looks good"
+    return f"{least}{of} {why}; {words.count(gain['n'], 'pair')} of runs"
 
 
 def _tile(title: str, figure: str, note: str) -> Element:

@@ -38,10 +38,12 @@ def signed(value: float, digits: int = 4) -> str:
 
 
 def span(interval: Interval | None) -> str:
-    """[+0.0081, +0.0165]"""
+    """[+0.0081, +0.0165] (95 %)"""
     if interval is None or interval["low"] is None or interval["high"] is None:
         return ""
-    return f"[{signed(interval['low'])}, {signed(interval['high'])}]"
+    level = interval["confidence"]
+    sure = "" if level is None else f" ({100 * level:.3g}\u00a0%)"
+    return f"[{signed(interval['low'])}, {signed(interval['high'])}]{sure}"
 
 
 def loss(value: float | None) -> str:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from foundry.core.contracts import FoundryError, UsageError
-from foundry.core.ledger.records import Evidence, Terms, Verdict
+from foundry.core.ledger.records import Evidence, Terms, Verdict, span
 from foundry.core.statistics.sequential import Judgement, SequentialTest
 from foundry.core.sweep.conclusion import Screened
 from foundry.core.sweep.duel import Broken, Contender, Duel, Pair, scores
@@ -189,8 +189,9 @@ def of_budget(share: Fraction) -> str:
 
 
 def figures(judgement: Judgement) -> str:
-    """`+0.0120 [-0.0010, +0.0250] after 4 pairs`."""
+    """`+0.0120 [-0.0010, +0.0250] (95 %) after 4 pairs`."""
     if judgement.effect is None:
         return "no pair was run"
     pairs = "1 pair" if judgement.n == 1 else f"{judgement.n} pairs"
-    return f"{judgement.effect:+.4f} [{judgement.low:+.4f}, {judgement.high:+.4f}] after {pairs}"
+    within = span(judgement.low, judgement.high, judgement.confidence)
+    return f"{judgement.effect:+.4f} {within} after {pairs}"

@@ -114,6 +114,7 @@ def decisions_of(sweep: str, plan: Plan, conclusion: Conclusion) -> Iterator[Dec
             rule=plan.question.rule.to_json(),
             sigma=arm.duels[0].terms.sigma if arm.duels else plan.sigma,
             created=0.0,  # the ledger's clock says
+            confidence=judged.confidence if judged else None,
         )
 
 
