@@ -51,6 +51,10 @@ TrialSeconds = Annotated[
     typer.Option(min=1, metavar="S", help="A trial that takes longer has failed.", show_default="no limit"),
 ]
 
+Retry = Annotated[
+    bool, typer.Option("--retry", help="Train again what failed before, as by a time limit, and decide again.")
+]
+
 
 def train_command(config: Path | None, sets: Sequence[str] | None, out: Path | None = None) -> str:
     """The command line that trains what was looked at."""
@@ -59,9 +63,13 @@ def train_command(config: Path | None, sets: Sequence[str] | None, out: Path | N
     return shlex.join([*words, *(["--out", str(out)] if out else [])])
 
 
+ONCE = ("--json", "--promote", "--resume", "--retry", "--dry-run")
+"""Options that a command line which is shown as the next step does not repeat."""
+
+
 def typed() -> str:
-    """The command line that was typed, without what is only about its output."""
-    return shlex.join(["foundry", *(word for word in sys.argv[1:] if word not in ("--json", "--promote", "--resume"))])
+    """The command line that was typed, without what was about this call of it."""
+    return shlex.join(["foundry", *(word for word in sys.argv[1:] if word not in ONCE)])
 
 
 def stacks(words: list[str] | tuple[str, ...], axes: list[str] | tuple[str, ...]) -> tuple[Any, ...]:

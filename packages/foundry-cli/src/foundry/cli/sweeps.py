@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.cli import render
+from foundry.core.ledger.records import span
 from foundry.core.run import Run
 from foundry.core.sweep.driver import Reporter, Running
 from foundry.core.sweep.request import CONTROL
@@ -23,10 +24,25 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from foundry.core.sweep.conclusion import ArmConclusion
+    from foundry.core.sweep.lab import Lab
     from foundry.core.sweep.plan import Plan
     from foundry.core.sweep.result import SweepResult
 
 REDRAW_SECONDS = 0.5
+
+
+@contextmanager
+def laboratory(project: Path, executor: str, jobs: int, trial_seconds: float | None, retry: bool) -> Iterator[Lab]:
+    """The project's laboratory, as a command's options ask for it, and its story on the screen."""
+    from foundry.core.sweep.lab import open_lab
+
+    with (
+        reporter(project) as reports,
+        open_lab(
+            project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, retry=retry, reporter=reports
+        ) as lab,
+    ):
+        yield lab
 
 
 @contextmanager
@@ -226,6 +242,13 @@ def in_words(result: SweepResult) -> str:
     return f"{verdict}{against}; {trained}\n{end.error_rate}"
 
 
+def say_failed(lab: Lab, sweep: str) -> None:
+    """How many trials of a sweep have failed, and what can be done about it."""
+    if failed := lab.ledger.trials(sweep, status="failed"):
+        again = "the same command with --retry trains what failed again"
+        render.say(f"{len(failed)} of {len(lab.ledger.trials(sweep))} trials failed: {again}")
+
+
 def next_step(result: SweepResult, command: str) -> str:
     """The command that one would type now.
 
@@ -245,7 +268,7 @@ def _row(arm: ArmConclusion) -> list[str]:
     judged = arm.judgement
     if judged is None or judged.effect is None or judged.low is None or judged.high is None:
         return [arm.arm, screened, "", "", "", arm.verdict, arm.reason]
-    interval = f"[{judged.low:+.4f}, {judged.high:+.4f}]"
+    interval = span(judged.low, judged.high, judged.confidence)
     return [arm.arm, screened, f"{judged.effect:+.4f}", interval, str(judged.n), arm.verdict, arm.reason]
 
 

@@ -17,6 +17,7 @@ from foundry.cli.options import (
     Jobs,
     Json,
     Metric,
+    Retry,
     Tasks,
     TrialSeconds,
     parse_budget,
@@ -43,6 +44,7 @@ def ablate(
     eval_task: Tasks = None,
     executor: Executor = "local",
     trial_seconds: TrialSeconds = None,
+    retry: Retry = False,
     json: Json = False,
 ) -> None:
     """Train the baseline with every combination of the axes, with the same seeds, and tabulate the difference.
@@ -54,18 +56,14 @@ def ablate(
     from foundry.cli import plots, sweeps
     from foundry.core.registry import find_project
     from foundry.core.sweep.ablation import ablate
-    from foundry.core.sweep.lab import open_lab
     from foundry.core.sweep.question import Question
     from foundry.core.sweep.rule import Rule
 
     rule = Rule(metric=metric or (eval_task[0] if eval_task else "val_loss"))
     question = Question(stacks((), axis), rule, parse_budget(budget), (), tuple(eval_task or ()))
-    project = find_project(Path.cwd())
-    with (
-        sweeps.reporter(project) as reporter,
-        open_lab(project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, reporter=reporter) as lab,
-    ):
+    with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         done = ablate(lab, question, seeds)
+        sweeps.say_failed(lab, done.sweep)
     if csv is not None:
         _write_csv(done.rows(), csv)
     if plot is not None:

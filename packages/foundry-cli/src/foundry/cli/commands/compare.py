@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli import outputs, render
-from foundry.cli.options import MOST_RUNS, BudgetOption, Executor, Jobs, Json, Metric, TrialSeconds, parse_budget, typed
+from foundry.cli.options import (
+    MOST_RUNS,
+    BudgetOption,
+    Executor,
+    Jobs,
+    Json,
+    Metric,
+    Retry,
+    TrialSeconds,
+    parse_budget,
+    typed,
+)
 
 if TYPE_CHECKING:
     from foundry.core.compare import Compared, Pairing
@@ -42,6 +53,7 @@ def compare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what differs, and what would be trained.")] = False,
     executor: Executor = "local",
     trial_seconds: TrialSeconds = None,
+    retry: Retry = False,
     json: Json = False,
 ) -> None:
     """Train A and B with the same seeds and rows until it is clear which is better.
@@ -54,22 +66,18 @@ def compare(
     from foundry.cli.plots import draw_comparison
     from foundry.core.compare import ahead, compare, pair
     from foundry.core.config import load_experiment
-    from foundry.core.sweep.lab import open_lab
     from foundry.core.sweep.rule import Rule
 
     a, b = load_experiment(first), load_experiment(second)
     rule = Rule(metric=metric or "val_loss", n_max=seeds, delta=delta)
     pairing = pair(a, b, rule, budget=parse_budget(budget), jobs=jobs)
     _say_what_differs(pairing)
-    with (
-        sweeps.reporter(a.project) as reporter,
-        open_lab(a.project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, reporter=reporter) as lab,
-    ):
+    with sweeps.laboratory(a.project, executor, jobs, trial_seconds, retry) as lab:
         if dry_run:
             planned = {**_what_differs(pairing), **ahead(lab, pairing)}
             if render.wants_json():
                 return render.record({"event": "plan", **planned})
-            return render.result(planned, lambda: _draw_plan(planned), typed().replace(" --dry-run", ""))
+            return render.result(planned, lambda: _draw_plan(planned), typed())
         compared = compare(lab, pairing)
     if plot:
         draw_comparison(compared, plot)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry.cli import render
-from foundry.cli.options import MOST_RUNS, Executor, Jobs, Json, Metric, Tasks, TrialSeconds, typed
+from foundry.cli import history, render
+from foundry.cli.options import MOST_RUNS, Executor, Jobs, Json, Metric, Retry, Tasks, TrialSeconds, typed
 
 if TYPE_CHECKING:
     from foundry.core.evolve.quest import Evolved, Limits, Quest
@@ -55,6 +55,7 @@ def evolve(
     ] = False,
     executor: Executor = "local",
     trial_seconds: TrialSeconds = None,
+    retry: Retry = False,
     json: Json = False,
 ) -> None:
     """Improve the baseline for as long as it may take.
@@ -70,7 +71,6 @@ def evolve(
     from foundry.core.evolve.run import last_quest
     from foundry.core.evolve.search import Policy
     from foundry.core.registry import find_project
-    from foundry.core.sweep.lab import open_lab
     from foundry.core.sweep.rule import Rule
 
     limits = Limits(max_trials, max_flops, max_hours)
@@ -87,11 +87,7 @@ def evolve(
         seed=seed,
         tasks=tuple(eval_task or ()),
     )
-    project = find_project(Path.cwd())
-    with (
-        sweeps.reporter(project) as reporter,
-        open_lab(project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, reporter=reporter) as lab,
-    ):
+    with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         if resume:
             quest = last_quest(lab.ledger)
         _preview(lab, quest, limits) if dry_run else _run(lab, quest, limits)
@@ -129,7 +125,7 @@ def _preview(lab: Lab, quest: Quest, limits: Limits) -> None:
             f"{planned['trials']} trainings{flops}{noise}; {size} mutations of {types} types to choose from"
         )
 
-    render.result(planned, draw, typed().replace(" --dry-run", ""))
+    render.result(planned, draw, typed())
 
 
 def _teller(note: Callable[[str], None]) -> Callable[[Mapping[str, Any]], None]:
@@ -166,8 +162,8 @@ def _draw(evolved: Evolved) -> None:
     columns = ("audit", "effect", "interval", "pairs", "verdict", "generation")
     rows = []
     for each in evolved.audits:
-        known = each.effect is not None and each.low is not None and each.high is not None
-        figures = (f"{each.effect:+.4f}", f"[{each.low:+.4f}, {each.high:+.4f}]") if known else ("", "")
+        within = history.interval(each.low, each.high, each.confidence)
+        figures = (history.signed(each.effect) or "", within or "")
         rows.append((words(each.stack), *figures, each.pairs, each.verdict, each.generation))
     if rows:
         render.table(columns, rows)
@@ -178,8 +174,13 @@ def _draw(evolved: Evolved) -> None:
     render.say(f"{evolved.why}; the baseline is generation {evolved.generation}{loss}")
     render.say(
         f"{evolved.rounds} rounds, {evolved.kept} of {evolved.tried} proposals kept; {len(evolved.audits)} audits, "
-        f"{len(evolved.promotions)} promotions, better by {evolved.gain:.4f} together; {evolved.spent.trials} trainings"
+        f"{len(evolved.promotions)} promotions; {evolved.spent.trials} trainings"
     )
+    if evolved.promotions:
+        render.say(
+            f"better by about {evolved.gain:.4f} together, which is too large on average, because an audit stops "
+            f"when it looks good; by {evolved.least_gain:.4f} at least, if every interval holds"
+        )
     render.say(f"false promotions to expect, at most: {evolved.expected_false:.2f}")
     if evolved.unverified:
         render.say(f"kept, and not audited yet: {words(evolved.unverified)}")

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import MOST_RUNS, BudgetOption, Executor, Jobs, Json, Metric, Tasks, TrialSeconds, parse_budget
+from foundry.cli.options import (
+    MOST_RUNS,
+    BudgetOption,
+    Executor,
+    Jobs,
+    Json,
+    Metric,
+    Retry,
+    Tasks,
+    TrialSeconds,
+    parse_budget,
+)
 
 GAINS = (0.005, 0.01, 0.02)
 """True gains of which the power is printed, in nats."""
@@ -22,6 +33,7 @@ def noise(
     eval_task: Tasks = None,
     executor: Executor = "local",
     trial_seconds: TrialSeconds = None,
+    retry: Retry = False,
     json: Json = False,
 ) -> None:
     """Train the baseline with several seeds, and say which gains a sweep can find.
@@ -30,17 +42,12 @@ def noise(
     """
     from foundry.cli import sweeps
     from foundry.core.registry import find_project
-    from foundry.core.sweep.lab import open_lab
     from foundry.core.sweep.question import Question
     from foundry.core.sweep.rule import Rule
 
     metric = metric or (eval_task[0] if eval_task else "val_loss")
     question = Question((), Rule(metric=metric), parse_budget(budget), (), tuple(eval_task or ()))
-    project = find_project(Path.cwd())
-    with (
-        sweeps.reporter(project) as reporter,
-        open_lab(project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, reporter=reporter) as lab,
-    ):
+    with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         plan, spread = lab.noise(question, seeds)
         known = lab.ledger.noise(plan.context)
     assert known is not None

@@ -15,6 +15,7 @@ from foundry.cli.options import (
     Jobs,
     Json,
     Metric,
+    Retry,
     Tasks,
     TrialSeconds,
     parse_budget,
@@ -78,6 +79,7 @@ def sweep(
     sigma: Annotated[float, typer.Option(min=0, metavar="S", help="Of --simulate: the noise between seeds.")] = 0.005,
     executor: Executor = "local",
     trial_seconds: TrialSeconds = None,
+    retry: Retry = False,
     json: Json = False,
 ) -> None:
     """Train mutations of the baseline, compare them with it, and say which is better.
@@ -110,18 +112,14 @@ def sweep(
         return _simulated(question.rule, sigma, arms, rounds)
     from foundry.cli import sweeps
     from foundry.core.registry import find_project
-    from foundry.core.sweep.lab import open_lab
 
-    project = find_project(Path.cwd())
-    with (
-        sweeps.reporter(project) as reporter,
-        open_lab(project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, reporter=reporter) as lab,
-    ):
+    with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         if null:
             return _null(lab, question, arms, rounds)
         if dry_run:
             return _outline(lab, question)
         result = lab.resume(promote=promote) if resume else lab.sweep(question, promote=promote)
+        sweeps.say_failed(lab, result.sweep)
     show(result)
     if promote and result.promoted is None:
         raise typer.Exit(ExitCode.NOT_PROMOTED)
@@ -240,4 +238,4 @@ def _outline(lab: Any, question: Question) -> None:
         render.record({"event": "plan", **planned})
         return
     anything = len(planned["arms"]) > 1
-    render.result(planned, draw, typed().replace(" --dry-run", "") if anything else "foundry mutate --list")
+    render.result(planned, draw, typed() if anything else "foundry mutate --list")

@@ -48,7 +48,10 @@ def noise_procedure(identity: str, seeds: int, arm: str = CONTROL) -> Generator[
     failures = tuple(outcome.reason for outcome in outcomes if isinstance(outcome, Failure))
     scores = tuple(outcome for outcome in outcomes if not isinstance(outcome, Failure))
     if len(scores) < 2:
-        raise FoundryError(f"{len(failures)} of {seeds} runs of {arm} failed: {failures[0]}")
+        raise FoundryError(
+            f"{len(failures)} of {seeds} runs of {arm} failed: {failures[0]}",
+            "mend it, then train them again: the same command with --retry",
+        )
     sigma, df = pooled([scores])
     return Spread(scores, math.fsum(scores) / len(scores), sigma, df, failures)
 
