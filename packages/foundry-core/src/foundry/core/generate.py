@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foundry.core.contracts import InvalidData, Tokenizer, UsageError
+from foundry.core.kernels import decoding_kernels
 from foundry.core.model import GPT
 
 
@@ -78,22 +79,31 @@ def generate_ids(
     """
     model.eval()
     block_size = model.dims.block_size
+    n_rows, n_ids = prompt.shape[0], min(prompt.shape[1], block_size)
+    ids = prompt.new_empty(n_rows, block_size + 1)
+    ids[:, :n_ids] = prompt[:, -n_ids:]
+    mask = None
+    if attention_mask is not None and not attention_mask[:, -n_ids:].all():
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        mask[:, :n_ids] = attention_mask[:, -n_ids:]
     generator = torch.Generator(prompt.device).manual_seed(seed)
     forbidden = torch.tensor(never, dtype=torch.long, device=prompt.device)
-    ids, mask = prompt[:, -block_size:], None if attention_mask is None else attention_mask[:, -block_size:].bool()
-    cache, fresh = model.init_cache(len(ids)), ids
+    kernels = decoding_kernels()
+    cache, n_cached = model.init_cache(n_rows, min(block_size, n_ids + max_tokens)), 0
     for _ in range(max_tokens):
-        if cache[0].length + fresh.shape[1] > block_size:
+        if n_ids > block_size:
             keep = max(1, block_size // 2)
-            fresh, mask = ids[:, -keep:], None if mask is None else mask[:, -keep:]
-            ids, cache = fresh, model.init_cache(len(ids))
-        logits, _ = model(fresh, attention_mask=mask, cache=cache)
-        logits = logits[:, -1].index_fill(-1, forbidden, -torch.inf)
-        fresh = sampling.choose(logits, generator)
-        ids = torch.cat([ids, fresh], 1)
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        yield fresh[:, 0]
+            for tensor in (ids,) if mask is None else (ids, mask):
+                tensor[:, :keep] = tensor[:, n_ids - keep : n_ids].clone()
+            cache, n_cached, n_ids = model.init_cache(n_rows), 0, keep
+        with kernels:
+            logits = model.next_logits(ids[:, n_cached:n_ids], cache, None if mask is None else mask[:, :n_ids])
+        if never:
+            logits = logits.index_fill(-1, forbidden, -torch.inf)
+        chosen = sampling.choose(logits, generator)[:, 0]
+        ids[:, n_ids] = chosen
+        n_cached, n_ids = n_ids, n_ids + 1
+        yield chosen
 
 
 def stream_text(
@@ -109,6 +119,27 @@ def stream_text(
     bos = tokenizer.special_tokens.get("bos")
     never = () if bos is None else (bos,)
     return _decoded(generate_ids(model, start, max_tokens, sampling, seed=seed, never=never), tokenizer)
+
+
+def continuations(
+    model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], max_tokens: int, sampling: Sampling, *, seed: int = 0
+) -> list[str]:
+    """What `stream_text` writes, for several prompts at once: a step of all of them takes little longer than one's.
+    The choices are drawn from one generator, so a text depends on its place in the batch, unless it is greedy.
+
+    Raises:
+        InvalidData: as `first_ids` does.
+    """
+    starts = [first_ids(tokenizer, prompt) for prompt in prompts]
+    width = min(max(map(len, starts), default=0), model.dims.block_size)
+    padded = [[0] * (width - len(start)) + start[-width:] for start in starts]
+    mask = [[0] * (width - len(start)) + [1] * min(width, len(start)) for start in starts]
+    device, bos = model.embed.weight.device, tokenizer.special_tokens.get("bos")
+    steps = generate_ids(
+        model, torch.tensor(padded, device=device), max_tokens, sampling,
+        seed=seed, attention_mask=torch.tensor(mask, device=device), never=() if bos is None else (bos,),
+    )  # fmt: skip
+    return [tokenizer.decode(row) for row in torch.stack(list(steps), 1).tolist()] if starts and max_tokens else []
 
 
 def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:

@@ -20,7 +20,9 @@ class DeviceType(StrEnum):
 
 def generate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="The text to go on from. Several times: all of them at once, as a batch.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to write at most.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="Above 1 wilder, below 1 tamer, 0 greedy.")] = 0.8,
     top_k: Annotated[int | None, typer.Option(min=1, help="Choose among the K likeliest tokens.")] = None,
@@ -39,16 +41,22 @@ def generate(
 
     Example: foundry generate runs/baseline-1a2b3c4d-1337 --prompt "def " --top-k 40
     """
-    from foundry.core.generate import Sampling, stream_text
+    from foundry.core.generate import Sampling, continuations, stream_text
     from foundry.core.run import load_run
 
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     _, tokenizer, model = load_run(run, checkpoint, device=device.value, note=render.say)
-    pieces = stream_text(model, tokenizer, prompt, max_tokens, sampling, seed=seed)
+    if len(prompts := prompt or [""]) > 1:
+        texts = continuations(model, tokenizer, prompts, max_tokens, sampling, seed=seed)
+        return render.result(
+            {"run": str(run), "texts": [{"prompt": p, "text": t} for p, t in zip(prompts, texts, strict=True)]},
+            lambda: render.line("\n\n".join(p + t for p, t in zip(prompts, texts, strict=True))),
+        )
+    pieces = stream_text(model, tokenizer, prompts[0], max_tokens, sampling, seed=seed)
     if render.wants_json():
         text = "".join(pieces)
-        return render.result({"run": str(run), "prompt": prompt, "text": text}, lambda: None)
-    render.write(prompt, flush=True)
+        return render.result({"run": str(run), "prompt": prompts[0], "text": text}, lambda: None)
+    render.write(prompts[0], flush=True)
     for piece in pieces:
         render.write(piece, flush=True)
     render.line()

@@ -165,11 +165,13 @@ class GPT(nn.Module):
         Returns:
             logits (B, T, V), cache.
         """
-        key_padding = None if attention_mask is None else attention_mask.bool()
-        if key_padding is not None and positions is None:
-            positions = (key_padding.long().cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        hidden, _ = self.hidden(ids, Context(positions, segments, key_padding), cache)
+        hidden, _ = self.hidden(ids, _context(ids, attention_mask, positions, segments), cache)
         return self.head(hidden), cache
+
+    def next_logits(self, ids: Tensor, cache: list[Cache], attention_mask: Tensor | None = None) -> Tensor:
+        """What `forward` says of the token that follows the last of `ids`, (B, V); the others' logits are not made."""
+        hidden, _ = self.hidden(ids, _context(ids, attention_mask), cache)
+        return self.head(hidden[:, -1])
 
     def hidden(self, ids: Tensor, ctx: Context, cache: list[Cache] | None = None) -> tuple[Tensor, Aux]:
         """The normed residual stream (B, T, C) as the head reads it, and the sum over layers of what they report."""
@@ -218,6 +220,19 @@ class GPT(nn.Module):
     def lr_factor(self, name: str, update: Update) -> float:
         """What the scale rule multiplies the learning rate of a parameter with, see `contracts.lr_factors`."""
         return self.scale.lr_factor(name, update)
+
+
+def _context(
+    ids: Tensor, attention_mask: Tensor | None, positions: Tensor | None = None, segments: Tensor | None = None
+) -> Context:
+    """The arguments of `GPT.forward` as layers read them. Positions are a tensor of this pass alone, by which layers
+    may know what another one has already computed from it."""
+    key_padding = None if attention_mask is None else attention_mask.bool()
+    if positions is not None:
+        positions = positions.view_as(positions)
+    elif key_padding is not None:
+        positions = (key_padding.long().cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+    return Context(positions, segments, key_padding)
 
 
 def _add_aux(total: dict[str, Tensor], aux: Aux) -> dict[str, Tensor]:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
 import torch
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
+from foundry.core.kernels import native_kernels
 
 # Dense bf16 peaks in FLOP/s, from the vendors' data sheets (without sparsity).
 PEAK_BF16 = {
@@ -128,7 +128,7 @@ def kernels_of(wanted: str, kind: str, precision: str, compile: bool = False) ->
     Raises:
         EnvironmentFailure: they are asked for, and cannot be had.
     """
-    library = _native_kernels()
+    library = native_kernels()
     plain = kind == "cpu" and precision == "fp32" and not compile  # what they are made for
     if wanted.startswith("native:") and plain:  # whether they can be had shows when they are taken in use
         return "+".join(sorted(wanted.removeprefix("native:").split("+")))
@@ -146,7 +146,7 @@ def kernels_of(wanted: str, kind: str, precision: str, compile: bool = False) ->
 
 
 def _use_kernels(kernels: str) -> None:
-    library = _native_kernels()
+    library = native_kernels()
     names = [] if kernels == REFERENCE else kernels.split("+")
     if library is None and not names:
         return
@@ -159,12 +159,6 @@ def _use_kernels(kernels: str) -> None:
             f"the kernels {kernels} cannot be had here: {error}",
             "a run goes on with the kernels it began with: use a machine that has them, or start it anew",
         ) from error
-
-
-def _native_kernels() -> Any:
-    """The module that holds them, which the entry point `native` of the group `foundry.kernels` names, or None."""
-    found = next(iter(entry_points(group="foundry.kernels", name="native")), None)
-    return found and found.load()
 
 
 def _keep_freed_memory() -> None:

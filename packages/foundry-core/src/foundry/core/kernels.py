@@ -1,0 +1,22 @@
+"""The package of kernels, which core finds by the entry point `native` of the group `foundry.kernels`, where it is."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+
+@cache
+def native_kernels() -> Any:
+    """The module with `missing`, `suited`, `use` and `decoding`, or None."""
+    found = next(iter(entry_points(group="foundry.kernels", name="native")), None)
+    return found and found.load()
+
+
+def decoding_kernels() -> AbstractContextManager[None]:
+    """A context for each forward pass of a generation: kernels for few rows, where this machine has them. Their results
+    agree with those of the run's own kernels to rounding."""
+    library = native_kernels()
+    return library.decoding() if library else nullcontext()
