@@ -53,6 +53,10 @@ CONFIGS = {
     "llama tied, biased, gelu": lambda: transformers.LlamaConfig(
         **SIZES, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, hidden_act="gelu"
     ),
+    "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=8),
+    "qwen2, windows in some layers": lambda: transformers.Qwen2Config(
+        **SIZES, use_sliding_window=True, sliding_window=8, max_window_layers=1
+    ),
     "llama 3": lambda: transformers.LlamaConfig(**SIZES, rope_parameters=dict(LLAMA3)),
     "llama, yarn": lambda: transformers.LlamaConfig(
         **SIZES, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}

@@ -102,6 +102,11 @@ BAD = {
     "half a file": (truncated, "not a whole safetensors file"),
     "an unknown architecture": (lambda f: edit(f, model_type="mamba"), "'mamba': Foundry does not know this"),
     "a vocabulary that is not the tokenizer's": (other_tokenizer, "has ids up to 98, but .*vocab_size 40"),
+    "a tokenizer that is none": (lambda f: (f / "tokenizer.json").write_text('{"model": []}'), "not a tokenizer.json"),
+    "a tokenizer of another kind": (
+        lambda f: (f / "tokenizer.json").write_text('{"model": {"vocab": {}}}'),
+        "tokenizer.json: not a tokenizer.json",
+    ),
     "another size": (lambda f: edit(f, intermediate_size=100), "has shape .* config.json asks for"),
     "a part that we lack": (lambda f: edit(f, hidden_act="mish"), "hidden_act: 'mish': Foundry has no such part"),
     "a scaling that we lack": (

@@ -123,6 +123,6 @@ def test_listing_needs_no_network_and_no_torch(project, environment):
         project, environment.python, "-X", "importtime", "-m", "foundry.cli", "zoo", "list", "--json"
     )
     models = {model["name"]: model for model in json.loads(printed.stdout)["models"]}
-    assert {"llama3-8b", "llama3-1b", "qwen2-7b", "gpt2"} <= models.keys()
+    assert {"llama3-8b", "llama3-1b", "mistral-7b", "qwen2-7b", "gpt2"} <= models.keys()
     assert not any(model["here"] for model in models.values())
     assert " torch\n" not in printed.stderr

@@ -31,6 +31,7 @@ CATALOG = (
     Entry("llama3-1b", "meta-llama/Llama-3.2-1B", "llama", 1.24e9, gated=True),
     Entry("llama3-3b", "meta-llama/Llama-3.2-3B", "llama", 3.21e9, gated=True),
     Entry("llama3-8b", "meta-llama/Llama-3.1-8B", "llama", 8.03e9, gated=True),
+    Entry("mistral-7b", "mistralai/Mistral-7B-v0.1", "mistral", 7.24e9),
     Entry("qwen2-0.5b", "Qwen/Qwen2-0.5B", "qwen2", 494e6),
     Entry("qwen2-1.5b", "Qwen/Qwen2-1.5B", "qwen2", 1.54e9),
     Entry("qwen2-7b", "Qwen/Qwen2-7B", "qwen2", 7.62e9),

@@ -163,8 +163,7 @@ class Family:
     args: Flat  # what is so in every model of the family
     keys: tuple[Entry, ...]
     weights: tuple[Weight, ...]
-    layers: str  # where a layer stands in the model of transformers: "model.layers.{layer}"
-    embedding: str  # and the embedding
+    layers: str  # where a layer stands in the model that transformers builds: "model.layers.{layer}"
     norm: str  # and the last norm
     prefix: str = "model."  # which names of tensors may lack: a base model was saved
     ignored: tuple[str, ...] = ()  # endings of names of tensors that are no weights

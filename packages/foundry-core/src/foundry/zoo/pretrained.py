@@ -99,36 +99,41 @@ def tokenizer_of(folder: WeightsFolder, here: Registry) -> Tokenizer | None:
     if not file.exists():
         return None
     saved = read_json(file)
-    ids = [*_vocabulary(saved).values(), *(token["id"] for token in saved.get("added_tokens", []))]
-    if max(ids, default=0) >= vocab_size:
+    try:
+        ids = _ids(saved)
+        last = max(ids.values(), default=0)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidData(f"{file}: not a tokenizer.json: {error!r}", "fetch it again") from error
+    if last >= vocab_size:
         raise InvalidData(
-            f"{file}: has ids up to {max(ids)}, but {folder.config.source} says vocab_size {vocab_size}: they are not "
-            "of one model",
+            f"{file}: has ids up to {last}, but {folder.config.source} says vocab_size {vocab_size}: they are not of "
+            "one model",
             "fetch both from the same place",
         )
-    tokenizer: Tokenizer = (
-        here.variant("tokenizer", "pretrained")
-        .load()
-        .wrapping(json.dumps(saved), vocab_size=vocab_size, bos=_bos(folder, saved))
-    )
+    tokenizers = here.variant("tokenizer", "pretrained").load()
+    try:
+        tokenizer: Tokenizer = tokenizers.wrapping(json.dumps(saved), vocab_size=vocab_size, bos=_bos(folder, ids))
+    except InvalidData as error:
+        raise InvalidData(f"{file}: {error.message}", error.hint) from error
     return tokenizer
 
 
-def _vocabulary(saved: dict[str, Any]) -> dict[str, int]:
-    vocab = saved.get("model", {}).get("vocab", {})
-    return dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, *_) in enumerate(vocab)}
+def _ids(saved: dict[str, Any]) -> dict[str, int]:
+    """Every token of a tokenizer.json and its id."""
+    vocab, added = saved["model"]["vocab"], saved.get("added_tokens", [])
+    own = dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, *_) in enumerate(vocab)}
+    return {**own, **{token["content"]: token["id"] for token in added}}
 
 
-def _bos(folder: WeightsFolder, saved: dict[str, Any]) -> int | None:
+def _bos(folder: WeightsFolder, ids: dict[str, int]) -> int | None:
     """What a document begins with: the bos token, or, where the model has none, what ends the one before."""
-    names = {token["content"]: token["id"] for token in saved.get("added_tokens", [])} | _vocabulary(saved)
     file = folder.path / "tokenizer_config.json"
     said = read_json(file) if file.exists() else {}
     for key in ("bos_token", "eos_token"):
         token = said.get(key)
         token = token.get("content") if isinstance(token, dict) else token
-        if token in names:
-            return names[token]
+        if token in ids:
+            return ids[token]
         number = folder.config.get(f"{key}_id", None)
         if isinstance(number, int) and 0 <= number < vocab_size_of(folder) and not said:
             return number

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import InvalidData
 from foundry.core.model import GPT
+from foundry.core.model.init import init_buffers
 from foundry.zoo.family import Family, Weight
 from foundry.zoo.shards import OpenWeights
 from foundry.zoo.views import ORDERS, VIEWS
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
 
 TIED = "head.weight"
 """Ours, where it is no parameter because the head reads the embedding."""
@@ -116,12 +121,8 @@ def _is_tied(name: str, family: Family, model: GPT) -> bool:
     return name in heads and TIED not in state_of(model)
 
 
-def empty_model(experiment: object, vocab_size: int, *, device: str, dtype: torch.dtype) -> GPT:
+def empty_model(experiment: Experiment, vocab_size: int, *, device: str, dtype: torch.dtype) -> GPT:
     """A model with storage but without content: parameters in `dtype`, tables and counters in their own."""
-    from foundry.core.config import Experiment
-    from foundry.core.model.init import init_buffers
-
-    assert isinstance(experiment, Experiment)
     with torch.device("meta"):
         model = GPT(experiment, vocab_size)
     for module in model.modules():

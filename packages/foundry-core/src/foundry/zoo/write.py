@@ -12,7 +12,7 @@ from foundry.core.contracts import InvalidData, Tokenizer
 from foundry.core.durable import write_durably, writing
 from foundry.zoo.express import config_of
 from foundry.zoo.shards import INDEX
-from foundry.zoo.weights import pairs, shards_of
+from foundry.zoo.weights import Pair, pairs, shards_of
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -64,7 +64,7 @@ def export(
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
         try:
-            size = _write_weights(model, pairs(family, model), staged, max_shard_bytes)
+            size = _write_weights(pairs(family, model), staged, max_shard_bytes)
             for name, data in contents.items():
                 write_durably(staged / name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
             if folder.exists():
@@ -75,7 +75,7 @@ def export(
     return Exported(folder, family.model_type, sorted(os.listdir(folder)), size, "tokenizer.json" in contents)
 
 
-def _write_weights(model: GPT, tensors: Any, folder: Path, limit: int) -> int:
+def _write_weights(tensors: list[Pair], folder: Path, limit: int) -> int:
     """One shard is in memory at a time."""
     from safetensors.torch import save_file
 

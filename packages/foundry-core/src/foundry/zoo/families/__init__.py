@@ -17,6 +17,7 @@ def _family(name: str, summary: str) -> Variant:
 # An experiment that several can express is exported as the first of them.
 VARIANTS = [
     _family("llama", "rope, rmsnorm, swiglu: Llama 1 to 3"),
+    _family("mistral", "llama with a sliding window"),
     _family("qwen2", "llama with biases on queries, keys and values"),
     _family("qwen3", "llama with a norm on each head's query and key"),
     _family("olmo2", "norms after the sublayers, and over all heads of queries and keys"),

@@ -67,8 +67,8 @@ PRE_NORM = same(
 
 WEIGHTS = (*ENDS, *ATTENTION, *FFN, *PRE_NORM)
 
-PLACES = {"layers": "model.layers.{layer}", "embedding": "model.embed_tokens", "norm": "model.norm"}
-"""Of a layer, the embedding and the last norm in the model that transformers builds."""
+PLACES = {"layers": "model.layers.{layer}", "norm": "model.norm"}
+"""Of a layer and the last norm in the model that transformers builds."""
 
 IGNORED = ("rotary_emb.inv_freq",)
 """Tables that old checkpoints hold."""

@@ -66,7 +66,6 @@ GPT2 = Family(
         *_conv1d("mlp.c_proj", "ffn.down_proj"),
     ),
     layers=_AT,
-    embedding="transformer.drop",  # after the positions, as our embeddings are
     norm="transformer.ln_f",
     prefix="transformer.",
     ignored=("attn.bias", "attn.masked_bias"),  # causal masks that old checkpoints hold

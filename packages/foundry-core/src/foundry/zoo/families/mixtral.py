@@ -4,6 +4,7 @@ ours are one for all."""
 from foundry.zoo.families import decoder
 from foundry.zoo.family import Family, Key, Only, Weight, same
 from foundry.zoo.rope import Rope
+from foundry.zoo.window import Window
 
 _AT, _OURS = "model.layers.{layer}.block_sparse_moe", "blocks.{layer}.ffn"
 
@@ -20,7 +21,7 @@ MIXTRAL = Family(
         decoder.ACTIVATION,
         Rope(theta=1e6),
         Only("router_jitter_noise", (0.0, 0)),
-        Only("sliding_window", (None,)),
+        Window(),
     ),
     weights=(
         *decoder.ENDS,

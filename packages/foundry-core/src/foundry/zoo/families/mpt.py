@@ -53,7 +53,6 @@ MPT = Family(
         Weight(f"{_AT}.attn.Wqkv.weight", tuple(f"{_OURS}.attention.{x}_proj.weight" for x in "qkv")),
     ),
     layers=_AT,
-    embedding="transformer.wte",
     norm="transformer.norm_f",
     prefix="transformer.",
 )

@@ -1,14 +1,15 @@
 """Qwen2 and Qwen2.5 (arXiv:2407.10671): Llama with biases on queries, keys and values."""
 
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Family, Only
+from foundry.zoo.family import Family
 from foundry.zoo.rope import Rope
+from foundry.zoo.window import WindowOfLayers
 
 QWEN2 = Family(
     model_type="qwen2",
     architecture="Qwen2ForCausalLM",
     args={**decoder.ARGS, "attention.qkv_bias": True},
-    keys=(*decoder.SIZES, decoder.DENSE, decoder.ACTIVATION, Rope(), Only("use_sliding_window", (False,))),
+    keys=(*decoder.SIZES, decoder.DENSE, decoder.ACTIVATION, Rope(), WindowOfLayers()),
     weights=decoder.WEIGHTS,
     ignored=decoder.IGNORED,
     **decoder.PLACES,

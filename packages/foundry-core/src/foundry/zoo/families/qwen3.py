@@ -3,6 +3,7 @@
 from foundry.zoo.families import decoder
 from foundry.zoo.family import Family, Key, Only
 from foundry.zoo.rope import Rope
+from foundry.zoo.window import WindowOfLayers
 
 QWEN3 = Family(
     model_type="qwen3",
@@ -16,7 +17,7 @@ QWEN3 = Family(
         decoder.ACTIVATION,
         Rope(),
         Only("attention_bias", (False,)),
-        Only("use_sliding_window", (False,)),
+        WindowOfLayers(),
     ),
     weights=(*decoder.WEIGHTS, *decoder.QK_NORM),
     ignored=decoder.IGNORED,

@@ -1,0 +1,16 @@
+"""Mistral 7B (arXiv:2310.06825): Llama whose tokens see a window of those before them; from v0.2 on, all."""
+
+from foundry.zoo.families import decoder
+from foundry.zoo.family import Family
+from foundry.zoo.rope import Rope
+from foundry.zoo.window import Window
+
+MISTRAL = Family(
+    model_type="mistral",
+    architecture="MistralForCausalLM",
+    args=decoder.ARGS,
+    keys=(*decoder.SIZES, decoder.HEAD_DIM, decoder.DENSE, decoder.ACTIVATION, Rope(), Window(default=4096)),
+    weights=decoder.WEIGHTS,
+    ignored=decoder.IGNORED,
+    **decoder.PLACES,
+)
