@@ -11,7 +11,7 @@ from foundry.cli.__main__ import main
 from foundry.core import load_experiment
 from foundry.core.contracts import EnvironmentFailure, InvalidExperiment
 from foundry.core.ledger import Ledger
-from foundry.core.sweep.trial import Setting, make_trial
+from foundry.core.sweep.fingerprint import Setting, make_trial
 from foundry.core.sweep.worker import Worker
 from foundry.core.training.device import Device, resolve
 from foundry.kernels import matmul, native

@@ -21,10 +21,10 @@ from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
 from foundry.core.contracts import ExitCode
 from foundry.core.ledger import Ledger, Noise
+from foundry.core.sweep.fingerprint import SOURCES, data_fingerprint
 from foundry.core.sweep.outline import ENOUGH
 from foundry.core.sweep.plan import noise_context
 from foundry.core.sweep.simulate import World
-from foundry.core.sweep.trial import SOURCES, data_fingerprint
 from foundry.kernels import native
 
 STEPS, RATE = 24, 3e-3

@@ -22,7 +22,7 @@ from foundry.core import load_experiment, train
 from foundry.core.config import from_plain
 from foundry.core.ledger import Ledger
 from foundry.core.sweep.executors import local
-from foundry.core.sweep.trial import Setting, make_trial
+from foundry.core.sweep.fingerprint import Setting, make_trial
 
 STEPS = 400
 

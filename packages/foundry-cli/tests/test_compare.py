@@ -13,8 +13,8 @@ from foundry.cli.__main__ import main
 from foundry.core.config import load_experiment
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Noise
+from foundry.core.sweep.fingerprint import data_fingerprint
 from foundry.core.sweep.plan import noise_context
-from foundry.core.sweep.trial import data_fingerprint
 
 STEPS = 24
 BASELINE = f"""

@@ -2,7 +2,7 @@
 
     records.py  the plain values that cross this wall
     ledger.py   Ledger: what drivers, workers and commands do with it, in two halves:
-                trials.py, what is run, and archive.py, what was learnt
+                queue.py, what is run, and archive.py, what was learnt
     store.py    transactions that are events, and the database's recovery
     events.py   what each kind of event does to the tables;  schema.py  the tables;  journal.py  events.jsonl
     lease.py    who holds a claim, and whether that process is alive

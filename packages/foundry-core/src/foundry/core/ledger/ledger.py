@@ -17,13 +17,13 @@ from pathlib import Path
 from foundry.core.contracts import InvalidData
 from foundry.core.ledger.archive import Archive
 from foundry.core.ledger.lease import LEASE_SECONDS
+from foundry.core.ledger.queue import Queue
 from foundry.core.ledger.store import Store
-from foundry.core.ledger.trials import Trials
 
 FOLDER = ".foundry"
 
 
-class Ledger(Trials, Archive):
+class Ledger(Queue, Archive):
     """Opened by `Ledger.open`. One object serves all threads of a process, and goes on working after a fork."""
 
     def __init__(self, project: Path, store: Store, lease_seconds: float) -> None:

@@ -1,7 +1,8 @@
 """Mutations of the baseline against the baseline: trained in parallel, compared, decided.
 
 question.py   what is asked;  rule.py  by which rule
-arms.py budget.py trial.py plan.py      the question made concrete for one baseline: experiments, budgets, trials
+arms.py budget.py plan.py     the question made concrete for one baseline: experiments and budgets
+fingerprint.py workload.py    what its trainings depend on, and which trial each of them is
 procedure.py  what is trained, in which order, and what follows: race.py screening.py confirmation.py; measure.py
 duel.py       one arm against one control, in pairs of runs
 request.py conclusion.py      what passes between a procedure and whoever trains for it, and its end

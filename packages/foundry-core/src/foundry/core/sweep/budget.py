@@ -104,7 +104,7 @@ class Costs:
     @classmethod
     def _count(cls, experiment: Experiment) -> Costs:
         from foundry.core.analyze import analyze
-        from foundry.core.sweep.trial import vocab_size
+        from foundry.core.sweep.fingerprint import vocab_size
 
         figures: Mapping[str, Any] = analyze(experiment, vocab_size(experiment))
         figures = {**figures, "memory_bytes": figures["memory"]["total"]}

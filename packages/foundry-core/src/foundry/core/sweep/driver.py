@@ -13,10 +13,10 @@ from foundry.core.contracts import Stopped
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Trial, TrialRow
 from foundry.core.sweep.executors.site import Executor
+from foundry.core.sweep.fingerprint import Setting
 from foundry.core.sweep.plan import Plan
 from foundry.core.sweep.request import Answers, Failure, Outcome, Request
-from foundry.core.sweep.trial import Setting
-from foundry.core.sweep.trials import Trials
+from foundry.core.sweep.workload import Workload
 
 Ending = TypeVar("Ending")
 TICK_SECONDS = 0.1
@@ -69,7 +69,7 @@ class Driver:
 
     ledger: Ledger
     sweep: str
-    trials: Trials
+    trials: Workload
     metric: str
     setting: Setting
     executor: Executor

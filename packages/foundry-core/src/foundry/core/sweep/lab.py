@@ -32,7 +32,7 @@ from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import CONTROL
 from foundry.core.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
 from foundry.core.sweep.rule import Rule
-from foundry.core.sweep.trials import Trials
+from foundry.core.sweep.workload import Workload
 from foundry.core.training.signals import StopRequest
 
 NOISE_SEEDS = 8
@@ -250,7 +250,7 @@ class Lab:
         return Driver(
             ledger=self.ledger,
             sweep=sweep,
-            trials=Trials(plan, self.project),
+            trials=Workload(plan, self.project),
             metric=plan.question.rule.metric,
             setting=plan.setting,
             executor=self.executor,

@@ -9,13 +9,13 @@ from typing import Any
 from foundry.core.config import from_plain
 from foundry.core.config.mutate import edit
 from foundry.core.promotion import current_baseline
+from foundry.core.sweep.fingerprint import vocab_size
 from foundry.core.sweep.lab import NOISE_SEEDS, Lab
 from foundry.core.sweep.plan import Plan, informed, make_plan
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import Outcome, Request
 from foundry.core.sweep.rule import LEAST_GAIN
 from foundry.core.sweep.simulate import World, play
-from foundry.core.sweep.trial import vocab_size
 
 WORLDS = 30
 """Simulated sweeps of which the trainings are counted: their mean is within 5 % where nothing is better."""
@@ -85,14 +85,14 @@ def _expected(plan: Plan) -> tuple[float, float, float]:
 def training_seconds(plan: Plan, lab: Lab) -> float:
     """Of one training of the baseline, at the pace of a few steps now."""
     from foundry.core.training.bench import step_seconds
-    from foundry.core.training.budget import Budget
     from foundry.core.training.device import resolve
+    from foundry.core.training.horizon import Horizon
 
     experiment = from_plain(plan.baseline.experiment, project=lab.project)
     experiment = edit(experiment, {**plan.setting.edits_of(experiment)}, "the sweep")
     training, tokens = experiment.training, experiment.training.batch_size * experiment.model_args.block_size
     per_token = 3 * plan.baseline.costs["flops_per_token"]
-    budget = Budget.of(training, tokens_per_step=tokens, flops_per_token=per_token)
+    budget = Horizon.of(training, tokens_per_step=tokens, flops_per_token=per_token)
     if budget.steps is None:
         return budget.seconds or 0.0
     return budget.steps * step_seconds(experiment, vocab_size(experiment), resolve(training), seconds=0.5)

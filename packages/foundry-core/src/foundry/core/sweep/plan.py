@@ -19,10 +19,10 @@ from foundry.core.ledger.records import Evidence, Generation, Json, Terms, diges
 from foundry.core.sweep.arms import Arm, Refused, build_arms
 from foundry.core.sweep.budget import COST_AXES, Budget, Costs, equalised, with_budget
 from foundry.core.sweep.duel import Contender
+from foundry.core.sweep.fingerprint import Setting, code_fingerprint, data_fingerprint
 from foundry.core.sweep.procedure import Procedure, sweep_procedure
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import CONTROL
-from foundry.core.sweep.trial import Setting, code_fingerprint, data_fingerprint
 
 
 @dataclass(frozen=True)

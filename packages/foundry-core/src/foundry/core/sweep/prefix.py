@@ -19,7 +19,7 @@ from foundry.core.contracts import Edits, InvalidData
 from foundry.core.durable import replace_durably, writing
 from foundry.core.run import Run
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training.budget import Budget
+from foundry.core.training.horizon import Horizon
 
 WORTHWHILE = 0.05
 """Share of the longer training below which a copy is not worth its trouble."""
@@ -89,4 +89,4 @@ def drop_checkpoints(run: Path) -> None:
 
 def _steps(experiment: Experiment, flops_per_token: float) -> int | None:
     tokens = experiment.training.batch_size * experiment.model_args.block_size
-    return Budget.of(experiment.training, tokens_per_step=tokens, flops_per_token=flops_per_token).steps
+    return Horizon.of(experiment.training, tokens_per_step=tokens, flops_per_token=flops_per_token).steps

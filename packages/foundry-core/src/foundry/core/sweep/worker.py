@@ -99,7 +99,7 @@ class Worker:
     def result(self, attempt: Attempt, watch: Watch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Train and evaluate: result.json with every metric, and the curve. What is finished is not trained again."""
         from foundry.core.run import Run
-        from foundry.core.sweep.trial import code_fingerprint
+        from foundry.core.sweep.fingerprint import code_fingerprint
         from foundry.core.training import train
 
         project = self.ledger.project

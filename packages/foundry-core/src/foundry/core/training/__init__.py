@@ -10,7 +10,7 @@ rows.py feed.py the corpus -> this rank's micro-batches
 objective.py    model + loss
 optimization.py optimizers as one, the moving average
 evaluation.py   the validation loss
-budget.py clock.py signals.py      how long, by which clock, and stopping early
+horizon.py clock.py signals.py     how long, by which clock, and stopping early
 checkpoint.py metrics.py samples.py report.py profile.py      what is written and shown
 device.py limits.py randomness.py distributed.py launch.py      where it runs
 """

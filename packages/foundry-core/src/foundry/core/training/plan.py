@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from foundry.core.analyze import analyze
 from foundry.core.run import Run, choose_checkpoint, default_run, restored
 from foundry.core.training.bench import step_seconds
-from foundry.core.training.budget import Budget
 from foundry.core.training.claim import refuse_another
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import evaluate
+from foundry.core.training.horizon import Horizon
 from foundry.core.training.limits import within_limits
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.rows import open_rows
@@ -31,7 +31,7 @@ def plan(experiment: Experiment, out: str | Path | None = None) -> dict[str, Any
     figures = analyze(experiment, rows.tokenizer.vocab_size)
     tokens_per_step = experiment.training.batch_size * experiment.model_args.block_size
     per_token = figures["training_flops_per_token"]
-    budget = Budget.of(experiment.training, tokens_per_step=tokens_per_step, flops_per_token=per_token)
+    budget = Horizon.of(experiment.training, tokens_per_step=tokens_per_step, flops_per_token=per_token)
     steps = budget.steps
     pace = step_seconds(experiment, rows.tokenizer.vocab_size, resolve(experiment.training), seconds=0.5)
     return {

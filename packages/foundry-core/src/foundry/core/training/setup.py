@@ -21,11 +21,11 @@ from foundry.core.model import GPT, initialize
 from foundry.core.run import SCHEMA_VERSION, Run, default_run, restore_weights
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
-from foundry.core.training.budget import Budget
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World, join
 from foundry.core.training.feed import Feed
+from foundry.core.training.horizon import Horizon
 from foundry.core.training.initial import source_of
 from foundry.core.training.limits import within_limits
 from foundry.core.training.metrics import Metrics
@@ -140,7 +140,7 @@ def build(
             write_config(run, experiment, device, rows, origin)
 
     per_token = 3 * flops_per_token(experiment, vocab_size)
-    budget = Budget.of(training, tokens_per_step=training.batch_size * block_size, flops_per_token=per_token)
+    budget = Horizon.of(training, tokens_per_step=training.batch_size * block_size, flops_per_token=per_token)
     metrics = Metrics(run, world, resumed_at=progress.step)
     peak_flops = device.peak_flops()
     if world.is_main:

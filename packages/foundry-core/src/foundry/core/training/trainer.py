@@ -15,12 +15,12 @@ from foundry.core.model import GPT
 from foundry.core.run import Run
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
-from foundry.core.training.budget import Budget
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import evaluate
 from foundry.core.training.feed import Feed
+from foundry.core.training.horizon import Horizon
 from foundry.core.training.limits import is_out_of_memory
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.optimization import MovingAverage, OptimizerSet, clip_gradients
@@ -68,7 +68,7 @@ class Trainer:
     optimizer: OptimizerSet
     after_step: AfterStep
     schedule: Schedule
-    budget: Budget
+    budget: Horizon
     ema: MovingAverage | None
     metrics: Metrics
     reporter: Reporter

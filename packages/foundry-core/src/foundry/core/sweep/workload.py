@@ -11,14 +11,14 @@ from foundry.core.config.mutate import edit, mutate
 from foundry.core.ledger import Trial
 from foundry.core.ledger.events import RUNS
 from foundry.core.sweep.budget import share_of
+from foundry.core.sweep.fingerprint import make_trial
 from foundry.core.sweep.plan import Plan
 from foundry.core.sweep.prefix import Prefix, adopt, drop_checkpoints, next_share, prefix_of
 from foundry.core.sweep.request import CONTROL, Request
-from foundry.core.sweep.trial import make_trial
 
 
 @dataclass
-class Trials:
+class Workload:
     """The trials of one plan, and their run folders."""
 
     plan: Plan

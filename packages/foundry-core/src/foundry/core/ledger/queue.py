@@ -30,7 +30,7 @@ MEASURED = ("sigma", "df", "evidence", "setting")
 """Keys of a sweep's spec that were known when it started, and do not make it another sweep."""
 
 
-class Trials:
+class Queue:
     """The half of the ledger that changes while something is trained."""
 
     _store: Store

@@ -8,14 +8,14 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Budget:
+class Horizon:
     """Either a number of steps, known in advance, or seconds of training time."""
 
     steps: int | None
     seconds: float | None = None
 
     @classmethod
-    def of(cls, training: Any, *, tokens_per_step: int, flops_per_token: float) -> Budget:
+    def of(cls, training: Any, *, tokens_per_step: int, flops_per_token: float) -> Horizon:
         """The budget that the experiment states. Tokens and FLOPs round up to whole steps."""
         if training.seconds is not None:
             return cls(None, training.seconds)
