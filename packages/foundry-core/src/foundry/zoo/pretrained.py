@@ -75,9 +75,8 @@ def load(
     vocab_size, tokenizer = vocab_size_of(folder), tokenizer_of(folder, here)
     has_one = tokenizer is not None
     config = experiment_of(folder.config, here, name=name_of(name), tokenizer=has_one, changes=changes)
-    with folder.open() as weights:
-        model = empty_model(config, vocab_size, device=device, dtype=dtype_of(dtype) or weights.dtype())
-        fill(model, family, weights)
+    model = empty_model(config, vocab_size, device=device, dtype=dtype_of(dtype) or folder.dtype())
+    fill(model, family, folder)
     return Pretrained(config, tokenizer, model.eval())
 
 

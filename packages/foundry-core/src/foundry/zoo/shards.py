@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,64 +90,44 @@ class WeightsFolder:
             digest.update(f"{name}:{sha256_of(self.path / name)}\n".encode())
         return digest.hexdigest()
 
-    def open(self) -> OpenWeights:
-        """The tensors, for a `with` statement."""
-        return OpenWeights(self)
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor -> shape, read of the files' heads.
 
-
-class OpenWeights:
-    """The tensors of a folder, by name.
-
-    Raises:
-        InvalidData: a file is no safetensors, or damaged; or two files hold one tensor.
-    """
-
-    def __init__(self, folder: WeightsFolder) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self.folder = folder
-        self._stack = ExitStack()
-        self._of: dict[str, Any] = {}  # tensor -> the open file that holds it
-        for name in folder.files:
-            path = folder.path / name
-            try:
-                file: Any = self._stack.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                self._stack.close()
-                raise InvalidData(f"{path}: not a whole safetensors file: {error}", AGAIN) from error
-            for key in sorted(file.keys()):
-                if key in self._of:
-                    raise InvalidData(f"{path}: holds {key}, which another file holds too")
-                self._of[key] = file
-
-    def __enter__(self) -> OpenWeights:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._stack.close()
-        self._of.clear()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._of)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._of
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._of[name].get_slice(name).get_shape())
+        Raises:
+            InvalidData: a file is no safetensors, or damaged; or two files hold one tensor.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name in self.files:
+            with self._open(name) as file:
+                for tensor in sorted(file.keys()):
+                    if tensor in shapes:
+                        raise InvalidData(f"{self.path / name}: holds {tensor}, which another file holds too")
+                    shapes[tensor] = tuple(file.get_slice(tensor).get_shape())
+        return shapes
 
     def dtype(self) -> torch.dtype:
         """Of the largest tensor: small ones are sometimes kept in higher precision."""
-        import math
+        largest = max(self.shapes, key=lambda tensor: math.prod(self.shapes[tensor]))
+        return next(tensor.dtype for _, tensor in self.read({largest}))
 
-        largest = max(self._of, key=lambda name: math.prod(self.shape(name)))
-        dtype: torch.dtype = self._of[largest].get_slice(largest)[:0].dtype
-        return dtype
+    def read(self, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of these names, on the CPU, one at a time; one file is open at a time."""
+        for name in self.files:
+            with self._open(name) as file:
+                for tensor in sorted(file.keys()):
+                    if tensor in wanted:
+                        yield tensor, file.get_tensor(tensor)
 
-    def tensor(self, name: str) -> Tensor:
-        """Read one, on the CPU."""
-        tensor: Tensor = self._of[name].get_tensor(name)
-        return tensor
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Any]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path / name, framework="pt") as file:
+                yield file
+        except (SafetensorError, OSError) as error:
+            raise InvalidData(f"{self.path / name}: not a whole safetensors file: {error}", AGAIN) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -51,8 +51,7 @@ class PretrainedSource:
         from foundry.zoo.weights import fill
 
         try:
-            with self.folder.open() as weights:
-                fill(model, family_of(self.folder.config, self.experiment.registry), weights)
+            fill(model, family_of(self.folder.config, self.experiment.registry), self.folder)
         except InvalidData as error:
             way_out = f"model_args that fit: foundry zoo convert {self.named} --experiment FILE"
             raise InvalidData(f"init_from: {error.message}", error.hint or way_out) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from foundry.core.contracts import InvalidData
 from foundry.core.model import GPT
 from foundry.core.model.init import init_buffers
 from foundry.zoo.family import Family, Weight
-from foundry.zoo.shards import OpenWeights
+from foundry.zoo.shards import WeightsFolder
 from foundry.zoo.views import ORDERS, VIEWS
 
 if TYPE_CHECKING:
@@ -88,30 +88,29 @@ def _pairs_of(weight: Weight, layer: int, parameters: list[Tensor], order: Tenso
 
 
 @torch.no_grad()
-def fill(model: GPT, family: Family, weights: OpenWeights) -> None:
-    """Copy a checkpoint into a model's parameters, of whatever dtype and device they are.
+def fill(model: GPT, family: Family, folder: WeightsFolder) -> None:
+    """Copy a checkpoint into a model's parameters, of whatever dtype and device they are, tensor by tensor.
 
     Raises:
         InvalidData: a tensor is missing, unknown or of another shape; the message names the first.
     """
-    source = weights.folder.path
-    wanted = pairs(family, model)
-    named = _as_saved(wanted, family, weights)
-    for name, pair in named.items():
-        if name not in weights:
-            raise InvalidData(f"{source}: the tensor {name} is missing")
-        if weights.shape(name) != pair.shape:
-            raise InvalidData(f"{source}: {name} has shape {weights.shape(name)}; config.json asks for {pair.shape}")
-    for name in weights:
-        if name not in named and not name.endswith(family.ignored or ("\0",)) and not _is_tied(name, family, model):
-            raise InvalidData(f"{source}: the tensor {name} is not of this {family.model_type}")
-    for name, pair in named.items():
-        pair.fill(weights.tensor(name))
+    there = folder.shapes
+    wanted = _as_saved(pairs(family, model), family, there)
+    for name, pair in wanted.items():
+        if name not in there:
+            raise InvalidData(f"{folder.path}: the tensor {name} is missing")
+        if there[name] != pair.shape:
+            raise InvalidData(f"{folder.path}: {name} has shape {there[name]}; config.json asks for {pair.shape}")
+    for name in there:
+        if name not in wanted and not name.endswith(family.ignored or ("\0",)) and not _is_tied(name, family, model):
+            raise InvalidData(f"{folder.path}: the tensor {name} is not of this {family.model_type}")
+    for name, tensor in folder.read(wanted):
+        wanted[name].fill(tensor)
 
 
-def _as_saved(wanted: list[Pair], family: Family, weights: OpenWeights) -> Mapping[str, Pair]:
+def _as_saved(wanted: list[Pair], family: Family, there: Iterable[str]) -> Mapping[str, Pair]:
     """By the names that the file has: a base model, saved without its head, lacks the prefix."""
-    bare = not any(name.startswith(family.prefix) for name in weights)
+    bare = not any(name.startswith(family.prefix) for name in there)
     return {pair.theirs.removeprefix(family.prefix) if bare else pair.theirs: pair for pair in wanted}
 
 
