@@ -85,6 +85,27 @@ def test_it_decodes_as_it_trains_and_costs_are_known(load, model_args):
     assert 0 <= costs["flops_per_token"] - plain["flops_per_token"] < 0.02 * plain["flops_per_token"]
 
 
+EVERYTHING = "attention: gqa_2kv, residual: sandwich, canon: abcd, value_embedding: gated, skip: x0, norm: layernorm"
+
+
+def test_all_parts_at_once_train_alike_with_checkpointed_gradients_and_compiled(tmp_path):
+    gradients = []
+    for how in ("plain", "checkpointed", "compiled"):
+        file = tmp_path / f"{how}.yaml"
+        file.write_text(
+            f"model_args: {{n_layer: 2, n_head: 4, n_embd: 32, block_size: 16, {EVERYTHING}}}\n"
+            f"training: {{gradient_checkpointing: {str(how == 'checkpointed').lower()}}}\n"
+        )
+        model = model_of(load_experiment(file)).train()
+        call = torch.compile(model, backend="eager", fullgraph=True) if how == "compiled" else model
+        call(ids_of(2, 16))[0].square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert len(gradients[0]) > 30
+    for name, expected in gradients[0].items():
+        for other in gradients[1:]:
+            torch.testing.assert_close(other[name], expected, rtol=1e-4, atol=1e-4, msg=name)
+
+
 def test_they_are_mutations_and_the_default_is_no_part_of_the_identity(load):
     base = load("tie_embeddings: true")
     assert base.identity == load("skip: none, value_embedding: none").identity
