@@ -46,7 +46,8 @@ def test_the_space_holds_what_a_researcher_would_try_and_nothing_that_comparison
     assert "relu2" in values["activation"]
     assert {"3", "1", "4"} == {*values["depth"]}
     assert values["lr"] == ("5e-4", "7e-4", "1.4e-3", "2e-3")
-    assert {"position.theta=20000", "attention.qk_norm=true"} <= {*values["param"]}
+    assert {"position.theta=20000", "attention.sinks=true"} <= {*values["param"]}
+    assert "qknorm" in values["norm"]  # and `param attention.qk_norm=true` is the same, so not proposed twice
     assert not [value for value in values["param"] if ".eps=" in value]  # nobody would search for it
     assert not {"dataset", "task", "executor", "proposer", "tokenizer", "seed"} & values.keys()
     assert "tokenizer" in values_on(baseline, "val_bpb")  # which compares tokenizers
