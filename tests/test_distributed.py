@@ -106,6 +106,17 @@ def test_when_a_rank_dies_the_others_stop(project):
     assert all(not Path(f"/proc/{pid}").exists() for pid in ranks)
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_the_ranks_start_is_the_exit_status(project, number, status):
+    process = start(project, "not-begun")
+    while subprocess.run(["pgrep", "-c", "-P", str(process.pid)], capture_output=True).stdout != b"2\n":
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)  # they import torch, for seconds
+    assert process.wait(60) == status
+    assert not (project / "not-begun").exists()
+
+
 def test_ranks_that_do_not_divide_the_batch_are_refused(project):
     done = foundry(project, "--out", "odd", "--nproc", "3")
     assert done.returncode == 3

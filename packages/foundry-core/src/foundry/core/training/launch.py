@@ -21,8 +21,8 @@ def launch(arguments: Sequence[str], nproc: int) -> int:
     """Run `python -m foundry.cli ARGUMENTS` as `nproc` ranks.
 
     Returns:
-        0 if every rank ended well, 75 if they were stopped with a checkpoint, else the status of the first rank that
-        failed for a reason of its own.
+        0 if every rank ended well, 75 if they were stopped with a checkpoint, 128 + the signal's number if it came
+        before there was one to save, else the status of the first rank that failed for a reason of its own.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -37,25 +37,29 @@ def launch(arguments: Sequence[str], nproc: int) -> int:
     }
     command = [sys.executable, "-m", "foundry.cli", *arguments]
     ranks: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []  # signals that were passed on
 
     def forward(number: int, _frame: object) -> None:
+        asked.append(number)
         for rank in ranks:
             if rank.poll() is None:
-                rank.send_signal(number)
+                rank.terminate()  # for SIGINT, too: of that one, Python's own start makes a traceback
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     for r in range(nproc):
         # A session of their own: Ctrl-C reaches the ranks once, through us.
         environment = {**common, "RANK": str(r), "LOCAL_RANK": str(r)}
         ranks.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        if asked:  # before this one was there
+            ranks[-1].terminate()
     try:
-        return _supervise(ranks)
+        return _supervise(ranks, asked)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _supervise(ranks: list[subprocess.Popen[bytes]]) -> int:
+def _supervise(ranks: list[subprocess.Popen[bytes]], asked: Sequence[int]) -> int:
     deadline = None
     while any(rank.poll() is None for rank in ranks):
         if deadline is None and any(rank.poll() not in (None, 0, ExitCode.STOPPED) for rank in ranks):
@@ -70,6 +74,8 @@ def _supervise(ranks: list[subprocess.Popen[bytes]]) -> int:
     reasons = [code for code in statuses if code > 0 and code not in (ExitCode.PEER_FAILED, ExitCode.STOPPED)]
     if reasons:
         return reasons[0]
+    if asked and -signal.SIGTERM in statuses:  # while they started
+        return 128 + asked[0]
     if any(code < 0 or code == ExitCode.PEER_FAILED for code in statuses):
         return ExitCode.PEER_FAILED
     return max(statuses)
