@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from foundry.core.config import Experiment, load_experiment
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Context, InvalidExperiment, lr_factors
+from foundry.core.evolve.space import values_on
 from foundry.core.model import GPT, initialize
 from foundry.core.model.scale import kind_of
 from foundry.core.training.optimization import OptimizerSet
@@ -243,6 +244,17 @@ def test_without_a_rule_they_change_what_they_changed_before(load):
     assert changed == {"model_args.n_embd", "model_args.n_head", "model_args.attention.n_kv_head"}
     assert "scaling" not in mutate(load(), "depth", "4").text
     assert load("scaling: none").identity == load().identity
+
+
+def test_at_its_base_a_rule_is_no_other_experiment(load):
+    """So that a baseline may get one without a new hash, and no search tries what changes nothing."""
+    assert load("scaling: mup").identity == load("scaling: {type: completep, base_n_layer: 2}").identity
+    assert load("scaling: mup").identity == load().identity
+    wide, plain = (mutate(load(scaling), "width", "64").experiment for scaling in ("scaling: mup", ""))
+    assert wide.identity != plain.identity
+    assert "scaling" not in values_on(load())
+    assert "scaling" in values_on(wide)  # there another rule is another training
+    assert not [value for value in values_on(wide)["param"] if "base_" in value]
 
 
 def test_a_base_that_is_no_model_is_refused(load):

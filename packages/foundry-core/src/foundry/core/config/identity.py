@@ -2,7 +2,8 @@
 
 Two experiments have the same identity exactly if they differ in spelling only, or in fields that declare
 `json_schema_extra={"identity": False}`. Defaults are left out, so that writing one changes nothing, and neither does a
-new field in a later version; `layers:` counts by what each layer gets, not by how its keys are written.
+new field in a later version; `layers:` counts by what each layer gets, not by how its keys are written; a scale rule
+counts only away from its base, since at the base it changes no bit.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ def canonical(experiment: Experiment) -> dict[str, Any]:
     """The experiment as sorted JSON would have it, less defaults and what is not its identity."""
     content = _fields(experiment)
     content.pop("layers", None)
+    dims = experiment.dims()
+    if experiment.model_args.scaling.base(dims) == dims:
+        content.get("model_args", {}).pop("scaling", None)
     layers = {}
     for layer in range(experiment.model_args.n_layer):
         args = experiment.layer_args(layer)

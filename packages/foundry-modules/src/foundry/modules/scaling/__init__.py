@@ -4,9 +4,14 @@ was tuned on a smaller base holds for a wider or deeper model. Built as `target(
 A rule speaks of the ratios m = n_embd / base_n_embd and L = n_layer / base_n_layer. At m = L = 1 it changes nothing.
 """
 
+from typing import Any
+
 from pydantic import Field
 
 from foundry.core.contracts import ScalingParams, Variant
+
+NOT_SEARCHED: dict[str, Any] = {"search": False}
+"""For bases: a fact about where the experiment's numbers come from, and nothing to try values of."""
 
 
 class NoneParams(ScalingParams):
@@ -15,18 +20,26 @@ class NoneParams(ScalingParams):
 
 class SqrtWidthParams(ScalingParams):
     base_n_embd: int | None = Field(
-        None, ge=1, description="n_embd of the model that the learning rate was found with; null: this one's"
+        None,
+        ge=1,
+        description="n_embd of the model that the learning rate was found with; null: this one's",
+        json_schema_extra=NOT_SEARCHED,
     )
 
 
 class MuPParams(SqrtWidthParams):
     base_head_dim: int | None = Field(
-        None, ge=1, description="head_dim of that model; null: this one's, which `width` keeps"
+        None,
+        ge=1,
+        description="head_dim of that model; null: this one's, which `width` keeps",
+        json_schema_extra=NOT_SEARCHED,
     )
 
 
 class CompletePParams(MuPParams):
-    base_n_layer: int | None = Field(None, ge=1, description="n_layer of that model; null: this one's")
+    base_n_layer: int | None = Field(
+        None, ge=1, description="n_layer of that model; null: this one's", json_schema_extra=NOT_SEARCHED
+    )
     alpha: float = Field(
         1.0, ge=0.5, le=1, description="branches are divided by (n_layer / base_n_layer)^alpha; 0.5: depth-muP"
     )
