@@ -1,4 +1,5 @@
-"""`dyt` against its formula, and `norm qknorm`, which is a mutation of the attention."""
+"""`dyt` against its formula, and the mutations that stand beside a slot's variants: `norm qknorm`, which is one of the
+attention, and `attention sssl`, which is one of layers."""
 
 import pytest
 import torch
@@ -54,3 +55,16 @@ def test_it_is_listed_once_beside_the_norms_and_is_no_variant(load):
     assert rows.count(("norm", "qknorm", "foundry-modules")) == 1
     with pytest.raises(InvalidExperiment, match="norm has no variant 'qknorm'"):
         load("model_args: {norm: qknorm}\n")
+
+
+def test_attention_sssl_windows_three_layers_of_four(load):
+    base = load(
+        "model_args: {n_layer: 6, n_head: 4, block_size: 64, attention: {type: gqa, n_kv_head: 2, sinks: true}}"
+    )
+    mutated = mutate(base, "attention", "sssl")
+    assert mutated.name == "experiment+attn_sssl"
+    chosen = [mutated.experiment.layer_args(layer).attention for layer in range(6)]
+    assert [each.type for each in chosen] == ["sliding_window"] * 3 + ["gqa"] + ["sliding_window"] * 2
+    assert {(each.n_kv_head, each.sinks) for each in chosen} == {(2, True)}
+    plain = mutate(load("model_args: {n_layer: 4, n_head: 4, attention: mha}"), "attention", "sssl").experiment
+    assert plain.layer_args(0).attention.n_kv_head is None  # one for each query head

@@ -34,4 +34,4 @@ def foundry_shorthands() -> list[Shorthand]:
 
 @hookimpl
 def foundry_mutations() -> list[Mutation]:
-    return [*norm.MUTATIONS]
+    return [*attention.MUTATIONS, *norm.MUTATIONS]

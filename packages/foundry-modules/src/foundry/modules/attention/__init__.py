@@ -1,12 +1,12 @@
 """Slot `attention`: how tokens exchange information. Built as `target(params, dims, position)`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from foundry.core.contracts import AttentionParams, Dims, Shorthand, Variant
+from foundry.core.contracts import AttentionParams, Dims, Edits, Mutation, Shorthand, Variant
 
 
 class MHAParams(AttentionParams):
@@ -193,6 +193,14 @@ VARIANTS = [
         target="foundry.modules.attention.mla:MultiHeadLatentAttention",
         params=MLAParams,
         summary="multi-head latent: keys and values are made of one small vector per token; only that is cached",
+def window_three_of_four(experiment: Mapping[str, Any], value: str) -> Edits:
+    """`attention sssl`: the model's own attention in each fourth layer, and in the others a sliding window with those
+    of its settings that it has too."""
+    own = experiment["model_args"]["attention"]
+    kept = {name: setting for name, setting in own.items() if name in LocalParams.model_fields}
+    return {"layers.SSSL/S.attention": {"type": "sliding_window", **kept}}
+
+
         reference="arXiv:2412.19437",
     ),
 ]
@@ -207,4 +215,13 @@ SHORTHANDS = [
         Shorthand("attention", f"swa_{n}", {"type": "sliding_window", "window": n}, f"a sliding window of {n} tokens")
         for n in (64, 256, 1024)
     ),
+]
+
+MUTATIONS = [
+    Mutation(
+        "sssl",
+        window_three_of_four,
+        "a sliding window in three layers of four (https://github.com/karpathy/nanochat)",
+        slot="attention",
+    )
 ]
