@@ -154,6 +154,14 @@ class MLAParams(AttentionParams):
             yield "qk_rope_head_dim", f"{width} is odd, and positions rotate pairs; try {width - 1} or {width + 1}"
 
 
+def window_three_of_four(experiment: Mapping[str, Any], value: str) -> Edits:
+    """`attention sssl`: the model's own attention in each fourth layer, and in the others a sliding window with those
+    of its settings that it has too."""
+    own = experiment["model_args"]["attention"]
+    kept = {name: setting for name, setting in own.items() if name in LocalParams.model_fields}
+    return {"layers.SSSL/S.attention": {"type": "sliding_window", **kept}}
+
+
 VARIANTS = [
     Variant(
         slot="attention",
@@ -193,14 +201,6 @@ VARIANTS = [
         target="foundry.modules.attention.mla:MultiHeadLatentAttention",
         params=MLAParams,
         summary="multi-head latent: keys and values are made of one small vector per token; only that is cached",
-def window_three_of_four(experiment: Mapping[str, Any], value: str) -> Edits:
-    """`attention sssl`: the model's own attention in each fourth layer, and in the others a sliding window with those
-    of its settings that it has too."""
-    own = experiment["model_args"]["attention"]
-    kept = {name: setting for name, setting in own.items() if name in LocalParams.model_fields}
-    return {"layers.SSSL/S.attention": {"type": "sliding_window", **kept}}
-
-
         reference="arXiv:2412.19437",
     ),
 ]
