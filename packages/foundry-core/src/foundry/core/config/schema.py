@@ -44,6 +44,7 @@ class ModelArgs(Params):
     canon: Choice
     value_embedding: Choice
     skip: Choice
+    scaling: Choice
 
     def canon_sizes(self, dims: Dims) -> dict[Sublayer, int]:
         """Width of what a canon layer can mix inside each sublayer; 0: nothing."""
@@ -52,7 +53,6 @@ class ModelArgs(Params):
             "attention": attention.canon_size(dims) if isinstance(attention, AttentionParams) else 0,
             "ffn": ffn.canon_size(dims, self.activation.gated) if isinstance(ffn, FeedForwardParams) else 0,
         }
-    scaling: Choice
 
 
 class Training(Params):
