@@ -1,0 +1,85 @@
+"""Every mutation that `foundry mutate --list` shows trains: 20 steps of a small model, after which the loss is lower.
+
+The mutations come from the registry: each variant and shorthand of a slot, and the example of each other type. A few,
+drawn with a fixed seed, belong to the everyday tests; `pytest -m slow` trains all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import inspect
+import json
+import optparse
+import os
+import random
+import typing
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from foundry.core import load_experiment
+from foundry.core.config import Experiment
+from foundry.core.config.mutate import edit, list_mutations, mutate
+from foundry.core.registry import registry
+from foundry.core.training import train
+
+STEPS = 20
+EXPERIMENT = f"""
+model_args: {{n_layer: 2, n_head: 4, n_embd: 32, block_size: 32}}
+data: {{dataset: {{type: text, path: corpus.txt}}, tokenizer: byte}}
+training:
+  {{max_iters: {STEPS}, batch_size: 8, learning_rate: 3e-3, schedule: {{type: cosine, warmup: 2}}, eval_interval: 0,
+   eval_tokens: 256, threads: 1}}
+logging: {{log_interval: 1, sample_tokens: 0}}
+checkpoints: {{save_interval: 0}}
+"""
+
+
+class Quiet:
+    """A reporter that says nothing."""
+
+    def started(self, plan): ...
+    def note(self, text): ...
+    def step(self, row, progress, seconds_left): ...
+    def sample(self, step, text): ...
+    def finished(self, result): ...
+
+
+def mutations(everyday: int) -> list:
+    """(type, value) of each: the first `everyday` as they are, the rest marked `slow`."""
+    rows = [(row.type, row.value) for row in list_mutations(registry())]
+    rows.remove(("tokenizer", "pretrained"))  # needs weights to begin with: tests/test_zoo.py
+    random.Random(0).shuffle(rows)
+    if os.environ.get("FOUNDRY_SLOW_DOSE") == "small":
+        rows = rows[: 3 * everyday]
+    return [
+        pytest.param(*row, id="_".join(row), marks=[pytest.mark.slow] if number >= everyday else [])
+        for number, row in enumerate(rows)
+    ]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Experiment:
+    folder = tmp_path_factory.mktemp("project")
+    sources = [Path(module.__file__).read_text() for module in (argparse, ast, datetime, inspect, optparse, typing)]
+    (folder / "corpus.txt").write_text("\n".join(sources))  # enough for every tokenizer's vocabulary
+    (folder / "experiments").mkdir()
+    (folder / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+        yield load_experiment(Path("experiments/tiny.yaml"))
+
+
+@pytest.mark.parametrize(("type", "value"), mutations(everyday=4))
+def test_a_mutation_trains(base, tmp_path, type, value):
+    mutated = mutate(base, type, value).experiment
+    experiment = edit(mutated, {"training.max_iters": STEPS}, "this test")  # larger steps would be fewer
+    train(experiment, tmp_path / "run", reporter=Quiet())
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(row)["train_loss"] for row in rows]
+    assert len(losses) == STEPS
+    assert fmean(losses[-3:]) < fmean(losses[:3]) - 0.02
