@@ -6,13 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foundry.core.analyze import analyze
 from foundry.core.config import load_experiment
 from foundry.core.contracts import Context, Dims, InvalidExperiment, UsageError
 from foundry.core.testing import DIMS, Case
 from foundry.core.testing.case import vectors
-from foundry.kernels import SparsePattern
-from foundry.modules.attention import MHAParams, SparseParams, attend
+from foundry.modules.attention import MHAParams, attend
 
 
 @pytest.fixture
@@ -167,77 +165,3 @@ def test_mla_refuses_positions_that_bias_scores_and_odd_widths(tmp_path):
     file.write_text("model_args: {attention: {type: mla, qk_rope_head_dim: 7}}")
     with pytest.raises(InvalidExperiment, match=r"qk_rope_head_dim: 7 is odd, and positions rotate pairs; try 6 or 8"):
         load_experiment(file)
-
-
-LONG = replace(DIMS, block_size=320)
-PATTERNS = [("sliding_window", {"window": 20}), ("sparse", {"block": 16, "window": 32, "stride": 3})]
-
-
-@pytest.mark.parametrize(("name", "params"), PATTERNS)
-@pytest.mark.parametrize("position", ["rope", "alibi"])
-@pytest.mark.parametrize("options", [{}, {"softcap": 1.5, "sinks": True, "n_kv_head": 2}])
-def test_long_rows_in_chunks_equal_a_mask_over_everything(name, params, position, options, monkeypatch):
-    """Whole rows, packed documents and padding; values and gradients."""
-    case, x = Case.of("attention", name, params | options, LONG), vectors(2, 320, LONG)
-    row = torch.arange(320).expand(2, 320)
-    segments = (row >= torch.tensor([[100], [217]])).int()
-    packed = Context(positions=torch.where(segments > 0, row - torch.tensor([[100], [217]]), row), segments=segments)
-    real = row >= torch.tensor([[0], [30]])
-    padded = Context(positions=(real.long().cumsum(-1) - 1).clamp_min(0), key_padding=real)
-    results = []
-    for chunks in (True, False):
-        monkeypatch.setattr(SparsePattern, "suits_chunks", lambda self, length, chunks=chunks: chunks)
-        layer = case.layer(companion=position)
-        for ctx in (Context(), packed, padded):
-            layer.zero_grad()
-            y = layer(x, ctx)
-            y.square().sum().backward()
-            results += [y, *(parameter.grad.clone() for parameter in layer.parameters())]
-    for in_chunks, at_once in zip(results[: len(results) // 2], results[len(results) // 2 :], strict=True):
-        torch.testing.assert_close(in_chunks, at_once, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "params"), PATTERNS)
-def test_who_sees_whom(name, params):
-    """By experiment: which inputs change an output. Every pair of tokens against the definition."""
-    layer, x = Case.of("attention", name, params, LONG).layer(), vectors(1, 160, LONG)
-    window, block, stride = params["window"], params.get("block", 1), params.get("stride")
-    for t in (0, 19, 20, 47, 48, 111, 159):
-        leaf = x.clone().requires_grad_()
-        layer(leaf)[0, t].sum().backward()
-        seen = [u for u in range(160) if leaf.grad[0, u].any()]
-        near = range(max(0, (t // block + 1) * block - window), t + 1)
-        columns = [u for u in range(t + 1) if stride and (u // block + 1) % stride == 0]
-        assert seen == sorted({*near, *columns})
-
-
-def test_a_windowed_layer_counts_fewer_flops(tmp_path):
-    file, counted = tmp_path / "experiment.yaml", {}
-    for attention in ("mha", "sliding_window", "sparse"):
-        file.write_text(f"model_args: {{attention: {attention}, block_size: 2048}}")
-        counted[attention] = analyze(load_experiment(file), 256)["flops_per_token_by_part"]["attention"]
-    projections = 4 * 4 * 2 * 128 * 128
-    scores = {name: flops - projections for name, flops in counted.items()}
-    assert scores["mha"] == 4 * 4 * 2048 * 128  # 2 products of T x C per token and layer
-    assert scores["sliding_window"] < 0.5 * scores["mha"]
-    assert scores["sparse"] < 0.6 * scores["mha"]
-
-
-def test_a_window_is_decoded_from_its_own_keys_alone(monkeypatch):
-    layer = Case.of("attention", "sliding_window", {"window": 6}).layer(companion="rope")
-    x, cache, widths = vectors(1, 24, DIMS), layer.init_cache(1, 24), []
-    attention = F.scaled_dot_product_attention
-
-    def watch(q, k, *rest, **keywords):
-        widths.append(k.size(2))
-        return attention(q, k, *rest, **keywords)
-
-    monkeypatch.setattr(attend.F, "scaled_dot_product_attention", watch)
-    for token in x.split(1, dim=1):
-        layer(token, Context(cache=cache))
-    assert widths == [1, 2, 3, 4, 5] + [6] * 19
-
-
-def test_a_window_of_half_a_block_is_refused():
-    problems = dict(SparseParams(block=16, window=40).problems(DIMS))
-    assert problems["window"].endswith("try 32 or 48")

@@ -30,6 +30,14 @@ class TestColumnsOfBlocks(Conformance):
     slot, variant, params = "attention", "sparse", {"block": 3, "window": 6, "stride": 2}
 
 
+class TestNativeSparseOfSmallBlocks(Conformance):
+    slot, variant = "attention", "nsa"
+    params: ClassVar = {
+        "n_kv_head": 2, "compression_block": 4, "compression_stride": 2, "selection_block": 4, "n_selected": 3,
+        "window": 5,
+    }  # fmt: skip
+
+
 class TestMLAWithAQueryRank(Conformance):
     slot, variant = "attention", "mla"
     params: ClassVar = {"q_lora_rank": 12, "kv_lora_rank": 40, "qk_rope_head_dim": 6, "v_head_dim": 5}

@@ -103,6 +103,45 @@ class SparseParams(LocalParams):
             yield "window", f"{window} is not a whole number of blocks of {self.block} tokens; try {tries}"
 
 
+class NSAParams(AttentionParams):
+    positions = frozenset({"embeddings", "qk", "nothing"})
+    scales_scores = True
+
+    n_kv_head: int | None = Field(
+        None, ge=1, description="key/value heads, each shared by n_head / n_kv_head query heads; null: n_head"
+    )
+    compression_block: int = Field(16, ge=1, le=65_536, description="tokens made into one key and value (paper: 32)")
+    compression_stride: int = Field(8, ge=1, le=65_536, description="tokens between the starts of two such (paper: 16)")
+    selection_block: int = Field(16, ge=1, le=65_536, description="tokens of a block that is chosen whole (paper: 64)")
+    n_selected: int = Field(
+        4,
+        ge=3,
+        le=65_536,
+        description="blocks for each token, the first, its own and the one before among them (paper: 16)",
+    )
+    window: int | None = Field(
+        None,
+        ge=1,
+        le=16_777_216,
+        description="tokens that a token sees besides; null: a quarter of block_size (paper: 512)",
+    )
+
+    def tokens(self, dims: Dims) -> int:
+        """The window in a model of these sizes."""
+        return self.window or max(1, dims.block_size // 4)
+
+    def kv_heads(self, dims: Dims) -> int:
+        return self.n_kv_head or dims.n_head
+
+    def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
+        yield from shared_heads(self.kv_heads(dims), dims)
+        if self.compression_block > dims.block_size:
+            yield "compression_block", f"{self.compression_block} is longer than block_size {dims.block_size}"
+        for name in ("compression_block", "selection_block"):
+            if (tokens := getattr(self, name)) % self.compression_stride:
+                yield name, f"{tokens} is not a multiple of compression_stride {self.compression_stride}"
+
+
 class MLASizes(NamedTuple):
     """`MLAParams` in a model of known sizes."""
 
@@ -202,6 +241,14 @@ VARIANTS = [
         params=MLAParams,
         summary="multi-head latent: keys and values are made of one small vector per token; only that is cached",
         reference="arXiv:2412.19437",
+    ),
+    Variant(
+        slot="attention",
+        name="nsa",
+        target="foundry.modules.attention.nsa:NativeSparseAttention",
+        params=NSAParams,
+        summary="native sparse: compressed blocks, blocks chosen by them, and a window, gated; exact, not yet fast",
+        reference="arXiv:2502.11089",
     ),
 ]
 

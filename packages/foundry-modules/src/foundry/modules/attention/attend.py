@@ -109,8 +109,8 @@ def weigh(
     if sinks is not None:
         sink = sinks.to(scores.dtype)[:, None, None].expand(q.size(0), -1, q.size(2), 1)
         scores = torch.cat((scores, sink), dim=-1)
-    weights = scores.softmax(dim=-1, dtype=torch.float32)[..., : k.size(2)].to(v.dtype)
-    return F.dropout(weights, dropout) @ v
+    weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return F.dropout(weights[..., : k.size(2)].to(v.dtype), dropout) @ v
 
 
 def visible(ctx: Context, queries: Tensor, keys: Tensor, total: int, pattern: SparsePattern | None = None) -> Tensor:

@@ -1,0 +1,147 @@
+"""Attentions that see a part of what is before: which part, and that it costs less."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from foundry.core.analyze import analyze
+from foundry.core.config import load_experiment
+from foundry.core.contracts import Context
+from foundry.core.testing import DIMS, Case
+from foundry.core.testing.case import vectors
+from foundry.kernels import SparsePattern
+from foundry.modules.attention import SparseParams, attend
+
+LONG = replace(DIMS, block_size=320)
+PATTERNS = [("sliding_window", {"window": 20}), ("sparse", {"block": 16, "window": 32, "stride": 3})]
+
+
+@pytest.mark.parametrize(("name", "params"), PATTERNS)
+@pytest.mark.parametrize("position", ["rope", "alibi"])
+@pytest.mark.parametrize("options", [{}, {"softcap": 1.5, "sinks": True, "n_kv_head": 2}])
+def test_long_rows_in_chunks_equal_a_mask_over_everything(name, params, position, options, monkeypatch):
+    """Whole rows, packed documents and padding; values and gradients."""
+    case, x = Case.of("attention", name, params | options, LONG), vectors(2, 320, LONG)
+    row = torch.arange(320).expand(2, 320)
+    segments = (row >= torch.tensor([[100], [217]])).int()
+    packed = Context(positions=torch.where(segments > 0, row - torch.tensor([[100], [217]]), row), segments=segments)
+    real = row >= torch.tensor([[0], [30]])
+    padded = Context(positions=(real.long().cumsum(-1) - 1).clamp_min(0), key_padding=real)
+    results = []
+    for chunks in (True, False):
+        monkeypatch.setattr(SparsePattern, "suits_chunks", lambda self, length, chunks=chunks: chunks)
+        layer = case.layer(companion=position)
+        for ctx in (Context(), packed, padded):
+            layer.zero_grad()
+            y = layer(x, ctx)
+            y.square().sum().backward()
+            results += [y, *(parameter.grad.clone() for parameter in layer.parameters())]
+    for in_chunks, at_once in zip(results[: len(results) // 2], results[len(results) // 2 :], strict=True):
+        torch.testing.assert_close(in_chunks, at_once, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "params"), PATTERNS)
+def test_who_sees_whom(name, params):
+    """By experiment: which inputs change an output. Every pair of tokens against the definition."""
+    layer, x = Case.of("attention", name, params, LONG).layer(), vectors(1, 160, LONG)
+    window, block, stride = params["window"], params.get("block", 1), params.get("stride")
+    for t in (0, 19, 20, 47, 48, 111, 159):
+        leaf = x.clone().requires_grad_()
+        layer(leaf)[0, t].sum().backward()
+        seen = [u for u in range(160) if leaf.grad[0, u].any()]
+        near = range(max(0, (t // block + 1) * block - window), t + 1)
+        columns = [u for u in range(t + 1) if stride and (u // block + 1) % stride == 0]
+        assert seen == sorted({*near, *columns})
+
+
+def test_a_windowed_layer_counts_fewer_flops(tmp_path):
+    file, counted = tmp_path / "experiment.yaml", {}
+    for attention in ("mha", "sliding_window", "sparse"):
+        file.write_text(f"model_args: {{attention: {attention}, block_size: 2048}}")
+        counted[attention] = analyze(load_experiment(file), 256)["flops_per_token_by_part"]["attention"]
+    projections = 4 * 4 * 2 * 128 * 128
+    scores = {name: flops - projections for name, flops in counted.items()}
+    assert scores["mha"] == 4 * 4 * 2048 * 128  # 2 products of T x C per token and layer
+    assert scores["sliding_window"] < 0.5 * scores["mha"]
+    assert scores["sparse"] < 0.6 * scores["mha"]
+
+
+def test_a_window_is_decoded_from_its_own_keys_alone(monkeypatch):
+    layer = Case.of("attention", "sliding_window", {"window": 6}).layer(companion="rope")
+    x, cache, widths = vectors(1, 24, DIMS), layer.init_cache(1, 24), []
+    attention = F.scaled_dot_product_attention
+
+    def watch(q, k, *rest, **keywords):
+        widths.append(k.size(2))
+        return attention(q, k, *rest, **keywords)
+
+    monkeypatch.setattr(attend.F, "scaled_dot_product_attention", watch)
+    for token in x.split(1, dim=1):
+        layer(token, Context(cache=cache))
+    assert widths == [1, 2, 3, 4, 5] + [6] * 19
+
+
+def test_a_window_of_half_a_block_is_refused():
+    problems = dict(SparseParams(block=16, window=40).problems(DIMS))
+    assert problems["window"].endswith("try 32 or 48")
+
+
+def test_nsa_is_its_definition():
+    """Token by token, head by head, in fp64, as the paper's section 3 says it."""
+    l, d, size, n, window = 4, 2, 6, 4, 5  # noqa: E741 - the paper's letters
+    params = dict(compression_block=l, compression_stride=d, selection_block=size, n_selected=n, window=window)
+    layer = Case.of("attention", "nsa", {**params, "n_kv_head": 2}).layer().double()
+    part, x = layer.part, 3 * vectors(1, 24, DIMS).double()
+    for parameter in part.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    q = part.q_proj(x)[0].view(24, 4, 8)
+    k, v = (projection(x)[0].view(24, 3, 2, 8) for projection in (part.k_proj, part.v_proj))
+    gates = part.g_proj(x)[0].sigmoid().view(24, 3, 4)
+
+    def phi(compress, rows):
+        return compress.down_proj(F.gelu(compress.up_proj((rows + compress.place).flatten())))
+
+    def mixed(query, keys, values):
+        return torch.softmax(torch.stack([query @ key for key in keys]) / 8**0.5, 0) @ torch.stack(values)
+
+    expected = torch.zeros(24, 4, 8, dtype=torch.float64)
+    for t in range(24):
+        for group in range(2):
+            heads = (2 * group, 2 * group + 1)
+            starts = [s for s in range(0, 24, d) if s + l - 1 <= t]
+            small_k = [phi(part.compress_k, k[s : s + l, 0, group]) for s in starts]
+            small_v = [phi(part.compress_v, v[s : s + l, 0, group]) for s in starts]
+            weight = [0.0] * (t // size + 1)
+            for head in heads if starts else ():
+                p = torch.softmax(torch.stack([q[t, head] @ key for key in small_k]) / 8**0.5, 0)
+                expected[t, head] += gates[t, 0, head] * (p @ torch.stack(small_v))
+                for p_start, start in zip(p.tolist(), starts, strict=True):
+                    for stretch in range(start, start + l, d):
+                        if stretch // size < len(weight):
+                            weight[stretch // size] += p_start
+            own = t // size
+            order = sorted(range(own + 1), key=lambda j: (j not in (0, own - 1, own), -weight[j], j))
+            tokens = [u for u in range(t + 1) if u // size in order[:n]]
+            near = range(max(0, t - window + 1), t + 1)
+            for head in heads:
+                for branch, seen in ((1, tokens), (2, near)):
+                    keys, values = [k[u, branch, group] for u in seen], [v[u, branch, group] for u in seen]
+                    expected[t, head] += gates[t, branch, head] * mixed(q[t, head], keys, values)
+    torch.testing.assert_close(layer(x)[0], part.o_proj(expected.flatten(1)), rtol=1e-9, atol=1e-9)
+
+
+def test_nsa_chooses_by_content():
+    """What is chosen is not the same blocks for every text: else the branch would be one more fixed pattern."""
+    layer = Case.of("attention", "nsa", {"n_selected": 4, "window": 1}, LONG).layer()
+    chosen = []
+    for seed in (1, 2):
+        leaf = (5 * vectors(1, 320, LONG, seed)).requires_grad_()
+        with torch.no_grad():
+            layer.part.g_proj.weight.zero_()
+        layer(leaf)[0, -1].square().sum().backward()
+        influence = leaf.grad[0].norm(dim=-1).view(20, 16).sum(-1)
+        chosen.append(frozenset(influence.topk(4).indices.tolist()))
+    assert chosen[0] != chosen[1]
+    assert all({0, 18, 19} <= each for each in chosen)
