@@ -161,7 +161,7 @@ def test_only_what_a_token_uses_is_counted(project, tmp_path):
     assert many - few == 56 * router
     assert large - small == 2 * 2 * (128 - 32) * 64  # keys of both parts together, of key_dim 64
     of_experts = 2 * 2 * 2 * 16 * 96  # two products, by two layers, of 16 experts
-    queries_and_keys = 2 * 2 * (96 * 64 + 32 * 64)
+    queries_and_keys = 2 * 2 * (96 * 64 + 32 * 64 + 16 * 64)  # all keys of each part, then those of the best again
     assert small == queries_and_keys + 3 / 2 * of_experts  # swiglu: a third row
     assert figures[2]["parameters"] > 5 * figures[1]["parameters"]
     assert figures[2]["active_parameters"] - figures[1]["active_parameters"] == 2 * 56 * 96

@@ -14,14 +14,13 @@ U_e, V_e are `expert_width` rows of length C; a gated activation has a third, as
 the backward pass and the optimizer touch only the rows that were retrieved. Initially U x has variance 1.
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, WeightKind
-from foundry.modules.ffn import PEERParams
+from foundry.modules.ffn import PEERParams, autocast
 from foundry.modules.ffn.query_norm import QueryBatchNorm
 from foundry.modules.ffn.rows import add_rows, dot_rows
 from foundry.modules.norm import RMSNormParams
@@ -84,10 +83,22 @@ class PEER(nn.Module):
     def retrieve(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """queries (N, heads, key_dim) -> the scores, best first, and the numbers of each one's best k experts, both
         (N, heads, k). In fp32 at least, also under autocast: bf16 has too few digits to tell experts apart."""
-        dtype, device = torch.promote_types(queries.dtype, torch.float32), queries.device.type
-        parts = queries.to(dtype).unflatten(-1, (self.params.product_dims, -1))
-        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
-            of_parts = torch.einsum("nhdk,dik->dnhi", parts, self.keys.to(dtype))
+        dtype = torch.promote_types(queries.dtype, torch.float32)
+        parts, keys = queries.to(dtype).unflatten(-1, (self.params.product_dims, -1)), self.keys.to(dtype)
+        ids = self._best(parts, keys)
+        # The scores of the best, once more: their gradient is that of k keys, and no gradient is as long as all keys.
+        scores, unit = torch.zeros_like(ids, dtype=dtype), self.params.n_experts
+        for part, of_part in zip(parts.unbind(2), keys, strict=True):
+            unit //= self.params.n_keys
+            sub_keys = ids // unit % self.params.n_keys
+            scores = scores + dot_rows(part.flatten(0, 1), of_part, sub_keys.flatten(0, 1)).view_as(scores)
+        return scores, ids
+
+    @torch.no_grad()
+    def _best(self, parts: Tensor, keys: Tensor) -> Tensor:
+        """parts (N, heads, d, key_dim / d), keys (d, n, key_dim / d) -> (N, heads, k)."""
+        with autocast.left_out(parts):
+            of_parts = torch.einsum("nhdk,dik->dnhi", parts, keys)
         k, n = self.params.top_k, self.params.n_keys
         scores, ids = of_parts[0].topk(min(k, n), dim=-1)
         for of_part in of_parts[1:]:
@@ -96,7 +107,7 @@ class PEER(nn.Module):
             sums = scores[..., left] + next_scores[..., right]
             scores, chosen = sums.topk(min(k, sums.size(-1)), dim=-1)
             ids = ids.gather(-1, left[chosen]) * n + next_ids.gather(-1, right[chosen])
-        return scores, ids
+        return ids
 
     def weight_kind(self, name: str) -> WeightKind | None:
         """The rows of two of the tables are neurons that read x, and no vectors that are looked up."""
