@@ -165,3 +165,8 @@ def test_mla_refuses_positions_that_bias_scores_and_odd_widths(tmp_path):
     file.write_text("model_args: {attention: {type: mla, qk_rope_head_dim: 7}}")
     with pytest.raises(InvalidExperiment, match=r"qk_rope_head_dim: 7 is odd, and positions rotate pairs; try 6 or 8"):
         load_experiment(file)
+    file.write_text(
+        "model_args: {attention: {type: mla, qk_rope_head_dim: 6}, position: {type: rope, fraction: 0.5}, n_embd: 128}"
+    )
+    with pytest.raises(InvalidExperiment, match=r"rope rotates pairs, but 0.5 of a head is 3 wide"):
+        load_experiment(file)

@@ -9,7 +9,7 @@ from typing import Any
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layers import parse_layers
-from foundry.core.contracts import AttentionParams, Params, PluginError, UsageError
+from foundry.core.contracts import AttentionParams, Params, PluginError, PositionParams, UsageError
 from foundry.core.registry import Registry
 from foundry.zoo.catalog import repository_of
 
@@ -186,7 +186,10 @@ def _problems(experiment: Experiment, document: Document, path: Path, params: Pa
     args = experiment.model_args
     if args.head_dim is None and args.n_embd % args.n_head:
         dims = replace(dims, head_dim=64)  # not known, and said so by `_heads`: one that every variant takes
+    attention = experiment.layer_args(layer).attention
     try:
+        if isinstance(params, PositionParams) and isinstance(attention, AttentionParams):
+            dims = attention.position_dims(dims)
         problems = list(params.problems(dims))
     except Exception as error:
         raise PluginError(f"{'.'.join(map(str, path))}: its check failed: {type(error).__name__}: {error}") from error
