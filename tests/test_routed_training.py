@@ -92,7 +92,7 @@ def test_a_resumed_run_ends_with_the_same_bits(project, tmp_path, ffn):
     assert_same(train(tmp_path / "resumed", ffn, *settings), whole)
 
 
-@pytest.mark.parametrize("ffn", [BALANCED, NORMED])
+@pytest.mark.parametrize("ffn", [BALANCED, RETRIEVING, NORMED])
 @pytest.mark.parametrize("setting", ["training.gradient_checkpointing=true", "training.eval_interval=3"])
 def test_what_is_computed_again_or_beside_changes_nothing(project, tmp_path, ffn, setting):
     assert_same(train(tmp_path / "other", ffn, setting), train(tmp_path / "plain", ffn))

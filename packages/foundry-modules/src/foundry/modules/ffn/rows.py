@@ -74,13 +74,13 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward_of_dot(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     x, table, ids = ctx.saved_tensors
     of_x = add_rows(upstream, table, ids) if ctx.needs_input_grad[0] else None
-    return of_x, _of_table(ctx, upstream, x), None, None
+    return of_x, _of_table(ctx, upstream, x, table, ids), None, None
 
 
 def _backward_of_add(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     weights, table, ids = ctx.saved_tensors
     of_weights = dot_rows(upstream, table, ids) if ctx.needs_input_grad[0] else None
-    return of_weights, _of_table(ctx, weights, upstream), None, None
+    return of_weights, _of_table(ctx, weights, upstream, table, ids), None, None
 
 
 _dot_rows.register_autograd(_backward_of_dot, setup_context=_keep)
@@ -92,10 +92,9 @@ def _flops(vectors: list[int], table: list[int], ids: list[int], *_: Any, **__: 
     return 2 * ids[0] * ids[1] * table[1]
 
 
-def _of_table(ctx: Any, weights: Tensor, x: Tensor) -> Tensor | None:
+def _of_table(ctx: Any, weights: Tensor, x: Tensor, table: Tensor, ids: Tensor) -> Tensor | None:
     if not ctx.needs_input_grad[1]:
         return None
-    _, table, ids = ctx.saved_tensors
     return (_sparse_gradient if ctx.sparse else _dense_gradient)(weights, x, ids, table.size(0))
 
 
