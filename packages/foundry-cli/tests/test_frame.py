@@ -112,13 +112,30 @@ def test_debug_shows_the_traceback(failing, monkeypatch):
         entry.main(["fail"])
 
 
-@pytest.mark.parametrize("arguments", [["no-such-command"], ["plugins", "lst"], ["init", "--nope"], ["mutate"]])
+@pytest.mark.parametrize(
+    "arguments", [["no-such-command"], ["plugins", "lst"], ["init", "--nope"], ["mutate"], ["ablate"]]
+)
 def test_a_wrong_command_line_is_exit_2_in_words_and_in_json(capsys, arguments):
     assert entry.main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert entry.main([*arguments, "--json"]) == 2
     shown = capsys.readouterr()
     assert (shown.out, json.loads(shown.err)["error"]["kind"]) == ("", "usage")
+
+
+@pytest.mark.parametrize("group", [[], ["plugins"]])
+def test_a_group_without_a_command_shows_its_help(capsys, group):
+    assert entry.main(group) == 2
+    assert capsys.readouterr().err.startswith("Usage: foundry")
+    assert entry.main([*group, "--json"]) == 2
+    assert json.loads(capsys.readouterr().err)["error"]["exit_code"] == 2
+
+
+def test_the_list_of_commands_says_in_one_whole_line_what_each_does(capsys):
+    assert entry.main(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
+    assert len(listed) > 20
+    assert [line for line in listed if line.endswith("...")] == []
 
 
 def test_a_reader_who_leaves_ends_the_command_quietly(project):

@@ -36,7 +36,7 @@ def refused(tmp_path, monkeypatch, capsys):
 def test_a_file_that_could_not_be_written_is_refused_at_once(refused, command):
     assert refused(command, "no/such/x.png") == (
         6,
-        "error: cannot write no/such/x.png: no/such is no folder\n  mkdir -p no/such\n",
+        "error: cannot write no/such/x.png: there is no folder no/such\n  make it: mkdir -p no/such\n",
     )
     code, said = refused(command, "folder.png")
     assert (code, "folder.png is a folder" in said) == (2, True)

@@ -64,9 +64,13 @@ def _interrupted() -> int:
 
 def _usage(failure: typer.TyperException) -> int:
     context = getattr(failure, "ctx", None)
-    if not failure.message:  # a group without a command: typer has printed its help
-        return failure.exit_code
     command = context.command_path if context else "foundry"
+    if context and failure.message == context.get_help():  # a group without a command
+        if render.wants_json():
+            render.error(f"{command}: which command?", f"see `{command} --help`", failure.exit_code)
+        else:
+            render.say(failure.message)
+        return failure.exit_code
     render.error(failure.format_message(), f"see `{command} --help`", failure.exit_code)
     return failure.exit_code
 

@@ -32,7 +32,9 @@ def file(path: Path | None) -> Path | None:
         raise UsageError(f"{render.place(path)} is a folder", f"name a file: {render.argument(path / 'NAME')}")
     if not path.parent.is_dir():
         folder = render.argument(path.parent)
-        raise EnvironmentFailure(f"cannot write {render.place(path)}: {folder} is no folder", f"mkdir -p {folder}")
+        raise EnvironmentFailure(
+            f"cannot write {render.place(path)}: there is no folder {folder}", f"make it: mkdir -p {folder}"
+        )
     with writing(path), TemporaryFile(dir=path.parent):
         return path
 

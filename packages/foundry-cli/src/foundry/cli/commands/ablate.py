@@ -47,7 +47,7 @@ def ablate(
     retry: Retry = False,
     json: Json = False,
 ) -> None:
-    """Train the baseline with every combination of the axes, with the same seeds, and tabulate the difference.
+    """Train every combination of some axes, and tabulate the effects. All have the same seeds.
 
     It describes; `foundry sweep` decides. The same command goes on where it was stopped.
 

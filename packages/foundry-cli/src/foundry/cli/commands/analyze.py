@@ -25,7 +25,7 @@ def analyze(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Parameters, FLOPs, KV-cache bytes and training memory of CONFIG, by part.
+    """Count what CONFIG costs. By part: parameters, FLOPs, KV-cache bytes and training memory.
 
     Example: foundry analyze experiments/baseline.yaml --set model_args.attention=gqa_1kv --plot cost.png
     """
@@ -60,12 +60,12 @@ def _draw(figures: dict[str, Any]) -> None:
             ("training FLOPs per token", f"{figures['training_flops_per_token']:,.0f}"),
             ("KV cache bytes per token", f"{figures['kv_bytes_per_token']:,.0f}"),
             *((f"memory: {part}", render.size(count)) for part, count in memory.items()),
-            *_scaling(figures),
+            *scaling_rows(figures),
         ],
     )
 
 
-def _scaling(figures: dict[str, Any]) -> list[tuple[str, str]]:
+def scaling_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """The scale rule and the learning rates that it leads to."""
     rule = figures["scaling"]
     base = ", ".join(f"{size} {number}" for size, number in rule["base"].items())

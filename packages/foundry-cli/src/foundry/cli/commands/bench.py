@@ -16,7 +16,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds to measure each choice.")] = 3.0,
     json: Json = False,
 ) -> None:
-    """Measure CONFIG's training speed under each choice, and print the --set to use.
+    """Measure how fast CONFIG trains. Under each choice, with the --set to use.
 
     Training never chooses these by itself, because they change the numbers: write the best into the file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,7 @@ def compare(
     retry: Retry = False,
     json: Json = False,
 ) -> None:
-    """Train A and B with the same seeds and rows until it is clear which is better.
+    """Train A and B until it is clear which is better. Both have the same seeds and rows.
 
     What was trained before is looked up. Ctrl-C leaves everything resumable: the same command goes on.
 
@@ -83,6 +84,8 @@ def compare(
         draw_comparison(compared, plot)
     better = {"first": first, "second": second}.get(compared.comparison.choice)
     step = f"foundry train {render.argument(better)}" if better else f"foundry config diff {first} {second}"
+    if compared.comparison.choice == "undecided" and seeds < MOST_RUNS:
+        step = f"{re.sub(r' --seeds[ =][0-9]+', '', typed())} --seeds {min(2 * seeds, MOST_RUNS)}"
     if render.wants_json():
         render.record({"event": "result", **_facts(compared), "next": step})
         return

@@ -28,7 +28,7 @@ def export(
     max_shard: Annotated[float, typer.Option(min=0.001, metavar="GB", help="Cut the weights above this.")] = 5.0,
     json: Json = False,
 ) -> None:
-    """Write the model of RUN for transformers: config.json, safetensors, and the tokenizer where it can be said.
+    """Write the model of RUN for transformers. As config.json, safetensors, and the tokenizer where it can be said.
 
     A model that no architecture of transformers expresses is refused, naming the part.
 

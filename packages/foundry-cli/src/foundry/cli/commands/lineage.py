@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def lineage(json: Json = False) -> None:
-    """Show every generation of the baseline, oldest first: what it changed, and with which effect.
+    """Show every generation of the baseline. Oldest first: what it changed, and with which effect.
 
     A tree on a terminal, a table elsewhere. What a rollback has left behind stands beside the trunk.
     """

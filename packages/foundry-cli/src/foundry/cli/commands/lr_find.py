@@ -31,7 +31,7 @@ def lr_find(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train CONFIG for some steps while its learning rate rises, and suggest one to train with.
+    """Suggest a learning rate for CONFIG. It is trained for some steps while its learning rate rises.
 
     The range test of arXiv:1506.01186. An optimizer with a learning rate of its own, as Muon, keeps the ratio of both.
 

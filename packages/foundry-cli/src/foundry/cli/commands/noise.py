@@ -36,7 +36,7 @@ def noise(
     retry: Retry = False,
     json: Json = False,
 ) -> None:
-    """Train the baseline with several seeds, and say which gains a sweep can find.
+    """Measure how much seeds alone change the result. And so, which gains over the baseline a sweep can find.
 
     Example: foundry noise --seeds 8 --jobs 2
     """

@@ -24,7 +24,7 @@ def report(
     open: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     json: Json = False,
 ) -> None:
-    """Write one HTML page about everything that was tried: lineage, leaderboard, curves, failures, keep rates, noise.
+    """Write one HTML page about everything that was tried. Lineage, leaderboard, curves, failures, keep rates, noise.
 
     The page needs no network and no other file. With --json its data is printed, and a page written only where --out
     or --open asks for one.

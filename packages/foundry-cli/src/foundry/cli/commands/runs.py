@@ -17,7 +17,7 @@ def runs(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List runs with their last figures, and the project's sweeps with their trials, newest last."""
+    """List what was trained here. Runs with their last figures, and sweeps with their trials, newest last."""
     from foundry.core.contracts import InvalidData
     from foundry.core.ledger import Ledger
     from foundry.core.registry import find_project

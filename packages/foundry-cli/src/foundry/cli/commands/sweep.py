@@ -82,7 +82,7 @@ def sweep(
     retry: Retry = False,
     json: Json = False,
 ) -> None:
-    """Train mutations of the baseline, compare them with it, and say which is better.
+    """Train mutations of the baseline, and say which is better.
 
     Few runs choose the finalists; pairs of runs on fresh seeds decide. What was trained before is looked up. Ctrl-C
     leaves everything resumable: the same command goes on.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli import render
+from foundry.cli.commands.analyze import scaling_rows
 from foundry.cli.options import Config, Json, Sets, train_command
 from foundry.core.contracts import UsageError
 
@@ -41,7 +42,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs.")] = False,
     json: Json = False,
 ) -> None:
-    """Train CONFIG, or go on with its run, or print the result if it is finished.
+    """Train CONFIG, or go on with its run. Of one that is finished, the result is printed.
 
     Ctrl-C saves a checkpoint; the same command goes on from there.
 
@@ -93,7 +94,11 @@ def _draw(figures: dict[str, Any]) -> None:
     """Key, value: nested figures as dotted keys."""
     rows = []
     for key, value in figures.items():
-        if isinstance(value, dict):
+        if key == "scaling":
+            rows += scaling_rows(figures)
+        elif key == "learning_rates":  # told with the scale rule that they follow from
+            continue
+        elif isinstance(value, dict):
             rows += [(f"{key}.{inner}", _figure(number)) for inner, number in value.items()]
         elif key == "run":
             rows.append((key, render.place(value)))

@@ -26,7 +26,7 @@ def why(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Tell why something became the baseline, or did not: the verdict, every pair of runs, and what else was tried."""
+    """Tell why something became the baseline, or did not. The verdict, every pair of runs, and what else was tried."""
     from foundry.core.ledger.why import why
 
     with history.ledger() as ledger:
