@@ -1,7 +1,7 @@
 """How often a sweep decides right, and what that costs: thousands of sweeps without training, through the procedure
 that runs for real. Gains in the metric's unit (nats), runs with Gaussian noise.
 
-uv run python benchmarks/decisions.py [null] [repeated] [planted] [power] [rungs] [interval] [--rounds 1000]
+uv run python benchmarks/decisions.py [null] [noisier] [repeated] [planted] [power] [rungs] [interval] [--rounds 1000]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from foundry.core.ledger.records import Evidence
 from foundry.core.statistics.power import smallest_decidable
+from foundry.core.statistics.sequential import Judgement, SequentialTest
 from foundry.core.sweep.conclusion import Conclusion
 from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.procedure import null_procedure, sweep_procedure
@@ -46,6 +47,29 @@ def _trusting(number: int) -> bool:
     world = World(SIGMA, {}, number=number)
     told = world.told(EIGHT_RUNS)
     return play(null_procedure(CONTROL, 8, Rule(), told, KNOWN, round=number), world).winner is not None
+
+
+def noisier(rounds: int) -> None:
+    """False promotions of candidates that are as good as the baseline and have more noise, which nobody knows; and what
+    the caution costs those that are better."""
+    print(f"\none finalist, its noise a multiple of the baseline's {SIGMA}: promoted of {10 * rounds} (stated: <= 5 %)")
+    draw, test = random.Random(0), Rule(finalists=1).test(SIGMA, KNOWN)
+    trusting = replace(test, least=1)
+
+    def share(gain: float, factor: float) -> list[str]:
+        ends: dict[SequentialTest, list[Judgement]] = {test: [], trusting: []}
+        for _ in range(10 * rounds):
+            pairs = [draw.gauss(gain, SIGMA) - draw.gauss(0, factor * SIGMA) for _ in range(Rule().n_max)]
+            for each, judged in ends.items():
+                judged.append(each.judge(pairs))
+        promoted = [sum(end.verdict == "promote" for end in judged) / len(judged) for judged in ends.values()]
+        used = [sum(end.n for end in judged) / len(judged) for judged in ends.values()]
+        return [f"{rate:8.4f} {n:6.1f}" for rate, n in zip(promoted, used, strict=True)]
+
+    print("  noise   gain   promoted  pairs   where sigma is trusted, and one pair may do")
+    for gain, factor in ((0.0, 1), (0.0, 2), (0.0, 3), (0.0, 5), (0.0, 10), (0.01, 1), (0.02, 1), (0.04, 1)):
+        ours, theirs = share(gain, factor)
+        print(f"  {factor:5} {gain:6} {ours}          {theirs}")
 
 
 def repeated(rounds: int) -> None:
@@ -164,7 +188,7 @@ def worlds(gain: float, sigma: float, arms: int, rounds: int, fidelity: float = 
 
 
 def main() -> None:
-    parts = {each.__name__: each for each in (null, repeated, planted, power, rungs, interval)}
+    parts = {each.__name__: each for each in (null, noisier, repeated, planted, power, rungs, interval)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; default: all")
     parser.add_argument("--rounds", type=int, default=1000)

@@ -3,6 +3,7 @@
 import math
 import random
 import statistics
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
@@ -109,11 +110,32 @@ def test_the_interval_holds_the_truth_at_every_look_at_once(truth):
     assert held / rounds >= 0.95
 
 
-@given(tests, st.lists(small, min_size=1, max_size=20))
-def test_a_promotion_and_its_interval_never_disagree(test, differences):
+@given(tests, st.lists(small, min_size=1, max_size=20), st.sampled_from([1, 3]))
+def test_a_promotion_and_its_interval_never_disagree(test, differences, least):
+    test = replace(test, least=least)
     judged = test.judge(differences)
-    if judged.low is not None and abs(judged.low + test.margin) > 1e-12:
+    if judged.n >= least and abs(judged.low + test.margin) > 1e-12:
         assert (judged.verdict == "promote") == (judged.low > -test.margin)
+
+
+@pytest.mark.parametrize("noisier", [1, 2, 3, 5, 10])
+def test_a_candidate_that_is_as_good_and_much_noisier_is_promoted_no_more_often_than_stated(noisier):
+    """The test is told the noise of the baseline alone."""
+    draw, rounds = random.Random(4), 3000
+    trusting = SequentialTest(0.01, 0.005 * math.sqrt(2), n_max=16)
+    promoted = {1: 0, 3: 0}
+    for _ in range(rounds):
+        differences = [draw.gauss(0, 0.005) - draw.gauss(0, noisier * 0.005) for _ in range(16)]
+        for least in promoted:
+            promoted[least] += replace(trusting, least=least).judge(differences).verdict == "promote"
+    assert promoted[3] / rounds <= 0.05
+    assert noisier == 1 or promoted[1] / rounds > 0.1
+
+
+@given(tests, st.lists(small, min_size=1, max_size=20))
+def test_who_looks_at_the_spread_promotes_nothing_that_would_not_be_promoted_without(test, differences):
+    wary, trusting = replace(test, least=3).judge(differences), test.judge(differences)
+    assert wary.verdict != "promote" or trusting.verdict == "promote"
 
 
 @given(tests, st.lists(small, min_size=1, max_size=20), st.lists(small, max_size=5))

@@ -244,7 +244,7 @@ def test_a_rejected_pair_costs_nothing_and_an_undecided_one_goes_on_at_its_next_
 
 
 def test_a_pair_that_was_won_before_waits_for_the_others():
-    known = known_of("a", 0.03, 0.03)
+    known = known_of("a", 0.03, 0.03, 0.03)
     end, asked = sweep(("a", "b"), lambda request: 3.0 - 0.1 * (request.arm == "b"), evidence=known)
     assert "a" not in {request.arm for request in asked}
     assert end.winner == "b"
