@@ -181,21 +181,29 @@ _WHERE = {"qk": "queries and keys", "scores": "the attention scores", "embedding
 
 
 def _problems(experiment: Experiment, document: Document, path: Path, params: Params) -> Iterator[Fault]:
-    layer = min(_layers_of(experiment, path), default=0)
-    dims = experiment.dims(layer=layer)
-    args = experiment.model_args
+    args, dims = experiment.model_args, experiment.dims(layer=min(_layers_of(experiment, path), default=0))
     if args.head_dim is None and args.n_embd % args.n_head:
         dims = replace(dims, head_dim=64)  # not known, and said so by `_heads`: one that every variant takes
-    attention = experiment.layer_args(layer).attention
+    sizes = [dims]
     try:
-        if isinstance(params, PositionParams) and isinstance(attention, AttentionParams):
-            dims = attention.position_dims(dims)
-        problems = list(params.problems(dims))
+        if isinstance(params, PositionParams):
+            sizes = [attention.position_dims(dims) for attention in _attentions_with(experiment, params)] or sizes
+        problems = [problem for each in dict.fromkeys(sizes) for problem in params.problems(each)]
     except Exception as error:
         raise PluginError(f"{'.'.join(map(str, path))}: its check failed: {type(error).__name__}: {error}") from error
     for key, message in problems:
         where = path if key == "type" and (*path, "type") not in document.places else (*path, *key.split("."))
         yield document.fault(where, message)
+
+
+def _attentions_with(experiment: Experiment, position: Params) -> list[AttentionParams]:
+    """The attentions that a position is built for: those of the layers that have it."""
+    try:
+        layers = [experiment.layer_args(layer) for layer in range(experiment.model_args.n_layer)]
+    except ValueError:  # of an impossible layer, see `_layers`
+        layers = [experiment.model_args]
+    attentions = [args.attention for args in layers if args.position is position]
+    return [attention for attention in attentions if isinstance(attention, AttentionParams)]
 
 
 def _all_params(experiment: Experiment) -> Iterator[tuple[Path, Params]]:
