@@ -81,6 +81,8 @@ def test_every_listed_mutation_works_and_its_file_loads_as_the_same_experiment(b
          {"model_args.position.theta": (10000.0, 50000.0)}),
         ("param", "attention.qk_norm=true", "param_attention.qk_norm_true",
          {"model_args.attention.qk_norm": (False, True)}),
+        ("param", "position.scaling={type: linear, factor: 2}", "param_position.scaling_type_linear_factor_2",
+         {"model_args.position.scaling.type": (None, "linear"), "model_args.position.scaling.factor": (None, 2.0)}),
     ],
 )  # fmt: skip
 def test_what_a_mutation_changes(

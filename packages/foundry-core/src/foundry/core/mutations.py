@@ -13,7 +13,7 @@ from math import gcd
 from typing import Any
 
 from foundry.core.config.write import number
-from foundry.core.config.yaml import scalar
+from foundry.core.config.yaml import read_value
 from foundry.core.contracts import Edits, InvalidExperiment, Mutation
 
 
@@ -150,7 +150,7 @@ def near_ema(experiment: Mapping[str, Any]) -> Sequence[str]:
 
 
 def change_param(experiment: Mapping[str, Any], value: str) -> Edits:
-    """Any setting of a chosen variant: `position.theta=5e4`."""
+    """Any setting of a chosen variant: `position.theta=5e4`, `position.scaling={type: yarn, factor: 4}`."""
     setting, equals, text = value.partition("=")
     slot, dot, name = setting.strip().partition(".")
     if not (equals and dot):
@@ -159,11 +159,11 @@ def change_param(experiment: Mapping[str, Any], value: str) -> Edits:
         choice = experiment.get(section, {}).get(slot)
         if isinstance(choice, Mapping) and "type" in choice:
             names = [each for each in choice if each != "type"]
-            if name not in names:
+            if name.partition(".")[0] not in names:
                 raise InvalidExperiment(
                     f"{slot} {choice['type']} has no {name!r}", f"it has {', '.join(names) or 'no params'}"
                 )
-            return {f"{section}.{slot}.{name}": scalar(text.strip())}
+            return {f"{section}.{slot}.{name}": read_value(text.strip(), f"param {value}")}
     raise InvalidExperiment(f"the experiment has no {slot!r} with params", "for example: param position.theta=5e4")
 
 
