@@ -1,0 +1,162 @@
+"""What crosses a wall between Foundry's packages, and between Foundry and a plugin.
+
+It imports neither torch nor numpy, so listing, validating and mutating experiments stay instant. A sibling package or
+a plugin imports from here, `from foundry.core.contracts import Variant`, and from `foundry.core.testing`, and from
+nothing else of core.
+
+    errors      every way to fail that a user can act on, with its exit code
+    plugins     Slot        a place in an experiment where a variant is chosen: attention, norm, tokenizer, ...
+                Variant     one way to fill a slot: one module file and one `Variant(...)`
+                Params      its settings, as the experiment file has them
+                Shorthand   a name for a variant with some of its parameters set: gqa_2kv
+                Mutation    a small named edit of an experiment: depth 8
+                Section     a top-level part of the experiment file whose schema a package owns: data, eval
+    data        Rows, Tokenizer, Batch: what a model reads
+    model       Attention, FeedForward, Position, ...: what the parts of a model can do, one protocol for each slot
+    training    Loss, OptimizerFactory, Scaling, Schedule: the same of what trains it
+    evaluation  Evaluator, Handle: what scores it
+    search      Proposer: what tries the next mutation
+
+Shapes: B rows in a batch, T tokens in a row, S keys (T, or cache length + T), C = n_embd, H heads, D = head_dim,
+V vocabulary.
+"""
+
+from foundry.core.contracts.data import Batch, FixedRows, OpenData, Rows, Tokenizer
+from foundry.core.contracts.errors import (
+    Diverged,
+    EnvironmentFailure,
+    ExitCode,
+    FoundryError,
+    InvalidData,
+    InvalidExperiment,
+    PeerFailed,
+    PluginError,
+    Stopped,
+    UsageError,
+)
+from foundry.core.contracts.evaluation import Evaluator, Handle, Item
+from foundry.core.contracts.model import (
+    UNSCALED,
+    ActivationParams,
+    ActsOn,
+    Attention,
+    AttentionParams,
+    Aux,
+    Cache,
+    Canon,
+    CanonParams,
+    Context,
+    Dims,
+    FeedForward,
+    FeedForwardParams,
+    Multipliers,
+    NoParams,
+    OptionalParams,
+    Position,
+    PositionParams,
+    Residual,
+    ResidualParams,
+    Skip,
+    Sublayer,
+    ValueEmbedding,
+)
+from foundry.core.contracts.plugins import (
+    DROP,
+    FOUNDRY_API,
+    Contribution,
+    Edits,
+    HookSpecs,
+    Mutation,
+    Params,
+    Problem,
+    Section,
+    Shorthand,
+    Slot,
+    Variant,
+    hookimpl,
+    hookspec,
+)
+from foundry.core.contracts.search import Fate, Proposer, Space, Stack, Tried
+from foundry.core.contracts.training import (
+    Loss,
+    OptimizerFactory,
+    Scaling,
+    ScalingParams,
+    Schedule,
+    Update,
+    Weight,
+    WeightKind,
+    lr_factors,
+)
+
+__all__ = [
+    "DROP",
+    "FOUNDRY_API",
+    "UNSCALED",
+    "ActivationParams",
+    "ActsOn",
+    "Attention",
+    "AttentionParams",
+    "Aux",
+    "Batch",
+    "Cache",
+    "Canon",
+    "CanonParams",
+    "Context",
+    "Contribution",
+    "Dims",
+    "Diverged",
+    "Edits",
+    "EnvironmentFailure",
+    "Evaluator",
+    "ExitCode",
+    "Fate",
+    "FeedForward",
+    "FeedForwardParams",
+    "FixedRows",
+    "FoundryError",
+    "Handle",
+    "HookSpecs",
+    "InvalidData",
+    "InvalidExperiment",
+    "Item",
+    "Loss",
+    "Multipliers",
+    "Mutation",
+    "NoParams",
+    "OpenData",
+    "OptimizerFactory",
+    "OptionalParams",
+    "Params",
+    "PeerFailed",
+    "PluginError",
+    "Position",
+    "PositionParams",
+    "Problem",
+    "Proposer",
+    "Residual",
+    "ResidualParams",
+    "Rows",
+    "Scaling",
+    "ScalingParams",
+    "Schedule",
+    "Section",
+    "Shorthand",
+    "Skip",
+    "Slot",
+    "Space",
+    "Stack",
+    "Stopped",
+    "Sublayer",
+    "Tokenizer",
+    "Tried",
+    "Update",
+    "UsageError",
+    "ValueEmbedding",
+    "Variant",
+    "Weight",
+    "WeightKind",
+    "hookimpl",
+    "hookspec",
+    "lr_factors",
+]

@@ -1,0 +1,112 @@
+"""What a model reads: batches of rows, and the tokenizer between text and ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Batch(NamedTuple):
+    """Some rows of a corpus. numpy arrays where a `Rows` makes them, tensors where the model reads them.
+
+    `targets[b, t]` is the token that follows `tokens[b, t]`. `loss_weight` is 0 where nothing is to be learned
+    (padding, a prompt). `positions` and `segments` are None where each row is one piece of one document; otherwise
+    tokens attend only within their segment.
+    """
+
+    tokens: Any  # (B, T) int64
+    targets: Any  # (B, T) int64
+    loss_weight: Any = None  # (B, T) float32, or None: every target counts
+    positions: Any = None  # (B, T) int64, or None: 0..T-1
+    segments: Any = None  # (B, T) int32, or None: one segment
+
+
+class Tokenizer(Protocol):
+    """Text <-> token ids. Special tokens come only from code, never from text that happens to spell them."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V, special tokens included."""
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Name -> id of the control tokens, such as `bos`."""
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the vocabulary: two tokenizers with the same hash encode alike."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without special tokens. Raises InvalidData for text that the vocabulary cannot spell."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD, special tokens become nothing."""
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of `ids`, of which a part may end inside a character; special tokens become nothing."""
+
+    def bytes_of(self, ids: Sequence[int] | np.ndarray) -> int:
+        """How many bytes of text `ids` stand for; a special token counts 0. Bits per byte divides by it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that the class's own `from_json(data)` needs, with the variant's name under `type`."""
+
+
+class FixedRows(Protocol):
+    """A finite list of rows that never changes: what a validation loss is measured on."""
+
+    def __len__(self) -> int: ...
+    def batch(self, start: int, stop: int) -> Batch:
+        """Rows start..stop-1. Each target of the validation text appears in exactly one row."""
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """The rows with these numbers."""
+
+
+class Rows(Protocol):
+    """An endless sequence of training rows in which row k is a pure function of (fingerprint, seed, k)."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that row k depends on but the seed: text, tokenizer, plan, block_size."""
+
+    @property
+    def rows_per_epoch(self) -> int: ...
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Supervised training tokens in one epoch."""
+
+    @property
+    def validation(self) -> FixedRows: ...
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Rows start..stop-1, start >= 0, in an order that is shuffled anew each epoch."""
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """The rows with these numbers k, in this order: how one rank reads its part of a global batch."""
+
+    def state(self, cursor: int) -> dict[str, Any]:
+        """What a checkpoint must hold to go on from row `cursor`: JSON, under 1 KB, the same on every rank."""
+
+    def resume(self, state: Mapping[str, Any]) -> int:
+        """The cursor of a saved state. Raises InvalidData, naming the first difference, if the data changed."""
+
+
+class OpenData(Protocol):
+    """The target of the section `data`: prepares the corpus if that was not done yet, and opens it."""
+
+    def __call__(
+        self,
+        params: Any,
+        *,
+        block_size: int,
+        seed: int,
+        tokenizer: Tokenizer | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Rows:
+        """`tokenizer` overrides the one that `params` asks for: a resumed run keeps its own."""

@@ -1,0 +1,191 @@
+"""What a plugin contributes, and the hooks by which it does. All of it is data: nothing here imports torch until a
+variant is built."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import pluggy
+from pydantic import BaseModel, ConfigDict
+
+from foundry.core.contracts.errors import PluginError
+
+if TYPE_CHECKING:
+    from foundry.core.contracts.model import Dims
+
+
+FOUNDRY_API = 1
+"""The version of this module. A plugin states the one it was written for as its own `FOUNDRY_API`."""
+
+
+class Params(BaseModel):
+    """The settings of a variant or a section. The field's types and ranges validate the experiment file, document
+    `--help`, and give a search its space; a field's `description` becomes the editor's tooltip.
+
+    A field that does not change the result (a name, a cadence of saving) says so with
+    `Field(..., json_schema_extra={"identity": False})` and stays out of the experiment's identity. One that nobody
+    would search over, such as an epsilon, says `{"search": False}`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
+
+    variant: ClassVar[Variant | None] = None
+    """The variant that these params chose: set on the classes of which an experiment's slots hold instances."""
+
+    def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
+        """Yield (key, what is wrong and what to do) for values that are impossible in a model of these `dims`."""
+        yield from ()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the experiment where a variant is chosen."""
+
+    name: str
+    path: str  # where it stands in the experiment file: "model_args.attention"; empty: nowhere, see `placed`
+    default: str  # the variant used where the file says nothing
+    summary: str
+    abbreviation: str = ""  # of the slot in file names: attn_mla; the slot's name by default
+    per_layer: bool = False  # may `layers:` choose another variant for some layers
+
+    @property
+    def placed(self) -> bool:
+        """Whether an experiment chooses the variant, or a command's option does: an executor decides no result."""
+        return bool(self.path)
+
+    @property
+    def section(self) -> str:
+        return self.path.rpartition(".")[0]
+
+    @property
+    def key(self) -> str:
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to fill a slot."""
+
+    slot: str
+    name: str
+    target: str  # "package.module:attribute", imported only when the variant is built
+    params: type[Params] = Params
+    summary: str = ""
+    reference: str = ""  # the paper or the code that it is equal to
+    requires: tuple[str, ...] = ()  # what the machine must have: "cuda", "triton"
+
+    def load(self) -> Any:
+        """Import and return the target.
+
+        Raises:
+            PluginError: the module cannot be imported or lacks the attribute.
+        """
+        return _import(self.target, f"{self.slot} {self.name}")
+
+
+@dataclass(frozen=True)
+class Shorthand:
+    """A name for a variant with some parameters set, usable wherever the variant's name is."""
+
+    slot: str
+    name: str
+    expands_to: Mapping[str, Any]  # {"type": "gqa", "n_kv_head": 2}
+    summary: str = ""
+
+
+Edits: TypeAlias = Mapping[str, Any]
+"""What a mutation changes: dotted path in the experiment file -> new value, or `DROP`."""
+
+
+DROP: Any = type("Drop", (), {"__repr__": lambda self: "DROP", "__bool__": lambda self: False})()
+"""As the value of an edit: remove the key, so that its default holds."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A small named edit of an experiment, such as `depth 8`. Every slot is one already, without further code."""
+
+    type: str
+    edit: Callable[[Mapping[str, Any], str], Edits]
+    """A pure function of the resolved experiment, every default filled in, as plain data, and of the value from the
+    command line. It raises ValueError, with what would be valid, for a value that makes no sense."""
+    summary: str
+    example: str = ""  # a value that works on the default experiment, for --help and for tests
+    abbreviation: str = ""
+    nearby: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
+    """Values to try on a resolved experiment, near its own: how `foundry evolve` moves along this type. They need not
+    all be valid there. Without it, only `example` is tried."""
+    slot: str = ""
+    """A slot beside whose variants it stands, as `SLOT TYPE`: `norm qknorm`, which sets a param of the attention. It
+    has no other value then, and `edit` gets its type as one."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A top-level part of the experiment file whose schema a package owns."""
+
+    name: str
+    params: type[Params]
+    target: str = ""  # what core calls to build it, see `OpenData`
+    summary: str = ""
+
+    def load(self) -> Any:
+        """Import and return the target.
+
+        Raises:
+            PluginError: the module cannot be imported or lacks the attribute.
+        """
+        return _import(self.target, f"section {self.name}")
+
+
+def _import(target: str, whose: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{whose}: cannot load {target}: {error}") from error
+
+
+Contribution: TypeAlias = Slot | Variant | Shorthand | Mutation | Section
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A plugin that could not be used, wholly or in part. The rest works on."""
+
+    distribution: str
+    plugin: str
+    message: str
+
+
+hookspec = pluggy.HookspecMarker("foundry")
+
+
+hookimpl = pluggy.HookimplMarker("foundry")
+
+
+class HookSpecs:
+    """The hooks that a plugin may implement: a module named by an entry point of the group `foundry`."""
+
+    @hookspec
+    def foundry_variants(self) -> list[Variant]:  # type: ignore[empty-body]
+        """Return the variants that this plugin adds."""
+
+    @hookspec
+    def foundry_shorthands(self) -> list[Shorthand]:  # type: ignore[empty-body]
+        """Return the shorthands that this plugin adds."""
+
+    @hookspec
+    def foundry_mutations(self) -> list[Mutation]:  # type: ignore[empty-body]
+        """Return the mutation types that this plugin adds, beyond the one that every slot is."""
+
+    @hookspec
+    def foundry_slots(self) -> list[Slot]:  # type: ignore[empty-body]
+        """Return the slots that this plugin adds."""
+
+    @hookspec
+    def foundry_sections(self) -> list[Section]:  # type: ignore[empty-body]
+        """Return the sections of the experiment file that this plugin owns."""

@@ -1,0 +1,96 @@
+"""What trains a model: the slots `loss`, `optimizer`, `scaling` and `schedule`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from foundry.core.contracts.model import Aux, Dims, Multipliers
+from foundry.core.contracts.plugins import Params
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from foundry.core.contracts.data import Batch
+
+
+class Loss(Protocol):
+    """Slot `loss`; built as `target(params, dims)`."""
+
+    def __call__(self, hidden: Tensor, head: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor, Aux]:
+        """hidden (B, T, C), head: (..., C) -> logits (..., V) -> (sum of token losses, number of supervised tokens,
+        aux). It need not call head on everything at once, or at all: where `head.softcap` is None the logits are
+        hidden @ head.weight.T."""
+
+
+Update: TypeAlias = Literal["elementwise", "orthogonal"]
+"""How large an optimizer's step is, by its learning rate alone: each entry is as large (Adam, Lion), or each singular
+value, times sqrt(rows / columns) where a matrix is tall (Muon)."""
+
+
+class OptimizerFactory(Protocol):
+    """Slot `optimizer`: the target itself is this function."""
+
+    def __call__(self, params: Any, model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+        """Every trainable parameter of `model` in exactly one group of one optimizer. The schedule multiplies the
+        learning rate that each group starts with: `learning_rate` times what `lr_factors` says of its parameters. What
+        decays in a step, learning rate times weight decay, is to stay as it would be without the factor."""
+
+
+def lr_factors(model: Any, update: Update) -> dict[Tensor, float]:
+    """What an optimizer multiplies the learning rate of each parameter with, by the model's scale rule; 1 for models
+    without one."""
+    factor = getattr(model, "lr_factor", None)
+    return {parameter: factor(name, update) if factor else 1.0 for name, parameter in model.named_parameters()}
+
+
+class ScalingParams(Params):
+    """Base of every scale rule's params. A field `base_X`, such as `base_n_embd`, is the X of the model that the
+    experiment's numbers were found with, and null its own. Mutations of X leave the base where it is."""
+
+    def base(self, dims: Dims) -> Dims:
+        """The sizes at which every factor is 1."""
+        given = {name.removeprefix("base_"): getattr(self, name) for name in type(self).model_fields}
+        return replace(dims, **{name: size for name, size in given.items() if hasattr(dims, name) and size is not None})
+
+
+WeightKind: TypeAlias = Literal["input", "hidden", "output", "head", "fixed"]
+"""Which sides of a parameter grow with n_embd (arXiv:2203.03466, table 3).
+
+input    only its fan-out: embeddings, the gains of norms, biases
+hidden   both: the matrices of attention and feed-forward
+output   only its fan-in: a router
+head     as `output`, and its product is multiplied by `Multipliers.logits`; a tied head is an `input`
+fixed    neither: a bias per expert, a short convolution"""
+
+
+class Weight(NamedTuple):
+    """A parameter, as a scale rule sees it."""
+
+    name: str  # its path in the model
+    kind: WeightKind
+    in_layer: bool  # one for each of n_layer layers
+
+
+class Scaling(Protocol):
+    """Slot `scaling`; built as `target(params, dims, base)`, without torch: how initial weights, learning rates and the
+    forward pass follow from the sizes `dims`, relative to those of `base`. In a model of the base's sizes every answer
+    is 1, and nobody asks."""
+
+    @property
+    def multipliers(self) -> Multipliers: ...
+    def init_factor(self, weight: Weight) -> float:
+        """What the initial values are multiplied with."""
+
+    def lr_factor(self, weight: Weight, update: Update) -> float:
+        """What the learning rate is multiplied with, for an optimizer with such updates."""
+
+
+class Schedule(Protocol):
+    """Slot `schedule`; built as `target(params)`."""
+
+    def __call__(self, step: int, progress: float) -> float:
+        """The factor on the learning rate for optimizer step `step` (from 0), when the share `progress` in [0, 1] of
+        the budget is used up."""
