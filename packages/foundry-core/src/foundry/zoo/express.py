@@ -6,6 +6,7 @@ that one began with, in every layer, the family expresses it; where it is not, t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from foundry.core.config import Experiment
 
 SLOT = "architecture"
-NO_MEANING = ("dropout", "ffn.aux_loss")
-"""What only training computes with."""
+NO_MEANING = re.compile(r"dropout|ffn\.aux_loss|scaling\..*")
+"""What only training computes with. What a scale rule multiplies in the forward pass goes into the weights."""
 
 
 def family_of(config: Config, registry: Registry) -> Family:
@@ -137,7 +138,7 @@ def layers_of(experiment: Experiment) -> list[Flat]:
             flat["ffn.bias_update_rate"] = flat["ffn.bias_update_rate"] is not None
         if flat.get("ffn.hidden", 0) is None:
             flat["ffn.hidden"] = _hidden(experiment, layer)
-        layers.append({path: value for path, value in flat.items() if path not in NO_MEANING})
+        layers.append({path: value for path, value in flat.items() if not NO_MEANING.fullmatch(path)})
     return layers
 
 

@@ -26,12 +26,14 @@ TIED = "head.weight"
 
 @dataclass(frozen=True)
 class Pair:
-    """One tensor of theirs, and the views of our parameters that it is, joined along `dim`, its rows in some order."""
+    """One tensor of theirs, and the views of our parameters that it is, joined along `dim`, its rows in some order.
+    Going out, each part is multiplied by its factor."""
 
     theirs: str
     parts: tuple[Tensor, ...]
     dim: int
-    order: Tensor | None = None
+    order: Tensor | None
+    factors: tuple[float, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,15 +51,19 @@ class Pair:
 
     def joined(self) -> Tensor:
         """Theirs from ours: a tensor of its own."""
-        if len(self.parts) > 1:
-            joined = torch.cat(self.parts, self.dim)
+        scaled = [part if f == 1 else part * f for part, f in zip(self.parts, self.factors, strict=True)]
+        if len(scaled) > 1:
+            joined = torch.cat(scaled, self.dim)
         else:
-            joined = self.parts[0].clone(memory_format=torch.contiguous_format)
+            joined = scaled[0].clone(memory_format=torch.contiguous_format)
         return joined if self.order is None else joined[self.order.to(joined.device)]
 
 
-def pairs(family: Family, model: GPT) -> list[Pair]:
+def pairs(family: Family, model: GPT, factors: Mapping[str, float] = {}) -> list[Pair]:
     """Every tensor that a checkpoint of this model has, layer by layer.
+
+    Args:
+        factors: parameter -> what it is multiplied with on the way out; the others are copied.
 
     Raises:
         InvalidData: the family's table does not name all of the model's parameters.
@@ -70,7 +76,8 @@ def pairs(family: Family, model: GPT) -> list[Pair]:
             if not all(name in own for name in names):
                 continue
             order = ORDERS[weight.order](model.blocks[layer]) if weight.order else None
-            for pair in _pairs_of(weight, layer, [own[name] for name in names], order):
+            scale = tuple(factors.get(name, 1.0) for name in names)
+            for pair in _pairs_of(weight, layer, [own[name] for name in names], order, scale):
                 found.append(pair)
                 for name, part in zip(names, pair.parts, strict=True):
                     seen[name] += part.numel()
@@ -80,11 +87,13 @@ def pairs(family: Family, model: GPT) -> list[Pair]:
     return found
 
 
-def _pairs_of(weight: Weight, layer: int, parameters: list[Tensor], order: Tensor | None) -> Iterator[Pair]:
+def _pairs_of(
+    weight: Weight, layer: int, parameters: list[Tensor], order: Tensor | None, factors: tuple[float, ...]
+) -> Iterator[Pair]:
     view = VIEWS[weight.view]
     for expert in range(len(parameters[0])) if "{expert}" in weight.theirs else (0,):
         parts = tuple(view(parameter, expert) for parameter in parameters)
-        yield Pair(weight.theirs.format(layer=layer, expert=expert), parts, weight.dim, order)
+        yield Pair(weight.theirs.format(layer=layer, expert=expert), parts, weight.dim, order, factors)
 
 
 @torch.no_grad()

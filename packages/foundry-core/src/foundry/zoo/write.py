@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from foundry.core.contracts import InvalidData, Tokenizer
 from foundry.core.durable import write_durably, writing
 from foundry.zoo.express import config_of
+from foundry.zoo.fold import folded
 from foundry.zoo.shards import INDEX
 from foundry.zoo.weights import Pair, pairs, shards_of
 
@@ -47,7 +48,8 @@ def export(
         max_shard_bytes: more than this is cut into several files.
 
     Raises:
-        InvalidData: no architecture of transformers expresses this model, or FOLDER is there.
+        InvalidData: no architecture of transformers expresses this model, or its weights cannot take what its scale
+            rule multiplies; or FOLDER is there.
         EnvironmentFailure: it cannot be written.
     """
     folder = Path(folder)
@@ -55,6 +57,7 @@ def export(
     family, settings = config_of(config, vocab_size, architecture=architecture)
     if folder.exists() and (not folder.is_dir() or os.listdir(folder)):
         raise InvalidData(f"{folder} is there already, and not empty", "choose another folder, or remove it")
+    factors = folded(config, model)
     settings["dtype"] = settings["torch_dtype"] = str(model.embed.weight.dtype).removeprefix("torch.")
     bos = tokenizer.special_tokens.get("bos") if tokenizer else None
     settings["bos_token_id"], settings["eos_token_id"], settings["pad_token_id"] = bos, None, None
@@ -64,7 +67,7 @@ def export(
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
         try:
-            size = _write_weights(pairs(family, model), staged, max_shard_bytes)
+            size = _write_weights(pairs(family, model, factors), staged, max_shard_bytes)
             for name, data in contents.items():
                 write_durably(staged / name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
             if folder.exists():
