@@ -126,6 +126,20 @@ def test_the_whole_layer_in_fp64():
     assert torch.autograd.gradcheck(function, (x, *(p.detach().requires_grad_() for p in layer.parameters())))
 
 
+@pytest.mark.parametrize("n_experts", [64, 4])
+def test_autocast_leaves_the_rows_products_alone(n_experts):
+    """Also where more rows are chosen than the table has, which batched products do, as on a GPU."""
+    layer, x = peer(n_experts=n_experts, top_k=3, query_norm="none"), vectors(1, 8, DIMS)
+    queries = layer.query_proj(x.flatten(0, 1)).unflatten(-1, (2, -1)).detach().requires_grad_()
+    expected = layer.retrieve(queries)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = layer.retrieve(queries)[0]
+        y, _ = layer(x, Context())
+    torch.testing.assert_close(scores, expected)
+    (scores.sum() + y.float().sum()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+
 def test_nothing_of_the_size_of_the_retrieved_rows_is_kept():
     layer, x, kept = peer(top_k=16, heads=4), vectors(2, 24, DIMS), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from foundry.modules.ffn import autocast
+
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")  # since 2021
 
 
@@ -46,7 +48,8 @@ def _dot_rows(x: Tensor, table: Tensor, ids: Tensor, sparse: bool) -> Tensor:
         zeros = x.new_zeros(flat.numel())
         chosen = torch.sparse_csr_tensor(starts, flat.flatten(), zeros, (n, vectors.size(0)), check_invariants=False)
         return torch.sparse.sampled_addmm(chosen, x, vectors.T, beta=0.0).values().view(*ids.shape, -1)
-    return torch.bmm(F.embedding(flat, vectors), x[:, :, None]).view(*ids.shape, -1)
+    with autocast.left_out(x):
+        return torch.bmm(F.embedding(flat, vectors), x[:, :, None]).view(*ids.shape, -1)
 
 
 @torch.library.custom_op("foundry::add_rows_v2", mutates_args=())
