@@ -3,20 +3,23 @@
     y_t = sum_u softmax_u(q_t k_u / sqrt(D)) v_u,   over the u <= t that t sees
 
 The kernel in C (`foundry.kernels.attention`) knows these patterns. What it cannot do, other masks above all, is done
-here with torch's own attention, chunk by chunk of the queries.
+here with torch's own attention, chunk by chunk of the queries. Nothing of a chunk is kept for the backward pass, which
+does each again: a third more products, and no more memory than the result and the gradients take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 SMALLEST_CHUNK = 64  # queries: a call for fewer is mostly overhead
-FEWEST_CHUNKS = 2
+SMALLEST_CALL = 2**17  # scores, likewise
+FEWEST_WINDOWS = 2
 """Two took 0.7 to 1.0 of the time of one call under a mask, forward and backward; four, of windows of a quarter of the
 row, also less than full causal attention (T of 256 to 2048, torch's kernels on a CPU)."""
 
@@ -63,14 +66,17 @@ class SparsePattern(NamedTuple):
         """Whether it is a sliding window: what is seen depends on the distance alone."""
         return self.block == 1 and not self.stride
 
-    @property
-    def chunk(self) -> int:
-        """How many queries are done together: so many that half of the keys which they see are seen by each."""
-        return max(SMALLEST_CHUNK, self.window)
-
     def suits_chunks(self, length: int) -> bool:
         """Whether a row of so many tokens is done in chunks: by its shape alone, never by a stopwatch."""
-        return length >= FEWEST_CHUNKS * self.chunk
+        return length >= FEWEST_WINDOWS * max(SMALLEST_CHUNK, self.window)
+
+    def chunks(self, length: int, device: torch.device) -> Iterator[Chunk]:
+        """A row of so many tokens, half a window of queries at a time: two thirds of the keys of a window are seen by
+        each of them."""
+        size = max(SMALLEST_CHUNK, self.window // 2)
+        for first in range(0, length, size):
+            start = max(0, self.window_start(first))
+            yield Chunk(first, min(first + size, length), start, self.columns_before(start, device))
 
 
 Masks = Callable[[Tensor, Tensor], Tensor]
@@ -89,46 +95,148 @@ def sparse_attention(
     Args:
         q: (B, H, T, D).
         k, v: (B, G, T, D); each of their heads serves H / G consecutive query heads.
-        mask_of: what is seen; within the pattern. By default, the pattern.
-        weigh: by default torch's attention.
+        mask_of: what is seen; within the pattern. By default, the pattern. Without `weigh` it is that of all heads, and
+            has no gradient.
+        weigh: by default torch's attention, of which nothing is kept for the backward pass but q, k and v. Of this,
+            which may draw numbers and have parameters, all that autograd asks for is kept.
 
     Returns:
         (B, H, T, D)
     """
     length, device = q.size(2), q.device
-    mask_of, weigh = mask_of or _Remembered(pattern, q.dtype), weigh or _attention
     if not pattern.suits_chunks(length):
         every = torch.arange(length, device=device)
-        return weigh(q, k, v, mask_of(every, every))
-    pieces = []
-    for first in range(0, length, pattern.chunk):
-        stop = min(first + pattern.chunk, length)
-        start = max(0, pattern.window_start(first))
-        columns = pattern.columns_before(start, device)
-        keys, values = k[:, :, start:stop], v[:, :, start:stop]
-        if len(columns):
-            keys = torch.cat((k.index_select(2, columns), keys), dim=2)
-            values = torch.cat((v.index_select(2, columns), values), dim=2)
-        queries, seen = torch.arange(first, stop, device=device), torch.arange(start, stop, device=device)
-        pieces.append(weigh(q[:, :, first:stop], keys, values, mask_of(queries, torch.cat((columns, seen)))))
+        return (weigh or _attention)(q, k, v, (mask_of or _pattern_mask(pattern, q.dtype))(every, every))
+    if weigh is None and not torch.compiler.is_compiling():  # a compiler chooses by itself what to keep
+        return _AttentionInChunks.apply(*_as_under_autocast(q, k, v), pattern, mask_of)
+    mask_of, weigh, pieces = mask_of or _pattern_mask(pattern, q.dtype), weigh or _attention, []
+    for chunk in pattern.chunks(length, device):
+        mask = mask_of(chunk.queries, chunk.keys)
+        pieces.append(weigh(chunk.queries_of(q), chunk.keys_of(k), chunk.keys_of(v), mask))
     return torch.cat(pieces, dim=2)
 
 
-class _Remembered:
-    """The pattern's mask, as a bias. Of a sliding window, all chunks but the first and the last have the same, which is
-    then held once for the backward pass."""
+class Chunk(NamedTuple):
+    """Consecutive queries, and the keys that any of them sees: some columns, and all from `start` on."""
 
-    def __init__(self, pattern: SparsePattern, dtype: torch.dtype) -> None:
-        self.pattern, self.dtype = pattern, dtype
-        self.made: dict[tuple[int, int], Tensor] = {}
+    first: int
+    stop: int
+    start: int
+    columns: Tensor  # (keys,) int64, all before start
 
-    def __call__(self, queries: Tensor, keys: Tensor) -> Tensor:
+    @property
+    def queries(self) -> Tensor:
+        """Indices, (T,) int64."""
+        return torch.arange(self.first, self.stop, device=self.columns.device)
+
+    @property
+    def keys(self) -> Tensor:
+        """Indices, (S,) int64."""
+        return torch.cat((self.columns, torch.arange(self.start, self.stop, device=self.columns.device)))
+
+    def queries_of(self, x: Tensor) -> Tensor:
+        """(B, H, length, D) -> (B, H, T, D), a view."""
+        return x[:, :, self.first : self.stop]
+
+    def keys_of(self, x: Tensor) -> Tensor:
+        """(B, G, length, D) -> (B, G, S, D), a view where there are no columns."""
+        near = x[:, :, self.start : self.stop]
+        return torch.cat((x.index_select(2, self.columns), near), dim=2) if len(self.columns) else near
+
+    def add_to_keys_of(self, x: Tensor, part: Tensor) -> None:
+        """Add (B, G, S, D) where `keys_of` finds it."""
+        far = len(self.columns)
+        x[:, :, self.start : self.stop] += part[:, :, far:]
+        if far:
+            x.index_add_(2, self.columns, part[:, :, :far])
+
+
+class _AttentionInChunks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, pattern, mask_of):
+        ctx.save_for_backward(q, k, v)
+        ctx.pattern, ctx.mask_of = pattern, mask_of
+        mask_of = mask_of or _pattern_mask(pattern, q.dtype)
+        # In memory (B, T, H, D), as the projection that follows reads it.
+        y = q.new_empty(q.size(0), q.size(2), q.size(1), v.size(3)).transpose(1, 2)
+        for chunk in pattern.chunks(q.size(2), q.device):
+            mask = mask_of(chunk.queries, chunk.keys)
+            for q_i, k_i, v_i, y_i in _some_heads(mask, q, k, v, y):
+                chunk.queries_of(y_i).copy_(
+                    _attention(chunk.queries_of(q_i), chunk.keys_of(k_i), chunk.keys_of(v_i), mask)
+                )
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        q, k, v = ctx.saved_tensors
+        mask_of = ctx.mask_of or _pattern_mask(ctx.pattern, q.dtype)
+        of_q, of_k, of_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        # The last chunk sees most columns: it comes while least of of_q has been written, and so has memory.
+        for chunk in reversed(list(ctx.pattern.chunks(q.size(2), q.device))):
+            mask = mask_of(chunk.queries, chunk.keys)
+            for heads in _some_heads(mask, q, k, v, gradient, of_q, of_k, of_v):
+                _add_gradients(chunk, mask, *heads)
+        return of_q, of_k, of_v, None, None
+
+
+def _add_gradients(
+    chunk: Chunk,
+    mask: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    of_q: Tensor,
+    of_k: Tensor,
+    of_v: Tensor,
+) -> None:
+    """A function, so that nothing of a chunk is in memory beside the next."""
+    leaves = [x.detach().requires_grad_() for x in (chunk.queries_of(q), chunk.keys_of(k), chunk.keys_of(v))]
+    with torch.enable_grad():
+        y = _attention(*leaves, mask)
+    part_q, part_k, part_v = torch.autograd.grad(y, leaves, chunk.queries_of(gradient))
+    chunk.queries_of(of_q).copy_(part_q)
+    chunk.add_to_keys_of(of_k, part_k)
+    chunk.add_to_keys_of(of_v, part_v)
+
+
+def _some_heads(mask: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of the tensors, q and k first, of a few heads at a time: on a CPU so few that each thread has one and that
+    a call is worth its overhead, for the memory that a chunk takes follows their number."""
+    q, k = tensors[:2]
+    together = n_kv_head = k.size(1)
+    if q.device.type == "cpu":
+        scores = q.size(0) * q.size(1) // n_kv_head * mask.size(-2) * mask.size(-1)  # of one head of the keys
+        together = max(torch.get_num_threads() // q.size(0), SMALLEST_CALL // max(scores, 1), 1)
+    yield from zip(*(x.split(together * x.size(1) // n_kv_head, dim=1) for x in tensors), strict=True)
+
+
+def _as_under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """In the dtype in which torch's attention would compute, which the backward pass does not know any more."""
+    kind = tensors[0].device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(kind)) for x in tensors)
+
+
+def _pattern_mask(pattern: SparsePattern, dtype: torch.dtype) -> Masks:
+    """The pattern's mask, as a bias. Of a sliding window, nearly all chunks have the same, which is then made once."""
+
+    def bias(queries: Tensor, keys: Tensor) -> Tensor:
+        seen = pattern.sees(queries[:, None], keys)
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+
+    made: dict[tuple[int, int], Tensor] = {}
+
+    def remembered(queries: Tensor, keys: Tensor) -> Tensor:
         shape = len(queries), len(keys)
-        if self.pattern.stride or shape not in self.made:
-            seen = self.pattern.sees(queries[:, None], keys)
-            hidden = torch.zeros(shape, dtype=self.dtype, device=seen.device).masked_fill(~seen, float("-inf"))
-            self.made[shape] = hidden
-        return self.made[shape]
+        if shape not in made:
+            made[shape] = bias(queries, keys)
+        return made[shape]
+
+    return bias if pattern.stride else remembered
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

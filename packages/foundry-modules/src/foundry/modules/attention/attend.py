@@ -37,7 +37,7 @@ def attend(
     Returns:
         (B, H, T, D_v)
     """
-    new, total, device = q.size(2), k.size(2), q.device
+    new, total, device, dtype = q.size(2), k.size(2), q.device, q.dtype
     if pattern is not None and pattern.sees_all(total):
         pattern = None
     by_hand = softcap is not None or sinks is not None  # no kernel of torch's knows these
@@ -54,7 +54,7 @@ def attend(
         if score_bias is None:
             return mask
         of_queries, of_keys = positions_of(ctx, new, total, device)
-        bias = score_bias(of_queries[:, queries - (total - new)], of_keys[:, keys]).to(q.dtype)
+        bias = score_bias(of_queries[:, queries - (total - new)], of_keys[:, keys]).to(dtype)
         return bias.masked_fill(~mask, float("-inf"))
 
     def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -63,7 +63,8 @@ def attend(
         return fused(q, k, v, mask, dropout)
 
     if pattern is not None and new == total and is_as_far_by_index(ctx, pattern):
-        return sparse_attention(q, k, v, pattern, mask_of, masked)
+        by_torch = score_bias is None and not by_hand and not dropout
+        return sparse_attention(q, k, v, pattern, mask_of, None if by_torch else masked)
     keys = torch.arange(total, device=device)
     return masked(q, k, v, mask_of(keys[total - new :], keys))
 
