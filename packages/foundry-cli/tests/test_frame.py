@@ -91,8 +91,15 @@ ENTRIES = {
 def test_ctrl_c_while_python_imports_is_one_line_and_exit_130(project, entry_point, imported):
     """Python tells of each module as soon as it is imported: SIGINT comes right after, while the next one is."""
     command = [*ENTRIES[entry_point], "analyze"]
-    environment = ENVIRONMENT | {"PYTHONPROFILEIMPORTTIME": "1"}
-    process = subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        cwd=project,
+        env=ENVIRONMENT | {"PYTHONPROFILEIMPORTTIME": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell's background job, which the tests may be, ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     words, sent = [], False
     for line in map(bytes.decode, process.stderr):
         if not line.startswith("import time:"):
