@@ -338,6 +338,13 @@ def test_a_slot_and_a_section_of_a_plugin(tmp_path: Path) -> None:
         from_plain({"model_args": {"attention": "bag"}}, registry=extended)
 
 
+def test_a_variant_whose_params_its_slot_cannot_ask_is_refused() -> None:
+    plain = Plugin("acme", "1", "acme", "acme", (Variant("activation", "odd", "x:Y"),))
+    extended = Registry([*registry().plugins, plain])
+    assert "Params are not a subclass of ActivationParams" in extended.problems[-1].message
+    assert "odd" not in extended.variants("activation")
+
+
 def test_a_broken_plugin_that_may_hold_the_variant_is_named(tmp_path: Path) -> None:
     from foundry.core.contracts import PluginError, Problem
 

@@ -7,7 +7,7 @@ from torch import nn
 from foundry.core.analyze import analyze
 from foundry.core.config import load_experiment
 from foundry.core.config.mutate import mutate
-from foundry.core.contracts import Context, InvalidExperiment, Params, Variant
+from foundry.core.contracts import Context, FeedForwardParams, InvalidExperiment, Variant
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import Plugin, Registry, registry
 from foundry.core.testing import Conformance
@@ -125,7 +125,7 @@ def test_it_learns_what_attention_alone_does_not_see_at_once(load):
     assert losses["ac"] < losses["none"] - 0.3
 
 
-class Elsewhere(Params):
+class Elsewhere(FeedForwardParams):
     """A feed-forward that sends nothing through `Context.mix`."""
 
 

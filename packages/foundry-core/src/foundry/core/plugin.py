@@ -2,7 +2,22 @@
 are not slots, who trains the trials of a sweep and who proposes mutations in a search."""
 
 from foundry.core.config.schema import Checkpoints, Logging, ModelArgs, Training
-from foundry.core.contracts import Mutation, Section, Slot, Variant, hookimpl
+from foundry.core.contracts import (
+    ActivationParams,
+    AttentionParams,
+    CanonParams,
+    FeedForwardParams,
+    Mutation,
+    OptionalParams,
+    Params,
+    PositionParams,
+    ResidualParams,
+    ScalingParams,
+    Section,
+    Slot,
+    Variant,
+    hookimpl,
+)
 from foundry.core.evolve import proposers
 from foundry.core.mutations import MUTATIONS
 from foundry.core.sweep import executors
@@ -18,21 +33,31 @@ SECTIONS = [
 ]
 
 
-def _part(name: str, default: str, abbreviation: str, summary: str) -> Slot:
-    return Slot(name, f"model_args.{name}", default, summary, abbreviation, per_layer=True)
+def _part(name: str, default: str, abbreviation: str, summary: str, params: type[Params]) -> Slot:
+    return Slot(name, f"model_args.{name}", default, summary, abbreviation, per_layer=True, params=params)
+
+
+def _whole(name: str, default: str, abbreviation: str, summary: str, params: type[Params]) -> Slot:
+    return Slot(name, f"model_args.{name}", default, summary, abbreviation, params=params)
 
 
 SLOTS = [
-    _part("attention", "mha", "attn", "how tokens exchange information"),
-    _part("ffn", "dense", "ffn", "what a layer does to each token by itself"),
-    _part("norm", "rmsnorm", "norm", "what keeps a layer's input at one scale"),
-    _part("activation", "swiglu", "act", "the non-linearity of the feed-forward network"),
-    _part("position", "rope", "pos", "how a model knows the order of its tokens"),
-    _part("residual", "pre", "resid", "how a sublayer and its norm join the residual stream"),
-    _part("canon", "none", "canon", "a mix of each token with those just before it"),
-    _part("value_embedding", "none", "ve", "a second embedding of the token, added to the attention's values"),
-    Slot("skip", "model_args.skip", "none", "what a layer gets beside the stream of the layer before"),
-    Slot("scaling", "model_args.scaling", "none", "how weights and learning rates follow from the sizes", "scale"),
+    _part("attention", "mha", "attn", "how tokens exchange information", AttentionParams),
+    _part("ffn", "dense", "ffn", "what a layer does to each token by itself", FeedForwardParams),
+    _part("norm", "rmsnorm", "norm", "what keeps a layer's input at one scale", Params),
+    _part("activation", "swiglu", "act", "the non-linearity of the feed-forward network", ActivationParams),
+    _part("position", "rope", "pos", "how a model knows the order of its tokens", PositionParams),
+    _part("residual", "pre", "resid", "how a sublayer and its norm join the residual stream", ResidualParams),
+    _part("canon", "none", "canon", "a mix of each token with those just before it", CanonParams),
+    _part(
+        "value_embedding",
+        "none",
+        "ve",
+        "a second embedding of the token, added to the attention's values",
+        OptionalParams,
+    ),
+    _whole("skip", "none", "skip", "what a layer gets beside the stream of the layer before", OptionalParams),
+    _whole("scaling", "none", "scale", "how weights and learning rates follow from the sizes", ScalingParams),
     Slot("loss", "training.loss", "cross_entropy", "what training minimises", "loss"),
     Slot("optimizer", "training.optimizer", "adamw", "how gradients become updates", "opt"),
     Slot("schedule", "training.schedule", "cosine", "the learning rate over time", "sched"),

@@ -1,4 +1,4 @@
-"""What fields mean together: the combinations that no model can be built from."""
+"""What fields mean together: the combinations that no model can be built from. Those of variants: composition.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from foundry.core.config.composition import misfits, unscaled_scores
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layers import parse_layers
@@ -42,15 +43,10 @@ def contradictions(
     for path, params in _all_params(experiment):
         if not is_wrong(path):
             found += _problems(experiment, document, path, params)
-    choices = [("model_args", "attention"), ("model_args", "position"), ("layers",)]
-    if not is_wrong(*choices) and not layers_faults:
-        found += _positions(experiment, document, registry)
-        if not is_wrong(("model_args", "value_embedding")):
-            found += _values(experiment, document)
-        if not is_wrong(("model_args", "canon"), ("model_args", "ffn"), ("model_args", "activation")):
-            found += _canons(experiment, document)
-    if not is_wrong(*choices, ("model_args", "scaling")) and not layers_faults:
-        found += _scores(experiment, document)
+    if not is_wrong(("layers",)) and not layers_faults:
+        found += misfits(experiment, document, registry, is_wrong)
+        if not is_wrong(("model_args", "attention"), ("model_args", "scaling")):
+            found += unscaled_scores(experiment, document)
     return found
 
 
@@ -102,84 +98,6 @@ def _layers(experiment: Experiment, document: Document) -> Iterator[Fault]:
             yield document.fault((*path, "position"), message)
 
 
-def _positions(experiment: Experiment, document: Document, registry: Registry) -> Iterator[Fault]:
-    """Each layer's attention must know what to do with its position."""
-    judged = set()
-    for layer in range(experiment.model_args.n_layer):
-        args = experiment.layer_args(layer)
-        attention, position = args.attention, args.position
-        acts_on, accepted = getattr(position, "acts_on", "nothing"), getattr(attention, "positions", None)
-        if accepted is None or acts_on in accepted or (attention, position) in judged:
-            continue
-        judged.add((attention, position))
-        fitting = [
-            name
-            for name, variant in registry.variants("position").items()
-            if getattr(variant.params, "acts_on", "nothing") in accepted
-        ]
-        yield document.fault(
-            _chosen_at(experiment, layer, "position", "attention"),
-            f"{position.type} acts on {_WHERE.get(acts_on, acts_on)}; {attention.type} has no place for that; "
-            f"choose position {', '.join(fitting)}, or another attention",
-        )
-
-
-def _scores(experiment: Experiment, document: Document) -> Iterator[Fault]:
-    """A scale rule with another base_head_dim multiplies scores; each layer's attention must do so."""
-    dims = experiment.dims()
-    if experiment.model_args.scaling.base(dims).head_dim == dims.head_dim:
-        return
-    attentions = [experiment.layer_args(layer).attention for layer in range(experiment.model_args.n_layer)]
-    for name in dict.fromkeys(each.type for each in attentions if not getattr(each, "scales_scores", False)):
-        yield document.fault(
-            ("model_args", "scaling", "base_head_dim"),
-            f"attention {name} cannot multiply its scores, as another base_head_dim than its own asks; leave it out",
-        )
-
-
-def _values(experiment: Experiment, document: Document) -> Iterator[Fault]:
-    """Where a layer has a value embedding, its attention must have values to add it to."""
-    judged = set()
-    for layer in range(experiment.model_args.n_layer):
-        args, dims = experiment.layer_args(layer), experiment.dims(layer=layer)
-        choice, attention = args.value_embedding, args.attention
-        takes = isinstance(attention, AttentionParams) and attention.value_size(dims)
-        if choice.has_part(dims) and not takes and (choice, attention) not in judged:
-            judged.add((choice, attention))
-            yield document.fault(
-                _chosen_at(experiment, layer, "value_embedding", "attention"),
-                f"{choice.type} adds to the values of an attention; {attention.type} has no place for that; "
-                "choose value_embedding none, or another attention",
-            )
-
-
-def _canons(experiment: Experiment, document: Document) -> Iterator[Fault]:
-    """Where a canon layer mixes inside a sublayer, that must let it."""
-    judged = set()
-    for layer in range(experiment.model_args.n_layer):
-        args, dims = experiment.layer_args(layer), experiment.dims(layer=layer)
-        sizes = args.canon_sizes(dims)
-        for sublayer in sorted(args.canon.inside()) if args.canon.has_part(dims) else ():
-            choice = getattr(args, sublayer)
-            if not sizes[sublayer] and (args.canon, choice) not in judged:
-                judged.add((args.canon, choice))
-                yield document.fault(
-                    _chosen_at(experiment, layer, "canon", sublayer),
-                    f"{args.canon.type} mixes inside {sublayer}; {choice.type} has no place for that; "
-                    f"choose canon ac, which mixes before the sublayers, or another {sublayer}",
-                )
-
-
-def _chosen_at(experiment: Experiment, layer: int, slot: str, other: str) -> Path:
-    """Where to point when two choices do not go together in a layer: at its own choice, where it has one."""
-    key = _layer_keys(experiment).get(layer)
-    own = [each for each in (slot, other) if key and getattr(experiment.layers[key], each, None) is not None]
-    return ("layers", key, own[0]) if key and own else ("model_args", slot)
-
-
-_WHERE = {"qk": "queries and keys", "scores": "the attention scores", "embeddings": "the embeddings"}
-
-
 def _problems(experiment: Experiment, document: Document, path: Path, params: Params) -> Iterator[Fault]:
     args, dims = experiment.model_args, experiment.dims(layer=min(_layers_of(experiment, path), default=0))
     if args.head_dim is None and args.n_embd % args.n_head:
@@ -202,8 +120,7 @@ def _attentions_with(experiment: Experiment, position: Params) -> list[Attention
         layers = [experiment.layer_args(layer) for layer in range(experiment.model_args.n_layer)]
     except ValueError:  # of an impossible layer, see `_layers`
         layers = [experiment.model_args]
-    attentions = [args.attention for args in layers if args.position is position]
-    return [attention for attention in attentions if isinstance(attention, AttentionParams)]
+    return [args.attention for args in layers if args.position is position]
 
 
 def _all_params(experiment: Experiment) -> Iterator[tuple[Path, Params]]:
@@ -215,11 +132,6 @@ def _all_params(experiment: Experiment) -> Iterator[tuple[Path, Params]]:
             yield from (((name, key), value) for key, value in section if isinstance(value, Params))
     for key, override in experiment.layers.items():
         yield from ((("layers", key, slot), choice) for slot, choice in override if isinstance(choice, Params))
-
-
-def _layer_keys(experiment: Experiment) -> dict[int, str]:
-    n_layer = experiment.model_args.n_layer
-    return {layer: key for key in experiment.layers for layer in parse_layers(key, n_layer)}
 
 
 def _layers_of(experiment: Experiment, path: Path) -> list[int]:

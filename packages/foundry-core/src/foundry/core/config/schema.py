@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from foundry.core.contracts import AttentionParams, Dims, FeedForwardParams, Params, Sublayer
+from foundry.core.contracts import Dims, Params, Sublayer
 
 Choice: TypeAlias = Any
 """A slot's choice: an instance of the variant's own params class, with the variant's name in `.type`."""
@@ -48,11 +48,8 @@ class ModelArgs(Params):
 
     def canon_sizes(self, dims: Dims) -> dict[Sublayer, int]:
         """Width of what a canon layer can mix inside each sublayer; 0: nothing."""
-        attention, ffn = self.attention, self.ffn
-        return {
-            "attention": attention.canon_size(dims) if isinstance(attention, AttentionParams) else 0,
-            "ffn": ffn.canon_size(dims, self.activation.gated) if isinstance(ffn, FeedForwardParams) else 0,
-        }
+        gated = self.activation.gated
+        return {"attention": self.attention.canon_size(dims), "ffn": self.ffn.canon_size(dims, gated)}
 
 
 class Training(Params):

@@ -50,6 +50,7 @@ class Slot:
     summary: str
     abbreviation: str = ""  # of the slot in file names: attn_mla; the slot's name by default
     per_layer: bool = False  # may `layers:` choose another variant for some layers
+    params: type[Params] = Params  # the base of all its variants' params, by which core asks them
 
     @property
     def placed(self) -> bool:

@@ -177,6 +177,9 @@ class Registry:
             case Variant(params=params) | Section(params=params):
                 if not (isinstance(params, type) and issubclass(params, Params)):
                     return f"its params {params!r} are not a subclass of foundry.core.contracts.Params"
+                base = self.slots[contribution.slot].params if isinstance(contribution, Variant) else Params
+                if not issubclass(params, base):
+                    return f"its params {params.__name__} are not a subclass of {base.__name__}, as {slot}'s must be"
                 if isinstance(contribution, Section) and name in RESERVED:
                     return f"an experiment has a key {name!r} already"
                 if isinstance(contribution, Variant) and "type" in params.model_fields:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from foundry.core.contracts import Dims, FeedForwardParams, Params, Shorthand, Variant
+from foundry.core.contracts import Dims, FeedForwardParams, Shorthand, Variant
 
 
 class DenseParams(FeedForwardParams):
@@ -30,7 +30,7 @@ def default_hidden(n_embd: int, gated: bool) -> int:
     return 8 * math.ceil(n_embd / 3) if gated else 4 * n_embd
 
 
-class MoEParams(Params):
+class MoEParams(FeedForwardParams):
     n_experts: int = Field(8, ge=2, le=65_536, description="routed experts, each a small dense network")
     top_k: int = Field(2, ge=1, description="routed experts that each token uses")
     n_shared_experts: int = Field(0, ge=0, description="experts that every token uses, as one network so much wider")
@@ -73,7 +73,7 @@ class MoEParams(Params):
             yield "top_k", f"{self.top_k} is more than the {offered} experts of {self.top_k_groups} groups"
 
 
-class PEERParams(Params):
+class PEERParams(FeedForwardParams):
     n_experts: int = Field(
         16_384, ge=4, description="N, experts in the pool: a number of keys to the power of product_dims"
     )
