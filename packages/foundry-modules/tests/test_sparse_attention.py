@@ -42,6 +42,18 @@ def test_long_rows_in_chunks_equal_a_mask_over_everything(name, params, position
         torch.testing.assert_close(in_chunks, at_once, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("pattern", [SparsePattern(20), SparsePattern(32, 16, 3)])
+def test_chunks_keep_nothing_but_queries_keys_and_values(pattern):
+    """And their gradients are those of finite differences, heads that share keys included."""
+    q, k, v = (torch.randn(1, heads, 192, 2, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.data_ptr()) or x, lambda x: x):
+        attend.attend(q, k, v, Context(), pattern=pattern)
+    assert kept == [x.data_ptr() for x in (q, k, v)]
+    inputs = (q, k, v)
+    assert torch.autograd.gradcheck(lambda *x: attend.attend(*x, Context(), pattern=pattern), inputs, fast_mode=True)
+
+
 @pytest.mark.parametrize(("name", "params"), PATTERNS)
 def test_who_sees_whom(name, params):
     """By experiment: which inputs change an output. Every pair of tokens against the definition."""

@@ -193,10 +193,11 @@ def _add_gradients(
     of_v: Tensor,
 ) -> None:
     """A function, so that nothing of a chunk is in memory beside the next."""
-    leaves = [x.detach().requires_grad_() for x in (chunk.queries_of(q), chunk.keys_of(k), chunk.keys_of(v))]
+    gradient = chunk.queries_of(gradient)
+    q, k, v = (x.detach().requires_grad_() for x in (chunk.queries_of(q), chunk.keys_of(k), chunk.keys_of(v)))
     with torch.enable_grad():
-        y = _attention(*leaves, mask)
-    part_q, part_k, part_v = torch.autograd.grad(y, leaves, chunk.queries_of(gradient))
+        y = _attention(q, k, v, mask)
+    part_q, part_k, part_v = torch.autograd.grad(y, (q, k, v), gradient)
     chunk.queries_of(of_q).copy_(part_q)
     chunk.add_to_keys_of(of_k, part_k)
     chunk.add_to_keys_of(of_v, part_v)
