@@ -76,12 +76,14 @@ class Context(NamedTuple):
     """What a layer knows about its tokens beside their vectors. All None is the fast path: plain causal attention
     over whole rows, with no T x T mask."""
 
+    # Of the rows, for all layers the same:
     positions: Tensor | None = None  # (B, T) int64; None: 0..T-1 in every row
     segments: Tensor | None = None  # (B, T) int; attention stays within equal numbers
     key_padding: Tensor | None = None  # (B, S) bool, False = not a token
-    cache: Any | None = None  # this layer's Cache
-    value: Tensor | None = None  # (B, T, value_size): added to the attention's values, see `AttentionParams`
     ids: Tensor | None = None  # (B, T) int64: the tokens themselves, for tables with a row per token
+    # Of one layer, and what optional parts of it hand to its sublayers:
+    cache: Any | None = None  # this layer's Cache
+    value: Tensor | None = None  # (B, T, value_size): a value embedding, which the attention adds to its values
     mix: Callable[[Tensor], Tensor] | None = None  # (B, T, canon_size) -> the same: a canon layer inside a sublayer
 
 

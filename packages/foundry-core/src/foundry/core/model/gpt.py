@@ -2,9 +2,14 @@
 
     ids -> embed (+ position) -> [x + attention(norm(x)); x + ffn(norm(x))] * n_layer -> norm -> head -> logits
 
-What attention, ffn, norm, activation and position are, and where the norms stand (residual; here it is `pre`), is the
-experiment's choice, layer by layer; this file only wires them. Shapes: B rows, T tokens, S keys (cache length + T),
-C = n_embd, V vocabulary.
+What each of them is, and where the norms stand (residual; here it is `pre`), is the experiment's choice, layer by
+layer; this file only wires them. A layer may have more, and by default has none of it:
+
+    skip              before the layer, mixes the embeddings into the stream again
+    canon             before and inside attention and ffn, mixes a token with those just before it
+    value_embedding   adds a second embedding of the token to the attention's values
+
+Shapes: B rows, T tokens, S keys (cache length + T), C = n_embd, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from foundry.core.contracts import Aux, Cache, Context, Dims, Update, WeightKind
+from foundry.core.model.head import Head, TiedHead
 from foundry.core.model.init import normal_, uninitialised
 from foundry.core.model.scale import Scale
 
@@ -31,33 +36,22 @@ class Block(nn.Module):
     def __init__(self, experiment: Experiment, dims: Dims, positions: dict[object, nn.Module]) -> None:
         super().__init__()
         args, build = experiment.layer_args(dims.layer), experiment.registry.build
-        position = None
-        if args.position.acts_on in ("qk", "scores"):
-            # One module per distinct choice, so that all layers share its tables.
-            sizes = args.attention.position_dims(dims)
-            choice = args.position, sizes.head_dim
-            if choice not in positions:
-                positions[choice] = build("position", args.position, sizes)
-            position = positions[choice]
+        position = _shared_position(experiment, dims, positions)
 
         def norm() -> nn.Module:
             return build("norm", args.norm, dims, dims.n_embd)
 
         self.attention_norm = norm()
         self.attention = build("attention", args.attention, dims, position)
-        self.value_embedding = None
-        if args.value_embedding.has_part(dims):
-            value_size = args.attention.value_size(dims)
-            self.value_embedding = build("value_embedding", args.value_embedding, dims, value_size)
+        value_size = args.attention.value_size(dims)
+        self.value_embedding = _optional(experiment, "value_embedding", args.value_embedding, dims, value_size)
         self.attention_post_norm = norm() if args.residual.has_post_norm else None
         self.attention_residual = build("residual", args.residual, dims)
         self.ffn_norm = norm()
         self.ffn = build("ffn", args.ffn, dims, build("activation", args.activation, dims), args.activation.gated)
         self.ffn_post_norm = norm() if args.residual.has_post_norm else None
         self.ffn_residual = build("residual", args.residual, dims)
-        self.canon = None
-        if args.canon.has_part(dims):
-            self.canon = build("canon", args.canon, dims, args.canon_sizes(dims))
+        self.canon = _optional(experiment, "canon", args.canon, dims, args.canon_sizes(dims))
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         """x (B, T, C) -> (B, T, C), and what the sublayers report."""
@@ -84,32 +78,6 @@ class Block(nn.Module):
         return self.ffn(x, ctx)
 
 
-class Head(nn.Module):
-    """Hidden states (..., C) -> logits (..., V)."""
-
-    def __init__(self, n_embd: int, vocab_size: int, softcap: float | None) -> None:
-        super().__init__()
-        self.softcap = softcap  # Gemma 2 (arXiv:2408.00118): logits stay within +-softcap
-        self.weight = nn.Parameter(torch.empty(vocab_size, n_embd))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        logits = F.linear(hidden, self.weight)
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
-
-
-class TiedHead(Head):
-    """A head that reads the embedding's weight instead of owning one."""
-
-    def __init__(self, embedding: nn.Embedding, softcap: float | None) -> None:
-        nn.Module.__init__(self)
-        self.softcap = softcap
-        self._embedding = (embedding,)  # in a tuple it is no child: the weight keeps one name and one owner
-
-    @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        return self._embedding[0].weight
-
-
 class GPT(nn.Module):
     """The whole model. Its weights are undefined until `foundry.core.model.initialize` or a checkpoint fills them.
 
@@ -130,9 +98,7 @@ class GPT(nn.Module):
         if args.position.acts_on == "embeddings":
             self.position = experiment.registry.build("position", args.position, self.dims)
         self.dropout = nn.Dropout(args.dropout)
-        self.skip = None
-        if args.skip.has_part(self.dims):
-            self.skip = experiment.registry.build("skip", args.skip, self.dims)
+        self.skip = _optional(experiment, "skip", args.skip, self.dims)
         shared: dict[object, nn.Module] = {}
         self.blocks = nn.ModuleList(
             Block(experiment, replace(self.dims, layer=layer), shared) for layer in range(args.n_layer)
@@ -220,6 +186,23 @@ class GPT(nn.Module):
     def lr_factor(self, name: str, update: Update) -> float:
         """What the scale rule multiplies the learning rate of a parameter with, see `contracts.lr_factors`."""
         return self.scale.lr_factor(name, update)
+
+
+def _optional(experiment: Experiment, slot: str, choice: Any, dims: Dims, *sizes: Any) -> Any:
+    """What fills a slot that a layer may go without: a module, or None."""
+    return experiment.registry.build(slot, choice, dims, *sizes) if choice.has_part(dims) else None
+
+
+def _shared_position(experiment: Experiment, dims: Dims, made: dict[object, nn.Module]) -> nn.Module | None:
+    """What a layer's attention calls: one module for each distinct choice, so that all layers share its tables."""
+    args = experiment.layer_args(dims.layer)
+    if args.position.acts_on not in ("qk", "scores"):
+        return None
+    sizes = args.attention.position_dims(dims)
+    choice = args.position, sizes.head_dim
+    if choice not in made:
+        made[choice] = experiment.registry.build("position", args.position, sizes)
+    return made[choice]
 
 
 def _context(

@@ -79,11 +79,13 @@ def _stream(seed: int, path: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _fill(model: nn.Module, path: str, values: Tensor, generator: torch.Generator) -> bool:
+def owners(model: nn.Module, path: str) -> Iterator[tuple[Any, str]]:
+    """The modules on the path to a parameter, the nearest first and the model last, each with the rest of the path."""
     parts = path.split(".")
-    for depth in range(len(parts) - 1, -1, -1):  # the owner first, the model last
-        owner = model.get_submodule(".".join(parts[:depth]))
-        rule = getattr(owner, "init_parameter", None)
-        if rule is not None and rule(".".join(parts[depth:]), values, generator):
-            return True
-    return False
+    for depth in range(len(parts) - 1, -1, -1):
+        yield model.get_submodule(".".join(parts[:depth])), ".".join(parts[depth:])
+
+
+def _fill(model: nn.Module, path: str, values: Tensor, generator: torch.Generator) -> bool:
+    rules = ((getattr(owner, "init_parameter", None), name) for owner, name in owners(model, path))
+    return any(rule(name, values, generator) for rule, name in rules if rule is not None)

@@ -20,6 +20,7 @@ from foundry.core.contracts import (
     Weight,
     WeightKind,
 )
+from foundry.core.model.init import owners
 from foundry.core.mutations import change_width
 
 if TYPE_CHECKING:
@@ -118,11 +119,7 @@ def kind_of(grows: list[bool], *, is_vector: bool) -> WeightKind:
             return "fixed"
 
 
-def _declared(model: nn.Module, name: str) -> WeightKind | None:
+def _declared(model: nn.Module, path: str) -> WeightKind | None:
     """What the nearest module on the path to a parameter says that it is."""
-    parts = name.split(".")
-    for depth in range(len(parts) - 1, -1, -1):
-        declare = getattr(model.get_submodule(".".join(parts[:depth])), "weight_kind", None)
-        if declare is not None and (kind := declare(".".join(parts[depth:]))):
-            return kind
-    return None
+    said = (owner.weight_kind(name) for owner, name in owners(model, path) if hasattr(owner, "weight_kind"))
+    return next(filter(None, said), None)
