@@ -81,6 +81,9 @@ def _expand(document: Document, path: Path, slot: str, registry: Registry, fault
     if not isinstance(named, str):
         what = "null" if named is None else f"{named!r}"
         faults.append(document.fault(written, f"got {what}; needs the name of one of {', '.join(names)}"))
+    elif named in registry.slot_mutations(slot):
+        way = f"`foundry mutate {slot} {named}` writes what it sets"
+        faults.append(document.fault(written, f"{named} is a mutation, not a variant of {slot}; {way}"))
     elif named not in names:
         brief = f"{slot} has no variant {named!r}"  # guessing takes 0.3 ms, and thousands may be wrong
         faults.append(document.fault(written, _unknown(registry, slot, named) if len(faults) < MAX_FAULTS else brief))
