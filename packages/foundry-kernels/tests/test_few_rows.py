@@ -106,3 +106,31 @@ def test_outside_the_context_nothing_has_changed():
         raise KeyError
     assert F.linear is before
     assert not few_rows.fits_rms_norm(x, weight[0])
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize(("n_kv_head", "size", "length"), [(4, 16, 0), (2, 32, 63), (1, 64, 64), (4, 256, 200)])
+def test_the_next_token_is_rotated_kept_and_attends(used, n_kv_head, size, length, rotated, padded):
+    q, k, v = draw(3, 4, 1, size), draw(3, n_kv_head, 1, size, seed=1), draw(3, n_kv_head, 1, size, seed=2)
+    keys, values = draw(3, n_kv_head, 210, size, seed=3), draw(3, n_kv_head, 210, size, seed=4)
+    waves = (draw(3, 1, 1, size, seed=5), draw(3, 1, 1, size, seed=6)) if rotated else None
+    real = (draw(3, 300, seed=7) > 0)[:, : length + 1] if padded else None
+    assert few_rows.fits_next_token(q, v, keys)
+
+    def turned(x):
+        return x if waves is None else x * waves[0] + x.roll(size // 2, -1) * waves[1]
+
+    kept, weighed = keys.clone(), values.clone()
+    kept[:, :, length], weighed[:, :, length] = turned(k)[:, :, 0], v[:, :, 0]
+    mask = None
+    if real is not None:
+        mask = real.clone()
+        mask[:, -1] = True  # it sees itself
+        mask = mask[:, None, None]
+    seen = [each[:, :, : length + 1].double() for each in (kept, weighed)]
+    expected = F.scaled_dot_product_attention(turned(q).double(), *seen, mask, enable_gqa=True)
+    y = few_rows.next_token(q, k, v, waves, keys, values, length, real)
+    torch.testing.assert_close(y.double(), expected.transpose(1, 2).flatten(2), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(keys, kept, rtol=1e-6, atol=1e-6)
+    assert torch.equal(values, weighed)

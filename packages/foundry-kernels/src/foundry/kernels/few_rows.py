@@ -1,8 +1,10 @@
-"""Operators on few rows in fp32 on a CPU, by kernels of our own: csrc/linear.c, csrc/rms_norm.c. Decoding consists of
-them: a step reads every weight for the sake of one row per text, and much of its time is calling small operators.
+"""Operators on few rows in fp32 on a CPU, by kernels of our own: csrc/linear.c, rms_norm.c and next_token.c. Decoding
+consists of them: a step reads every weight for the sake of one row per text, and calling small operators takes much of
+its time.
 
     linear      x W^T + b            x (..., K), W (N, K), b (N,) -> (..., N)
     rms_norm    x / sqrt(mean(x^2) + eps) * w            x (..., C), w (C,) -> (..., C)
+    next_token  attention of one new token per text to those in its cache
 
 A row's result is the same whatever the other rows and however many the threads. There are no gradients.
 """
@@ -19,7 +21,7 @@ from foundry.kernels import build, matmul
 LARGEST = 24
 """Rows; with more of them, products that rearrange their operands first are faster."""
 WORTH_IT = 48_000
-"""Weights of a layer from which it is faster here: calling it takes 2 microseconds more than calling torch's."""
+"""Multiply-adds from which a layer is faster here: calling it takes 2 microseconds more than calling torch's."""
 
 _torchs_linear = F.linear
 _is_on = False
@@ -52,14 +54,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As `torch.nn.functional.linear`, whose place it takes."""
     inner = input.shape[-1]
     if not (
-        weight.numel() >= WORTH_IT and _are_few(input)
+        input.numel() * weight.shape[0] >= WORTH_IT and _are_few(input)
         and weight.ndim == 2 and weight.shape[1] == inner and _is_plain(weight)
         and (bias is None or (_is_plain(bias) and bias.shape == weight.shape[:1]))
     ):  # fmt: skip
         return _torchs_linear(input, weight, bias)
     x, y = input.contiguous(), input.new_empty(*input.shape[:-1], weight.shape[0])
     _functions().linear(
-        x.data_ptr(), weight.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr(),
+        x.data_ptr(), weight.data_ptr(), _address(bias), y.data_ptr(),
         x.numel() // inner, inner, weight.shape[0], torch.get_num_threads(),
     )  # fmt: skip
     return y
@@ -78,11 +80,68 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return y
 
 
-def _are_few(x: Tensor) -> bool:
+def fits_next_token(q: Tensor, v: Tensor, keys: Tensor) -> bool:
+    """Whether `next_token` is on, and made for such tensors."""
     return (
-        0 < x.numel() <= LARGEST * x.shape[-1] and x.dtype == torch.float32 and x.is_cpu
+        _is_on and q.size(2) == 1 and 0 < q.size(0) <= LARGEST and q.size(3) % 16 == 0 and q.size(3) <= 256
+        and v.shape[3] == q.shape[3] and _may_compute(q) and _is_plain(keys)
+    )  # fmt: skip
+
+
+def next_token(
+    q: Tensor, k: Tensor, v: Tensor, waves: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor, length: int,
+    real: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Keep a token's key and value in the cache, and weigh all values in it: softmax(q k^T / sqrt(D)) v.
+
+    Args:
+        q: (B, H, 1, D). k, v: (B, G, 1, D), each of their heads serves H / G consecutive query heads.
+        waves: `cos` and `sin`, each (B or 1, ..., D), of the position that query and key are rotated to, as in position
+            rope: x cos + (x, rolled by half) sin. None: not rotated.
+        keys, values: (B, G, M, D), the cache, whose first `length` < M positions are filled; the next one is written.
+        real: (B, length + 1) bool, False = padding, which is not seen.
+
+    Returns:
+        (B, 1, H D)
+    """
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    (batch, n_head, _, size), (_, n_kv_head, max_len, _) = q.shape, keys.shape
+    y = q.new_empty(batch, 1, n_head * size)
+    cos, sin = (None, None) if waves is None else (wave.contiguous() for wave in waves)
+    if real is not None and real.stride(1) != 1:
+        real = real.contiguous()
+    arguments = _Next(
+        *map(_address, (q, k, v, cos, sin, real, keys, values, y)),
+        batch, n_head, n_kv_head, size, max_len, length,
+        size if cos is not None and cos.numel() > size else 0, 0 if real is None else real.stride(0),
+    )  # fmt: skip
+    _functions().next_token(arguments, torch.get_num_threads())
+    return y
+
+
+class _Next(ctypes.Structure):
+    """`Next` of next_token.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "cos", "sin", "real", "keys", "values", "y")),
+        *((name, ctypes.c_long) for name in ("batch", "n_head", "n_kv_head", "size", "max_len", "length")),
+        *((name, ctypes.c_long) for name in ("cos_row", "real_row")),
+    ]
+
+
+def _are_few(x: Tensor) -> bool:
+    return 0 < x.numel() <= LARGEST * x.shape[-1] and _may_compute(x)
+
+
+def _may_compute(x: Tensor) -> bool:
+    return (
+        x.dtype == torch.float32 and x.is_cpu
         and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     )  # fmt: skip
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -96,5 +155,7 @@ def _functions() -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_long
     library.linear.argtypes = [*[pointer] * 4, *[number] * 3, ctypes.c_int]
     library.rms_norm.argtypes = [*[pointer] * 3, *[number] * 2, ctypes.c_float]
-    library.linear.restype = library.rms_norm.restype = None
+    library.next_token.argtypes = [ctypes.POINTER(_Next), ctypes.c_int]
+    for function in (library.linear, library.rms_norm, library.next_token):
+        function.restype = None
     return library

@@ -61,31 +61,6 @@ static inline Layout layout_of(Shape s, Pattern p)
     return (Layout){panel, columns, columns + smaller(length, round_up(panel + p.window, WIDTH) + WIDTH)};
 }
 
-static inline Vector either(Integers condition, Vector yes, Vector no)
-{
-    return (Vector)((condition & (Integers)yes) | (~condition & (Integers)no));
-}
-
-/* e^a for a <= 0 or a little above, within 3e-7 relatively; 2^-126 below a = -87.33; NaN for NaN.
- *
- * a = n ln 2 + r with |r| <= ln(2) / 2; e^r = 1 + r + r^2 p(r), p fitted for the least largest relative error (3e-9). */
-static inline Vector exponential(Vector a)
-{
-    const float round_to_integer = 12582912.0f; /* 1.5 * 2^23: the sum's last bit is worth 1 */
-    const Vector least = (Vector){0} - 87.33f;
-    a = either(a < least, least, a);
-    Vector shifted = a * 1.44269504f + round_to_integer;
-    Vector n = shifted - round_to_integer;
-    Vector r = (a - n * 0.693145752f) - n * 1.42860677e-6f; /* ln 2 in two parts: the first times n is exact */
-    Vector p = r * 0.00138146166f + 0.00836871282f;
-    p = p * r + 0.0416683875f;
-    p = p * r + 0.166665207f;
-    p = p * r + 0.499999935f;
-    Vector e_to_r = (p * r) * r + r + 1.0f;
-    Integers two_to_n = ((Integers)shifted << 23) + 0x3f800000; /* n is in the low bits of `shifted` */
-    return e_to_r * (Vector)two_to_n;
-}
-
 static inline float largest_of(Vector x)
 {
 #pragma GCC unroll 4

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
-from foundry.kernels import SparsePattern
+from foundry.kernels import SparsePattern, few_rows
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.attend import attend, new_positions
 from foundry.modules.attention.cache import KVCache
 from foundry.modules.norm import RMSNormParams
 from foundry.modules.norm.rmsnorm import RMSNorm
+from foundry.modules.position.rope import RoPE
 
 
 class MultiHeadAttention(nn.Module):
@@ -41,6 +42,8 @@ class MultiHeadAttention(nn.Module):
         self.sinks = nn.Parameter(torch.empty(self.n_head)) if params.sinks else None
         self.position = position  # one module for all layers that choose the same
         self.rotate = getattr(position, "rotate", None)
+        rotates_whole_heads = isinstance(position, RoPE) and position.rotary_dim == self.head_dim
+        self.waves_of = getattr(position, "waves_of", None) if rotates_whole_heads else None
         self.score_bias = getattr(position, "bias", None)
         self.pattern: SparsePattern | None = None  # what a query sees; None: everything before it
         self.score_multiplier = dims.multipliers.scores
@@ -50,6 +53,9 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         batch, length, _ = x.shape
         q, k, v = self.project(x, ctx)
+        if ctx.cache is not None and self._is_one_kernel(q, v, ctx):
+            waves = self.waves_of(ctx.positions, q.dtype) if self.waves_of is not None else None
+            return self.o_proj(ctx.cache.attend_next(q, k, v, waves, ctx.key_padding)), {}
         if self.rotate is not None:
             q, k = self.rotate(q, k, new_positions(x, ctx))
         if ctx.cache is not None:
@@ -68,12 +74,23 @@ class MultiHeadAttention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if ctx.value is not None:
             v = v + ctx.value
-        q, k, v = (heads.unflatten(-1, (-1, self.head_dim)) for heads in (q, k, v))
+        q, k, v = (heads.view(*x.shape[:2], -1, self.head_dim) for heads in (q, k, v))
         if self.q_norm is not None and self.k_norm is not None and not self.norm_all_heads:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.score_multiplier != 1:
             q = q * self.score_multiplier
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def _is_one_kernel(self, q: Tensor, v: Tensor, ctx: Context) -> bool:
+        """Whether a kernel does all between the projections: for the token after a cache, where nothing but position
+        rope bends the scores."""
+        cache, padding = ctx.cache, ctx.key_padding
+        return (
+            isinstance(cache, KVCache) and few_rows.fits_next_token(q, v, cache.keys)
+            and self.softcap is None and self.sinks is None and self.pattern is None and self.score_bias is None
+            and ctx.segments is None and (padding is None or padding.size(1) == cache.length + 1)
+            and (self.rotate is None or (self.waves_of is not None and ctx.positions is not None))
+        )  # fmt: skip
 
     def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> KVCache:
         return KVCache(batch, self.n_kv_head, max_len, self.head_dim, dtype, device)

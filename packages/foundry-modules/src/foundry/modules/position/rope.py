@@ -23,7 +23,8 @@ class RoPE(nn.Module):
         super().__init__()
         self.params, self.block_size = params, dims.block_size
         self.rotary_dim = rotary_dim(params, dims)
-        self._made: tuple[Tensor, tuple[Tensor, Tensor]] | None = None  # see `_waves_of`
+        self._frequencies: tuple[Tensor, float] | None = None  # of `frequencies`, on the device of the last positions
+        self._made: tuple[Tensor, tuple[Tensor, Tensor]] | None = None  # see `waves_of`
         self.register_buffer("cos", torch.empty(dims.block_size, self.rotary_dim), persistent=False)
         self.register_buffer("sin", torch.empty(dims.block_size, self.rotary_dim), persistent=False)
         self.init_buffers()
@@ -53,7 +54,9 @@ class RoPE(nn.Module):
     def waves(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """`cos` and `sin` for positions (...): (..., R) each. Made in fp32 whatever the model's dtype: bf16 cannot tell
         position 256 from 257."""
-        w, factor = self.frequencies(positions.device)
+        if self._frequencies is None or self._frequencies[0].device != positions.device:
+            self._frequencies = self.frequencies(positions.device)
+        w, factor = self._frequencies
         angles = positions[..., None].float() * w
         cos, sin = angles.cos(), angles.sin()
         if factor != 1:
@@ -68,10 +71,10 @@ class RoPE(nn.Module):
                 self._tabulate(length)
             cos, sin = self.cos[:length].to(q.dtype), self.sin[:length].to(q.dtype)
         else:
-            cos, sin = self._waves_of(positions, q.dtype)
+            cos, sin = self.waves_of(positions, q.dtype)
         return rotated(q, cos, sin), rotated(k, cos, sin)
 
-    def _waves_of(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def waves_of(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """`waves` for positions (B, T), made once in a forward pass: every layer brings the same tensor. Made anew for
         each, they took a sixth of the time of decoding a token with 1 M parameters."""
         if torch.compiler.is_compiling():

@@ -12,5 +12,6 @@ class Branch(nn.Dropout):
         self.multiplier = dims.multipliers.branch
 
     def forward(self, y: Tensor) -> Tensor:
-        y = super().forward(y)
+        if self.training:
+            y = super().forward(y)
         return y if self.multiplier == 1 else y * self.multiplier
