@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import Dims
 from foundry.modules.position import RoPEParams, rotary_dim
-from foundry.modules.position.scaling import SCALINGS, mscale_of
+from foundry.modules.position.rope_scaling import SCALINGS, mscale_of
 
 
 class RoPE(nn.Module):
