@@ -463,6 +463,9 @@ def test_a_prompt_that_the_vocabulary_cannot_spell(finished, tmp_path, capsys):
         (["--temperature", "inf"], 2),
         (["--temperature", "1e-320", "--max-tokens", "1"], 0),
         (["--top-p", "0"], 2),
+        (["--top-p", "1.01"], 2),
+        (["--top-p", "nan"], 2),
+        (["--top-p", "1", "--max-tokens", "1"], 0),
         (["--seed", "99999999999999999999"], 2),
     ],
 )

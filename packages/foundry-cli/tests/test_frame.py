@@ -145,6 +145,13 @@ def test_the_list_of_commands_says_in_one_whole_line_what_each_does(capsys):
     assert [line for line in listed if line.endswith("...")] == []
 
 
+def test_help_offers_no_value_that_is_refused(capsys):
+    assert entry.main(["generate", "--help"]) == 0
+    about = " ".join(capsys.readouterr().out.partition("--top-p")[2].partition("--greedy")[0].split())
+    assert "above 0, at most 1" in about
+    assert "0.0<=" not in about
+
+
 def test_a_reader_who_leaves_ends_the_command_quietly(project):
     read, write = os.pipe()
     os.close(read)

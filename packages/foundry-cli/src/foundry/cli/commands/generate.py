@@ -27,7 +27,7 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0, help="Above 1 wilder, below 1 tamer, 0 greedy.")] = 0.8,
     top_k: Annotated[int | None, typer.Option(min=1, help="Choose among the K likeliest tokens.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Choose among the likeliest that reach P together.")
+        float | None, typer.Option(help="Choose among the likeliest that reach P together: above 0, at most 1.")
     ] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
     seed: Annotated[
