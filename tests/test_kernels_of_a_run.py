@@ -73,8 +73,12 @@ def test_native_kernels_that_cannot_be_had_are_an_error_that_says_why(project, m
     with pytest.raises(EnvironmentFailure, match="matmul: it is Tuesday"):
         resolve(training("training.device=cpu", "training.kernels=native"))
     all_are_here(monkeypatch)
-    with pytest.raises(EnvironmentFailure, match="fp32 on a CPU"):
-        resolve(training("training.device=cpu", "training.kernels=native", "training.precision=bf16"))
+    for setting, here in (
+        ("training.precision=bf16", "bf16 on cpu"),
+        ("training.compile=true", "fp32 on cpu, compiled"),
+    ):
+        with pytest.raises(EnvironmentFailure, match=f"they are for fp32 on cpu, not compiled, and this is {here}"):
+            resolve(training("training.device=cpu", "training.kernels=native", setting))
 
 
 def test_a_run_keeps_the_kernels_it_began_with(project, monkeypatch, capsys):

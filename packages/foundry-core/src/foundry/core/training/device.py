@@ -133,9 +133,13 @@ def kernels_of(wanted: str, kind: str, precision: str, compile: bool = False) ->
     if wanted.startswith("native:") and plain:  # whether they can be had shows when they are taken in use
         return "+".join(sorted(wanted.removeprefix("native:").split("+")))
     if wanted.startswith("native"):
-        missing = library.missing() if library else {"foundry-kernels": "is not installed"}
         if not plain:
-            missing = {"all of them": "are for fp32 on a CPU, not compiled"}
+            here = f"{precision} on {kind}{', compiled' if compile else ''}"
+            raise EnvironmentFailure(
+                f"no native kernel can be had: they are for fp32 on cpu, not compiled, and this is {here}",
+                "set training.kernels to auto",
+            )
+        missing = library.missing() if library else {"foundry-kernels": "is not installed"}
         chosen = [name for name, reason in missing.items() if not reason]
         if not chosen:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
