@@ -152,6 +152,11 @@ def test_what_is_unheard_of_is_a_usage_error(capsys):
         ({"position": "sinusoidal"}, "sinusoidal"),
         ({"norm": "layernorm", "position": "none"}, "none"),
         ({"attention": {"type": "gqa", "n_kv_head": 2, "softcap": 5.0}}, "its attention.softcap is None, not 5.0"),
+        ({"ffn": {"type": "peer", "n_experts": 64}}, "nearest is llama, but its ffn is dense, not peer"),
+        (
+            {"ffn": "peer_64k", "activation": "gelu", "norm": "layernorm", "position": "learned", "bias": True},
+            "nearest is gpt2, but its ffn is dense, not peer",
+        ),
     ],
 )
 def test_a_model_that_no_architecture_expresses_is_refused_by_its_part(model_args, words, tmp_path):

@@ -86,17 +86,19 @@ def config_of(experiment: Experiment, vocab_size: int, *, architecture: str = ""
     for name, variant in registry.variants(SLOT).items():
         if architecture not in ("", name):
             continue
+        family: Family = variant.load()
         try:
-            family: Family = variant.load()
             written = _written(family, ours)
             theirs = layers_of(experiment_of(Config(written, f"{name} config.json"), registry, name="export"))
             lacking = _differences(ours, theirs)
         except PluginError:
             raise
         except FoundryError as error:
-            lacking = [error.message.strip().splitlines()[-1]]
             if nearest is not None:
                 continue
+            # What it wrote is no model of its own: a part that none of its models has says why, if there is one.
+            lacking = _differences(ours, [_made_a(family, layer) for layer in ours])
+            lacking = lacking or [error.message.strip().splitlines()[-1]]
         if not lacking:
             return family, {"architectures": [family.architecture], **written, "vocab_size": vocab_size}
         if nearest is None or len(lacking) < len(nearest[1]):
@@ -160,6 +162,11 @@ def _written(family: Family, layers: list[Flat]) -> dict[str, Any]:
     for entry in family.keys:
         entry.write(layers, config)
     return config
+
+
+def _made_a(family: Family, layer: Flat) -> Flat:
+    """A layer with what is so in every model of the family."""
+    return {path: family.args.get(path, value) for path, value in layer.items()}
 
 
 def _differences(ours: list[Flat], theirs: list[Flat]) -> list[str]:
