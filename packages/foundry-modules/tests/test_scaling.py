@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foundry.core.config import Experiment, load_experiment
+from foundry.core.config import Experiment, from_plain, load_experiment
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Context, InvalidExperiment, lr_factors
 from foundry.core.evolve.space import values_on
@@ -258,8 +258,13 @@ def test_at_its_base_a_rule_is_no_other_experiment(load):
 
 
 def test_a_base_that_is_no_model_is_refused(load):
-    with pytest.raises(InvalidExperiment, match=r"its base is no model.*multiple of 16"):
-        build(load("scaling: {type: mup, base_n_embd: 24}"))
+    refused = "base_n_embd: such a base is no model: "
+    with pytest.raises(InvalidExperiment, match=f"{refused}.*multiple of 16; try 16 or 32"):
+        load("scaling: {type: mup, base_n_embd: 24}")
+    args = {"n_head": 6, "n_embd": 24, "n_kv_head": 6, "ffn": "moe", "scaling": {"type": "mup", "base_n_embd": 12}}
+    with pytest.raises(InvalidExperiment, match=f"{refused}.*need an n_embd that 8 divides"):
+        from_plain({"model_args": args})
+    build(load("scaling: {type: mup, base_n_embd: 16}"))
 
 
 def test_an_attention_that_cannot_scale_its_scores_is_refused(load, monkeypatch):

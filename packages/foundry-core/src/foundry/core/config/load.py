@@ -99,6 +99,10 @@ def assemble(
     raise_faults(faults + invalid, sources)
     assert experiment is not None
     experiment._origin = Origin(registry, project, explicit, path)
+
+    from foundry.core.config.width import base_that_is_no_model  # which assembles the base
+
+    raise_faults(list(base_that_is_no_model(experiment, resolved)), sources)
     return experiment
 
 

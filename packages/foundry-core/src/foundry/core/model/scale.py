@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from foundry.core.config.mutate import edit
+from foundry.core.config.width import as_wide_as
 from foundry.core.contracts import (
     UNSCALED,
     Dims,
-    InvalidExperiment,
     Multipliers,
     Scaling,
     Update,
@@ -21,7 +20,6 @@ from foundry.core.contracts import (
     WeightKind,
 )
 from foundry.core.model.init import owners
-from foundry.core.mutations import change_width
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -65,17 +63,8 @@ class Scale:
     @cached_property
     def base_model(self) -> GPT | None:
         """A model as wide as the base, on the meta device; None at the base. What it fills a parameter with does not
-        depend on this model's width, so that a module's own rule, such as 1 / sqrt(fan-in), does not act twice.
-
-        Raises:
-            InvalidExperiment: there is no such model.
-        """
-        if self.is_base:
-            return None
-        try:
-            return self._as_wide_as(self.base.n_embd)
-        except InvalidExperiment as error:
-            raise InvalidExperiment(f"model_args.scaling: its base is no model: {error.message}", error.hint) from error
+        depend on this model's width, so that a module's own rule, such as 1 / sqrt(fan-in), does not act twice."""
+        return None if self.is_base else self._as_wide_as(self.base.n_embd)
 
     @cached_property
     def weights(self) -> dict[str, Weight]:
@@ -95,9 +84,8 @@ class Scale:
     def _as_wide_as(self, n_embd: int) -> GPT:
         from foundry.core.model.gpt import GPT
 
-        experiment = edit(self._experiment, change_width(self._experiment.plain(), str(n_embd)), "scaling")
         with torch.device("meta"):
-            return GPT(experiment, self._vocab_size)
+            return GPT(as_wide_as(self._experiment, n_embd), self._vocab_size)
 
 
 def kind_of(grows: list[bool], *, is_vector: bool) -> WeightKind:
