@@ -143,6 +143,27 @@ def test_width_keeps_the_shape_of_layers_and_explicit_hidden_widths() -> None:
     assert (wide.layer_args(1).attention.n_kv_head, wide.layer_args(1).ffn.hidden) == (3, 144)
 
 
+@pytest.mark.parametrize(
+    ("slot", "params", "key", "width", "expected"),
+    [
+        ("ffn", {"type": "moe", "hidden": 40}, "hidden", "160", 48),  # 50, and 8 must divide it
+        ("ffn", {"type": "moe", "hidden": 8}, "hidden", "32", 8),
+        ("ffn", {"type": "dense", "hidden": 42}, "hidden", "160", 52),  # 52.5, and it was even
+        ("ffn", {"type": "dense", "hidden": 1}, "hidden", "32", 1),
+        ("value_embedding", {"type": "gated", "gate_channels": 96}, "gate_channels", "64", 64),
+        ("value_embedding", {"type": "gated", "gate_channels": 96}, "gate_channels", "96", 96),
+        ("value_embedding", {"type": "gated", "gate_channels": 96}, "gate_channels", "256", 96),
+    ],
+)
+def test_width_rounds_what_cannot_be_in_proportion(
+    slot: str, params: dict[str, Any], key: str, width: str, expected: int
+) -> None:
+    sizes = {"n_head": 8, "n_embd": 128, "n_kv_head": 8}
+    for data in ({"model_args": {**sizes, slot: params}}, {"model_args": sizes, "layers": {"1-": {slot: params}}}):
+        narrow = mutate(from_plain(data), "width", width).experiment
+        assert getattr(getattr(narrow.layer_args(3), slot), key) == expected
+
+
 def test_other_budgets_stay_as_they_are() -> None:
     for budget in ({"tokens": 10**6}, {"flops": 1e12}, {"seconds": 30.0}):
         base = from_plain({"training": budget})

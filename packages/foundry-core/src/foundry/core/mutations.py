@@ -28,16 +28,20 @@ def near_depth(experiment: Mapping[str, Any]) -> Sequence[str]:
 
 def change_width(experiment: Mapping[str, Any], value: str) -> Edits:
     """n_embd, with the width of a head, the share of key/value heads and hidden widths that are not the default's own
-    as they were, in proportion. What the learning rate does is the scale rule's."""
+    as they were, in proportion; gates read no more channels than there are. What the learning rate does is the scale
+    rule's."""
     model, width = experiment["model_args"], _whole(value)
     before = model["n_embd"]
     heads: dict[str, int] = {"model_args.n_head": model["n_head"]}
     hidden: dict[str, int] = {}
-    for path, choice in _choices(experiment):
+    channels: dict[str, int] = {}
+    for path, choice in _choices(experiment, "attention", "ffn", "value_embedding"):
         if choice.get("n_kv_head") is not None:
             heads[f"{path}.n_kv_head"] = choice["n_kv_head"]
         if choice.get("hidden") is not None:
             hidden[f"{path}.hidden"] = choice["hidden"]
+        if choice.get("gate_channels", 0) > width:
+            channels[f"{path}.gate_channels"] = width
     unit = before // gcd(before, *heads.values())
     if width < 1 or width % unit:
         below = width // unit * unit
@@ -48,8 +52,8 @@ def change_width(experiment: Mapping[str, Any], value: str) -> Edits:
             f"try {tries}",
         )
     sizes = {path: count * width // before for path, count in heads.items()}
-    sizes |= {path: max(1, round(size * width / before)) for path, size in hidden.items()}
-    return {"model_args.n_embd": width, **sizes, **_keep_base(experiment, "n_embd")}
+    sizes |= {path: _hidden(size, width / before) for path, size in hidden.items()}
+    return {"model_args.n_embd": width, **sizes, **channels, **_keep_base(experiment, "n_embd")}
 
 
 def near_width(experiment: Mapping[str, Any]) -> Sequence[str]:
@@ -211,12 +215,18 @@ MUTATIONS = [
 ]
 
 
-def _choices(experiment: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The attention's and the feed-forward's params, of the model and of each entry of `layers`."""
+def _hidden(size: int, factor: float) -> int:
+    """A hidden width times `factor`, rounded: what fast matrix products like in it, a factor of 8, 4 or 2, stays."""
+    unit = gcd(size, 8)
+    return max(1, round(size * factor / unit)) * unit
+
+
+def _choices(experiment: Mapping[str, Any], *slots: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The params of what is chosen in these slots, of the model and of each entry of `layers`."""
     holders = {"model_args": experiment["model_args"]}
     holders |= {f"layers.{key}": override for key, override in experiment["layers"].items()}
     for path, holder in holders.items():
-        yield from ((f"{path}.{slot}", holder[slot]) for slot in ("attention", "ffn") if slot in holder)
+        yield from ((f"{path}.{slot}", holder[slot]) for slot in slots if slot in holder)
 
 
 def _keep_base(experiment: Mapping[str, Any], size: str) -> Edits:
