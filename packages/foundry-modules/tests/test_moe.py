@@ -156,6 +156,34 @@ def test_the_balance_loss_is_mixtrals():
     assert layer.gate.weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
+def test_padding_counts_in_no_load_and_no_loss(scoring):
+    """On either side, also of different lengths; and what is no token gets no gradient from the balance."""
+    layer = moe(scoring=scoring, aux_loss=0.1, bias_update_rate=0.1).train()
+    x = vectors(2, 24, DIMS)
+    real = torch.ones(2, 24, dtype=torch.bool)
+    real[0, 15:] = real[1, :4] = False
+    alone = layer(x[real][None], Context())[1]
+    padded = x.where(real[..., None], 3.0).requires_grad_()
+    y, aux = layer(padded, Context(key_padding=real))
+    torch.testing.assert_close(y[real], layer(x, Context())[0][real])
+    assert aux.keys() == alone.keys()
+    assert int(aux["moe_load_0_count"].sum()) == 35 * 2  # tokens, top_k
+    for name, value in alone.items():
+        torch.testing.assert_close(aux[name], value, msg=name)
+    aux["moe_balance_loss"].backward()
+    assert (padded.grad.abs().sum(-1) > 0).equal(real)
+    _, nothing = layer(x, Context(key_padding=torch.zeros_like(real)))
+    assert all(bool(value.isfinite().all()) for value in nothing.values())
+
+
+def test_counting_without_padding_waits_for_no_value():
+    """On the meta device there is none to wait for."""
+    layer = moe(aux_loss=0.1).train().to("meta")
+    real = torch.ones(2, 24, dtype=torch.bool, device="meta")
+    assert layer(vectors(2, 24, DIMS).to("meta"), Context(key_padding=real))[1]["moe_balance_loss"].is_meta
+
+
 def test_biases_rise_where_the_load_is_low_and_never_weigh():
     layer = moe(dims=DIMS_OF_64, **{**DEEPSEEK, "n_groups": 1, "top_k_groups": 1})
     nn.init.normal_(layer.gate.weight, std=0.1, generator=torch.Generator().manual_seed(0))

@@ -9,9 +9,9 @@ normalised, experts within the best groups, a group's score being the sum of its
 
 Two ways to keep the load even. The loss of the Switch transformer (Fedus et al., 2021, arXiv:2101.03961) as Mixtral
 has it: E * sum_i f_i p_i, with f_i the load per token of expert i and p_i its mean score; it is top_k when all are
-equal, and is taken over a micro-batch. Without a loss (Wang et al., 2024, arXiv:2408.15664): after each optimizer
-step, b_i rises by `bias_update_rate` where expert i had less than the mean load of all micro-batches and ranks, or
-falls.
+equal, and is taken over a micro-batch, without what its context calls padding. Without a loss (Wang et al., 2024,
+arXiv:2408.15664): after each optimizer step, b_i rises by `bias_update_rate` where expert i had less than the mean load
+of all micro-batches and ranks, or falls.
 """
 
 from collections.abc import Mapping
@@ -87,16 +87,27 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         tokens = x.flatten(0, 1)
         scores, chosen, weights = self.gate(tokens)
-        ones = torch.ones_like(chosen.flatten())
-        load = chosen.new_zeros(self.params.n_experts).scatter_add(0, chosen.flatten(), ones)
+        load = self._load(chosen, torch.ones_like(chosen[:, 0]))
         y = torch.einsum("nkc,nk->nc", self.experts(tokens, chosen, load), weights.to(x.dtype)).view_as(x)
         if self.shared_experts is not None:
             y = y + self.shared_experts(x, ctx)[0]
-        return y, self._report(scores, load) if self.training else {}
+        if not self.training:
+            return y, {}
+        if ctx.key_padding is None:
+            return y, self._report(scores, load, scores.size(0))
+        real = ctx.key_padding[:, -x.size(1) :].flatten()
+        scores = scores.masked_fill(~real[:, None], 0.0)
+        return y, self._report(scores, self._load(chosen, real), real.sum().clamp_min(1))
 
-    def _report(self, scores: Tensor, load: Tensor) -> Aux:
-        """What is said of this micro-batch: how even the load is (1 and log E at best), and the loss."""
-        share = load / load.sum()
+    def _load(self, chosen: Tensor, counted: Tensor) -> Tensor:
+        """How often each expert is chosen (E,), in chosen (N, K) by the tokens that are counted (N,)."""
+        counts = counted.to(chosen.dtype)[:, None].expand_as(chosen).flatten()
+        return chosen.new_zeros(self.params.n_experts).scatter_add(0, chosen.flatten(), counts)
+
+    def _report(self, scores: Tensor, load: Tensor, n_tokens: int | Tensor) -> Aux:
+        """What is said of this micro-batch: how even the load (E,) is (1 and log E at best), and the loss. Of tokens
+        that are none, the scores (N, E) are 0."""
+        share = load / load.sum().clamp_min(1)
         report = {
             "moe_largest_load": share.max() * share.numel(),
             "moe_load_entropy": torch.special.entr(share).sum(),  # nats
@@ -107,7 +118,7 @@ class MixtureOfExperts(nn.Module):
         if self.params.aux_loss:
             if self.params.scoring == "sigmoid":
                 scores = scores / (scores.sum(-1, keepdim=True) + 1e-20)
-            balance = (load / scores.size(0) * scores.mean(0)).sum() * share.numel()
+            balance = ((load / n_tokens) * (scores.sum(0) / n_tokens)).sum() * share.numel()
             report["moe_balance_loss"] = self.params.aux_loss * balance
         return report
 
