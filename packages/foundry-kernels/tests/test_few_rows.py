@@ -134,3 +134,18 @@ def test_the_next_token_is_rotated_kept_and_attends(used, n_kv_head, size, lengt
     torch.testing.assert_close(y.double(), expected.transpose(1, 2).flatten(2), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(keys, kept, rtol=1e-6, atol=1e-6)
     assert torch.equal(values, weighed)
+
+
+@pytest.mark.parametrize("biases", [(False, False), (True, False)])
+def test_linear_layers_are_called_straight_where_that_is_all_they_do(used, monkeypatch, biases):
+    x, layers = draw(2, 1, 33), [torch.nn.Linear(33, size, bias) for size, bias in zip((7, 40), biases, strict=True)]
+    expected = [layer(x) for layer in layers]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Linear, "forward", None)
+        straight = few_rows.linear_layers(x, *layers)
+    assert all(torch.equal(y, wanted) for y, wanted in zip(straight, expected, strict=True))
+    with layers[1].register_forward_hook(lambda module, given, y: y + 1):
+        hooked = few_rows.linear_layers(x, *layers)
+    assert torch.equal(hooked[1], expected[1] + 1)
+    with torch.nn.modules.module.register_module_forward_hook(lambda module, given, y: y + 1):
+        assert torch.equal(few_rows.linear_layers(x, layers[0])[0], expected[0] + 1)

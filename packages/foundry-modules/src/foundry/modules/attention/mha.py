@@ -55,7 +55,8 @@ class MultiHeadAttention(nn.Module):
         q, k, v = self.project(x, ctx)
         if ctx.cache is not None and self._is_one_kernel(q, v, ctx):
             waves = self.waves_of(ctx.positions, q.dtype) if self.waves_of is not None else None
-            return self.o_proj(ctx.cache.attend_next(q, k, v, waves, ctx.key_padding)), {}
+            y = ctx.cache.attend_next(q, k, v, waves, ctx.key_padding)
+            return few_rows.linear_layers(y, self.o_proj)[0], {}
         if self.rotate is not None:
             q, k = self.rotate(q, k, new_positions(x, ctx))
         if ctx.cache is not None:
@@ -67,7 +68,7 @@ class MultiHeadAttention(nn.Module):
     def project(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, C) -> q (B, H, T, D), k, v (B, H_kv, T, D), normalised, without positions; q times what the scale
         rule multiplies scores with."""
-        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        q, k, v = few_rows.linear_layers(x, self.q_proj, self.k_proj, self.v_proj)
         if ctx.mix is not None:
             q, k, v = ctx.mix(torch.cat((q, k, v), dim=-1)).split([each.size(-1) for each in (q, k, v)], dim=-1)
         if self.q_norm is not None and self.k_norm is not None and self.norm_all_heads:

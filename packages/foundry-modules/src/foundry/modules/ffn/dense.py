@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
+from foundry.kernels.few_rows import linear_layers
 from foundry.modules.ffn import DenseParams
 
 
@@ -26,10 +27,10 @@ class Dense(nn.Module):
         self.residual_std = residual_std(dims)
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
-        inputs = [self.up_proj(x)] if self.gate_proj is None else [self.gate_proj(x), self.up_proj(x)]
+        inputs = linear_layers(x, *(layer for layer in (self.gate_proj, self.up_proj) if layer is not None))
         if ctx.mix is not None:
             inputs = list(ctx.mix(torch.cat(inputs, dim=-1)).chunk(len(inputs), dim=-1))
-        return self.down_proj(self.activation(*inputs)), {}
+        return linear_layers(self.activation(*inputs), self.down_proj)[0], {}
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         if name != "down_proj.weight":
