@@ -7,13 +7,12 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import Dims
 from foundry.modules.residual import PreParams
-from foundry.modules.residual.branch import Branch
+from foundry.modules.residual.branch import Branched
 
 
-class Pre(nn.Module):
+class Pre(Branched):
     def __init__(self, params: PreParams, dims: Dims) -> None:
-        super().__init__()
-        self.branch = Branch(dims)
+        super().__init__(dims)
 
     def enter(self, x: Tensor, norm: nn.Module) -> Tensor:
         return norm(x)

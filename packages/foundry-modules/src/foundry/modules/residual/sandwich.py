@@ -7,13 +7,12 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import Dims
 from foundry.modules.residual import SandwichParams
-from foundry.modules.residual.branch import Branch
+from foundry.modules.residual.branch import Branched
 
 
-class Sandwich(nn.Module):
+class Sandwich(Branched):
     def __init__(self, params: SandwichParams, dims: Dims) -> None:
-        super().__init__()
-        self.branch = Branch(dims)
+        super().__init__(dims)
 
     def enter(self, x: Tensor, norm: nn.Module) -> Tensor:
         return norm(x)
