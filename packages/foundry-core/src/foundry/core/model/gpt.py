@@ -147,7 +147,7 @@ class GPT(nn.Module):
         x = self.embed(ids)
         if self.position is not None:
             x = self.position.embed(x, ctx.positions)
-        x = embedded = self.dropout(x)
+        x = embedded = self.dropout(x) if self.training else x
         ctx = ctx._replace(ids=ids)
         total: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
