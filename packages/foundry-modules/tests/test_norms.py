@@ -53,7 +53,7 @@ def test_it_is_listed_once_beside_the_norms_and_is_no_variant(load):
     base = load("model_args: {n_layer: 1}\n")
     rows = [(row.type, row.value, row.distribution) for row in list_mutations(base.registry)]
     assert rows.count(("norm", "qknorm", "foundry-modules")) == 1
-    with pytest.raises(InvalidExperiment, match="norm has no variant 'qknorm'"):
+    with pytest.raises(InvalidExperiment, match="qknorm is a mutation, not a variant of norm"):
         load("model_args: {norm: qknorm}\n")
 
 
