@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 SMALLEST_CHUNK = 64  # queries: a call for fewer is mostly overhead
 SMALLEST_CALL = 2**17  # scores, likewise
 FEWEST_WINDOWS = 2
-"""Two took 0.7 to 1.0 of the time of one call under a mask, forward and backward; four, of windows of a quarter of the
-row, also less than full causal attention (T of 256 to 2048, torch's kernels on a CPU)."""
+"""In a row: with fewer, one call under a mask is as fast. Chosen when nothing was done twice for the backward pass;
+benchmarks/sparse_attention.py times eight."""
 
 
 Number = TypeVar("Number", int, Tensor)

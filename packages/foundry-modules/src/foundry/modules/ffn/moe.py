@@ -111,7 +111,6 @@ class MixtureOfExperts(nn.Module):
         report = {
             "moe_largest_load": share.max() * share.numel(),
             "moe_load_entropy": torch.special.entr(share).sum(),  # nats
-            "moe_dropped": torch.zeros_like(share[0]),
         }
         if self.params.bias_update_rate:
             report[self.load_count] = load
