@@ -129,8 +129,8 @@ def layers_of(experiment: Experiment) -> list[Flat]:
             flat["attention.type"] = "gqa"
         if hasattr(args.attention, "kv_heads"):
             flat["attention.n_kv_head"] = args.attention.kv_heads(dims)
-        if hasattr(args.attention, "tokens"):
-            flat["attention.window"] = args.attention.tokens(dims)
+        if hasattr(args.attention, "window_size"):
+            flat["attention.window"] = args.attention.window_size(dims)
         if flat.get("attention.qkv_bias", False) is None:
             flat["attention.qkv_bias"] = dims.bias
         if hasattr(args.attention, "sizes"):  # of `mla`, which has no other use for head_dim

@@ -63,8 +63,8 @@ class GQAParams(MHAParams):
         yield from shared_heads(self.n_kv_head, dims)
 
 
-class LocalParams(MHAParams):
-    """What is common to attentions with a window."""
+class WindowParams(AttentionParams):
+    """What attentions with a window have in common."""
 
     window: int | None = Field(
         None,
@@ -76,8 +76,7 @@ class LocalParams(MHAParams):
         None, ge=1, description="key/value heads, each shared by n_head / n_kv_head query heads; null: n_head"
     )
 
-    def tokens(self, dims: Dims) -> int:
-        """The window in a model of these sizes."""
+    def window_size(self, dims: Dims) -> int:
         return self.window or max(1, dims.block_size // 4)
 
     def kv_heads(self, dims: Dims) -> int:
@@ -88,28 +87,31 @@ class LocalParams(MHAParams):
         yield from shared_heads(self.kv_heads(dims), dims)
 
 
+class LocalParams(WindowParams, MHAParams):
+    pass
+
+
 class SparseParams(LocalParams):
     block: int = Field(16, ge=1, le=65_536, description="tokens of a block, which is seen as a whole")
     stride: int = Field(8, ge=2, le=65_536, description="every so many blocks, one is seen by all that follow")
 
-    def tokens(self, dims: Dims) -> int:
+    def window_size(self, dims: Dims) -> int:
         return self.window or max(1, dims.block_size // 4 // self.block) * self.block
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         yield from super().problems(dims)
-        if (window := self.tokens(dims)) % self.block:
+        if (window := self.window_size(dims)) % self.block:
             below = window // self.block * self.block
             tries = " or ".join(str(tokens) for tokens in (below, below + self.block) if tokens)
             yield "window", f"{window} is not a whole number of blocks of {self.block} tokens; try {tries}"
 
 
-class NSAParams(AttentionParams):
+class NSAParams(WindowParams):
+    """Defaults are for short rows; the paper's sizes stand beside them, and its window has 512 tokens."""
+
     positions = frozenset({"embeddings", "qk", "nothing"})
     scales_scores = True
 
-    n_kv_head: int | None = Field(
-        None, ge=1, description="key/value heads, each shared by n_head / n_kv_head query heads; null: n_head"
-    )
     compression_block: int = Field(16, ge=1, le=65_536, description="tokens made into one key and value (paper: 32)")
     compression_stride: int = Field(8, ge=1, le=65_536, description="tokens between the starts of two such (paper: 16)")
     selection_block: int = Field(16, ge=1, le=65_536, description="tokens of a block that is chosen whole (paper: 64)")
@@ -119,22 +121,9 @@ class NSAParams(AttentionParams):
         le=65_536,
         description="blocks for each token, the first, its own and the one before among them (paper: 16)",
     )
-    window: int | None = Field(
-        None,
-        ge=1,
-        le=16_777_216,
-        description="tokens that a token sees besides; null: a quarter of block_size (paper: 512)",
-    )
-
-    def tokens(self, dims: Dims) -> int:
-        """The window in a model of these sizes."""
-        return self.window or max(1, dims.block_size // 4)
-
-    def kv_heads(self, dims: Dims) -> int:
-        return self.n_kv_head or dims.n_head
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
-        yield from shared_heads(self.kv_heads(dims), dims)
+        yield from super().problems(dims)
         if self.compression_block > dims.block_size:
             yield "compression_block", f"{self.compression_block} is longer than block_size {dims.block_size}"
         for name in ("compression_block", "selection_block"):

@@ -15,4 +15,4 @@ from foundry.modules.attention.mha import MultiHeadAttention
 class SlidingWindowAttention(MultiHeadAttention):
     def __init__(self, params: LocalParams, dims: Dims, position: Position | None) -> None:
         super().__init__(params, dims, position)
-        self.pattern = SparsePattern(params.tokens(dims))
+        self.pattern = SparsePattern(params.window_size(dims))

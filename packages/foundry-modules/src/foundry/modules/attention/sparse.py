@@ -19,4 +19,4 @@ from foundry.modules.attention.mha import MultiHeadAttention
 class BlockSparseAttention(MultiHeadAttention):
     def __init__(self, params: SparseParams, dims: Dims, position: Position | None) -> None:
         super().__init__(params, dims, position)
-        self.pattern = SparsePattern(params.tokens(dims), params.block, params.stride)
+        self.pattern = SparsePattern(params.window_size(dims), params.block, params.stride)

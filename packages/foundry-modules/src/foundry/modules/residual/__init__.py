@@ -3,18 +3,6 @@
 from foundry.core.contracts import ResidualParams, Variant
 
 
-class PreParams(ResidualParams):
-    pass
-
-
-class PostParams(ResidualParams):
-    pass
-
-
-class PostAddParams(ResidualParams):
-    pass
-
-
 class SandwichParams(ResidualParams):
     has_post_norm = True
 
@@ -24,7 +12,7 @@ VARIANTS = [
         slot="residual",
         name="pre",
         target="foundry.modules.residual.pre:Pre",
-        params=PreParams,
+        params=ResidualParams,
         summary="x + f(norm(x)): an unbroken path from the embeddings to the head",
         reference="GPT-2, arXiv:2002.04745",
     ),
@@ -32,7 +20,7 @@ VARIANTS = [
         slot="residual",
         name="post",
         target="foundry.modules.residual.post:Post",
-        params=PostParams,
+        params=ResidualParams,
         summary="x + norm(f(x)): what a sublayer adds has one scale (OLMo 2)",
         reference="arXiv:2501.00656",
     ),
@@ -40,7 +28,7 @@ VARIANTS = [
         slot="residual",
         name="post_add",
         target="foundry.modules.residual.post_add:PostAdd",
-        params=PostAddParams,
+        params=ResidualParams,
         summary="norm(x + f(x)): the original transformer; wants warm-up",
         reference="arXiv:1706.03762",
     ),

@@ -5,13 +5,12 @@ x <- norm(x + f(x))          x (B, T, C)
 
 from torch import Tensor, nn
 
-from foundry.core.contracts import Dims
-from foundry.modules.residual import PostAddParams
+from foundry.core.contracts import Dims, ResidualParams
 from foundry.modules.residual.branch import Branched
 
 
 class PostAdd(Branched):
-    def __init__(self, params: PostAddParams, dims: Dims) -> None:
+    def __init__(self, params: ResidualParams, dims: Dims) -> None:
         super().__init__(dims)
 
     def enter(self, x: Tensor, norm: nn.Module) -> Tensor:

@@ -5,13 +5,12 @@ x <- x + f(norm(x))          x (B, T, C)
 
 from torch import Tensor, nn
 
-from foundry.core.contracts import Dims
-from foundry.modules.residual import PreParams
+from foundry.core.contracts import Dims, ResidualParams
 from foundry.modules.residual.branch import Branched
 
 
 class Pre(Branched):
-    def __init__(self, params: PreParams, dims: Dims) -> None:
+    def __init__(self, params: ResidualParams, dims: Dims) -> None:
         super().__init__(dims)
 
     def enter(self, x: Tensor, norm: nn.Module) -> Tensor:
