@@ -1,8 +1,12 @@
 """The kernels of decoding: the same results to rounding, whatever else is computed at the same time."""
 
+import contextlib
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from foundry.kernels import few_rows, rms_norm
 
@@ -108,44 +112,128 @@ def test_outside_the_context_nothing_has_changed():
     assert not few_rows.fits_rms_norm(x, weight[0])
 
 
+WIDTH, N_HEAD = 24, 4
+
+
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("rotated", [False, True])
 @pytest.mark.parametrize(("n_kv_head", "size", "length"), [(4, 16, 0), (2, 32, 63), (1, 64, 64), (4, 256, 200)])
-def test_the_next_token_is_rotated_kept_and_attends(used, n_kv_head, size, length, rotated, padded):
-    q, k, v = draw(3, 4, 1, size), draw(3, n_kv_head, 1, size, seed=1), draw(3, n_kv_head, 1, size, seed=2)
-    keys, values = draw(3, n_kv_head, 210, size, seed=3), draw(3, n_kv_head, 210, size, seed=4)
-    waves = (draw(3, 1, 1, size, seed=5), draw(3, 1, 1, size, seed=6)) if rotated else None
+@pytest.mark.parametrize(
+    "kind", ["plain", "bias", "rotated", "half rotated", "norm of a head", "norm of all heads", "value"]
+)
+def test_the_next_token_is_projected_kept_and_attends(used, n_kv_head, size, length, kind, padded):
+    heads = (N_HEAD, n_kv_head, n_kv_head)
+    layers = [nn.Linear(WIDTH, each * size, kind == "bias") for each in heads]
+    layers.append(nn.Linear(N_HEAD * size, WIDTH, kind == "bias"))
+    x, keys, values = draw(3, 1, WIDTH), draw(3, n_kv_head, 210, size, seed=3), draw(3, n_kv_head, 210, size, seed=4)
+    rotary = {"rotated": size, "half rotated": size // 2}.get(kind, 0)
+    waves = (draw(3, 1, 1, rotary, seed=5), draw(3, 1, 1, rotary, seed=6)) if rotary else None
     real = (draw(3, 300, seed=7) > 0)[:, : length + 1] if padded else None
-    assert few_rows.fits_next_token(q, v, keys)
+    value = draw(3, 1, n_kv_head * size, seed=8) if kind == "value" else None
+    norms = None
+    if kind.startswith("norm"):
+        norm_sizes = [size if kind == "norm of a head" else each * size for each in heads[:2]]
+        norms = few_rows.HeadNorms(draw(norm_sizes[0], seed=9), draw(norm_sizes[1], seed=10), 1e-3)
 
-    def turned(x):
-        return x if waves is None else x * waves[0] + x.roll(size // 2, -1) * waves[1]
+    def turned(heads):
+        if waves is None:
+            return heads
+        turning, kept = heads[..., :rotary], heads[..., rotary:]
+        return torch.cat((turning * waves[0] + turning.roll(rotary // 2, -1) * waves[1], kept), -1)
 
-    kept, weighed = keys.clone(), values.clone()
+    exact = [copy.deepcopy(layer).double() for layer in layers]
+    q, k, v = (layer(x.double()) for layer in exact[:3])
+    if norms is not None:
+        q, k = (
+            F.rms_norm(each.unflatten(-1, (-1, len(weight))), weight.shape, weight.double(), norms.eps).flatten(-2)
+            for each, weight in ((q, norms.of_queries), (k, norms.of_keys))
+        )
+    v = v if value is None else v + value
+    q, k, v = (each.unflatten(-1, (-1, size)).transpose(1, 2) for each in (q, k, v))
+    kept, weighed = keys.double(), values.double()
     kept[:, :, length], weighed[:, :, length] = turned(k)[:, :, 0], v[:, :, 0]
     mask = None
     if real is not None:
         mask = real.clone()
         mask[:, -1] = True  # it sees itself
         mask = mask[:, None, None]
-    seen = [each[:, :, : length + 1].double() for each in (kept, weighed)]
-    expected = F.scaled_dot_product_attention(turned(q).double(), *seen, mask, enable_gqa=True)
-    y = few_rows.next_token(q, k, v, waves, keys, values, length, real)
-    torch.testing.assert_close(y.double(), expected.transpose(1, 2).flatten(2), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(keys, kept, rtol=1e-6, atol=1e-6)
-    assert torch.equal(values, weighed)
+    seen = [each[:, :, : length + 1] for each in (kept, weighed)]
+    y = F.scaled_dot_product_attention(turned(q), *seen, mask, scale=0.3, enable_gqa=True)
+    expected = exact[3](y.transpose(1, 2).flatten(2))
+
+    y = few_rows.next_token(
+        x, *layers, keys, values, length, n_head=N_HEAD, factor=0.3, norms=norms, value=value, waves=waves, real=real
+    )
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(keys.double(), kept, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(values.double(), weighed, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("biases", [(False, False), (True, False)])
-def test_linear_layers_are_called_straight_where_that_is_all_they_do(used, monkeypatch, biases):
-    x, layers = draw(2, 1, 33), [torch.nn.Linear(33, size, bias) for size, bias in zip((7, 40), biases, strict=True)]
-    expected = [layer(x) for layer in layers]
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.nn.Linear, "forward", None)
-        straight = few_rows.linear_layers(x, *layers)
-    assert all(torch.equal(y, wanted) for y, wanted in zip(straight, expected, strict=True))
-    with layers[1].register_forward_hook(lambda module, given, y: y + 1):
-        hooked = few_rows.linear_layers(x, *layers)
-    assert torch.equal(hooked[1], expected[1] + 1)
-    with torch.nn.modules.module.register_module_forward_hook(lambda module, given, y: y + 1):
-        assert torch.equal(few_rows.linear_layers(x, layers[0])[0], expected[0] + 1)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("size", "hidden"), [(33, 7), (128, 344)])
+@pytest.mark.parametrize("rows", [1, few_rows.LARGEST])
+@pytest.mark.parametrize(("gated", "name", "function"), [
+    (True, "silu", F.silu), (True, "sigmoid", torch.sigmoid), (True, "gelu", F.gelu), (False, "gelu", F.gelu),
+    (False, "gelu_tanh", lambda x: F.gelu(x, approximate="tanh")), (False, "relu", F.relu),
+    (False, "relu2", lambda x: F.relu(x).square()),
+])  # fmt: skip
+def test_a_feed_forward_equals_that_in_fp64(used, gated, name, function, rows, size, hidden, bias):
+    layers = [nn.Linear(size, hidden, bias), nn.Linear(size, hidden, bias), nn.Linear(hidden, size, bias)]
+    layers[0].weight *= 20  # activations from far below 0 to far above
+    activation = nn.Identity()
+    activation.nonlinearity = name
+    x = draw(rows, 1, size)
+    gate, up, down = [copy.deepcopy(layer).double() for layer in layers]
+    inputs = gate(x.double())
+    expected = down(function(inputs) * up(x.double())) if gated else down(function(inputs))
+    gate, up, down = layers
+    y = few_rows.feed_forward(x, gate if gated else None, up if gated else gate, activation, down)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+class Called(nn.Linear):
+    """Not what a layer usually is."""
+
+
+@pytest.mark.parametrize("change", ["hook", "hook on all", "class", "fp64", "shape", "unknown", "gradients", "bf16"])
+def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
+    up, down = nn.Linear(32, 64), nn.Linear(64, 32)
+    activation = nn.Identity()
+    activation.nonlinearity = "relu"
+    x = draw(2, 1, 32)
+    assert few_rows.feed_forward(x, None, up, activation, down) is not None
+    with contextlib.ExitStack() as stack:
+        if change == "hook":
+            activation.register_forward_hook(lambda module, given, y: y)
+        elif change == "hook on all":
+            stack.enter_context(nn.modules.module.register_module_forward_hook(lambda module, given, y: y))
+        elif change == "class":
+            up = Called(32, 64)
+        elif change == "fp64":
+            down.double()
+        elif change == "shape":
+            down = nn.Linear(63, 32)
+        elif change == "unknown":
+            activation.nonlinearity = "snake"
+        elif change == "gradients":
+            stack.enter_context(torch.enable_grad())
+        else:
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+        assert few_rows.feed_forward(x, None, up, activation, down) is None
+
+
+def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
+    projections = [nn.Linear(WIDTH, 64, False) for _ in range(3)]
+    layers = [*projections, nn.Linear(64, WIDTH, False)]
+    keys = draw(1, 4, 3, 16)
+
+    def fits(length=2, n_head=4, x=None, keys=keys):
+        x = draw(1, 1, WIDTH) if x is None else x
+        return few_rows.next_token(x, *layers, keys, keys.clone(), length, n_head=n_head, factor=1.0) is not None
+
+    assert fits()
+    assert not fits(length=3)
+    assert not fits(n_head=8)
+    assert not fits(x=draw(1, 2, WIDTH))
+    assert not fits(x=draw(2, 1, WIDTH))
+    assert not fits(x=draw(1, 1, WIDTH + 1))
+    assert not fits(keys=draw(1, 8, 3, 8))

@@ -1,18 +1,18 @@
-"""Operators on few rows in fp32 on a CPU, by kernels of our own: csrc/linear.c, rms_norm.c and next_token.c. Decoding
-consists of them: a step reads every weight for the sake of one row per text, and calling small operators takes much of
-its time.
+"""Layers on few rows in fp32 on a CPU, by kernels of our own, csrc/*.c. Decoding consists of them: a step reads every
+weight for the sake of one row per text, and in a small model most of its time goes into calling operators.
 
-    linear      x W^T + b            x (..., K), W (N, K), b (N,) -> (..., N)
-    rms_norm    x / sqrt(mean(x^2) + eps) * w            x (..., C), w (C,) -> (..., C)
-    next_token  attention of one new token per text to those in its cache
+    linear        x W^T + b            x (..., K), W (N, K), b (N,) -> (..., N)
+    rms_norm      x / sqrt(mean(x^2) + eps) * w            x (..., C), w (C,) -> (..., C)
+    feed_forward  W_down f(W_up x), gated or not           x (..., C) -> (..., C)
+    next_token    a layer of attention, for one new token per text, to those in its cache
 
-A row's result is the same whatever the other rows and however many the threads. There are no gradients.
+The last two take the modules that they stand for, and return None where those are anything else than the kernel
+computes. A row's result is the same whatever the other rows and however many the threads. There are no gradients.
 """
 
 import ctypes
-from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,44 +55,20 @@ class Used:
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As `torch.nn.functional.linear`, whose place it takes."""
-    inner = input.shape[-1]
     if not (
         input.numel() * weight.shape[0] >= WORTH_IT and _are_few(input)
-        and weight.ndim == 2 and weight.shape[1] == inner and _is_plain(weight)
+        and weight.ndim == 2 and weight.shape[1] == input.shape[-1] and _is_plain(weight)
         and (bias is None or (_is_plain(bias) and bias.shape == weight.shape[:1]))
     ):  # fmt: skip
         return _torchs_linear(input, weight, bias)
-    return _products(input, [(weight, bias)])[0]
-
-
-def linear_layers(x: Tensor, *layers: nn.Module) -> list[Tensor]:
-    """[layer(x) for each layer]. Where the kernels are on, and the layers are linear and nothing hooks into them, their
-    products are made at once: what a small layer costs is calling it, in a model of 1 M parameters twice its product.
-    """
-    if _is_on and _are_few(x) and not _has_any_global_hook() and all(_is_bare(layer, x.shape[-1]) for layer in layers):
-        return _products(x, [(layer._parameters["weight"], layer._parameters["bias"]) for layer in layers])
-    return [layer(x) for layer in layers]
-
-
-def _is_bare(layer: nn.Module, inner: int) -> bool:
-    """Whether calling `layer` with (..., inner) is nothing but a product that can be made here."""
-    if type(layer) is not nn.Linear or layer.in_features != inner or layer._forward_hooks or layer._forward_pre_hooks:
-        return False
-    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
-    return weight is not None and _is_plain(weight) and (bias is None or _is_plain(bias))
-
-
-def _products(x: Tensor, layers: Sequence[tuple[Any, Tensor | None]]) -> list[Tensor]:
-    """x W^T + b for each (W, b)."""
-    x = x.contiguous()
-    leading, inner, address, threads = x.shape[:-1], x.shape[-1], x.data_ptr(), torch.get_num_threads()
-    rows, product, results = x.numel() // inner, _functions().linear, []
-    for weight, bias in layers:
-        columns = weight.shape[0]
-        y = x.new_empty(*leading, columns)
-        product(address, weight.data_ptr(), _address(bias), y.data_ptr(), rows, inner, columns, threads)
-        results.append(y)
-    return results
+    input = input.contiguous()
+    columns, inner = weight.shape
+    y = input.new_empty(*input.shape[:-1], columns)
+    _functions().linear(
+        input.data_ptr(), weight.data_ptr(), _address(bias), y.data_ptr(),
+        input.numel() // inner, inner, columns, torch.get_num_threads(),
+    )  # fmt: skip
+    return y
 
 
 def fits_rms_norm(x: Tensor, weight: Tensor) -> bool:
@@ -108,53 +84,143 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return y
 
 
-def fits_next_token(q: Tensor, v: Tensor, keys: Tensor) -> bool:
-    """Whether `next_token` is on, and made for such tensors."""
-    return (
-        _is_on and q.size(2) == 1 and 0 < q.size(0) <= LARGEST and q.size(3) % 16 == 0 and q.size(3) <= 256
-        and v.shape[3] == q.shape[3] and _may_compute(q) and _is_plain(keys)
+NONLINEARITIES = ("silu", "sigmoid", "gelu", "gelu_tanh", "relu", "relu2")
+"""In the order of feed_forward.c."""
+
+
+def feed_forward(
+    x: Tensor, gate_proj: nn.Module | None, up_proj: nn.Module, activation: nn.Module, down_proj: nn.Module
+) -> Tensor | None:
+    """x (..., C) -> (..., C): down(f(up(x))), or down(f(gate(x)) * up(x)). f is what `activation.nonlinearity` names,
+    one of `NONLINEARITIES`; GELU's two are the exact one and GPT-2's."""
+    nonlinearity = getattr(activation, "nonlinearity", None)
+    if not (_is_on and _are_few(x)) or nonlinearity not in NONLINEARITIES or has_hooks(activation):
+        return None
+    layers = (up_proj, down_proj) if gate_proj is None else (up_proj, down_proj, gate_proj)
+    if (weights := _weights(*layers)) is None:
+        return None
+    size, hidden = x.shape[-1], weights[0].weight.shape[0]
+    if [each.weight.shape for each in weights] != [(hidden, size), (size, hidden), (hidden, size)][: len(layers)]:
+        return None
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    arguments = _FeedForward(
+        x.data_ptr(), *(pointer for each in weights for pointer in each.addresses()), *[None] * (6 - 2 * len(layers)),
+        y.data_ptr(), x.numel() // size, size, hidden, NONLINEARITIES.index(nonlinearity),
     )  # fmt: skip
+    _check(_functions().feed_forward(arguments, torch.get_num_threads()))
+    return y
+
+
+class HeadNorms(NamedTuple):
+    """The RMS norms of queries and keys; their weights are (D,), or as wide as all heads together."""
+
+    of_queries: Tensor
+    of_keys: Tensor
+    eps: float
 
 
 def next_token(
-    q: Tensor, k: Tensor, v: Tensor, waves: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor, length: int,
-    real: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Keep a token's key and value in the cache, and weigh all values in it: softmax(q k^T / sqrt(D)) v.
+    x: Tensor, q_proj: nn.Module, k_proj: nn.Module, v_proj: nn.Module, o_proj: nn.Module,
+    keys: Tensor, values: Tensor, length: int,
+    *, n_head: int, factor: float, norms: HeadNorms | None = None, value: Tensor | None = None,
+    waves: tuple[Tensor, Tensor] | None = None, real: Tensor | None = None,
+) -> Tensor | None:  # fmt: skip
+    """Project a token to q, k and v, keep k and v in the cache, and project softmax(q k^T factor) v.
 
     Args:
-        q: (B, H, 1, D). k, v: (B, G, 1, D), each of their heads serves H / G consecutive query heads.
-        waves: `cos` and `sin`, each (B or 1, ..., D), of the position that query and key are rotated to, as in position
-            rope: x cos + (x, rolled by half) sin. None: not rotated.
-        keys, values: (B, G, M, D), the cache, whose first `length` < M positions are filled; the next one is written.
+        x: (B, 1, C).
+        q_proj, k_proj, v_proj, o_proj: linear layers C -> H D, C -> G D, C -> G D, H D -> C; each of the G heads of
+            keys serves H / G consecutive heads of queries.
+        keys, values: (B, G, M, D), the cache, whose first `length` positions are filled; the next one is written.
+        norms: normalise queries and keys before they are rotated.
+        value: (B, 1, G D), added to v.
+        waves: `cos` and `sin`, each (B or 1, ..., R), of the position that query and key are rotated to, as in position
+            rope: the first R <= D entries of each head become x cos + (x, rolled by half) sin.
         real: (B, length + 1) bool, False = padding, which is not seen.
 
     Returns:
-        (B, 1, H D)
+        (B, 1, C); None, beside what is said above, where the cache is full.
     """
-    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    (batch, n_head, _, size), (_, n_kv_head, max_len, _) = q.shape, keys.shape
-    y = q.new_empty(batch, 1, n_head * size)
+    batch, n_kv_head, max_len, size = keys.shape
+    if not (
+        _is_on and x.shape[1] == 1 and x.shape[0] == batch <= LARGEST and _may_compute(x) and length < max_len
+        and size % 16 == 0 and size <= 256 and _is_plain(keys) and _is_plain(values)
+        and (real is None or real.shape[1] == length + 1)
+    ):  # fmt: skip
+        return None
+    if (weights := _weights(q_proj, k_proj, v_proj, o_proj)) is None:
+        return None
+    width, of_queries, of_keys = x.shape[2], n_head * size, n_kv_head * size
+    shapes = [(of_queries, width), (of_keys, width), (of_keys, width), (width, of_queries)]
+    if [each.weight.shape for each in weights] != shapes or n_head % n_kv_head:
+        return None
+    x = x.contiguous()
+    y = torch.empty_like(x)
     cos, sin = (None, None) if waves is None else (wave.contiguous() for wave in waves)
+    rotary = 0 if cos is None else cos.shape[-1]
+    if value is not None:
+        value = value.contiguous()
     if real is not None and real.stride(1) != 1:
         real = real.contiguous()
+    q_norm, k_norm, eps = (None, None, 0.0) if norms is None else norms
     arguments = _Next(
-        *map(_address, (q, k, v, cos, sin, real, keys, values, y)),
-        batch, n_head, n_kv_head, size, max_len, length,
-        size if cos is not None and cos.numel() > size else 0, 0 if real is None else real.stride(0),
+        x.data_ptr(), *(pointer for each in weights for pointer in each.addresses()),
+        *map(_address, (q_norm, k_norm, value, cos, sin, real)), keys.data_ptr(), values.data_ptr(), y.data_ptr(),
+        batch, width, n_head, n_kv_head, size, max_len, length,
+        rotary, rotary if cos is not None and cos.numel() > rotary else 0, 0 if real is None else real.stride(0),
+        q_norm is not None and q_norm.numel() > size, factor, eps,
     )  # fmt: skip
-    _functions().next_token(arguments, torch.get_num_threads())
+    _check(_functions().next_token(arguments, torch.get_num_threads()))
     return y
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something wants to see the calls of `module`, which these kernels leave out."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or _has_any_global_hook()
+
+
+class _FeedForward(ctypes.Structure):
+    """`FeedForward` of feed_forward.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "up", "b_up", "down", "b_down", "gate", "b_gate", "y")),
+        *((name, ctypes.c_long) for name in ("rows", "size", "hidden", "nonlinearity")),
+    ]
 
 
 class _Next(ctypes.Structure):
     """`Next` of next_token.c."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "cos", "sin", "real", "keys", "values", "y")),
-        *((name, ctypes.c_long) for name in ("batch", "n_head", "n_kv_head", "size", "max_len", "length")),
-        *((name, ctypes.c_long) for name in ("cos_row", "real_row")),
+        *((name, ctypes.c_void_p) for name in ("x", "q", "b_q", "k", "b_k", "v", "b_v", "o", "b_o")),
+        *((name, ctypes.c_void_p) for name in ("q_norm", "k_norm", "value", "cos", "sin", "real")),
+        *((name, ctypes.c_void_p) for name in ("keys", "values", "y")),
+        *((name, ctypes.c_long) for name in ("batch", "width", "n_head", "n_kv_head", "size", "max_len", "length")),
+        *((name, ctypes.c_long) for name in ("rotary", "cos_row", "real_row", "norms_all_heads")),
+        *((name, ctypes.c_float) for name in ("factor", "eps")),
     ]
+
+
+class _Weights(NamedTuple):
+    weight: Tensor
+    bias: Tensor | None
+
+    def addresses(self) -> tuple[int, int | None]:
+        return self.weight.data_ptr(), _address(self.bias)
+
+
+def _weights(*layers: nn.Module) -> list[_Weights] | None:
+    """What the layers compute with, if each is linear, nothing hooks into them, and the kernels can read it."""
+    found = []
+    for layer in layers:
+        if type(layer) is not nn.Linear or has_hooks(layer):
+            return None
+        weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+        if weight is None or not _is_plain(weight) or not (bias is None or _is_plain(bias)):
+            return None
+        found.append(_Weights(weight, bias))
+    return found
 
 
 def _are_few(x: Tensor) -> bool:
@@ -166,6 +232,11 @@ def _may_compute(x: Tensor) -> bool:
         x.dtype == torch.float32 and x.is_cpu
         and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     )  # fmt: skip
+
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError("a layer's numbers between its products")
 
 
 def _address(x: Tensor | None) -> int | None:
@@ -183,7 +254,7 @@ def _functions() -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_long
     library.linear.argtypes = [*[pointer] * 4, *[number] * 3, ctypes.c_int]
     library.rms_norm.argtypes = [*[pointer] * 3, *[number] * 2, ctypes.c_float]
+    library.linear.restype = library.rms_norm.restype = None
+    library.feed_forward.argtypes = [ctypes.POINTER(_FeedForward), ctypes.c_int]
     library.next_token.argtypes = [ctypes.POINTER(_Next), ctypes.c_int]
-    for function in (library.linear, library.rms_norm, library.next_token):
-        function.restype = None
     return library

@@ -7,6 +7,7 @@
 
 #include <omp.h>
 
+#include "few_rows.h"
 #include "vector.h"
 
 enum { ROWS = 8 };                 /* of x at a time, with two sums in registers for each */

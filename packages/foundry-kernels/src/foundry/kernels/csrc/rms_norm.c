@@ -1,7 +1,8 @@
-/* y = x / sqrt(mean(x^2) + eps) * weight in fp32; x, y (R, C) contiguous, weight (C). For few rows: one thread. */
+/* y = x / sqrt(mean(x^2) + eps) * weight in fp32; x, y (R, C) contiguous, weight (C); y may be x. For few rows: one thread. */
 
 #include <math.h>
 
+#include "few_rows.h"
 #include "vector.h"
 
 void rms_norm(const float *x, const float *weight, float *y, long rows, long size, float eps)

@@ -14,6 +14,7 @@ class GELU(nn.Module):
     def __init__(self, params: GELUParams, dims: Dims) -> None:
         super().__init__()
         self.approximate = params.approximate
+        self.nonlinearity = "gelu" if params.approximate == "none" else "gelu_tanh"
 
     def forward(self, up: Tensor) -> Tensor:
         return F.gelu(up, approximate=self.approximate)

@@ -8,6 +8,8 @@ from foundry.modules.activation import GatedParams
 
 
 class GLU(nn.Module):
+    nonlinearity = "sigmoid"
+
     def __init__(self, params: GatedParams, dims: Dims) -> None:
         super().__init__()
 

@@ -8,6 +8,8 @@ from foundry.modules.activation import PlainParams
 
 
 class ReLU(nn.Module):
+    nonlinearity = "relu"
+
     def __init__(self, params: PlainParams, dims: Dims) -> None:
         super().__init__()
 

@@ -8,6 +8,8 @@ from foundry.modules.activation import PlainParams
 
 
 class ReLUSquared(nn.Module):
+    nonlinearity = "relu2"
+
     def __init__(self, params: PlainParams, dims: Dims) -> None:
         super().__init__()
 

@@ -8,6 +8,8 @@ from foundry.modules.activation import PlainParams
 
 
 class SiLU(nn.Module):
+    nonlinearity = "silu"
+
     def __init__(self, params: PlainParams, dims: Dims) -> None:
         super().__init__()
 

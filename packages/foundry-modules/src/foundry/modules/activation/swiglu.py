@@ -8,6 +8,8 @@ from foundry.modules.activation import GatedParams
 
 
 class SwiGLU(nn.Module):
+    nonlinearity = "silu"
+
     def __init__(self, params: GatedParams, dims: Dims) -> None:
         super().__init__()
 

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from foundry.core.contracts import UsageError
-from foundry.kernels import few_rows
 
 
 class KVCache:
@@ -30,26 +29,10 @@ class KVCache:
         Raises:
             UsageError: the cache is full.
         """
-        start, stop = self.length, self._length_with(keys.size(2))
+        start, stop, max_len = self.length, self.length + keys.size(2), self.keys.size(2)
+        if stop > max_len:
+            raise UsageError(f"the cache holds {max_len} tokens, {stop} are needed", "make it with a larger max_len")
         self.keys[:, :, start:stop] = keys
         self.values[:, :, start:stop] = values
         self.length = stop
         return self.keys[:, :, :stop], self.values[:, :, :stop]
-
-    def attend_next(
-        self, q: Tensor, k: Tensor, v: Tensor, waves: tuple[Tensor, Tensor] | None, key_padding: Tensor | None
-    ) -> Tensor:
-        """Append one token and attend from it to all so far, by one kernel, which must fit: see
-        `foundry.kernels.few_rows.next_token`.
-
-        Raises:
-            UsageError: the cache is full.
-        """
-        before, self.length = self.length, self._length_with(1)
-        return few_rows.next_token(q, k, v, waves, self.keys, self.values, before, key_padding)
-
-    def _length_with(self, new: int) -> int:
-        length, max_len = self.length + new, self.keys.size(2)
-        if length > max_len:
-            raise UsageError(f"the cache holds {max_len} tokens, {length} are needed", "make it with a larger max_len")
-        return length

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
+from foundry.core.model.init import residual_std
 from foundry.kernels import SparsePattern, few_rows
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.attend import attend, new_positions
 from foundry.modules.attention.cache import KVCache
 from foundry.modules.norm import RMSNormParams
 from foundry.modules.norm.rmsnorm import RMSNorm
-from foundry.modules.position.rope import RoPE
 
 
 class MultiHeadAttention(nn.Module):
@@ -34,29 +34,26 @@ class MultiHeadAttention(nn.Module):
         self.norm_all_heads = params.qk_norm_over == "all_heads"
         if params.qk_norm:
             of_norm, one_norm = RMSNormParams(eps=params.qk_norm_eps), self.norm_all_heads
-            self.q_norm: nn.Module | None = RMSNorm(of_norm, dims, queries if one_norm else self.head_dim)
-            self.k_norm: nn.Module | None = RMSNorm(of_norm, dims, keys if one_norm else self.head_dim)
+            self.q_norm: RMSNorm | None = RMSNorm(of_norm, dims, queries if one_norm else self.head_dim)
+            self.k_norm: RMSNorm | None = RMSNorm(of_norm, dims, keys if one_norm else self.head_dim)
         else:
             self.q_norm = self.k_norm = None
         self.softcap = params.softcap
         self.sinks = nn.Parameter(torch.empty(self.n_head)) if params.sinks else None
         self.position = position  # one module for all layers that choose the same
         self.rotate = getattr(position, "rotate", None)
-        rotates_whole_heads = isinstance(position, RoPE) and position.rotary_dim == self.head_dim
-        self.waves_of = getattr(position, "waves_of", None) if rotates_whole_heads else None
+        self.waves_of = getattr(position, "waves_of", None)
         self.score_bias = getattr(position, "bias", None)
         self.pattern: SparsePattern | None = None  # what a query sees; None: everything before it
         self.score_multiplier = dims.multipliers.scores
         self.dropout = dims.dropout
-        self.residual_std = 0.02 / math.sqrt(2 * dims.n_layer)  # GPT-2: 2 n_layer sums into the residual stream
+        self.residual_std = residual_std(dims)
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         batch, length, _ = x.shape
+        if ctx.cache is not None and length == 1 and (y := self._decoded(x, ctx)) is not None:
+            return y, {}
         q, k, v = self.project(x, ctx)
-        if ctx.cache is not None and self._is_one_kernel(q, v, ctx):
-            waves = self.waves_of(ctx.positions, q.dtype) if self.waves_of is not None else None
-            y = ctx.cache.attend_next(q, k, v, waves, ctx.key_padding)
-            return few_rows.linear_layers(y, self.o_proj)[0], {}
         if self.rotate is not None:
             q, k = self.rotate(q, k, new_positions(x, ctx))
         if ctx.cache is not None:
@@ -68,7 +65,7 @@ class MultiHeadAttention(nn.Module):
     def project(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, C) -> q (B, H, T, D), k, v (B, H_kv, T, D), normalised, without positions; q times what the scale
         rule multiplies scores with."""
-        q, k, v = few_rows.linear_layers(x, self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if ctx.mix is not None:
             q, k, v = ctx.mix(torch.cat((q, k, v), dim=-1)).split([each.size(-1) for each in (q, k, v)], dim=-1)
         if self.q_norm is not None and self.k_norm is not None and self.norm_all_heads:
@@ -82,16 +79,30 @@ class MultiHeadAttention(nn.Module):
             q = q * self.score_multiplier
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
-    def _is_one_kernel(self, q: Tensor, v: Tensor, ctx: Context) -> bool:
-        """Whether a kernel does all between the projections: for the token after a cache, where nothing but position
-        rope bends the scores."""
-        cache, padding = ctx.cache, ctx.key_padding
-        return (
-            isinstance(cache, KVCache) and few_rows.fits_next_token(q, v, cache.keys)
-            and self.softcap is None and self.sinks is None and self.pattern is None and self.score_bias is None
-            and ctx.segments is None and (padding is None or padding.size(1) == cache.length + 1)
-            and (self.rotate is None or (self.waves_of is not None and ctx.positions is not None))
+    def _decoded(self, x: Tensor, ctx: Context) -> Tensor | None:
+        """The whole layer by one kernel, for the token after a cache, where nothing but norms, value embeddings and
+        position rope comes between the projections; None elsewhere."""
+        cache = ctx.cache
+        unknown = (self.softcap, self.sinks, self.pattern, self.score_bias, ctx.segments, ctx.mix)
+        if not isinstance(cache, KVCache) or any(each is not None for each in unknown):
+            return None
+        waves = norms = None
+        if self.rotate is not None:
+            if self.waves_of is None or ctx.positions is None:
+                return None
+            waves = self.waves_of(ctx.positions, x.dtype)
+        if self.q_norm is not None and self.k_norm is not None:
+            if few_rows.has_hooks(self.q_norm) or few_rows.has_hooks(self.k_norm):
+                return None
+            norms = few_rows.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
+        y = few_rows.next_token(
+            x, self.q_proj, self.k_proj, self.v_proj, self.o_proj, cache.keys, cache.values, cache.length,
+            n_head=self.n_head, factor=self.score_multiplier / math.sqrt(self.head_dim),
+            norms=norms, value=ctx.value, waves=waves, real=ctx.key_padding,
         )  # fmt: skip
+        if y is not None:
+            cache.length += 1
+        return y
 
     def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> KVCache:
         return KVCache(batch, self.n_kv_head, max_len, self.head_dim, dtype, device)

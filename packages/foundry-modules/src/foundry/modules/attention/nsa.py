@@ -13,7 +13,6 @@ the compressed blocks that hold them (the paper's equation 9, read so that both 
 are counted within a document, padding aside. x (B, T, C); q (B, H, T, D); k, v (B, 3 H_kv, T, D), branch by branch.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
+from foundry.core.model.init import residual_std
 from foundry.kernels import SparsePattern
 from foundry.modules.attention import NSAParams
 from foundry.modules.attention.attend import attend, new_positions, numbers_of
@@ -59,7 +59,7 @@ class NativeSparseAttention(nn.Module):
         self.rotate = getattr(position, "rotate", None)
         self.score_multiplier = dims.multipliers.scores
         self.dropout = dims.dropout
-        self.residual_std = 0.02 / math.sqrt(2 * dims.n_layer)  # GPT-2: 2 n_layer sums into the residual stream
+        self.residual_std = residual_std(dims)
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         projected = self.q_proj(x), self.k_proj(x), self.v_proj(x)

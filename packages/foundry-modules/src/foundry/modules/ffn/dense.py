@@ -6,13 +6,12 @@
 x, y (B, T, C); hidden (B, T, F).
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
-from foundry.kernels.few_rows import linear_layers
+from foundry.core.model.init import residual_std
+from foundry.kernels import few_rows
 from foundry.modules.ffn import DenseParams
 
 
@@ -27,18 +26,17 @@ class Dense(nn.Module):
         self.residual_std = residual_std(dims)
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
-        inputs = linear_layers(x, *(layer for layer in (self.gate_proj, self.up_proj) if layer is not None))
+        if ctx.mix is None:
+            y = few_rows.feed_forward(x, self.gate_proj, self.up_proj, self.activation, self.down_proj)
+            if y is not None:
+                return y, {}
+        inputs = [layer(x) for layer in (self.gate_proj, self.up_proj) if layer is not None]
         if ctx.mix is not None:
             inputs = list(ctx.mix(torch.cat(inputs, dim=-1)).chunk(len(inputs), dim=-1))
-        return linear_layers(self.activation(*inputs), self.down_proj)[0], {}
+        return self.down_proj(self.activation(*inputs)), {}
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         if name != "down_proj.weight":
             return False
         tensor.normal_(0.0, self.residual_std, generator=generator)
         return True
-
-
-def residual_std(dims: Dims) -> float:
-    """Initial standard deviation of what writes into the residual stream, 2 n_layer times in all (GPT-2)."""
-    return 0.02 / math.sqrt(2 * dims.n_layer)
