@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from foundry.cli import render
+from foundry.core.run import EXPERT_FIELDS
 from foundry.core.training.report import PlainReporter, Reporter, format_row
 
 WIDE = 80
@@ -77,7 +78,8 @@ class BarReporter(PlainReporter):
         step = f"{row['step']}{self.steps}"
         self.progress.update(self.task, completed=progress, step=step, figures="  ".join(figures))
         if "val_loss" in row:
-            self._print(format_row({key: row[key] for key in ("step", "tokens", "train_loss", "val_loss", "val_bpb")}))
+            told = ("step", "tokens", "train_loss", "val_loss", "val_bpb", *EXPERT_FIELDS)
+            self._print(format_row({key: row[key] for key in told if key in row}))
 
     def finished(self, result: Mapping[str, Any]) -> None:
         self.close()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 CONFIG_KEYS = {"name": str, "identity": str, "seed": int, "experiment": dict, "device": dict}
 RESULT_KEYS = {"step": int, "tokens": int, "val_loss": float, "val_bpb": float}
+EXPERT_FIELDS = ("expert_usage", "expert_unevenness", "expert_largest_load")
+"""What metrics and result.json have of a model with experts, see foundry.core.training.expert_load."""
 # fmt: off
 OWN_NAMES = frozenset((
     "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "metrics.csv", "samples.jsonl", "result.json",

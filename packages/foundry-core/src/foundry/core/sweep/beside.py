@@ -13,7 +13,7 @@ from typing import Any
 
 from foundry.core.contracts import FoundryError
 from foundry.core.ledger import Attempt, Ledger
-from foundry.core.run import Run, RunInUse
+from foundry.core.run import EXPERT_FIELDS, Run, RunInUse
 
 HEARTBEAT_SECONDS = 10.0
 """A lease lasts 18 of them: a trial is not taken away from a machine that is merely slow."""
@@ -120,7 +120,7 @@ class Log:
 def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The points of a curve: every row with a validation loss, and at most CURVE_POINTS others, evenly spaced."""
     every = max(1, -(-len(rows) // CURVE_POINTS))
-    keys = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "lr", "elapsed")
+    keys = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "lr", "elapsed", *EXPERT_FIELDS)
     chosen = [row for place, row in enumerate(rows, 1) if "val_loss" in row or place % every == 0]
     return [{key: row[key] for key in keys if row.get(key) is not None} for row in chosen]
 

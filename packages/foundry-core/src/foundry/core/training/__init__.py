@@ -8,6 +8,7 @@ plan.py         what a run would be, and what it came to, without training
 bench.py        the speed of each choice that an experiment leaves open
 rows.py feed.py the corpus -> this rank's micro-batches
 objective.py    model + loss
+reported.py after_step.py expert_load.py       what layers report beside their outputs, and what becomes of it
 optimization.py optimizers as one, the moving average
 evaluation.py   the validation loss
 horizon.py clock.py signals.py     how long, by which clock, and stopping early

@@ -1,5 +1,9 @@
 """What a run records: one row per optimizer step, in metrics.jsonl (the truth) and metrics.csv.
 
+Beside FIELDS, a row holds the auxiliary losses and other figures that the layers and the loss report by name
+(`contracts.Aux`: moe_balance_loss, z_loss), summed over layers, and as `train_loss` means over the tokens of the step;
+and, where it was logged, how the experts of routed layers were used since then (`foundry.core.training.expert_load`).
+
 Losses and gradient norms stay on the device until a row is due on the screen or on disk, so that a GPU is not made to
 wait for its numbers. Rows that a resume makes obsolete are cut off before it begins: no step is recorded twice.
 """
@@ -11,6 +15,7 @@ import io
 import json
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,6 +40,7 @@ FIELDS = (
     "data_wait",  # share of the time spent waiting for rows
     "elapsed",  # seconds of training, evaluation and saving left out
 )
+"""Of every run."""
 
 
 class Metrics:
@@ -51,11 +57,20 @@ class Metrics:
         if world.is_main:
             self._rewrite([row for row in run.metrics() if row["step"] <= resumed_at])
 
-    def record(self, *, step: int, tokens: int, loss_share: Tensor, lr: float, grad_norm: Tensor) -> None:
-        """Note a step. `loss_share` is this rank's part of the mean loss; the sum over ranks is the loss."""
-        self.pending.append(
-            {"step": step, "tokens": tokens, "train_loss": loss_share, "lr": lr, "grad_norm": grad_norm}
-        )
+    def record(
+        self,
+        *,
+        step: int,
+        tokens: int,
+        loss_share: Tensor,
+        lr: float,
+        grad_norm: Tensor,
+        figure_shares: Mapping[str, Tensor],
+    ) -> None:
+        """Note a step. `loss_share` is this rank's part of the mean loss, whose sum over ranks is the loss; so are
+        `figure_shares` of what else is reported, the same names on every rank."""
+        row = {"step": step, "tokens": tokens, "train_loss": loss_share, "lr": lr, "grad_norm": grad_norm}
+        self.pending.append({**row, **{name: each for name, each in figure_shares.items() if name not in FIELDS}})
 
     def sync(self) -> None:
         """Wait until the disk has every row: a checkpoint never gets ahead of its metrics."""
@@ -73,10 +88,13 @@ class Metrics:
         waiting = [row for row in self.pending if isinstance(row["train_loss"], Tensor)]
         if not waiting:
             return
-        losses = self.world.sum(torch.stack([row["train_loss"] for row in waiting]).tolist())
-        norms = torch.stack([row["grad_norm"] for row in waiting]).tolist()
-        for row, loss, norm in zip(waiting, losses, norms, strict=True):
-            row["train_loss"], row["grad_norm"] = loss, norm
+        norms = torch.stack([row.pop("grad_norm") for row in waiting]).tolist()
+        shares = [(row, key) for row in waiting for key, value in row.items() if isinstance(value, Tensor)]
+        sums = self.world.sum(torch.stack([row[key] for row, key in shares]).tolist())
+        for (row, key), value in zip(shares, sums, strict=True):
+            row[key] = value if key in FIELDS or math.isfinite(value) else None  # JSON has no other numbers
+        for row, norm in zip(waiting, norms, strict=True):
+            row["grad_norm"], loss = norm, row["train_loss"]
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self._append([good for good in self.pending if good["step"] < row["step"]])
                 raise Diverged(
@@ -119,22 +137,26 @@ class Metrics:
     def _append(self, rows: list[dict[str, Any]]) -> None:
         if not self.world.is_main or not rows:
             return
-        for path, text in ((self.jsonl, "".join(map(_line, rows))), (self.csv, _csv(rows))):
+        if any(key not in self.columns for row in rows for key in row):
+            return self._rewrite([*self.run.metrics(), *rows])
+        for path, text in ((self.jsonl, "".join(map(_line, rows))), (self.csv, _csv(rows, self.columns))):
             with writing(path), open(path, "ab") as file:
                 file.write(text.encode())
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        for path, text in ((self.jsonl, "".join(map(_line, rows))), (self.csv, ",".join(FIELDS) + "\n" + _csv(rows))):
+        self.columns = [*dict.fromkeys([*FIELDS, *(key for row in rows for key in row)])]
+        table = ",".join(self.columns) + "\n" + _csv(rows, self.columns)
+        for path, text in ((self.jsonl, "".join(map(_line, rows))), (self.csv, table)):
             with writing(path):
                 replace_durably(path, text.encode())
 
 
 def _line(row: dict[str, Any]) -> str:
-    ordered = {key: row[key] for key in FIELDS if row.get(key) is not None}
+    ordered = {key: row[key] for key in dict.fromkeys([*FIELDS, *row]) if row.get(key) is not None}
     return json.dumps(ordered) + "\n"
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
     out = io.StringIO()
-    csv.DictWriter(out, FIELDS, extrasaction="ignore", lineterminator="\n").writerows(rows)
+    csv.DictWriter(out, columns, lineterminator="\n").writerows(rows)
     return out.getvalue()

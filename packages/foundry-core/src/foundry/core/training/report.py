@@ -15,7 +15,7 @@ class Reporter(Protocol):
         """`plan`: run, name, parameters, device, precision, threads, steps, step (resumed from), rows, ..."""
 
     def step(self, row: Mapping[str, Any], progress: float, seconds_left: float) -> None:
-        """A row of metrics (see `foundry.core.training.metrics.FIELDS`), every log_interval steps."""
+        """A row of metrics (see `foundry.core.training.metrics`), every log_interval steps."""
 
     def note(self, text: str) -> None:
         """Something that a person should know: a checkpoint refused, a smaller micro-batch."""
@@ -62,5 +62,9 @@ def format_row(row: Mapping[str, Any]) -> str:
         "memory_bytes": "d",
         "data_wait": ".1%",
         "elapsed": ".1f",
+        "expert_usage": ".1%",
+        "expert_unevenness": ".3f",
+        "expert_largest_load": ".2f",
     }
+    formats |= {key: ".4g" for key in row if key not in formats}
     return " ".join(f"{key}={row[key]:{spec}}" for key, spec in formats.items() if row.get(key) is not None)

@@ -24,6 +24,7 @@ from foundry.core.training.after_step import AfterStep
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World, join
+from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon
 from foundry.core.training.initial import source_of
@@ -161,6 +162,7 @@ def build(
         objective=objective,
         optimizer=optimizer,
         after_step=AfterStep(model, world),
+        expert_load=ExpertLoad(world),
         schedule=registry.build("schedule", training.schedule),
         budget=budget,
         ema=ema,
@@ -252,6 +254,7 @@ def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "train_loss": at.train_loss,
         "val_loss": at.val_loss,
         "val_bpb": at.val_bpb,
+        **at.experts,
         "best_step": at.best_step,
         "best_val_loss": at.best_val_loss,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from foundry.core.contracts import Batch, EnvironmentFailure, Rows, Schedule, Stopped
 from foundry.core.generate import Sampling, stream_text
 from foundry.core.model import GPT
-from foundry.core.run import Run
+from foundry.core.run import EXPERT_FIELDS, Run
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import evaluate
+from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon
 from foundry.core.training.limits import is_out_of_memory
@@ -27,6 +28,7 @@ from foundry.core.training.optimization import MovingAverage, OptimizerSet, clip
 from foundry.core.training.profile import Profile
 from foundry.core.training.randomness import restore_rng_streams, rng_streams
 from foundry.core.training.report import Reporter
+from foundry.core.training.reported import Reported
 from foundry.core.training.samples import append_sample
 from foundry.core.training.signals import StopRequest
 
@@ -48,6 +50,7 @@ class Progress:
     train_loss: float | None = None
     val_loss: float | None = None
     val_bpb: float | None = None
+    experts: dict[str, float] = field(default_factory=dict)  # how they were used, in the last row that says so
     best_step: int | None = None
     best_val_loss: float | None = None
     micro_batch: int = 0
@@ -67,6 +70,7 @@ class Trainer:
     objective: nn.Module  # (batch) -> loss sum, count, aux; compiled and wrapped for several ranks where asked
     optimizer: OptimizerSet
     after_step: AfterStep
+    expert_load: ExpertLoad
     schedule: Schedule
     budget: Horizon
     ema: MovingAverage | None
@@ -78,6 +82,7 @@ class Trainer:
     peak_flops: float | None
     progress: Progress = field(default_factory=Progress)
     clock: Clock = field(default_factory=Clock)
+    reported: Reported = field(default_factory=Reported)  # of the step under way, or the last one
     stopping: bool = False  # every rank knows that one was asked to stop
 
     def loop(self) -> None:
@@ -90,7 +95,10 @@ class Trainer:
             lr_factor = self.schedule(at.step, self.budget.progress(at.step, at.seconds))
             loss, grad_norm = self.step(lr_factor)
             lr = self.experiment.training.learning_rate * lr_factor
-            self.metrics.record(step=at.step, tokens=at.tokens, loss_share=loss, lr=lr, grad_norm=grad_norm)
+            self.metrics.record(
+                step=at.step, tokens=at.tokens, loss_share=loss, lr=lr, grad_norm=grad_norm,
+                figure_shares=self.reported.figures,
+            )  # fmt: skip
             self.housekeeping()
 
     def step(self, lr_factor: float) -> tuple[Tensor, Tensor]:
@@ -104,7 +112,8 @@ class Trainer:
         grad_norm = clip_gradients(self.optimizer.parameters, training.grad_clip)
         self.optimizer.step(lr_factor)
         self.optimizer.zero_grad()
-        self.after_step.run()
+        self.after_step.run(self.reported.counts)
+        self.expert_load.add(self.reported.loads)
         if self.ema:
             self.ema.update()
         at.step += 1
@@ -145,7 +154,7 @@ class Trainer:
 
     def _accumulate(self, local: Batch, n_tokens: float) -> Tensor:
         total = torch.zeros((), device=self.device.torch)
-        self.after_step.begin()
+        self.reported.begin()
         for batch, is_last in self.feed.micro_batches(local):
             with nullcontext() if is_last or self.world.size == 1 else self.objective.no_sync():  # type: ignore[operator]
                 with self.device.autocast():
@@ -154,7 +163,7 @@ class Trainer:
                 # DDP averages gradients over ranks; times its size, the average is the sum that n_tokens divides.
                 ((loss + count * extra) * (self.world.size / n_tokens)).backward()
             total += loss.detach()
-            self.after_step.add(aux)
+            self.reported.add(aux, count, n_tokens)
         return total / n_tokens
 
     # ---- beside the loop ---------------------------------------------------------------------------------------
@@ -176,8 +185,9 @@ class Trainer:
                 scored = self._evaluate() if evaluating else {}
                 # A signal during the evaluation ends it; the resumed run does it first.
                 stopping = stopping or (evaluating and not scored)
-                if row := self.metrics.flush(**measured, **scored):
+                if row := self.metrics.flush(**measured, **self.expert_load.read(), **scored):
                     at.train_loss = row["train_loss"]
+                    at.experts = {key: row[key] for key in EXPERT_FIELDS if key in row}
                     if self.world.is_main:
                         progress = self.budget.progress(at.step, at.seconds)
                         self.reporter.step(row, progress, self.budget.seconds_left(at.step, at.seconds))
