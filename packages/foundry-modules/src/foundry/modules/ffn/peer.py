@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, WeightKind
 from foundry.modules.ffn import PEERParams, autocast
+from foundry.modules.ffn.experts import load_of
 from foundry.modules.ffn.query_norm import QueryBatchNorm
 from foundry.modules.ffn.rows import add_rows, dot_rows
 from foundry.modules.norm import RMSNormParams
@@ -43,6 +44,7 @@ class PEER(nn.Module):
         self.down_proj = self._table()
         self.activation = activation
         row = sum(table.embedding_dim for table in (self.gate_proj, self.up_proj, self.down_proj) if table is not None)
+        self.load = f"peer_{dims.layer}_load"
         self.inactive_parameters = max(0, params.n_experts - params.heads * params.top_k) * row
 
     def _table(self) -> nn.Embedding:
@@ -67,6 +69,8 @@ class PEER(nn.Module):
         inner = [dot_rows(tokens, each.weight, ids, sparse=self.sparse) for each in self._inner()]
         hidden = self.activation(*inner) * gates[..., None]
         y = add_rows(hidden, self.down_proj.weight, ids, sparse=self.sparse)
+        if self.training:
+            aux = {**aux, self.load: load_of(ids, self.params.n_experts)}
         return y.view_as(x), aux
 
     def _inner(self) -> list[nn.Embedding]:
