@@ -17,9 +17,10 @@ Parameter names are public: checkpoints, the zoo and LoRA use them. A module tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from foundry.core.contracts.plugins import Params
 
@@ -54,11 +55,23 @@ class Dims:
     layer: int = 0
     multipliers: Multipliers = UNSCALED
 
+    @property
+    def residual_std(self) -> float:
+        """Initial standard deviation of matrices that write into the residual stream, which sums 2 n_layer of their
+        products (GPT-2)."""
+        return 0.02 / math.sqrt(2 * self.n_layer)
+
 
 Aux: TypeAlias = "Mapping[str, Tensor]"
-"""What a sublayer reports beside its output, 0-D tensors summed over layers: router losses, counters. The names that
-end in `_loss` are added to the training loss. Those that end in `_count` may be of any shape, and are summed over the
-micro-batches and ranks of an optimizer step, for `after_step`; what is a layer's own has the layer in its name."""
+"""What a sublayer reports beside its output, by name. Layers that report the same name are summed, so what is a layer's
+own has the layer in its name. The end of a name says what it is:
+
+    _loss    0-D; added to the training loss, and recorded in the run's metrics
+    _count   of any shape; summed over the micro-batches and ranks of an optimizer step, for `after_step`
+    _load    (E,) int64, how often each of the layer's E experts was chosen; the metrics tell how evenly all of them are
+             used (foundry.core.training.expert_load)
+
+Anything else is 0-D, and only recorded: as losses are, the sum over layers, in the mean over a step's tokens."""
 
 
 class Cache(Protocol):
@@ -145,6 +158,10 @@ class FeedForwardParams(Params):
         """Width of what enters the activation, gate and up side by side, where the network sends it through
         `Context.mix`; 0: it does not, and a canon layer there is refused."""
         return 0
+
+    def filled(self, dims: Dims, gated: bool = False) -> Self:
+        """As `Params.filled`, beside an activation that is gated or not."""
+        return self
 
 
 class FeedForward(Protocol):

@@ -7,7 +7,6 @@ and neither the order of construction nor the device changes a weight.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from foundry.core.contracts import Dims
     from foundry.core.model.scale import Scale
 
 
@@ -74,12 +72,6 @@ def init_buffers(model: nn.Module) -> None:
 def normal_(tensor: Tensor, std: float, generator: torch.Generator) -> Tensor:
     """Fill in place from a normal distribution with mean 0."""
     return tensor.normal_(0.0, std, generator=generator)
-
-
-def residual_std(dims: Dims) -> float:
-    """Initial standard deviation of the matrices that write into the residual stream, which is the sum of 2 n_layer
-    such products (GPT-2)."""
-    return 0.02 / math.sqrt(2 * dims.n_layer)
 
 
 def _stream(seed: int, path: str) -> torch.Generator:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
-from foundry.core.model.init import residual_std
 from foundry.kernels import SparsePattern, few_rows
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.attend import attend, new_positions
@@ -47,7 +46,7 @@ class MultiHeadAttention(nn.Module):
         self.pattern: SparsePattern | None = None  # what a query sees; None: everything before it
         self.score_multiplier = dims.multipliers.scores
         self.dropout = dims.dropout
-        self.residual_std = residual_std(dims)
+        self.residual_std = dims.residual_std
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         batch, length, _ = x.shape

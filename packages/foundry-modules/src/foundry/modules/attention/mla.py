@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
-from foundry.core.model.init import residual_std
 from foundry.modules.attention import MLAParams
 from foundry.modules.attention.attend import attend, new_positions
 from foundry.modules.attention.latent_cache import LatentCache
@@ -52,7 +51,7 @@ class MultiHeadLatentAttention(nn.Module):
         self.rotate = getattr(position, "rotate", None)
         self.score_factor: float = dims.multipliers.scores * getattr(position, "score_factor", 1.0)
         self.dropout = dims.dropout
-        self.residual_std = residual_std(dims)
+        self.residual_std = dims.residual_std
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         batch, length, _ = x.shape

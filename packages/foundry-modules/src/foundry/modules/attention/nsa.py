@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
-from foundry.core.model.init import residual_std
 from foundry.kernels import SparsePattern
 from foundry.modules.attention import NSAParams
 from foundry.modules.attention.attend import attend, new_positions, numbers_of
@@ -59,7 +58,7 @@ class NativeSparseAttention(nn.Module):
         self.rotate = getattr(position, "rotate", None)
         self.score_multiplier = dims.multipliers.scores
         self.dropout = dims.dropout
-        self.residual_std = residual_std(dims)
+        self.residual_std = dims.residual_std
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         projected = self.q_proj(x), self.k_proj(x), self.v_proj(x)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
-from foundry.core.model.init import residual_std
 from foundry.kernels import few_rows
 from foundry.modules.ffn import DenseParams
 
@@ -23,7 +22,7 @@ class Dense(nn.Module):
         self.up_proj = nn.Linear(dims.n_embd, hidden, bias=dims.bias)
         self.down_proj = nn.Linear(hidden, dims.n_embd, bias=dims.bias)
         self.activation = activation
-        self.residual_std = residual_std(dims)
+        self.residual_std = dims.residual_std
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         if ctx.mix is None:
