@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ class DenseParams(FeedForwardParams):
 
     def canon_size(self, dims: Dims, gated: bool) -> int:
         return (2 if gated else 1) * self.width(dims, gated)
+
+    def filled(self, dims: Dims, gated: bool = False) -> Self:
+        return self.model_copy(update={"hidden": self.width(dims, gated)})
 
 
 def default_hidden(n_embd: int, gated: bool) -> int:
@@ -53,6 +56,14 @@ class MoEParams(FeedForwardParams):
         description="balance without a loss: how far a bias on each expert's score, used to choose only, moves after a "
         "step against its load; 0 = the biases stay, null = there are none",
     )
+
+    def width(self, dims: Dims, gated: bool) -> int:
+        """Of the hidden layer of one expert."""
+        active = self.top_k + self.n_shared_experts
+        return self.hidden or 8 * math.ceil(default_hidden(dims.n_embd, gated) / (8 * active))
+
+    def filled(self, dims: Dims, gated: bool = False) -> Self:
+        return self.model_copy(update={"hidden": self.width(dims, gated)})
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         if dims.n_embd % 8:

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
-from foundry.modules.ffn import DenseParams, MoEParams, autocast, default_hidden
-from foundry.modules.ffn.dense import Dense, residual_std
-from foundry.modules.ffn.experts import Experts
+from foundry.modules.ffn import DenseParams, MoEParams, autocast
+from foundry.modules.ffn.dense import Dense
+from foundry.modules.ffn.experts import Experts, load_of
 
 
 class Router(nn.Module):
@@ -71,15 +71,15 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, params: MoEParams, dims: Dims, activation: nn.Module, gated: bool) -> None:
         super().__init__()
         self.params = params
-        active = params.top_k + params.n_shared_experts
-        hidden = params.hidden or 8 * -(-default_hidden(dims.n_embd, gated) // (8 * active))
+        hidden = params.width(dims, gated)
         self.gate = Router(params, dims.n_embd)
         self.experts = Experts(params.n_experts, dims.n_embd, hidden, activation, gated, dims.bias)
         self.shared_experts: Dense | None = None
         if params.n_shared_experts:
             shared = DenseParams(hidden=hidden * params.n_shared_experts)
             self.shared_experts = Dense(shared, dims, activation, gated)
-        self.residual_std = residual_std(dims)
+        self.residual_std = dims.residual_std
+        self.load = f"moe_{dims.layer}_load"
         self.load_count = f"moe_load_{dims.layer}_count"
         size = sum(parameter.numel() for parameter in self.experts.parameters()) // params.n_experts
         self.inactive_parameters = (params.n_experts - params.top_k) * size  # per token
@@ -87,7 +87,7 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         tokens = x.flatten(0, 1)
         scores, chosen, weights = self.gate(tokens)
-        load = self._load(chosen, torch.ones_like(chosen[:, 0]))
+        load = load_of(chosen, self.params.n_experts)
         y = torch.einsum("nkc,nk->nc", self.experts(tokens, chosen, load), weights.to(x.dtype)).view_as(x)
         if self.shared_experts is not None:
             y = y + self.shared_experts(x, ctx)[0]
@@ -97,27 +97,18 @@ class MixtureOfExperts(nn.Module):
             return y, self._report(scores, load, scores.size(0))
         real = ctx.key_padding[:, -x.size(1) :].flatten()
         scores = scores.masked_fill(~real[:, None], 0.0)
-        return y, self._report(scores, self._load(chosen, real), real.sum().clamp_min(1))
-
-    def _load(self, chosen: Tensor, counted: Tensor) -> Tensor:
-        """How often each expert is chosen (E,), in chosen (N, K) by the tokens that are counted (N,)."""
-        counts = counted.to(chosen.dtype)[:, None].expand_as(chosen).flatten()
-        return chosen.new_zeros(self.params.n_experts).scatter_add(0, chosen.flatten(), counts)
+        return y, self._report(scores, load_of(chosen, self.params.n_experts, real), real.sum().clamp_min(1))
 
     def _report(self, scores: Tensor, load: Tensor, n_tokens: int | Tensor) -> Aux:
-        """What is said of this micro-batch: how even the load (E,) is (1 and log E at best), and the loss. Of tokens
-        that are none, the scores (N, E) are 0."""
-        share = load / load.sum().clamp_min(1)
-        report = {
-            "moe_largest_load": share.max() * share.numel(),
-            "moe_load_entropy": torch.special.entr(share).sum(),  # nats
-        }
+        """What is said of this micro-batch: the load (E,), and the loss. Of tokens that are none, the scores (N, E)
+        are 0."""
+        report = {self.load: load}
         if self.params.bias_update_rate:
             report[self.load_count] = load
         if self.params.aux_loss:
             if self.params.scoring == "sigmoid":
                 scores = scores / (scores.sum(-1, keepdim=True) + 1e-20)
-            balance = ((load / n_tokens) * (scores.sum(0) / n_tokens)).sum() * share.numel()
+            balance = ((load / n_tokens) * (scores.sum(0) / n_tokens)).sum() * self.params.n_experts
             report["moe_balance_loss"] = self.params.aux_loss * balance
         return report
 
