@@ -3,7 +3,9 @@ once per step survives everything that happens beside the steps, and several ran
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 import random
 import shutil
@@ -22,6 +24,8 @@ from foundry.core.analyze import analyze
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import UsageError
 from foundry.core.model import GPT
+from foundry.core.run import EXPERT_FIELDS
+from foundry.core.training.metrics import FIELDS
 
 STEPS = 20
 EXPERIMENT = f"""
@@ -56,8 +60,17 @@ def train(out: Path, ffn: str, *settings: str) -> Path:
     return out
 
 
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in open(run / "metrics.jsonl")]
+
+
 def losses(run: Path) -> list[float]:
-    return [json.loads(line)["train_loss"] for line in open(run / "metrics.jsonl")]
+    return [row["train_loss"] for row in rows(run)]
+
+
+def experts(row: dict) -> dict[str, float]:
+    """What a row of metrics says of them."""
+    return {key: row[key] for key in (*EXPERT_FIELDS, "moe_balance_loss") if key in row}
 
 
 def saved(run: Path, group: str = "model", step: int = STEPS) -> dict[str, Tensor]:
@@ -67,6 +80,7 @@ def saved(run: Path, group: str = "model", step: int = STEPS) -> dict[str, Tenso
 def assert_same(run: Path, reference: Path) -> None:
     """Every bit of the weights, the biases and statistics that are no weights, and the optimizer's state."""
     assert losses(run) == losses(reference)
+    assert [experts(row) for row in rows(run)] == [experts(row) for row in rows(reference)]
     for group in ("model", "optimizer"):
         ours, theirs = saved(run, group), saved(reference, group)
         assert ours.keys() == theirs.keys()
@@ -110,14 +124,59 @@ def test_biases_follow_the_load_of_the_whole_step(project, tmp_path):
         assert bias.abs().max() == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("ffn", [BALANCED, RETRIEVING, NORMED])
-def test_two_ranks_are_as_one(project, tmp_path, ffn):
-    one = train(tmp_path / "one", ffn)
+def test_a_run_tells_how_its_experts_are_used(project, tmp_path):
+    """In every row that is logged, of all choices since the last one; in the table, in the result and on the screen."""
+    first, run = (train(tmp_path / f"{n}", RETRIEVING, f"logging.log_interval={n}") for n in (1, 5))
+    told = {row["step"]: experts(row) for row in rows(run) if experts(row)}
+    assert list(told) == [5, 8, 10, 15, 16, 20]  # 8 and 16: checkpoints
+    alone = [experts(row) for row in rows(first)]
+    assert told[5]["expert_usage"] > max(each["expert_usage"] for each in alone[:5])
+    assert told[5]["expert_unevenness"] < min(each["expert_unevenness"] for each in alone[:5])
+    for usage, unevenness, largest in (each.values() for each in alone):
+        assert 0 < usage < 1 < largest <= 256 / 4  # every token's queries want the same four
+        assert 0 < unevenness < math.log(256)
+    result = json.loads((run / "result.json").read_text())
+    assert {key: result[key] for key in EXPERT_FIELDS} == told[20]
+    with open(run / "metrics.csv") as file:
+        table = [{key: json.loads(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+    assert table == rows(run)
+
+
+def test_auxiliary_losses_are_recorded_with_every_step(project, tmp_path):
+    run = train(tmp_path / "run", "{type: moe_8x2, aux_loss: 0.5}", "logging.log_interval=5", "training.micro_batch=2")
+    for row in rows(run):
+        assert row["moe_balance_loss"] == pytest.approx(2 * 0.5 * 2, rel=0.3)  # layers, weight, top_k
+
+
+@pytest.mark.parametrize("ffn", ["moe_8x2", RETRIEVING])
+def test_the_use_of_experts_does_not_depend_on_micro_batches_and_ranks(project, tmp_path, ffn):
+    settings = ("training.max_iters=1", "training.batch_size=8")
+    whole, pieces = (rows(train(tmp_path / f"{n}", ffn, *settings, f"training.micro_batch={n}")) for n in (8, 2))
+    train_on_two_ranks(tmp_path / "two", ffn, *settings)
+    for other in (pieces, rows(tmp_path / "two")):
+        for key in EXPERT_FIELDS:
+            assert other[0][key] == pytest.approx(whole[0][key], rel=1e-5)
+
+
+def test_without_experts_nothing_is_told(project, tmp_path):
+    run = train(tmp_path / "run", "dense")
+    assert {key for row in rows(run) for key in row} <= {*FIELDS}
+    assert (run / "metrics.csv").read_text().splitlines()[0] == ",".join(FIELDS)
+    assert not experts(json.loads((run / "result.json").read_text()))
+
+
+def train_on_two_ranks(out: Path, ffn: str, *settings: str) -> None:
     command = [sys.executable, "-m", "foundry.cli", "train", "experiments/baseline.yaml", "--nproc", "2"]
-    command += ["--out", str(tmp_path / "two"), f"--set=model_args.ffn={ffn}"]
+    command += ["--out", str(out), *(f"--set={setting}" for setting in (f"model_args.ffn={ffn}", *settings))]
     kept = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     done = subprocess.run(command, env={**kept, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("ffn", [BALANCED, RETRIEVING, NORMED])
+def test_two_ranks_are_as_one(project, tmp_path, ffn):
+    one = train(tmp_path / "one", ffn)
+    train_on_two_ranks(tmp_path / "two", ffn)
     # A sum in another order may choose another expert some day, but not in the first steps.
     assert losses(tmp_path / "two")[:8] == pytest.approx(losses(one)[:8], abs=1e-4)
     if ffn != RETRIEVING:

@@ -11,6 +11,9 @@ import pytest
 
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.report import read, render, words
+from foundry.core.report.arms import arms
+from foundry.core.report.runs import curves
+from foundry.core.report.snapshot import Snapshot
 from foundry.core.sweep.rule import Rule
 
 SIGMA = 0.005  # of the made-up runs
@@ -173,6 +176,29 @@ def in_a_browser(page: str, folder, script: str = "") -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
+def with_experts(project):
+    """The contents where every trial is of a model with experts, of which each tenth step's row says how they are used,
+    as in a real run."""
+
+    def points(trial):
+        used = {"expert_usage": 0.5, "expert_unevenness": 1.25}
+        return [{"tokens": 10 * n, "train_loss": 3 - n / 1000} | (used if n % 10 == 0 else {}) for n in range(1, 601)]
+
+    with Ledger.open(project) as ledger:
+        snapshot = Snapshot(ledger)
+        return {**read(project), "curves": curves(snapshot, arms(snapshot), points)}
+
+
+def test_curves_keep_what_tells_how_experts_are_used(made_up_project, contents):
+    told = with_experts(made_up_project)
+    assert len(told["curves"]) > 10
+    for curve in told["curves"]:
+        assert len(curve["tokens"]) > 40
+        assert set(curve["expert_usage"]) == {0.5}
+        assert set(curve["expert_unevenness"]) == {1.25}
+    assert all(curve["expert_usage"] == curve["expert_unevenness"] == [] for curve in contents["curves"])
+
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no chromium here")
 
@@ -184,6 +210,19 @@ def test_a_browser_draws_the_charts_and_runs_nothing_of_an_arms_name(page, tmp_p
     for plot in ("progress-plot", "curves-plot"):
         assert re.search(rf'id="{plot}"[^>]*><svg', shown), plot
     assert re.search(r"the first 25 of \d+ arms", shown)
+
+
+@needs_browser
+def test_the_use_of_experts_can_be_drawn_where_there_are_any(made_up_project, page, tmp_path):
+    look = """
+        const choice = document.querySelector("#curves-chart input[value=expert_usage]");
+        choice?.click();
+        const texts = [...document.querySelectorAll("#curves-plot text")].map(text => text.textContent).join("|");
+        document.documentElement.setAttribute("data-shown", `${Boolean(choice)} ${texts}`);
+    """
+    assert 'data-shown="false ' in in_a_browser(page, tmp_path, look)
+    shown = in_a_browser(render(with_experts(made_up_project)), tmp_path, look)
+    assert re.search(r'data-shown="true [^"]*expert_usage, share of all', shown)
 
 
 @needs_browser

@@ -115,6 +115,8 @@ class Curve(TypedDict):
     tokens: list[int]
     val_loss: list[float | None]
     train_loss: list[float | None]
+    expert_usage: list[float | None]  # empty where no layer has experts, see foundry.core.training.expert_load
+    expert_unevenness: list[float | None]
 
 
 class KeepRate(TypedDict):

@@ -30,6 +30,10 @@ SECTIONS = (
     ("chance", "Chance"),
     ("runs", "Trials"),
 )
+EXPERTS = (
+    " Of layers with experts it can show how many of them are used at all, and how unevenly: 0 nats where all are used "
+    "alike."
+)
 
 
 def render(contents: Contents) -> str:
@@ -96,7 +100,9 @@ def _main(contents: Contents, is_empty: bool) -> Element:
         _section(
             "curves",
             "The mean over the seeds of each arm. Where a group has many, its band holds the middle 80 % of them and "
-            "the dashed line is their median; point at a curve, or use the arrow keys, to see whose it is.",
+            "the dashed line is their median; point at a curve, or use the arrow keys, to see whose it is."
+            + EXPERTS
+            * any(curve["expert_usage"] for curve in contents["curves"]),
             _chart("curves-chart", f"{metric} of every arm while it trains"),
         ),
         _section(

@@ -10,6 +10,7 @@ from foundry.core.ledger.records import Json
 from foundry.core.report.contents import ArmEntry, Curve, Drawn, TrialEntry
 from foundry.core.report.snapshot import Asked, Key, Snapshot, metric_of
 
+DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
 POINTS = 48
 """Of a curve, at most: more than that the eye does not see, and 500 curves stay below a megabyte."""
 
@@ -51,6 +52,8 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
             "tokens": [row["tokens"] for row in rows],
             "val_loss": [row["val_loss"] for row in rows],
             "train_loss": [row["train_loss"] for row in rows],
+            "expert_usage": _if_any(row["expert_usage"] for row in rows),
+            "expert_unevenness": _if_any(row["expert_unevenness"] for row in rows),
         }
         found.append(curve)
     return found
@@ -84,13 +87,12 @@ def _outcomes(arms: Iterable[ArmEntry]) -> dict[Key, Drawn]:
 
 def _thinned(points: Sequence[Json]) -> list[dict]:
     """At most POINTS points: all that were evaluated, if they are not too many themselves, and some between them."""
-    rows = [
-        {"tokens": point["tokens"], "val_loss": point.get("val_loss"), "train_loss": point.get("train_loss")}
-        for point in points
-    ]
+    rows = [{"tokens": point["tokens"], **{key: point.get(key) for key in DRAWN}} for point in points]
     evaluated = [i for i, row in enumerate(rows) if row["val_loss"] is not None]
+    # Between them, rather those that say how experts are used: only what was logged does.
+    others = [i for i, row in enumerate(rows) if row["expert_usage"] is not None] or range(len(rows))
     spare = POINTS - len(evaluated)
-    kept = set(_spread(evaluated, POINTS)) | (set(_spread(range(len(rows)), spare)) if spare > 1 else set())
+    kept = set(_spread(evaluated, POINTS)) | (set(_spread(others, spare)) if spare > 1 else set())
     return [row for i, row in enumerate(rows) if i in kept]
 
 
@@ -111,10 +113,16 @@ def _mean(curves: Sequence[list[dict]]) -> list[dict]:
     return [
         {
             "tokens": tokens,
-            **{key: _average(curve[i][key] for curve in alike) for key in ("val_loss", "train_loss")},
+            **{key: _average(curve[i][key] for curve in alike) for key in DRAWN},
         }
         for i, tokens in enumerate(axis)
     ]
+
+
+def _if_any(values: Iterable[float | None]) -> list[float | None]:
+    """The values, or none of them where none is there."""
+    listed = [*values]
+    return listed if any(value is not None for value in listed) else []
 
 
 def _average(values: Iterable[float | None]) -> float | None:

@@ -4,6 +4,7 @@
   if (!figure) return;
   if (!SERIES.curves.length) { figure.textContent = "No curve is recorded yet."; return; }
   const MANY = 8;  // curves of a group from which on it gets a band
+  const UNITS = { expert_usage: "share of all", expert_unevenness: "nats" };  // of what is no loss
   const FEW = 8;  // curves up to which each carries its name
   const state = { x: "tokens", y: "val_loss", range: "end", generation: "", share: SERIES.curves.some(c => c.share === "1") ? "1" : SERIES.curves[0].share };
   const telling = new Set(SERIES.curves.filter(c => c.share === state.share && c.outcome !== "baseline").map(c => c.generation));
@@ -19,7 +20,7 @@
   /* The points of a curve as they are drawn: [x, y], oldest first. */
   function points(curve) {
     const factor = state.x === "flops" ? curve.flops_per_token : 1;
-    const plain = key => curve.tokens.map((n, i) => [n * factor, curve[key][i]]).filter(point => point[1] !== null && point[0]);
+    const plain = key => curve.tokens.map((n, i) => [n * factor, curve[key][i] ?? null]).filter(point => point[1] !== null && point[0]);
     if (state.y !== "difference") return plain(state.y);
     const base = counterpart(curve);
     if (!base) return [];
@@ -60,7 +61,7 @@
       gutter: named.length && place.clientWidth > 600 ? 130 : 0,
       x: [x0, x1 * 1.005], y: [low - room, high + room], label: figure.dataset.label,
       xTitle: state.x === "flops" ? "training FLOPs" : "tokens",
-      yTitle: difference ? "better than the baseline by, " + SERIES.unit : [state.y, SERIES.unit].filter(Boolean).join(", "),
+      yTitle: difference ? "better than the baseline by, " + SERIES.unit : [state.y, UNITS[state.y] ?? SERIES.unit].filter(Boolean).join(", "),
       yDigits: high - low < 0.2 ? 3 : 2,
     });
     if (difference) plot.line([[x0, 0], [x1 * 1.005, 0]], "zero");
@@ -159,7 +160,9 @@
   }
 
   segments("over", "x", [["tokens", "tokens"], ["flops", "FLOPs", has("flops")]]);
-  segments("show", "y", [["val_loss", "validation", has("val_loss")], ["train_loss", "training", has("train_loss")], ["difference", "difference", has("val_loss")]]);
+  const losses = [["val_loss", "validation", has("val_loss")], ["train_loss", "training", has("train_loss")], ["difference", "difference", has("val_loss")]];
+  const experts = [["expert_usage", "experts used"], ["expert_unevenness", "uneven use"]].filter(([key]) => has(key));
+  segments("show", "y", [...losses, ...experts]);
   segments("range", "range", [["end", "end"], ["whole", "whole"]]);
   const generations = [...new Set(SERIES.curves.map(curve => curve.generation))].sort((a, b) => b - a);
   if (generations.length > 1) menu("generation", "generation", [["", "every generation"], ...generations.map(n => [n, `against generation ${n}`])]);
