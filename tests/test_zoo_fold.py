@@ -58,6 +58,10 @@ EXPORTED = {
         {"tie_embeddings": False, "bias": True, "position": {"type": "rope", "scaling": YARN}},
         "llama",
     ),
+    "llama, scaled to block_size": (
+        {"position": {"type": "rope", "scaling": {"type": "llama3", "factor": 4.0}}},
+        "llama",
+    ),
     "mistral": ({"attention": {"type": "sliding_window", "window": 8, "n_kv_head": 2}}, "mistral"),
     "qwen2": ({"attention": {"type": "gqa", "n_kv_head": 2, "qkv_bias": True}}, "qwen2"),
     "qwen3": ({"attention": {"type": "gqa", "n_kv_head": 2, "qk_norm": True}}, "qwen3"),

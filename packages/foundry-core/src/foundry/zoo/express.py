@@ -90,14 +90,14 @@ def config_of(experiment: Experiment, vocab_size: int, *, architecture: str = ""
         try:
             written = _written(family, ours)
             theirs = layers_of(experiment_of(Config(written, f"{name} config.json"), registry, name="export"))
-            lacking = _differences(ours, theirs)
+            lacking = _differences(family, ours, theirs)
         except PluginError:
             raise
         except FoundryError as error:
             if nearest is not None:
                 continue
             # What it wrote is no model of its own: a part that none of its models has says why, if there is one.
-            lacking = _differences(ours, [_made_a(family, layer) for layer in ours])
+            lacking = _differences(family, ours, [_made_a(family, layer) for layer in ours])
             lacking = lacking or [error.message.strip().splitlines()[-1]]
         if not lacking:
             return family, {"architectures": [family.architecture], **written, "vocab_size": vocab_size}
@@ -116,45 +116,16 @@ def layers_of(experiment: Experiment) -> list[Flat]:
     """Each layer's model_args, flat, every default filled in, and equal things said in one way."""
     layers = []
     for layer in range(experiment.model_args.n_layer):
-        args, dims = experiment.layer_args(layer), experiment.dims(layer=layer)
+        args = experiment.layer_args(layer).filled(experiment.dims(layer=layer))
         flat: Flat = {}
         for key, value in args.model_dump(mode="json").items():
-            choice = getattr(args, key)
-            if isinstance(value, dict) and hasattr(choice, "type"):
-                flat |= {f"{key}.{name}": part for name, part in choice.model_dump(mode="json").items()}
-            else:
-                flat[key] = value
-        flat["head_dim"] = dims.head_dim
-        if flat["attention.type"] == "mha":
-            flat["attention.type"] = "gqa"
-        if hasattr(args.attention, "kv_heads"):
-            flat["attention.n_kv_head"] = args.attention.kv_heads(dims)
-        if hasattr(args.attention, "window_size"):
-            flat["attention.window"] = args.attention.window_size(dims)
-        if flat.get("attention.qkv_bias", False) is None:
-            flat["attention.qkv_bias"] = dims.bias
-        if hasattr(args.attention, "sizes"):  # of `mla`, which has no other use for head_dim
-            sizes = args.attention.sizes(dims)
-            flat |= {"head_dim": None, **{f"attention.{size}": value for size, value in sizes._asdict().items()}}
+            flat |= {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
+        if flat["attention.type"] == "mha":  # gqa whose query heads share nothing
+            flat |= {"attention.type": "gqa", "attention.n_kv_head": flat["n_head"]}
         if "ffn.bias_update_rate" in flat:  # how the biases of a router are trained; here only whether there are any
             flat["ffn.bias_update_rate"] = flat["ffn.bias_update_rate"] is not None
-        if flat.get("ffn.hidden", 0) is None:
-            flat["ffn.hidden"] = _hidden(experiment, layer)
         layers.append({path: value for path, value in flat.items() if not NO_MEANING.fullmatch(path)})
     return layers
-
-
-def _hidden(experiment: Experiment, layer: int) -> int | None:
-    """The hidden width that a feed-forward network, or each of its experts, chose for itself."""
-    import torch
-
-    from foundry.core.model import GPT
-
-    with torch.device("meta"):
-        ffn: Any = GPT(experiment, 1).blocks[layer].ffn
-    own = dict(ffn.named_parameters())
-    widths = [own[name].shape[-2] for name in ("up_proj.weight", "experts.up_proj.weight") if name in own]
-    return widths[0] if widths else None
 
 
 def _written(family: Family, layers: list[Flat]) -> dict[str, Any]:
@@ -169,7 +140,7 @@ def _made_a(family: Family, layer: Flat) -> Flat:
     return {path: family.args.get(path, value) for path, value in layer.items()}
 
 
-def _differences(ours: list[Flat], theirs: list[Flat]) -> list[str]:
+def _differences(family: Family, ours: list[Flat], theirs: list[Flat]) -> list[str]:
     """`activation.type is relu2 here and swiglu there`: what a family would make of it, the variants first."""
     if len(ours) != len(theirs):
         return [f"it has {len(theirs)} layers of these {len(ours)}"]
@@ -177,7 +148,8 @@ def _differences(ours: list[Flat], theirs: list[Flat]) -> list[str]:
     for layer, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         types = [path for path in mine if path.endswith(".type") and mine[path] != other.get(path)]
         skipped = tuple(path.removesuffix("type") for path in types)
-        for path in sorted(mine.keys() | other.keys(), key=lambda path: (not path.endswith(".type"), path)):
+        paths = (mine.keys() | other.keys()) - set(family.unused)
+        for path in sorted(paths, key=lambda path: (not path.endswith(".type"), path)):
             if mine.get(path) == other.get(path) or path in found or (path not in types and path.startswith(skipped)):
                 continue
             where = "" if ours[0].get(path) == mine.get(path) else f" in layer {layer}"

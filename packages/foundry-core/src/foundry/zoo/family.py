@@ -163,10 +163,14 @@ class Family:
     args: Flat  # what is so in every model of the family
     keys: tuple[Entry, ...]
     weights: tuple[Weight, ...]
-    layers: str  # where a layer stands in the model that transformers builds: "model.layers.{layer}"
-    norm: str  # and the last norm
+    unused: tuple[str, ...] = ()  # of model_args, what decides nothing in a model of the family
+    # Where things stand in the model that transformers builds; by default as in Llama and most others:
+    layers: str = "model.layers.{layer}"
+    norm: str = "model.norm"  # the last one
     prefix: str = "model."  # which names of tensors may lack: a base model was saved
-    ignored: tuple[str, ...] = ()  # endings of names of tensors that are no weights
+    ignored: tuple[str, ...] = (
+        "rotary_emb.inv_freq",
+    )  # endings of names of tensors, in old files, that are no weights
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> None:

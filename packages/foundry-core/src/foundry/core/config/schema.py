@@ -3,7 +3,7 @@ field is filled in from the registry by `compose`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field
 
@@ -50,6 +50,11 @@ class ModelArgs(Params):
         """Width of what a canon layer can mix inside each sublayer; 0: nothing."""
         gated = self.activation.gated
         return {"attention": self.attention.canon_size(dims), "ffn": self.ffn.canon_size(dims, gated)}
+
+    def filled(self, dims: Dims) -> Self:
+        parts = {name: part.filled(dims) for name, part in self if isinstance(part, Params)}
+        parts["ffn"] = self.ffn.filled(dims, self.activation.gated)
+        return self.model_copy(update={**parts, "head_dim": dims.head_dim})
 
 
 class Training(Params):

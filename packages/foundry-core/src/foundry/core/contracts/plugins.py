@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
@@ -38,6 +38,11 @@ class Params(BaseModel):
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         """Yield (key, what is wrong and what to do) for values that are impossible in a model of these `dims`."""
         yield from ()
+
+    def filled(self, dims: Dims) -> Self:
+        """The same, with a value for each null that stands for one in a model of these `dims`, such as a width that
+        follows n_embd. Params that mean the same there are then equal."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,13 @@ def is_gated(activation: Case) -> bool:
     return activation.params.gated
 
 
+def filled(case: Case, companion: str) -> Params:
+    """Its params with what the sizes and, of a feed-forward network, the activation decide."""
+    if isinstance(case.params, FeedForwardParams):
+        return case.params.filled(case.dims, is_gated(Case.of("activation", companion)))
+    return case.params.filled(case.dims)
+
+
 def _acts_on(position: Case) -> str:
     return getattr(position.params, "acts_on", "nothing")
 

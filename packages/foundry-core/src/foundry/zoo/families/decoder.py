@@ -6,12 +6,13 @@ SIZES: tuple[Entry, ...] = (
     Key("hidden_size", "n_embd"),
     Key("num_hidden_layers", "n_layer"),
     Key("num_attention_heads", "n_head"),
-    Key("num_key_value_heads", "attention.n_kv_head", like="num_attention_heads"),
     Key("max_position_embeddings", "block_size", 2048),
     Key("tie_word_embeddings", "tie_embeddings", False),
     Key("rms_norm_eps", "norm.eps", 1e-6),
     Only("attention_dropout", (0.0, 0)),
 )
+
+KV_HEADS = Key("num_key_value_heads", "attention.n_kv_head", like="num_attention_heads")
 
 HEAD_DIM = Key("head_dim", "head_dim", None)
 
@@ -66,9 +67,3 @@ PRE_NORM = same(
 )
 
 WEIGHTS = (*ENDS, *ATTENTION, *FFN, *PRE_NORM)
-
-PLACES = {"layers": "model.layers.{layer}", "norm": "model.norm"}
-"""Of a layer and the last norm in the model that transformers builds."""
-
-IGNORED = ("rotary_emb.inv_freq",)
-"""Tables that old checkpoints hold."""

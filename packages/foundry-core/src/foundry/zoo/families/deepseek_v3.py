@@ -62,7 +62,8 @@ DEEPSEEK_V3 = Family(
         "ffn.bias_update_rate": 1e-3,
     },
     keys=(
-        *(entry for entry in decoder.SIZES if getattr(entry, "ours", "") != "attention.n_kv_head"),
+        *decoder.SIZES,
+        Key("num_key_value_heads", "n_head", like="num_attention_heads"),  # read by eager attention alone
         Key("q_lora_rank", "attention.q_lora_rank", None),
         *_LATENT,
         *_ROUTED,
@@ -113,6 +114,5 @@ DEEPSEEK_V3 = Family(
             for name in ("gate", "up", "down")
         ),
     ),
-    ignored=decoder.IGNORED,
-    **decoder.PLACES,
+    unused=("head_dim",),
 )

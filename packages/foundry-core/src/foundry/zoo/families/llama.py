@@ -11,6 +11,7 @@ LLAMA = Family(
     args=decoder.ARGS,
     keys=(
         *decoder.SIZES,
+        decoder.KV_HEADS,
         decoder.HEAD_DIM,
         decoder.DENSE,
         decoder.ACTIVATION,
@@ -20,6 +21,4 @@ LLAMA = Family(
         Only("pretraining_tp", (1, 2, 4, 8)),  # how it was trained: the same sums in another order
     ),
     weights=decoder.WEIGHTS,
-    ignored=decoder.IGNORED,
-    **decoder.PLACES,
 )

@@ -9,8 +9,14 @@ MISTRAL = Family(
     model_type="mistral",
     architecture="MistralForCausalLM",
     args=decoder.ARGS,
-    keys=(*decoder.SIZES, decoder.HEAD_DIM, decoder.DENSE, decoder.ACTIVATION, Rope(), Window(default=4096)),
+    keys=(
+        *decoder.SIZES,
+        decoder.KV_HEADS,
+        decoder.HEAD_DIM,
+        decoder.DENSE,
+        decoder.ACTIVATION,
+        Rope(),
+        Window(default=4096),
+    ),
     weights=decoder.WEIGHTS,
-    ignored=decoder.IGNORED,
-    **decoder.PLACES,
 )

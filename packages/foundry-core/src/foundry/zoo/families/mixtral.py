@@ -14,6 +14,7 @@ MIXTRAL = Family(
     args={**decoder.ARGS, "ffn.type": "moe", "ffn.scoring": "softmax", "ffn.normalize_top_k": True},
     keys=(
         *decoder.SIZES,
+        decoder.KV_HEADS,
         decoder.HEAD_DIM,
         decoder.DENSE,
         Key("num_local_experts", "ffn.n_experts", 8),
@@ -33,6 +34,4 @@ MIXTRAL = Family(
             for theirs, ours in (("w1", "gate"), ("w2", "down"), ("w3", "up"))
         ),
     ),
-    ignored=decoder.IGNORED,
-    **decoder.PLACES,
 )

@@ -18,6 +18,7 @@ OLMO2 = Family(
     },
     keys=(
         *decoder.SIZES,
+        decoder.KV_HEADS,
         Key("rms_norm_eps", "attention.qk_norm_eps", 1e-5),
         decoder.DENSE,
         decoder.ACTIVATION,
@@ -36,6 +37,4 @@ OLMO2 = Family(
             }
         ),
     ),
-    ignored=decoder.IGNORED,
-    **decoder.PLACES,
 )

@@ -9,8 +9,6 @@ QWEN2 = Family(
     model_type="qwen2",
     architecture="Qwen2ForCausalLM",
     args={**decoder.ARGS, "attention.qkv_bias": True},
-    keys=(*decoder.SIZES, decoder.DENSE, decoder.ACTIVATION, Rope(), WindowOfLayers()),
+    keys=(*decoder.SIZES, decoder.KV_HEADS, decoder.DENSE, decoder.ACTIVATION, Rope(), WindowOfLayers()),
     weights=decoder.WEIGHTS,
-    ignored=decoder.IGNORED,
-    **decoder.PLACES,
 )

@@ -11,6 +11,7 @@ QWEN3 = Family(
     args={**decoder.ARGS, "attention.qk_norm": True},
     keys=(
         *decoder.SIZES,
+        decoder.KV_HEADS,
         Key("rms_norm_eps", "attention.qk_norm_eps", 1e-6),
         Key("head_dim", "head_dim", 128),
         decoder.DENSE,
@@ -20,6 +21,4 @@ QWEN3 = Family(
         WindowOfLayers(),
     ),
     weights=(*decoder.WEIGHTS, *decoder.QK_NORM),
-    ignored=decoder.IGNORED,
-    **decoder.PLACES,
 )

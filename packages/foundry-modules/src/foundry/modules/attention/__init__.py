@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 
@@ -38,6 +38,9 @@ class MHAParams(AttentionParams):
 
     def canon_size(self, dims: Dims) -> int:
         return (dims.n_head + 2 * self.kv_heads(dims)) * dims.head_dim
+
+    def filled(self, dims: Dims) -> Self:
+        return self.model_copy(update={"qkv_bias": dims.bias if self.qkv_bias is None else self.qkv_bias})
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         if self.qk_norm_over == "all_heads" and not self.qk_norm:
@@ -81,6 +84,10 @@ class WindowParams(AttentionParams):
 
     def kv_heads(self, dims: Dims) -> int:
         return self.n_kv_head or dims.n_head
+
+    def filled(self, dims: Dims) -> Self:
+        sizes = {"window": self.window_size(dims), "n_kv_head": self.kv_heads(dims)}
+        return super().filled(dims).model_copy(update=sizes)
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         yield from super().problems(dims)
@@ -173,6 +180,9 @@ class MLAParams(AttentionParams):
             self.qk_rope_head_dim or max(2, dims.head_dim // 4 * 2),
             self.v_head_dim or dims.head_dim,
         )
+
+    def filled(self, dims: Dims) -> Self:
+        return self.model_copy(update=self.sizes(dims)._asdict())
 
     def position_dims(self, dims: Dims) -> Dims:
         return replace(dims, head_dim=self.sizes(dims).qk_rope_head_dim)

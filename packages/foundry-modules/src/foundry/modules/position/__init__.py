@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field
 
@@ -64,6 +64,16 @@ class RoPEParams(PositionParams):
     scaling: Scaling | None = Field(
         None, description="{type: linear|ntk|yarn|llama3, factor: ...}: for a longer context than was trained"
     )
+
+    def filled(self, dims: Dims) -> Self:
+        if self.scaling is None or self.scaling.original_block_size:
+            return self
+        original = dims.block_size / self.scaling.factor
+        if not original.is_integer():  # no number of tokens that could be written
+            return self
+        return self.model_copy(
+            update={"scaling": self.scaling.model_copy(update={"original_block_size": int(original)})}
+        )
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         if self.fraction == 1 and dims.head_dim % 2:

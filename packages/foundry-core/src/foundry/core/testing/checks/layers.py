@@ -1,13 +1,14 @@
 """What everything that maps vectors to vectors must do: attention, feed-forward, norm, activation, position."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from foundry.core.model import initialize
-from foundry.core.testing.case import SEED, Case, Layer, vectors
+from foundry.core.testing.case import SEED, Case, Layer, filled, vectors
 
 CHECKS = (
     "shape_and_dtype",
@@ -16,6 +17,7 @@ CHECKS = (
     "causality",
     "batch_invariance",
     "seed_determinism",
+    "filled_params",
     "state_dict_round_trip",
     "meta_device_init",
     "compile",
@@ -96,6 +98,15 @@ def seed_determinism(case: Case) -> None:
         torch.manual_seed(SEED)
         results.append(layer(x))
     assert torch.equal(*results)
+
+
+def filled_params(case: Case) -> None:
+    """`Params.filled` says what nulls stand for and changes nothing: the same bits, and filled again, the same."""
+    for companion in case.companions():
+        said = replace(case, params=filled(case, companion))
+        assert filled(said, companion) == said.params
+        x = vectors(2, case.dims.block_size, case.dims)
+        assert torch.equal(said.layer(companion=companion)(x), case.layer(companion=companion)(x))
 
 
 def state_dict_round_trip(case: Case) -> None:
