@@ -115,7 +115,7 @@ def test_why_tells_the_pairs_of_runs_and_the_rest_of_the_sweep(history, foundry)
     why = foundry(history, "why", "--json")
     assert why["generation"]["number"] == 3
     assert why["decision"]["verdict"] == "promote"
-    assert why["changes"] == ["model_args.norm.type: rmsnorm -> layernorm"]
+    assert why["changes"] == ["model_args.norm: rmsnorm -> layernorm"]
     assert [(pair["baseline"], pair["candidate"]) for pair in why["pairs"]] == [(1.90, 1.88), (1.92, 1.89)]
     assert [pair["difference"] for pair in why["pairs"]] == pytest.approx([0.02, 0.03])
     text = foundry(history, "why", "activation relu2").out

@@ -57,9 +57,12 @@ def test_every_listed_mutation_works_and_its_file_loads_as_the_same_experiment(b
     [
         ("attention", "gqa_1kv", "attn_gqa_1kv", {"model_args.attention.n_kv_head": (2, 1)}),
         ("attention", "mha", "attn_mha",
-         {"model_args.attention.type": ("gqa", "mha"), "model_args.attention.n_kv_head": (2, None)}),
-        ("norm", "layernorm", "norm_layernorm", {"model_args.norm.type": ("rmsnorm", "layernorm")}),
-        ("tokenizer", "char", "tok_char", {"data.tokenizer.type": ("byte", "char")}),
+         {"model_args.attention": ("gqa", "mha")}),
+        ("attention", "swa_64", "attn_swa_64",
+         {"model_args.attention": ("gqa", {"type": "sliding_window", "window": 64, "n_kv_head": 2})}),
+        ("norm", "layernorm", "norm_layernorm", {"model_args.norm": ("rmsnorm", "layernorm")}),
+        ("activation", "gelu", "act_gelu", {"model_args.activation": ("swiglu", "gelu")}),
+        ("tokenizer", "char", "tok_char", {"data.tokenizer": ("byte", "char")}),
         ("depth", "8", "depth_8", {"model_args.n_layer": (4, 8)}),
         ("width", "256", "width_256",
          {"model_args.n_embd": (128, 256), "model_args.n_head": (4, 8), "model_args.attention.n_kv_head": (2, 4)}),
@@ -82,7 +85,7 @@ def test_every_listed_mutation_works_and_its_file_loads_as_the_same_experiment(b
         ("param", "attention.qk_norm=true", "param_attention.qk_norm_true",
          {"model_args.attention.qk_norm": (False, True)}),
         ("param", "position.scaling={type: linear, factor: 2}", "param_position.scaling_type_linear_factor_2",
-         {"model_args.position.scaling.type": (None, "linear"), "model_args.position.scaling.factor": (None, 2.0)}),
+         {"model_args.position.scaling": (None, {"type": "linear", "factor": 2.0})}),
     ],
 )  # fmt: skip
 def test_what_a_mutation_changes(
@@ -91,6 +94,19 @@ def test_what_a_mutation_changes(
     mutated = mutate(baseline, type, value)
     assert mutated.name == name
     assert changes(mutated) == expected
+
+
+def test_changes_are_told_as_one_would_write_them(baseline: Experiment) -> None:
+    qk = mutate(baseline, "norm", "qknorm").experiment
+    assert qk.identity != baseline.identity
+    told = [str(change) for change in mutate(qk, "attention", "mla").changes]
+    assert told == ["model_args.attention: {type: gqa, qk_norm: true} -> mla"]
+    sssl = mutate(baseline, "attention", "sssl")
+    assert list(map(str, sssl.changes)) == [
+        "layers.SSSL/S.attention: the model's -> {type: sliding_window, n_kv_head: 2}"
+    ]
+    assert list(map(str, mutate(baseline, "ema", "0.9").changes)) == ["training.ema: null -> 0.9"]
+    assert mutate(sssl.experiment, "attention", "sssl").changes == []
 
 
 def test_the_file_is_the_base_as_its_author_wrote_it_with_the_mutation_in_it(baseline: Experiment) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from foundry.core.config import Experiment
-from foundry.core.config.mutate import Change, difference, edit, is_held_fixed
+from foundry.core.config.difference import Change, difference
+from foundry.core.config.mutate import edit, is_held_fixed
 from foundry.core.config.schema import BUDGETS
 from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.ledger.records import Json, TrialRow

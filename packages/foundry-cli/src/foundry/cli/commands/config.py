@@ -58,10 +58,11 @@ def diff(
     Example: foundry config diff experiments/baseline.yaml experiments/attn_mha.yaml
     """
     from foundry.core.config import load_experiment
-    from foundry.core.config.mutate import difference
+    from foundry.core.config.difference import difference
 
     a, b = load_experiment(first), load_experiment(second)
     changes = difference(a, b)
     data = {"same_identity": a.identity == b.identity, "differences": [vars(change) for change in changes]}
     columns = ("key", str(first), str(second))
-    render.result(data, lambda: render.table(columns, [tuple(vars(change).values()) for change in changes]))
+    rows = [(change.key, *change.shown) for change in changes]
+    render.result(data, lambda: render.table(columns, rows))

@@ -11,7 +11,8 @@
     schema.py     core's sections;  compose.py  + the registry = the schema
     validate.py   document -> Experiment;  explain.py rules.py layers.py  what is wrong with it
     experiment.py identity.py
-    mutate.py     Experiment -> Experiment;  write.py  -> YAML;  json_schema.py  for editors
+    mutate.py     Experiment -> Experiment;  write.py  -> YAML;  json_schema.py  for editors;
+    difference.py  what differs between two
 
 Nothing here imports torch or numpy.
 """

@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
+from foundry.core.config.difference import Change, difference
 from foundry.core.config.document import Document, Path, Place, dotted
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.load import BASELINE, assemble
 from foundry.core.config.schema import BUDGETS
-from foundry.core.config.write import flow, number, to_yaml
+from foundry.core.config.write import number, to_yaml
 from foundry.core.config.yaml import scalar
 from foundry.core.contracts import (
     DROP,
@@ -34,18 +34,6 @@ from foundry.core.registry import Registry
 
 FIXED = ("name", "seed", "eval", "data", *(f"training.{budget}" for budget in BUDGETS if budget != "max_iters"))
 FIXED_SLOTS = ("dataset", "task")
-
-
-@dataclass(frozen=True)
-class Change:
-    """One setting that differs between two experiments, every default filled in. None: it is not there."""
-
-    key: str
-    before: Any
-    after: Any
-
-    def __str__(self) -> str:
-        return f"{self.key}: {_show(self.before)} -> {_show(self.after)}"
 
 
 @dataclass(frozen=True)
@@ -141,13 +129,6 @@ def list_mutations(registry: Registry) -> list[Listed]:
     for type, mutation in registry.mutations.items():
         rows.append(Listed(type, mutation.example, mutation.summary, registry.type_owner(type)))
     return rows
-
-
-def difference(before: Experiment, after: Experiment) -> list[Change]:
-    """Every setting that differs, but for the name, in the order of the schema."""
-    old, new = _flat(before.plain()), _flat(after.plain())
-    keys = [key for key in {**old, **new} if key != "name"]
-    return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -268,14 +249,3 @@ def _in_a_name(value: str) -> str:
         number(each) if isinstance(each, int | float) and not isinstance(each, bool) else part
         for part, each in zip(parts, meant, strict=True)
     )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat
-
-
-def _show(value: Any) -> str:
-    return "none" if value is None else flow(value)

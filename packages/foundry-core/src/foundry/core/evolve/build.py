@@ -8,7 +8,8 @@ from pathlib import Path
 
 from foundry.core.config import Experiment
 from foundry.core.config.load import BASELINE, from_text
-from foundry.core.config.mutate import difference, mutate
+from foundry.core.config.difference import difference
+from foundry.core.config.mutate import mutate
 from foundry.core.contracts import FoundryError, Stack
 from foundry.core.evolve.stacks import added, words
 from foundry.core.ledger import Generation

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from foundry.core.config import Experiment
-from foundry.core.config.mutate import difference, mutate
+from foundry.core.config.difference import difference
+from foundry.core.config.mutate import mutate
 from foundry.core.contracts import InvalidExperiment, PluginError, Stack, UsageError
 from foundry.core.sweep.request import CONTROL
 
