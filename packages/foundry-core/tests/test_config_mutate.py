@@ -198,6 +198,8 @@ def test_other_budgets_stay_as_they_are() -> None:
         ("attention", "gqa_4kv", ""),
         ("batch_size", "0", "training.batch_size: got 0"),
         ("adam_betas", "1,2", "training.optimizer.beta1: got 1.0"),
+        ("param", "attention.type=mha", "is no setting but the choice of a variant\n  foundry mutate attention mha"),
+        ("param", "position.scaling.factor=4", "baseline cannot be trained: model_args.position.scaling: has no key"),
     ],
 )
 def test_an_impossible_result_is_an_invalid_experiment(
@@ -222,6 +224,8 @@ def test_a_layer_that_a_shallower_model_lacks_is_named_at_its_line(tmp_path: Pat
     [
         ("attention", "gqaa", "did you mean: attention gqa"),
         ("attention", "layernorm", "did you mean: norm layernorm"),
+        ("Attention", "MLA", "did you mean: attention MLA"),
+        ("attention", "MLA", "did you mean: attention mla"),
         ("layernorm", "x", "did you mean: norm layernorm"),
         ("dept", "8", "did you mean: depth 8"),
         ("depth", "deep", "needs a whole number, such as 8"),

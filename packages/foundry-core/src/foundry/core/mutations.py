@@ -162,6 +162,11 @@ def change_param(experiment: Mapping[str, Any], value: str) -> Edits:
     for section in ("model_args", "training", "data"):
         choice = experiment.get(section, {}).get(slot)
         if isinstance(choice, Mapping) and "type" in choice:
+            if name == "type":
+                raise InvalidExperiment(
+                    f"{setting.strip()} is no setting but the choice of a variant",
+                    f"foundry mutate {slot} {text.strip()}",
+                )
             names = [each for each in choice if each != "type"]
             if name.partition(".")[0] not in names:
                 raise InvalidExperiment(

@@ -58,13 +58,18 @@ def mutate(
     """
     if list_all:
         return _list(type)
-    if type is None or value is None:
+    if type is None:
         raise UsageError(
             "say what to change, and to what", "foundry mutate attention mha; `foundry mutate --list` shows all"
         )
     from foundry.core.config import load_experiment
-    from foundry.core.config.mutate import mutate
+    from foundry.core.config.mutate import mutate, value_missing
     from foundry.core.config.write import write_experiment
+
+    if value is None:
+        from foundry.core.registry import registry
+
+        raise value_missing(registry(), type)
 
     parent = load_experiment(base)
     render.problems(parent.registry.problems)

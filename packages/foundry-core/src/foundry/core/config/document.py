@@ -17,7 +17,7 @@ MAX_FAULTS = 50
 class Place(NamedTuple):
     """Where something was written. Line and column count from 1; 0 = not known."""
 
-    source: str  # a file as the user named it, or the whole `--set ...`
+    source: str  # a file as the user named it, or the whole `--set ...`; empty: what the message is about anyway
     line: int = 0
     column: int = 0
     key: str = ""  # the dotted key as it was written, where sugar has moved the value elsewhere
@@ -35,7 +35,7 @@ class Fault(NamedTuple):
     path: Path = ()  # of the value, once sugar is gone
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.key}: {self.message}" if self.key else f"{self.place}: {self.message}"
+        return ": ".join(filter(None, (str(self.place), self.key, self.message)))
 
 
 def dotted(path: Path) -> str:
@@ -71,8 +71,12 @@ class Document:
     def set(self, path: Path, value: Any, place: Place | None = None) -> None:
         """Put `value` at `path`, making the mappings on the way. Only over mappings, never over another value."""
         target = self.data
-        for key in path[:-1]:
-            target = target.setdefault(key, {})
+        for depth, key in enumerate(path[:-1], 1):
+            if key not in target:
+                target[key] = {}
+                if place is not None:
+                    self.places[path[:depth]] = place
+            target = target[key]
         target[path[-1]] = value
         if place is not None:
             self.places[path] = place

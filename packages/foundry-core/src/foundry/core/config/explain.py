@@ -106,7 +106,7 @@ def _unknown_key(path: Path, document: Document, model: type[BaseModel], registr
         return f"unknown key; did you mean {' or '.join(near)}?"
     if slot and (owners := [n for n, v in registry.variants(slot).items() if meant in v.params.model_fields]):
         kind = document.get((*here, "type"))
-        return f"unknown key; {meant} belongs to {slot} {' and '.join(owners)}, and this is {kind}"
+        return f"unknown key; {meant} belongs to {slot} {' or '.join(owners)}, and this is {kind}"
     if near := get_close_matches(key, [*everywhere, *siblings], n=1, cutoff=0.65 if here else 0.8):
         return f"unknown key; did you mean {everywhere.get(near[0], near[0])}?"
     if here == () and key in ("data", "eval"):

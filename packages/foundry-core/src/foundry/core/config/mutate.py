@@ -91,15 +91,31 @@ def mutate(base: Experiment, type: str, value: str) -> Mutated:
     abbreviation = (slot or registry.mutations[type]).abbreviation or type
     short = f"{abbreviation}_{value if slot else _in_a_name(value)}"
     name = short if base.name == BASELINE.stem else f"{base.name}+{short}"
-    document = _apply(base, edits, f"{type} {value}")
+    document = _apply(base, edits, f"{type} {value}", Place(""))
     document.data.pop("name", None)
     try:
         experiment = assemble([document], registry, base.project, name=name)
     except InvalidExperiment as error:
-        raise InvalidExperiment(f"{type} {value} on {base.name} cannot be trained:\n{error.message}") from error
+        lines = "\n" if "\n" in error.message else " "
+        raise InvalidExperiment(f"{type} {value} on {base.name} cannot be trained:{lines}{error.message}") from error
     if mutation is not None:
         _check_budget(base, experiment, type)
     return Mutated(base, type, value, experiment)
+
+
+def value_missing(registry: Registry, type: str) -> UsageError:
+    """The error for a mutation type without a value."""
+    if type not in mutation_types(registry):
+        return _unknown_type(registry, type, "VARIANT")
+    values = [row.value for row in list_mutations(registry) if row.type == type]
+    if type in registry.slots:
+        return UsageError(f"say which {type}", f"known: {', '.join(values)}")
+    return UsageError(f"say which value of {type}", f"for example: foundry mutate {type} {values[0]}")
+
+
+def mutation_types(registry: Registry) -> list[str]:
+    """The slots that can be mutated, and the other types."""
+    return [slot.name for slot in registry.slots.values() if _is_mutable(slot)] + [*registry.mutations]
 
 
 def edit(base: Experiment, edits: Edits, source: str) -> Experiment:
@@ -112,7 +128,7 @@ def edit(base: Experiment, edits: Edits, source: str) -> Experiment:
     Raises:
         InvalidExperiment: the result cannot be trained.
     """
-    return assemble([_apply(base, edits, source)], base.registry, base.project, name=base.name)
+    return assemble([_apply(base, edits, source, Place(source))], base.registry, base.project, name=base.name)
 
 
 def list_mutations(registry: Registry) -> list[Listed]:
@@ -160,7 +176,7 @@ def _edits(base: Experiment, mutation: Mutation, value: str) -> Edits:
     return edits
 
 
-def _apply(base: Experiment, edits: Edits, source: str) -> Document:
+def _apply(base: Experiment, edits: Edits, source: str, place: Place) -> Document:
     explicit = base._origin.explicit
     document = Document(deepcopy(explicit.data), dict(explicit.places))
     for key, value in edits.items():
@@ -169,7 +185,7 @@ def _apply(base: Experiment, edits: Edits, source: str) -> Document:
             if not isinstance(document.get(path[:depth], {}), dict):
                 raise PluginError(f"{source}: the mutation edits {key}, but {dotted(path[:depth])} holds no keys")
         document.forget(path)
-        document.drop(path) if value is DROP else document.set(path, value, Place(source))
+        document.drop(path) if value is DROP else document.set(path, value, place)
     return document
 
 
@@ -226,7 +242,7 @@ def _check_budget(base: Experiment, mutated: Experiment, type: str) -> None:
 def _unknown_type(registry: Registry, type: str, value: str) -> UsageError:
     from difflib import get_close_matches
 
-    known = [slot.name for slot in registry.slots.values() if _is_mutable(slot)] + [*registry.mutations]
+    known = mutation_types(registry)
     if type in (*FIXED, *FIXED_SLOTS, *BUDGETS):
         return UsageError(
             f"{type} is no mutation: it is what two experiments must share to be compared",
@@ -235,8 +251,8 @@ def _unknown_type(registry: Registry, type: str, value: str) -> UsageError:
     near: list[str] = []
     for slot in filter(_is_mutable, registry.slots.values()):
         names = [*registry.variants(slot.name), *registry.shorthands(slot.name)]
-        near += [f"{slot.name} {match}" for match in get_close_matches(type, names, n=1, cutoff=0.8)]
-    near = near or [f"{match} {value}" for match in get_close_matches(type, known, n=2)]
+        near += [f"{slot.name} {match}" for match in get_close_matches(type.lower(), names, n=1, cutoff=0.8)]
+    near = near or [f"{match} {value}" for match in get_close_matches(type.lower(), known, n=2)]
     hint = f"did you mean: {', '.join(near)}\n  " if near else ""
     return UsageError(f"there is no mutation type {type!r}", f"{hint}known: {', '.join(known)}")
 

@@ -119,11 +119,11 @@ class Registry:
         from difflib import get_close_matches
 
         known = [*self._variants[slot], *self._shorthands[slot], *self._slot_mutations[slot]]
-        near = [f"{slot} {match}" for match in get_close_matches(name, known, n=3)]
+        near = [f"{slot} {match}" for match in get_close_matches(name.lower(), known, n=3)]
         for other in self.slots:
             if other != slot:
                 names = [*self._variants[other], *self._shorthands[other]]
-                near += [f"{other} {match}" for match in get_close_matches(name, names, n=1, cutoff=0.8)]
+                near += [f"{other} {match}" for match in get_close_matches(name.lower(), names, n=1, cutoff=0.8)]
         hints = [f"did you mean: {', '.join(near)}"] if near else []
         hints.append(f"known: {', '.join(known) or 'none'}")
         if not near:
