@@ -168,6 +168,11 @@ def test_the_next_token_is_projected_kept_and_attends(used, n_kv_head, size, len
     torch.testing.assert_close(values.double(), weighed, rtol=1e-5, atol=1e-5)
 
 
+def named(nonlinearity):
+    """An activation that says of itself what the kernel is to compute."""
+    return type("Named", (nn.Module,), {"nonlinearity": nonlinearity, "forward": lambda self, up: up})()
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("size", "hidden"), [(33, 7), (128, 344)])
 @pytest.mark.parametrize("rows", [1, few_rows.LARGEST])
@@ -179,8 +184,7 @@ def test_the_next_token_is_projected_kept_and_attends(used, n_kv_head, size, len
 def test_a_feed_forward_equals_that_in_fp64(used, gated, name, function, rows, size, hidden, bias):
     layers = [nn.Linear(size, hidden, bias), nn.Linear(size, hidden, bias), nn.Linear(hidden, size, bias)]
     layers[0].weight *= 20  # activations from far below 0 to far above
-    activation = nn.Identity()
-    activation.nonlinearity = name
+    activation = named(name)
     x = draw(rows, 1, size)
     gate, up, down = [copy.deepcopy(layer).double() for layer in layers]
     inputs = gate(x.double())
@@ -194,11 +198,23 @@ class Called(nn.Linear):
     """Not what a layer usually is."""
 
 
-@pytest.mark.parametrize("change", ["hook", "hook on all", "class", "fp64", "shape", "unknown", "gradients", "bf16"])
+class ReLU(nn.Module):
+    nonlinearity = "relu"
+
+    def forward(self, up):
+        return F.relu(up)
+
+
+class LeakyReLU(ReLU):
+    def forward(self, up):
+        return F.leaky_relu(up)
+
+
+@pytest.mark.parametrize(
+    "change", ["hook", "hook on all", "class", "fp64", "shape", "unknown", "child", "gradients", "bf16"]
+)
 def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
-    up, down = nn.Linear(32, 64), nn.Linear(64, 32)
-    activation = nn.Identity()
-    activation.nonlinearity = "relu"
+    up, down, activation = nn.Linear(32, 64), nn.Linear(64, 32), ReLU()
     x = draw(2, 1, 32)
     assert few_rows.feed_forward(x, None, up, activation, down) is not None
     with contextlib.ExitStack() as stack:
@@ -213,7 +229,9 @@ def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
         elif change == "shape":
             down = nn.Linear(63, 32)
         elif change == "unknown":
-            activation.nonlinearity = "snake"
+            activation = named("snake")
+        elif change == "child":
+            activation = LeakyReLU()
         elif change == "gradients":
             stack.enter_context(torch.enable_grad())
         else:

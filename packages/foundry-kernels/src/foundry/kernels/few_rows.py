@@ -12,7 +12,7 @@ computes. A row's result is the same whatever the other rows and however many th
 
 import ctypes
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +93,7 @@ def feed_forward(
 ) -> Tensor | None:
     """x (..., C) -> (..., C): down(f(up(x))), or down(f(gate(x)) * up(x)). f is what `activation.nonlinearity` names,
     one of `NONLINEARITIES`; GELU's two are the exact one and GPT-2's."""
-    nonlinearity = getattr(activation, "nonlinearity", None)
+    nonlinearity = stated(activation, "nonlinearity", about="forward")
     if not (_is_on and _are_few(x)) or nonlinearity not in NONLINEARITIES or has_hooks(activation):
         return None
     layers = (up_proj, down_proj) if gate_proj is None else (up_proj, down_proj, gate_proj)
@@ -173,6 +173,17 @@ def next_token(
     )  # fmt: skip
     _check(_functions().next_token(arguments, torch.get_num_threads()))
     return y
+
+
+def stated(part: Any, name: str, *, about: str) -> Any:
+    """`part.name`, by which its class says what its method `about` computes; None where it does not say so, as where a
+    subclass has another method and only inherits what was said of its parent's."""
+    return getattr(part, name) if _is_stated(type(part), name, about) else None
+
+
+@cache
+def _is_stated(kind: type, name: str, about: str) -> bool:
+    return name in vars(next((each for each in kind.__mro__ if about in vars(each)), object))
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -11,7 +11,10 @@ class GEGLU(nn.Module):
     def __init__(self, params: GEGLUParams, dims: Dims) -> None:
         super().__init__()
         self.approximate = params.approximate
-        self.nonlinearity = "gelu" if params.approximate == "none" else "gelu_tanh"
+
+    @property
+    def nonlinearity(self) -> str:
+        return "gelu" if self.approximate == "none" else "gelu_tanh"
 
     def forward(self, gate: Tensor, up: Tensor) -> Tensor:
         return F.gelu(gate, approximate=self.approximate) * up

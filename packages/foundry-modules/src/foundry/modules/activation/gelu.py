@@ -14,7 +14,10 @@ class GELU(nn.Module):
     def __init__(self, params: GELUParams, dims: Dims) -> None:
         super().__init__()
         self.approximate = params.approximate
-        self.nonlinearity = "gelu" if params.approximate == "none" else "gelu_tanh"
+
+    @property
+    def nonlinearity(self) -> str:
+        return "gelu" if self.approximate == "none" else "gelu_tanh"
 
     def forward(self, up: Tensor) -> Tensor:
         return F.gelu(up, approximate=self.approximate)

@@ -41,7 +41,7 @@ class MultiHeadAttention(nn.Module):
         self.sinks = nn.Parameter(torch.empty(self.n_head)) if params.sinks else None
         self.position = position  # one module for all layers that choose the same
         self.rotate = getattr(position, "rotate", None)
-        self.waves_of = getattr(position, "waves_of", None)
+        self.waves_of = few_rows.stated(position, "waves_of", about="rotate")
         self.score_bias = getattr(position, "bias", None)
         self.pattern: SparsePattern | None = None  # what a query sees; None: everything before it
         self.score_multiplier = dims.multipliers.scores
@@ -85,13 +85,15 @@ class MultiHeadAttention(nn.Module):
         unknown = (self.softcap, self.sinks, self.pattern, self.score_bias, ctx.segments, ctx.mix)
         if not isinstance(cache, KVCache) or any(each is not None for each in unknown):
             return None
+        if type(self).project is not MultiHeadAttention.project:
+            return None
         waves = norms = None
         if self.rotate is not None:
             if self.waves_of is None or ctx.positions is None:
                 return None
             waves = self.waves_of(ctx.positions, x.dtype)
         if self.q_norm is not None and self.k_norm is not None:
-            if few_rows.has_hooks(self.q_norm) or few_rows.has_hooks(self.k_norm):
+            if any(type(norm) is not RMSNorm or few_rows.has_hooks(norm) for norm in (self.q_norm, self.k_norm)):
                 return None
             norms = few_rows.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
         y = few_rows.next_token(
