@@ -178,7 +178,7 @@ def next_token(
 def stated(part: Any, name: str, *, about: str) -> Any:
     """`part.name`, by which its class says what its method `about` computes; None where it does not say so, as where a
     subclass has another method and only inherits what was said of its parent's."""
-    return getattr(part, name) if _is_stated(type(part), name, about) else None
+    return getattr(part, name) if _is_stated(part.__class__, name, about) else None
 
 
 @cache
