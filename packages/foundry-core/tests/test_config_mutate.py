@@ -109,6 +109,25 @@ def test_changes_are_told_as_one_would_write_them(baseline: Experiment) -> None:
     assert mutate(sssl.experiment, "attention", "sssl").changes == []
 
 
+def test_what_may_not_be_meant_is_remarked_once() -> None:
+    adamw = from_plain({"name": "adamw", "training": {"optimizer": "adamw"}})
+    [remark] = mutate(adamw, "width", "256").remarks
+    assert "stays that of n_embd 128" in remark
+    assert "`foundry mutate scaling mup` first" in remark
+    assert not mutate(mutate(adamw, "scaling", "mup").experiment, "width", "256").remarks
+    assert not mutate(from_plain({"training": {"optimizer": "muon"}}), "width", "256").remarks
+
+    wide = mutate(adamw, "attention", "swa_256")
+    assert wide.remarks == ["attention.window: 256 tokens hold a whole row (block_size 128): all are seen"]
+    assert not mutate(wide.experiment, "norm", "layernorm").remarks
+    assert not mutate(adamw, "attention", "swa_64").remarks
+
+    [remark] = mutate(mutate(adamw, "attention", "sssl").experiment, "attention", "mla").remarks
+    assert remark.endswith("stays: SSSL/S (sliding_window)")
+    [remark] = mutate(from_plain({"layers": {"0-": {"norm": "layernorm"}}}), "norm", "dyt").remarks
+    assert remark.endswith("none gets this one")
+
+
 def test_the_file_is_the_base_as_its_author_wrote_it_with_the_mutation_in_it(baseline: Experiment) -> None:
     stacked = mutate(mutate(baseline, "optimizer", "muon").experiment, "lr", "2.5e-4")
     assert stacked.name == "opt_muon+lr_2.5e-4"

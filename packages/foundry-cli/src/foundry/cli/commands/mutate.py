@@ -78,18 +78,23 @@ def mutate(
     path = folder / f"{mutated.name}.yaml" if dry_run else write_experiment(mutated, folder)
     shown = render.place(path)
 
+    remarks = mutated.remarks
+
     def draw() -> None:
         render.line(shown)
         for change in mutated.changes:
             render.line(f"  {change}")
         if not mutated.changes:
             render.say("nothing changes: the experiment has this already")
+        for remark in remarks:
+            render.say(f"note: {remark}")
 
     data = {
         "path": shown,
         "name": mutated.name,
         "identity": mutated.experiment.identity,
         "changes": [vars(change) for change in mutated.changes],
+        "remarks": remarks,
     }
     render.result(data, draw, "" if dry_run else f"foundry train {shown}")
 

@@ -12,7 +12,7 @@
     validate.py   document -> Experiment;  explain.py rules.py layers.py  what is wrong with it
     experiment.py identity.py
     mutate.py     Experiment -> Experiment;  write.py  -> YAML;  json_schema.py  for editors;
-    difference.py  what differs between two
+    difference.py  what differs between two;  remarks.py  what may not be meant
 
 Nothing here imports torch or numpy.
 """

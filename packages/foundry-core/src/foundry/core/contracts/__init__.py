@@ -80,6 +80,7 @@ from foundry.core.contracts.search import Fate, Proposer, Space, Stack, Tried
 from foundry.core.contracts.training import (
     Loss,
     OptimizerFactory,
+    OptimizerParams,
     Scaling,
     ScalingParams,
     Schedule,
@@ -126,6 +127,7 @@ __all__ = [
     "NoParams",
     "OpenData",
     "OptimizerFactory",
+    "OptimizerParams",
     "OptionalParams",
     "Params",
     "PeerFailed",

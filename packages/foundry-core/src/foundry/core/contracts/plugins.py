@@ -39,6 +39,11 @@ class Params(BaseModel):
         """Yield (key, what is wrong and what to do) for values that are impossible in a model of these `dims`."""
         yield from ()
 
+    def remarks(self, dims: Dims) -> Iterator[tuple[str, str]]:
+        """Yield (key, what to know) for values that are possible in a model of these `dims`, but may not do there what
+        one would think."""
+        yield from ()
+
     def filled(self, dims: Dims) -> Self:
         """The same, with a value for each null that stands for one in a model of these `dims`, such as a width that
         follows n_embd. Params that mean the same there are then equal."""

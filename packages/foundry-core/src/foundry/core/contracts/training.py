@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from foundry.core.contracts.model import Aux, Dims, Multipliers
 from foundry.core.contracts.plugins import Params
@@ -28,6 +28,12 @@ class Loss(Protocol):
 Update: TypeAlias = Literal["elementwise", "orthogonal"]
 """How large an optimizer's step is, by its learning rate alone: each entry is as large (Adam, Lion), or each singular
 value, times sqrt(rows / columns) where a matrix is tall (Muon)."""
+
+
+class OptimizerParams(Params):
+    """Base of every optimizer's params: `hidden_update` says how it changes the hidden matrices."""
+
+    hidden_update: ClassVar[Update] = "elementwise"
 
 
 class OptimizerFactory(Protocol):

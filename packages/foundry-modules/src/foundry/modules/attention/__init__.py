@@ -93,6 +93,10 @@ class WindowParams(AttentionParams):
         yield from super().problems(dims)
         yield from shared_heads(self.kv_heads(dims), dims)
 
+    def remarks(self, dims: Dims) -> Iterator[tuple[str, str]]:
+        if (window := self.window_size(dims)) >= dims.block_size > 1:
+            yield "window", f"{window} tokens hold a whole row (block_size {dims.block_size}): all are seen"
+
 
 class LocalParams(WindowParams, MHAParams):
     pass
@@ -254,7 +258,9 @@ VARIANTS = [
 SHORTHANDS = [
     Shorthand("attention", "mqa", {"type": "gqa", "n_kv_head": 1}, "multi-query: one key/value head for all"),
     *(
-        Shorthand("attention", f"gqa_{n}kv", {"type": "gqa", "n_kv_head": n}, f"gqa with {n} key/value heads")
+        Shorthand(
+            "attention", f"gqa_{n}kv", {"type": "gqa", "n_kv_head": n}, f"gqa with {n} key/value head{'s' * (n > 1)}"
+        )
         for n in (1, 2, 4)
     ),
     *(

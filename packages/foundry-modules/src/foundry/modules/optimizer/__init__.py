@@ -3,10 +3,10 @@ trainable parameter stands exactly once."""
 
 from pydantic import Field
 
-from foundry.core.contracts import Params, Variant
+from foundry.core.contracts import OptimizerParams, Variant
 
 
-class AdamWParams(Params):
+class AdamWParams(OptimizerParams):
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients")
     beta2: float = Field(0.95, ge=0, lt=1, description="decay of the mean of squared gradients")
     eps: float = Field(
@@ -16,6 +16,8 @@ class AdamWParams(Params):
 
 
 class MuonParams(AdamWParams):
+    hidden_update = "orthogonal"
+
     learning_rate: float = Field(
         0.02, gt=0, description="of the hidden matrices; training.learning_rate is that of everything else"
     )
