@@ -114,6 +114,10 @@ BAD = {
         "rope_type: 'longrope'",
     ),
     "two keys that disagree": (lambda f: edit(f, attention_bias=True), "False: cannot differ from attention_bias"),
+    "a head beside the embedding that it is tied to": (
+        lambda f: without(f, lambda t: t.update({"lm_head.weight": torch.zeros(VOCAB, 32)})),
+        "lm_head.weight is not the embedding, but config.json ties them",
+    ),
     "quantised weights": (lambda f: edit(f, quantization_config={"bits": 4}), "quantization_config"),
     "a missing key": (lambda f: edit(f, hidden_size=None), "config.json: it lacks the key hidden_size"),
     "a list for a number": (lambda f: edit(f, hidden_size=[32]), "hidden_size|n_embd"),

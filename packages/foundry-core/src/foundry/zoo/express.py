@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 from foundry.core.config import from_plain
 from foundry.core.contracts import FoundryError, InvalidData, InvalidExperiment, PluginError
 from foundry.core.registry import Registry
-from foundry.zoo.family import Config, Family, Flat, Reading, put
+from foundry.zoo.family import Config, Entry, Family, Flat, Only, Reading, put
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
 
 SLOT = "architecture"
+EVERYWHERE: tuple[Entry, ...] = (Only("is_causal", (True,)),)
+"""Keys that transformers reads whatever the architecture."""
+
 NO_MEANING = re.compile(r"dropout|ffn\.aux_loss|scaling\..*")
 """What only training computes with. What a scale rule multiplies in the forward pass goes into the weights."""
 
@@ -56,7 +59,7 @@ def experiment_of(
             "quantization_config", "...", "Foundry reads plain weights", "take the repository before it"
         )
     try:
-        for entry in family.keys:
+        for entry in (*EVERYWHERE, *family.keys):
             entry.read(config, reading)
         data: dict[str, Any] = {"name": name, "model_args": _nested({**reading.args, **changes})}
         if tokenizer:

@@ -119,7 +119,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Only:
-    """A key that must have one of these values; the first is written, and taken where the key is missing."""
+    """A key that must have one of these values; the first is taken where the key is missing, and written if it is not
+    null: transformers looks whether some keys are there."""
 
     theirs: str
     values: tuple[Any, ...]
@@ -130,7 +131,8 @@ class Only:
             raise config.refuse(self.theirs, value, f"Foundry knows only {' or '.join(map(repr, self.values))}")
 
     def write(self, layers: Sequence[Flat], config: dict[str, Any]) -> None:
-        put(config, self.theirs, self.values[0])
+        if self.values[0] is not None:
+            put(config, self.theirs, self.values[0])
 
 
 @dataclass(frozen=True)

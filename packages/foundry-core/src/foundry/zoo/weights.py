@@ -110,11 +110,18 @@ def fill(model: GPT, family: Family, folder: WeightsFolder) -> None:
             raise InvalidData(f"{folder.path}: the tensor {name} is missing")
         if there[name] != pair.shape:
             raise InvalidData(f"{folder.path}: {name} has shape {there[name]}; config.json asks for {pair.shape}")
+    tied = [name for name in there if _is_tied(name, family, model)]
     for name in there:
-        if name not in wanted and not name.endswith(family.ignored or ("\0",)) and not _is_tied(name, family, model):
+        if name not in wanted and name not in tied and not name.endswith(family.ignored or ("\0",)):
             raise InvalidData(f"{folder.path}: the tensor {name} is not of this {family.model_type}")
     for name, tensor in folder.read(wanted):
         wanted[name].fill(tensor)
+    for name, tensor in folder.read(tied):
+        if not torch.equal(tensor.to(model.embed.weight), model.embed.weight):
+            raise InvalidData(
+                f"{folder.path}: {name} is not the embedding, but config.json ties them: tie_word_embeddings",
+                "transformers keeps both then: set tie_word_embeddings to false in config.json",
+            )
 
 
 def _as_saved(wanted: list[Pair], family: Family, there: Iterable[str]) -> Mapping[str, Pair]:

@@ -32,15 +32,17 @@ class WindowOfLayers:
     rest of the attention."""
 
     def read(self, config: Config, reading: Reading) -> None:
-        if not config.get("use_sliding_window", False):
-            return
         n_layer = config.get("num_hidden_layers")
-        first = config.get("max_window_layers", 28)
+        # Null is none, and a key that is missing is transformers' default.
+        window = config.data.get("sliding_window", 4096) if config.get("use_sliding_window", False) else None
+        first = n_layer if window is None else config.get("max_window_layers", 28)
         types = config.get("layer_types", None) or [SLIDING if i >= first else FULL for i in range(n_layer)]
         if len(types) != n_layer or not set(types) <= {SLIDING, FULL}:
             raise config.refuse("layer_types", types, f"needs {SLIDING} or {FULL} for each of {n_layer} layers")
+        if window is None and SLIDING in types:
+            raise config.refuse("layer_types", types, "there is no window: use_sliding_window or sliding_window is off")
         sliding = [str(i) for i, kind in enumerate(types) if kind == SLIDING]
-        window = {"attention.type": "sliding_window", "attention.window": config.get("sliding_window", 4096)}
+        window = {"attention.type": "sliding_window", "attention.window": window}
         attention = {path: value for path, value in reading.args.items() if path.startswith("attention.")}
         if len(sliding) == n_layer:
             reading.args |= window

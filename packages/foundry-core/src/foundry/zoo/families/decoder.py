@@ -2,15 +2,19 @@
 
 from foundry.zoo.family import Choice, Entry, Flat, Key, Only, Weight, same
 
-SIZES: tuple[Entry, ...] = (
-    Key("hidden_size", "n_embd"),
-    Key("num_hidden_layers", "n_layer"),
-    Key("num_attention_heads", "n_head"),
-    Key("max_position_embeddings", "block_size", 2048),
-    Key("tie_word_embeddings", "tie_embeddings", False),
-    Key("rms_norm_eps", "norm.eps", 1e-6),
-    Only("attention_dropout", (0.0, 0)),
-)
+
+def sizes(block_size: int = 2048, norm_eps: float = 1e-6) -> tuple[Entry, ...]:
+    """The keys of a model's sizes. What transformers takes where config.json lacks these two, each family says."""
+    return (
+        Key("hidden_size", "n_embd"),
+        Key("num_hidden_layers", "n_layer"),
+        Key("num_attention_heads", "n_head"),
+        Key("max_position_embeddings", "block_size", block_size),
+        Key("tie_word_embeddings", "tie_embeddings", False),
+        Key("rms_norm_eps", "norm.eps", norm_eps),
+        Only("attention_dropout", (0.0, 0)),
+    )
+
 
 KV_HEADS = Key("num_key_value_heads", "attention.n_kv_head", like="num_attention_heads")
 
@@ -20,6 +24,7 @@ DENSE = Key("intermediate_size", "ffn.hidden")
 
 GATED: dict[str, Flat] = {
     "silu": {"activation.type": "swiglu"},
+    "swish": {"activation.type": "swiglu"},
     "gelu": {"activation.type": "geglu", "activation.approximate": "none"},
     "gelu_pytorch_tanh": {"activation.type": "geglu", "activation.approximate": "tanh"},
     "gelu_new": {"activation.type": "geglu", "activation.approximate": "tanh"},

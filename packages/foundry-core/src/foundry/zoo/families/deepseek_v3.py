@@ -62,10 +62,11 @@ DEEPSEEK_V3 = Family(
         "ffn.bias_update_rate": 1e-3,
     },
     keys=(
-        *decoder.SIZES,
+        *decoder.sizes(4096),
         Key("num_key_value_heads", "n_head", like="num_attention_heads"),  # read by eager attention alone
         Key("q_lora_rank", "attention.q_lora_rank", None),
         *_LATENT,
+        Key("head_dim", "attention.qk_rope_head_dim", like="qk_rope_head_dim"),  # what rotates, by its other name
         *_ROUTED,
         DenseFirst(),
         decoder.ACTIVATION,

@@ -8,6 +8,7 @@ _AT, _OURS = "transformer.h.{layer}", "blocks.{layer}"
 PLAIN: dict[str, Flat] = {
     "gelu_new": {"activation.type": "gelu", "activation.approximate": "tanh"},
     "gelu_pytorch_tanh": {"activation.type": "gelu", "activation.approximate": "tanh"},
+    "gelu_fast": {"activation.type": "gelu", "activation.approximate": "tanh"},
     "gelu": {"activation.type": "gelu", "activation.approximate": "none"},
     "relu": {"activation.type": "relu"},
     "silu": {"activation.type": "silu"},
@@ -39,6 +40,7 @@ GPT2 = Family(
         Key("n_layer", "n_layer"),
         Key("n_head", "attention.n_kv_head"),
         Key("n_head", "n_head"),
+        Key("num_attention_heads", "n_head", like="n_head"),  # transformers' other name for it
         Key("n_positions", "block_size", 1024),
         Key("n_inner", "ffn.hidden", None),
         Key("layer_norm_epsilon", "norm.eps", 1e-5),

@@ -10,7 +10,7 @@ LLAMA = Family(
     architecture="LlamaForCausalLM",
     args=decoder.ARGS,
     keys=(
-        *decoder.SIZES,
+        *decoder.sizes(),
         decoder.KV_HEADS,
         decoder.HEAD_DIM,
         decoder.DENSE,

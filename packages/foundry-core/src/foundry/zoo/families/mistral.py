@@ -1,7 +1,7 @@
 """Mistral 7B (arXiv:2310.06825): Llama whose tokens see a window of those before them; from v0.2 on, all."""
 
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Family
+from foundry.zoo.family import Family, Only
 from foundry.zoo.rope import Rope
 from foundry.zoo.window import Window
 
@@ -10,13 +10,14 @@ MISTRAL = Family(
     architecture="MistralForCausalLM",
     args=decoder.ARGS,
     keys=(
-        *decoder.SIZES,
+        *decoder.sizes(131_072),
         decoder.KV_HEADS,
         decoder.HEAD_DIM,
         decoder.DENSE,
         decoder.ACTIVATION,
         Rope(),
         Window(default=4096),
+        Only("layer_types", (None,)),  # transformers takes it for another architecture
     ),
     weights=decoder.WEIGHTS,
 )

@@ -13,7 +13,7 @@ MIXTRAL = Family(
     architecture="MixtralForCausalLM",
     args={**decoder.ARGS, "ffn.type": "moe", "ffn.scoring": "softmax", "ffn.normalize_top_k": True},
     keys=(
-        *decoder.SIZES,
+        *decoder.sizes(131_072, 1e-5),
         decoder.KV_HEADS,
         decoder.HEAD_DIM,
         decoder.DENSE,

@@ -23,6 +23,7 @@ MPT = Family(
         Key("n_layers", "n_layer"),
         Key("n_heads", "attention.n_kv_head"),
         Key("n_heads", "n_head"),
+        Key("num_attention_heads", "n_head", like="n_heads"),  # transformers' other name for it
         Key("max_seq_len", "block_size", 2048),
         Key("layer_norm_epsilon", "norm.eps", 1e-5),
         Key("tie_word_embeddings", "tie_embeddings", True),

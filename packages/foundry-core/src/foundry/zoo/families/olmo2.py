@@ -17,8 +17,9 @@ OLMO2 = Family(
         "attention.qk_norm_over": "all_heads",
     },
     keys=(
-        *decoder.SIZES,
+        *decoder.sizes(norm_eps=1e-5),
         decoder.KV_HEADS,
+        decoder.HEAD_DIM,
         Key("rms_norm_eps", "attention.qk_norm_eps", 1e-5),
         decoder.DENSE,
         decoder.ACTIVATION,

@@ -9,6 +9,14 @@ QWEN2 = Family(
     model_type="qwen2",
     architecture="Qwen2ForCausalLM",
     args={**decoder.ARGS, "attention.qkv_bias": True},
-    keys=(*decoder.SIZES, decoder.KV_HEADS, decoder.DENSE, decoder.ACTIVATION, Rope(), WindowOfLayers()),
+    keys=(
+        *decoder.sizes(32_768),
+        decoder.KV_HEADS,
+        decoder.HEAD_DIM,
+        decoder.DENSE,
+        decoder.ACTIVATION,
+        Rope(),
+        WindowOfLayers(),
+    ),
     weights=decoder.WEIGHTS,
 )

@@ -10,7 +10,7 @@ QWEN3 = Family(
     architecture="Qwen3ForCausalLM",
     args={**decoder.ARGS, "attention.qk_norm": True},
     keys=(
-        *decoder.SIZES,
+        *decoder.sizes(32_768),
         decoder.KV_HEADS,
         Key("rms_norm_eps", "attention.qk_norm_eps", 1e-6),
         Key("head_dim", "head_dim", 128),

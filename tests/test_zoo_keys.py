@@ -1,0 +1,137 @@
+"""A key of config.json that changes what transformers computes is read, or refused by its name; never left out."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from foundry.core.contracts import InvalidData
+from foundry.zoo import load_pretrained
+
+transformers = pytest.importorskip("transformers")
+transformers.utils.logging.disable_progress_bar()
+
+VOCAB, T = 67, 40
+DECODER = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 48, "rms_norm_eps": 1e-5, "rope_theta": 333.0,
+}  # fmt: skip
+LATENT = {
+    "num_key_value_heads": 4, "moe_intermediate_size": 16, "n_routed_experts": 8, "n_group": 4, "topk_group": 2,
+    "num_experts_per_tok": 3, "first_k_dense_replace": 1, "kv_lora_rank": 16, "q_lora_rank": 12, "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16, "v_head_dim": 12,
+}  # fmt: skip
+MODELS: dict[str, dict] = {
+    "llama": DECODER,
+    "mistral": {**DECODER, "sliding_window": 8},
+    "qwen2": {**DECODER, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    "qwen3": {**DECODER, "head_dim": 16},
+    "olmo2": DECODER,
+    "mixtral": {**DECODER, "num_local_experts": 4},
+    "deepseek_v3": {**DECODER, **LATENT},
+    "gpt2": {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48},
+    "mpt": {"vocab_size": VOCAB, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 48},
+}
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+ROTATING = (
+    {"rope_theta": 77.0},
+    {"partial_rotary_factor": 0.5},
+    {"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+    {"rope_scaling": {"type": "linear", "factor": 4.0}},
+    {"rope_scaling": {"type": "dynamic", "factor": 4.0}},
+    {"rope_scaling": YARN},
+    {"rope_scaling": {**YARN, "attention_factor": 1.3}},
+    {"rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}},
+    {"rope_scaling": {**YARN, "truncate": False}},
+    {"rope_scaling": LLAMA3, "original_max_position_embeddings": 12},
+    {"rope_scaling": YARN, "original_max_position_embeddings": 12},
+    {"rope_scaling": YARN, "rope_parameters": {"rope_type": "default", "rope_theta": 50.0}},
+    {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 50.0}},
+    {"is_causal": False},
+    {"rms_norm_eps": 0.5},
+    {"hidden_act": "gelu"},
+    {"hidden_act": "swish"},
+    {"head_dim": 12},
+    {"hidden_act": "relu"},
+    {"attention_bias": True},
+    {"tie_word_embeddings": True},
+    {"layer_types": ["sliding_attention", "full_attention"]},
+    {"sliding_window": 5},
+    {"sliding_window": None},
+)
+CHANGES = {
+    "llama": (*ROTATING, {"attention_bias": True, "mlp_bias": True}, {"mlp_bias": True}),
+    "mistral": ROTATING,
+    "qwen2": (*ROTATING, {"use_sliding_window": False}, {"max_window_layers": 0}, {"max_window_layers": 2}),
+    "qwen3": (*ROTATING, {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0}),
+    "olmo2": ROTATING,
+    "mixtral": (*ROTATING, {"num_experts_per_tok": 3}, {"num_experts_per_tok": 1}, {"router_jitter_noise": 0.3}),
+    "deepseek_v3": (
+        *ROTATING, {"norm_topk_prob": False}, {"routed_scaling_factor": 3.3}, {"topk_group": 3}, {"n_group": 2},
+        {"first_k_dense_replace": 0}, {"first_k_dense_replace": 2}, {"n_shared_experts": 2}, {"q_lora_rank": None},
+        {"rope_interleave": False},
+    ),
+    "gpt2": (
+        {"n_inner": 20}, {"layer_norm_epsilon": 0.5}, {"scale_attn_by_inverse_layer_idx": True},
+        {"scale_attn_weights": False}, {"reorder_and_upcast_attn": True}, {"activation_function": "relu"},
+        {"activation_function": "gelu_fast"}, {"tie_word_embeddings": False}, {"add_cross_attention": True},
+        {"num_attention_heads": 2}, {"is_causal": False},
+    ),
+    "mpt": (
+        {"attn_config": {"alibi_bias_max": 4}}, {"attn_config": {"clip_qkv": 0.1}}, {"attn_config": {"qk_ln": True}},
+        {"attn_config": {"softmax_scale": 0.9}}, {"expansion_ratio": 2}, {"layer_norm_epsilon": 0.5}, {"n_heads": 8},
+        {"logit_scale": 3.0}, {"no_bias": False}, {"tie_word_embeddings": False}, {"num_attention_heads": 2},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", CHANGES)
+def test_a_key_is_read_or_refused_by_its_name(model_type, tmp_path):
+    read = 0
+    for number, change in enumerate(CHANGES[model_type]):
+        folder = tmp_path / str(number)
+        expected = saved({"model_type": model_type, **MODELS[model_type], **change}, folder)
+        if expected is None:
+            continue  # transformers has no such model
+        try:
+            logits, _ = load_pretrained(folder)(tokens())
+        except InvalidData as error:
+            told = f"{error.message} {error.hint}"
+            assert any(name in told for name in (*change, *inner(change), "no model of Foundry's")), told
+            continue
+        assert (logits - expected).abs().max() < 1e-4, change
+        read += 1
+    assert read >= 2
+
+
+def saved(config: dict, folder: Path) -> torch.Tensor | None:
+    """Logits of transformers, whose random model of this config.json is in the folder; None where it has none."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    try:
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(0.0 if parameter.ndim > 1 else 0.5, 0.15)
+            model.save_pretrained(folder)
+            (folder / "config.json").write_text(json.dumps(config))  # as it was given, not as transformers says it
+            return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()(tokens()).logits
+    except (ValueError, KeyError, RuntimeError, AttributeError, TypeError):
+        return None
+
+
+def tokens() -> torch.Tensor:
+    return torch.randint(3, VOCAB, (2, T), generator=torch.Generator().manual_seed(0))
+
+
+def inner(change: dict) -> list[str]:
+    return [name for value in change.values() if isinstance(value, dict) for name in (*value, "rope_type")]
