@@ -26,7 +26,7 @@ def decode_equals_forward(case: Case) -> None:
             cache = layer.init_cache(2, length)
             outputs = [layer(piece, Context(cache=cache)) for piece in x.split(pieces, dim=1)]
             assert cache.length == length
-            torch.testing.assert_close(torch.cat(outputs, dim=1), layer(x), rtol=0, atol=1e-5)
+            assert_same(torch.cat(outputs, dim=1), layer(x))
 
 
 def cache_storage(case: Case) -> None:
@@ -49,7 +49,7 @@ def segments_are_isolated(case: Case) -> None:
         ctx = Context(positions=torch.where(segments.bool(), numbers - first, numbers), segments=segments)
         y = layer(x, ctx)
         alone = torch.cat((layer(x[:, :first]), layer(x[:, first:])), dim=1)
-        torch.testing.assert_close(y, alone, rtol=0, atol=1e-5)
+        assert_same(y, alone)
         changed = torch.cat((100 * x[:, :first], x[:, first:]), dim=1)
         assert torch.equal(layer(changed, ctx)[:, first:], y[:, first:])
 
@@ -64,7 +64,7 @@ def padding_is_not_seen(case: Case) -> None:
             padded, real = pad(x, padding, side)
             y = layer(padded, Context(positions=positions_of(real), key_padding=real))
             assert y.isfinite().all()
-            torch.testing.assert_close(y[real].view_as(x), alone, rtol=0, atol=1e-5)
+            assert_same(y[real].view_as(x), alone)
 
 
 def padded_decode(case: Case) -> None:
@@ -82,7 +82,7 @@ def padded_decode(case: Case) -> None:
                 real = torch.cat((real, torch.ones(2, 1, dtype=torch.bool)), dim=1)
                 ctx = Context(positions=positions_of(real)[:, -1:], key_padding=real, cache=cache)
                 outputs.append(layer(x[:, t : t + 1], ctx))
-            torch.testing.assert_close(torch.cat(outputs, dim=1), alone, rtol=0, atol=1e-5)
+            assert_same(torch.cat(outputs, dim=1), alone)
 
 
 def positions_by_default(case: Case) -> None:
@@ -91,11 +91,16 @@ def positions_by_default(case: Case) -> None:
     for companion in case.companions():
         layer, x = case.layer(companion=companion), vectors(2, length, case.dims)
         positions = torch.arange(length).expand(2, length)
-        torch.testing.assert_close(layer(x, Context(positions=positions)), layer(x), rtol=0, atol=1e-5)
+        assert_same(layer(x, Context(positions=positions)), layer(x))
         implied, explicit = layer.init_cache(2, length), layer.init_cache(2, length)
         for part in (slice(0, half), slice(half, length)):
             y = layer(x[:, part], Context(positions=positions[:, part], cache=explicit))
-            torch.testing.assert_close(y, layer(x[:, part], Context(cache=implied)), rtol=0, atol=1e-5)
+            assert_same(y, layer(x[:, part], Context(cache=implied)))
+
+
+def assert_same(y: Tensor, expected: Tensor) -> None:
+    """But for rounding, which is measured by what there is: new weights are small, and may make 1e-7 of 1."""
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-4 * expected.detach().abs().max().item())
 
 
 def pad(x: Tensor, padding: int, side: str) -> tuple[Tensor, Tensor]:
