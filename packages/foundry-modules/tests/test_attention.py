@@ -87,19 +87,46 @@ def test_learned_positions_end_at_block_size():
         learned(vectors(1, 25, DIMS))
 
 
-@pytest.mark.parametrize(("slot", "projection"), [("attention", "o_proj"), ("ffn", "down_proj")])
-def test_what_writes_to_the_residual_stream_starts_small(slot, projection):
+@pytest.mark.parametrize(
+    ("slot", "name", "projection"),
+    [
+        ("attention", "mha", "o_proj"),
+        ("attention", "mla", "o_proj"),
+        ("attention", "nsa", "o_proj"),
+        ("ffn", "dense", "down_proj"),
+        ("ffn", "moe", "experts.down_proj"),
+        ("ffn", "moe", "shared_experts.down_proj"),
+    ],
+)
+def test_what_writes_to_the_residual_stream_starts_small(slot, name, projection):
     dims = replace(DIMS, n_layer=8, n_embd=128, head_dim=32)
-    layer = Case.of(slot, "mha" if slot == "attention" else "dense", dims=dims).layer()
+    layer = Case.of(slot, name, {"n_shared_experts": 1} if name == "moe" else {}, dims).layer()
     assert layer.get_parameter(f"part.{projection}.weight").std().item() == pytest.approx(0.02 / 4, rel=0.05)
 
 
-def test_attention_drops_its_weights_in_training_only():
-    layer = Case.of("attention", "mha", dims=replace(DIMS, dropout=0.5)).layer()
-    x = vectors(2, 12, DIMS)
-    assert torch.equal(layer(x), layer(x))
-    layer.train()
-    assert not torch.equal(layer(x), layer(x))
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("mha", {}),
+        ("gqa", {"softcap": 2.0, "sinks": True}),
+        ("sliding_window", {"window": 5}),
+        ("sparse", {"block": 3, "window": 6, "stride": 2}),
+        ("mla", {}),
+        ("nsa", {"window": 5}),
+    ],
+)
+def test_attention_drops_its_weights_in_training_only(name, params):
+    """Neither at once nor from the cache; and those that stay are larger, so that the mean is what it was."""
+    case, x, n_draws = Case.of("attention", name, params), vectors(2, 12, DIMS), 400
+    plain, dropping = case.layer()(x), case.layer(dims=replace(DIMS, dropout=0.5))
+    cache = dropping.init_cache(2, 12)
+    pieces = [dropping(piece, Context(cache=cache)) for piece in x.split([9, 1, 2], dim=1)]
+    for y in (dropping(x), torch.cat(pieces, dim=1)):
+        torch.testing.assert_close(y, plain, rtol=0, atol=1e-6)
+    dropping.train()
+    draws = torch.stack([dropping(x) for _ in range(n_draws)]).detach()
+    assert (draws.std(0) > 0).all()
+    assert ((draws.mean(0) - plain).abs() < 6 * draws.std(0) / n_draws**0.5).all()
 
 
 def test_head_dim_need_not_divide_n_embd():
@@ -117,6 +144,32 @@ def test_a_soft_cap_bounds_scores_and_a_sink_takes_weight():
         torch.testing.assert_close(optional(x), plain(x), rtol=0, atol=1e-6)
         optional.part.sinks.fill_(100.0)
         assert optional(x).abs().max() < 1e-6
+
+
+def test_scores_are_capped_before_their_bias_and_weighed_beside_a_sink():
+    """ALiBi's bias is no part of what the cap bounds: written out."""
+    layer, x = (
+        Case.of("attention", "mha", {"softcap": 0.5, "sinks": True}).layer(companion="alibi"),
+        vectors(2, 12, DIMS),
+    )
+    part, positions = layer.part, torch.arange(12)[None]
+    torch.nn.init.normal_(part.sinks, generator=torch.Generator().manual_seed(0))
+    q, k, v = part.project(20 * x, Context())
+    scores = 0.5 * torch.tanh(q @ k.mT / 8**0.5 / 0.5) + part.score_bias(positions, positions)
+    weights = scores.exp().tril()
+    weights = weights / (weights.sum(-1, keepdim=True) + part.sinks.exp()[:, None, None])
+    expected = part.o_proj((weights @ v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(layer(20 * x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("qkv_bias", [None, False, True])
+def test_qkv_bias_is_its_own_choice_and_follows_bias_where_it_is_none(bias, qkv_bias):
+    part = Case.of("attention", "mha", {"qkv_bias": qkv_bias}, replace(DIMS, bias=bias)).layer().part
+    biases = {name.partition("_")[0] for name, _ in part.named_parameters() if name.endswith("bias")}
+    assert biases == ({"q", "k", "v"} if (bias if qkv_bias is None else qkv_bias) else set()) | (
+        {"o"} if bias else set()
+    )
 
 
 def test_what_is_added_to_the_values_is_cached_with_them():

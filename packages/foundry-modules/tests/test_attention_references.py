@@ -61,8 +61,8 @@ def assert_same(theirs, config, name, params, dims=DIMS, mask=CAUSAL, rotary=Lla
 
 
 def test_olmo2_normalises_over_all_heads():
-    config = transformers.Olmo2Config(**SIZES, rms_norm_eps=1e-6)
-    params = {"n_kv_head": 2, "qk_norm": True, "qk_norm_over": "all_heads", "qk_norm_eps": 1e-6}
+    config = transformers.Olmo2Config(**SIZES, rms_norm_eps=0.1)
+    params = {"n_kv_head": 2, "qk_norm": True, "qk_norm_over": "all_heads", "qk_norm_eps": 0.1}
     assert_same(Olmo2Attention(config, 0), config, "gqa", params)
 
 

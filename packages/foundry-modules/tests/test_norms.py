@@ -8,6 +8,7 @@ from foundry.core.config import load_experiment
 from foundry.core.config.mutate import list_mutations, mutate
 from foundry.core.contracts import Dims, InvalidExperiment
 from foundry.core.model import GPT
+from foundry.core.testing import Case
 from foundry.modules.norm import DyTParams
 from foundry.modules.norm.dyt import DyT
 
@@ -32,6 +33,15 @@ def test_dyt_is_its_formula_and_its_derivative():
     x = torch.randn(2, 3, 8, dtype=torch.float64, generator=generator, requires_grad=True)
     torch.testing.assert_close(dyt(x), dyt.weight * torch.tanh(dyt.alpha * x) + dyt.bias)
     assert torch.autograd.gradcheck(dyt, (x,))
+
+
+def test_dyt_begins_as_it_was_asked_to():
+    part = Case.of("norm", "dyt", {"alpha": 0.75}, DIMS).layer().part
+    assert {name: set(tensor.tolist()) for name, tensor in part.state_dict().items()} == {
+        "alpha": {0.75},
+        "weight": {1.0},
+        "bias": {0.0},
+    }
 
 
 def test_norm_qknorm_normalises_queries_and_keys_in_every_layer_and_keeps_the_norm(load):

@@ -76,6 +76,15 @@ def test_an_unscaled_rope_is_what_it_was():
     assert torch.equal(RoPE(RoPEParams(scaling={"type": "linear", "factor": 1.0}), DIMS).cos, plain.cos)
 
 
+def test_a_model_in_bf16_tells_distant_positions_apart():
+    """Angles are made in fp32: bf16 has no number between 256 and 258."""
+    rope, positions = RoPE(RoPEParams(), DIMS), torch.arange(BLOCK)
+    for exact, rounded in zip(
+        *(rope.waves(positions, dtype) for dtype in (torch.float32, torch.bfloat16)), strict=True
+    ):
+        torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=2**-8)
+
+
 def test_partial_rotation_equals_gpt_neox():
     from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
 

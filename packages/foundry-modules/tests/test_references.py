@@ -103,12 +103,12 @@ def test_qwen3_attention_with_qk_norm():
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,
-        rms_norm_eps=1e-5,
+        rms_norm_eps=0.1,
         max_position_embeddings=T,
         attn_implementation="eager",
     )
     theirs = randomise(Qwen3Attention(config, 0)).eval()
-    ours = build("attention", "gqa", DIMS, build("position", "rope", DIMS), n_kv_head=2, qk_norm=True)
+    ours = build("attention", "gqa", DIMS, build("position", "rope", DIMS), n_kv_head=2, qk_norm=True, qk_norm_eps=0.1)
     pairs = take_over(ours, theirs, {name: name for name, _ in ours.named_parameters()})
     rotary = LlamaRotaryEmbedding(config)
     assert_same(
@@ -158,11 +158,12 @@ def test_gpt2_mlp():
 
 
 def test_norms():
-    ours = build("norm", "rmsnorm", DIMS, 32, eps=1e-6)
-    theirs = randomise(LlamaRMSNorm(32, eps=1e-6))
+    """With an eps that is large enough to be seen."""
+    ours = build("norm", "rmsnorm", DIMS, 32, eps=0.1)
+    theirs = randomise(LlamaRMSNorm(32, eps=0.1))
     assert_same(ours, theirs, take_over(ours, theirs, {"weight": "weight"}))
-    ours = build("norm", "layernorm", DIMS, 32)
-    theirs = randomise(nn.LayerNorm(32, bias=False))
+    ours = build("norm", "layernorm", DIMS, 32, eps=0.1)
+    theirs = randomise(nn.LayerNorm(32, eps=0.1, bias=False))
     assert_same(ours, theirs, take_over(ours, theirs, {"weight": "weight"}))
 
 
@@ -202,11 +203,12 @@ def test_rope_goes_on_beyond_block_size():
 
 
 def test_sinusoidal_positions_are_the_papers():
-    embedded = build("position", "sinusoidal", DIMS).embed(torch.zeros(1, T, 32), None)
+    """Section 3.4 multiplies embeddings by sqrt(C), 3.5 adds the waves."""
+    embedded = build("position", "sinusoidal", DIMS).embed(torch.full((1, T, 32), 0.5), None)
     for t, i in ((0, 0), (5, 0), (5, 3), (T - 1, 15)):
         angle = t / 10_000 ** (2 * i / 32)
-        assert embedded[0, t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
-        assert embedded[0, t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
+        assert embedded[0, t, 2 * i].item() == pytest.approx(0.5 * 32**0.5 + math.sin(angle), abs=1e-6)
+        assert embedded[0, t, 2 * i + 1].item() == pytest.approx(0.5 * 32**0.5 + math.cos(angle), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_window_of_half_a_block_is_refused():
 
 def test_nsa_is_its_definition():
     """Token by token, head by head, in fp64, as the paper's section 3 says it."""
-    l, d, size, n, window = 4, 2, 6, 4, 5  # noqa: E741 - the paper's letters
+    l, d, size, n, window = 4, 2, 4, 4, 5  # noqa: E741 - the paper's letters; of up to 6 blocks, 1 of 3 is chosen
     params = dict(compression_block=l, compression_stride=d, selection_block=size, n_selected=n, window=window)
     layer = Case.of("attention", "nsa", {**params, "n_kv_head": 2}).layer().double()
     part, x = layer.part, 3 * vectors(1, 24, DIMS).double()
