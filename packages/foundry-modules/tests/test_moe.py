@@ -1,5 +1,7 @@
 """The mixture of experts against transformers' and against a loop over experts; its routing, its balance, its costs."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -152,6 +154,38 @@ def test_the_balance_loss_is_mixtrals():
     torch.testing.assert_close(aux["moe_balance_loss"], 0.1 * expected)
     aux["moe_balance_loss"].backward()
     assert layer.gate.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
+def test_the_balance_loss_is_top_k_where_all_experts_score_alike(scoring):
+    layer = moe(scoring=scoring, top_k=3, aux_loss=0.1).train()
+    layer.gate.weight.data.zero_()
+    assert layer(vectors(3, 24, DIMS), Context())[1]["moe_balance_loss"].item() == pytest.approx(0.1 * 3)
+
+
+def test_a_router_is_as_exact_in_bf16_and_under_autocast():
+    """Its choices and weights are those of fp64 for the same inputs, of which many are nearly equal."""
+    router = moe(n_experts=64, top_k=8, bias_update_rate=0.0).gate
+    nn.init.normal_(router.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+    x = vectors(8, 24, DIMS).flatten(0, 1)
+
+    def assert_exact(router, x):
+        weights, exact = (each(of)[2] for each, of in ((router, x), (deepcopy(router).double(), x.double())))
+        assert weights.dtype == torch.float32
+        torch.testing.assert_close(weights, exact.float(), rtol=1e-5, atol=1e-6)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_exact(router, x)
+    assert_exact(router.bfloat16(), x.bfloat16())
+
+
+@pytest.mark.parametrize("constant", [-5.0, 5.0])
+def test_a_bias_that_all_experts_have_changes_no_choice(constant):
+    """Neither of groups nor within them."""
+    router, x = moe(dims=DIMS_OF_64, **DEEPSEEK).gate, vectors(2, 24, DIMS_OF_64).flatten(0, 1)
+    chosen = router(x)[1]
+    router.e_score_correction_bias.fill_(constant)
+    assert torch.equal(router(x)[1].sort().values, chosen.sort().values)
 
 
 @pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])

@@ -1,5 +1,7 @@
 """Expert retrieval against a dense evaluation of all experts; its gradients, its keys, its row-sparse optimizer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -126,10 +128,10 @@ def test_the_whole_layer_in_fp64():
     assert torch.autograd.gradcheck(function, (x, *(p.detach().requires_grad_() for p in layer.parameters())))
 
 
-@pytest.mark.parametrize("n_experts", [64, 4])
+@pytest.mark.parametrize("n_experts", [4096, 4])
 def test_autocast_leaves_the_rows_products_alone(n_experts):
     """Also where more rows are chosen than the table has, which batched products do, as on a GPU."""
-    layer, x = peer(n_experts=n_experts, top_k=3, query_norm="none"), vectors(1, 8, DIMS)
+    layer, x = peer(n_experts=n_experts, top_k=3, query_norm="none"), vectors(2, 24, DIMS)
     queries = layer.query_proj(x.flatten(0, 1)).unflatten(-1, (2, -1)).detach().requires_grad_()
     expected = layer.retrieve(queries)[0]
     with torch.autocast("cpu", torch.bfloat16):
@@ -138,6 +140,34 @@ def test_autocast_leaves_the_rows_products_alone(n_experts):
     torch.testing.assert_close(scores, expected)
     (scores.sum() + y.float().sum()).backward()
     assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+
+def test_retrieval_is_as_exact_in_bf16():
+    layer = peer(n_experts=4096).bfloat16()
+    queries = layer._queries(vectors(2, 24, DIMS).bfloat16().flatten(0, 1))[0]
+    scores, _ = layer.retrieve(queries)
+    exact = scores_of_all(layer.double(), queries.double()).topk(5, dim=-1).values
+    torch.testing.assert_close(scores, exact.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_what_an_expert_reads_begins_with_variance_1_and_what_it_writes_is_small():
+    layer = peer("swiglu", replace(DIMS, n_layer=8), n_experts=1024, expert_width=2)
+    for table, variance in ((layer.gate_proj, 1 / 32), (layer.up_proj, 1 / 32), (layer.down_proj, 1 / (32 * 2 * 16))):
+        assert table.weight.var().item() == pytest.approx(variance, rel=0.05)  # n_embd; expert_width, 2 n_layer
+
+
+@pytest.mark.parametrize(
+    ("params", "sparse"),
+    [
+        ({"n_experts": 65_536}, True),
+        ({"n_experts": 65_025}, False),
+        ({"n_experts": 65_536, "sparse_gradients": False}, False),
+    ],
+)
+def test_gradients_are_row_sparse_from_65536_experts_on(params, sparse):
+    layer = peer(**params)
+    layer(vectors(1, 4, DIMS), Context())[0].sum().backward()
+    assert layer.up_proj.weight.grad.is_sparse == layer.down_proj.weight.grad.is_sparse == sparse
 
 
 def test_nothing_of_the_size_of_the_retrieved_rows_is_kept():
@@ -208,10 +238,10 @@ class Tables(nn.Module):
 def test_row_sparse_adam_is_torchs_sparse_adam():
     ours, theirs = Tables(), Tables()
     rest = [theirs.dense.weight, *theirs.layers.parameters()]
-    betas = (0.9, 0.95)
-    reference = [torch.optim.SparseAdam([theirs.sparse.weight], 0.01, betas), torch.optim.AdamW(rest, 0.01, betas)]
+    betas, eps = (0.9, 0.95), 0.1  # large enough to be seen
+    reference = [torch.optim.SparseAdam([theirs.sparse.weight], 0.01, betas, eps), torch.optim.AdamW(rest, 0.01, betas)]
     plain = [torch.optim.AdamW([ours.dense.weight, *ours.layers.parameters()], 0.01, betas)]
-    ours.train_on([RowSparseAdam([ours.sparse.weight], 0.01, betas, 1e-8), *plain], range(8))
+    ours.train_on([RowSparseAdam([ours.sparse.weight], 0.01, betas, eps), *plain], range(8))
     theirs.train_on(reference, range(8))
     torch.testing.assert_close(ours.sparse.weight, theirs.sparse.weight, rtol=1e-5, atol=1e-6)
 
