@@ -23,9 +23,12 @@ from foundry.core import load_experiment
 from foundry.core.analyze import analyze
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import UsageError
-from foundry.core.model import GPT
+from foundry.core.model import GPT, initialize
 from foundry.core.run import EXPERT_FIELDS
+from foundry.core.training.evaluation import to_device
 from foundry.core.training.metrics import FIELDS
+from foundry.core.training.objective import Objective
+from foundry.core.training.rows import open_rows
 
 STEPS = 20
 EXPERIMENT = f"""
@@ -156,6 +159,31 @@ def test_the_use_of_experts_does_not_depend_on_micro_batches_and_ranks(project, 
     for other in (pieces, rows(tmp_path / "two")):
         for key in EXPERT_FIELDS:
             assert other[0][key] == pytest.approx(whole[0][key], rel=1e-5)
+
+
+@pytest.mark.parametrize("ffn", ["moe_8x2", RETRIEVING, NORMED])
+def test_what_fills_up_a_documents_last_row_is_not_counted(project, tmp_path, ffn):
+    """The padding of real rows, whatever it is: nothing but what becomes of itself depends on it."""
+    (tmp_path / "texts").mkdir()
+    for n in range(40):
+        (tmp_path / "texts" / f"{n}.txt").write_text("the tree " * (1 + n % 3))
+    file = tmp_path / "experiment.yaml"
+    file.write_text(EXPERIMENT.replace("path: corpus", f"path: {tmp_path}/texts"))
+    experiment = load_experiment(file, [f"model_args.ffn={ffn}"])
+    batch = open_rows(experiment).batch(0, 8)
+    assert 0.2 < batch.is_token.mean() < 0.9
+    model = GPT(experiment, 19)
+    initialize(model, seed=0)
+    objective = Objective(model, experiment.registry.build("loss", experiment.training.loss, model.dims)).train()
+    tensors = to_device(batch, torch.device("cpu"))
+    first, second = (
+        objective(tensors._replace(tokens=tensors.tokens.where(tensors.is_token, pad)))[::2] for pad in (0, 3)
+    )
+    torch.testing.assert_close(first, second)
+    choices = 2 if ffn == "moe_8x2" else 2 * 4
+    assert {int(load.sum()) for name, load in first[1].items() if name.endswith("_load")} == {
+        batch.is_token.sum() * choices
+    }
 
 
 def test_without_experts_nothing_is_told(project, tmp_path):

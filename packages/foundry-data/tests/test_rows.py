@@ -66,6 +66,10 @@ def test_each_target_of_each_document_is_in_exactly_one_row(
     # A row stays in one document: what is a target is one more than its token, and padding ends the row.
     assert (batch.tokens[batch.loss_weight == 0] * batch.targets[batch.loss_weight == 0] == 0).all()
     assert (np.diff(batch.loss_weight, axis=1) <= 0).all()
+    # Of a document's tokens all are in the rows but the last, where its row is full.
+    ends = [len(document) - 1 for document in documents if len(document) > 1]
+    assert batch.is_token.sum() == sum(end + (end % block_size > 0) for end in ends)
+    assert batch.is_token[batch.loss_weight > 0].all()
 
 
 def test_an_epoch_gives_each_document_whole_in_another_order_than_the_next() -> None:

@@ -197,7 +197,7 @@ def test_padding_counts_in_no_load_and_no_loss(scoring):
     real[0, 15:] = real[1, :4] = False
     alone = layer(x[real][None], Context())[1]
     padded = x.where(real[..., None], 3.0).requires_grad_()
-    y, aux = layer(padded, Context(key_padding=real))
+    y, aux = layer(padded, Context(is_token=real))
     torch.testing.assert_close(y[real], layer(x, Context())[0][real])
     assert aux.keys() == alone.keys()
     assert int(aux["moe_load_0_count"].sum()) == 35 * 2  # tokens, top_k
@@ -205,7 +205,7 @@ def test_padding_counts_in_no_load_and_no_loss(scoring):
         torch.testing.assert_close(aux[name], value, msg=name)
     aux["moe_balance_loss"].backward()
     assert (padded.grad.abs().sum(-1) > 0).equal(real)
-    _, nothing = layer(x, Context(key_padding=torch.zeros_like(real)))
+    _, nothing = layer(x, Context(is_token=torch.zeros_like(real)))
     assert all(bool(value.isfinite().all()) for value in nothing.values())
 
 
@@ -213,7 +213,7 @@ def test_counting_without_padding_waits_for_no_value():
     """On the meta device there is none to wait for."""
     layer = moe(aux_loss=0.1).train().to("meta")
     real = torch.ones(2, 24, dtype=torch.bool, device="meta")
-    assert layer(vectors(2, 24, DIMS).to("meta"), Context(key_padding=real))[1]["moe_balance_loss"].is_meta
+    assert layer(vectors(2, 24, DIMS).to("meta"), Context(is_token=real))[1]["moe_balance_loss"].is_meta
 
 
 def test_biases_rise_where_the_load_is_low_and_never_weigh():

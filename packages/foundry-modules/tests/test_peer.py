@@ -208,6 +208,23 @@ def test_batch_norm_is_torchs():
     torch.testing.assert_close(ours.eval()(q)[0], theirs.eval()(q), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("query_norm", ["rmsnorm", "batchnorm"])
+def test_what_is_no_token_is_in_no_load_and_no_statistics(query_norm):
+    layer, x = peer(query_norm=query_norm).train(), vectors(2, 24, DIMS)
+    real = torch.ones(2, 24, dtype=torch.bool)
+    real[0, 15:] = real[1, :4] = False
+    expected, alone = layer(x[real][None], Context())
+    padded = x.where(real[..., None], 3.0).requires_grad_()
+    y, aux = layer(padded, Context(is_token=real))
+    torch.testing.assert_close(y[real], expected[0], rtol=1e-4, atol=1e-5)
+    assert int(aux["peer_0_load"].sum()) == 35 * 2 * 5  # tokens, heads, top_k
+    assert aux.keys() == alone.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(aux[name], value, msg=name)
+    y[real].square().sum().backward()
+    assert (padded.grad.abs().sum(-1) > 0).equal(real)
+
+
 # ---- the optimizer of row-sparse tables --------------------------------------------------------------------------
 
 

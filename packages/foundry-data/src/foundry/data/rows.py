@@ -65,8 +65,10 @@ class CutRows:
         starts = self._part.documents[document] + (rows - self._first_row[document]) * self._block_size
         lengths = np.minimum(self._part.documents[document + 1] - starts, self._block_size + 1)
         windows = self._part.windows(starts, lengths, self._block_size + 1)
-        weight = (np.arange(self._block_size) < (lengths - 1)[:, None]).astype(np.float32)
-        return Batch(np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:]), weight)
+        places = np.arange(self._block_size)
+        weight = (places < (lengths - 1)[:, None]).astype(np.float32)
+        tokens, targets = np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
+        return Batch(tokens, targets, weight, is_token=places < lengths[:, None])
 
 
 class TrainingRows:

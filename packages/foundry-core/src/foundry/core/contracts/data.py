@@ -22,6 +22,7 @@ class Batch(NamedTuple):
     loss_weight: Any = None  # (B, T) float32, or None: every target counts
     positions: Any = None  # (B, T) int64, or None: 0..T-1
     segments: Any = None  # (B, T) int32, or None: one segment
+    is_token: Any = None  # (B, T) bool, False where a row is filled up behind its text, or None: nowhere
 
 
 class Tokenizer(Protocol):

@@ -92,7 +92,8 @@ class Context(NamedTuple):
     # Of the rows, for all layers the same:
     positions: Tensor | None = None  # (B, T) int64; None: 0..T-1 in every row
     segments: Tensor | None = None  # (B, T) int; attention stays within equal numbers
-    key_padding: Tensor | None = None  # (B, S) bool, False = not a token
+    key_padding: Tensor | None = None  # (B, S) bool, False = not a token: what attention leaves out
+    is_token: Tensor | None = None  # (B, T) bool, False = not a token: what loads and statistics leave out
     ids: Tensor | None = None  # (B, T) int64: the tokens themselves, for tables with a row per token
     # Of one layer, and what optional parts of it hand to its sublayers:
     cache: Any | None = None  # this layer's Cache

@@ -215,7 +215,8 @@ def _context(
         positions = positions.view_as(positions)
     elif key_padding is not None:
         positions = (key_padding.long().cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-    return Context(positions, segments, key_padding)
+    is_token = None if key_padding is None else key_padding[:, -ids.shape[1] :]
+    return Context(positions, segments, key_padding, is_token)
 
 
 def _add_aux(total: dict[str, Tensor], aux: Aux) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ class Objective(nn.Module):
         self.model, self.loss = model, loss
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
-        hidden, model_aux = self.model.hidden(batch.tokens, Context(batch.positions, batch.segments))
+        # Nothing that counts sees the padding behind a text: attention needs not know of it, what counts tokens does.
+        ctx = Context(batch.positions, batch.segments, is_token=batch.is_token)
+        hidden, model_aux = self.model.hidden(batch.tokens, ctx)
         total, count, loss_aux = self.loss(hidden, self.model.head, batch)
         return total, count, {**model_aux, **loss_aux}

@@ -9,7 +9,7 @@ normalised, experts within the best groups, a group's score being the sum of its
 
 Two ways to keep the load even. The loss of the Switch transformer (Fedus et al., 2021, arXiv:2101.03961) as Mixtral
 has it: E * sum_i f_i p_i, with f_i the load per token of expert i and p_i its mean score; it is top_k when all are
-equal, and is taken over a micro-batch, without what its context calls padding. Without a loss (Wang et al., 2024,
+equal, and is taken over a micro-batch, without what is no token. Without a loss (Wang et al., 2024,
 arXiv:2408.15664): after each optimizer step, b_i rises by `bias_update_rate` where expert i had less than the mean load
 of all micro-batches and ranks, or falls.
 """
@@ -93,11 +93,11 @@ class MixtureOfExperts(nn.Module):
             y = y + self.shared_experts(x, ctx)[0]
         if not self.training:
             return y, {}
-        if ctx.key_padding is None:
+        if ctx.is_token is None:
             return y, self._report(scores, load, scores.size(0))
-        real = ctx.key_padding[:, -x.size(1) :].flatten()
-        scores = scores.masked_fill(~real[:, None], 0.0)
-        return y, self._report(scores, load_of(chosen, self.params.n_experts, real), real.sum().clamp_min(1))
+        counted = ctx.is_token.flatten()
+        load = load_of(chosen, self.params.n_experts, counted)
+        return y, self._report(scores.masked_fill(~counted[:, None], 0.0), load, counted.sum().clamp_min(1))
 
     def _report(self, scores: Tensor, load: Tensor, n_tokens: int | Tensor) -> Aux:
         """What is said of this micro-batch: the load (E,), and the loss. Of tokens that are none, the scores (N, E)

@@ -62,7 +62,8 @@ class PEER(nn.Module):
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         tokens = x.flatten(0, 1)
-        queries, aux = self._queries(tokens)
+        counted = None if ctx.is_token is None else ctx.is_token.flatten()
+        queries, aux = self._queries(tokens, counted)
         scores, ids = self.retrieve(queries)
         gates = scores.softmax(-1) if self.params.scoring == "softmax" else scores.sigmoid()
         ids, gates = ids.flatten(1), gates.flatten(1).to(x.dtype)  # all heads at once
@@ -70,17 +71,17 @@ class PEER(nn.Module):
         hidden = self.activation(*inner) * gates[..., None]
         y = add_rows(hidden, self.down_proj.weight, ids, sparse=self.sparse)
         if self.training:
-            aux = {**aux, self.load: load_of(ids, self.params.n_experts)}
+            aux = {**aux, self.load: load_of(ids, self.params.n_experts, counted)}
         return y.view_as(x), aux
 
     def _inner(self) -> list[nn.Embedding]:
         return [self.up_proj] if self.gate_proj is None else [self.gate_proj, self.up_proj]
 
-    def _queries(self, tokens: Tensor) -> tuple[Tensor, Aux]:
-        """(N, C) -> (N, heads, key_dim)."""
+    def _queries(self, tokens: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Aux]:
+        """(N, C) -> (N, heads, key_dim); counted (N,) bool: those that statistics are taken of."""
         queries, aux = self.query_proj(tokens), {}
         if isinstance(self.query_norm, QueryBatchNorm):
-            queries, aux = self.query_norm(queries)
+            queries, aux = self.query_norm(queries, counted)
         queries = queries.unflatten(-1, (self.params.heads, -1))
         return self.query_norm(queries) if isinstance(self.query_norm, RMSNorm) else queries, aux
 

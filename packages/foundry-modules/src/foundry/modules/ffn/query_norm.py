@@ -2,9 +2,9 @@
 
     y = (q - mean) / sqrt(var + eps) * weight + bias             q, y (N, features)
 
-In training, mean and var are those of the micro-batch on all ranks: a token's result then depends on every other token,
-later ones too. In evaluation they are running means, so that it does not. The running means follow the statistics of
-whole optimizer steps, once per step, whatever was computed twice or evaluated between.
+In training, mean and var are those of the micro-batch's tokens on all ranks, padding left out: a token's result then
+depends on every other token, later ones too. In evaluation they are running means, so that it does not. The running
+means follow the statistics of whole optimizer steps, once per step, whatever was computed twice or evaluated between.
 """
 
 from collections.abc import Mapping
@@ -30,15 +30,17 @@ class QueryBatchNorm(nn.Module):
         self.eps, self.momentum = eps, momentum
         self.sums_count = f"peer_query_sums_{layer}_count"
 
-    def forward(self, q: Tensor) -> tuple[Tensor, Aux]:
+    def forward(self, q: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Aux]:
+        """q (N, features), of which the counted (N,) bool are tokens; None: all of them."""
         if not self.training:
             return self._scaled(q - self.running_mean, self.running_var), {}
         q32 = q.float() if q.dtype == torch.bfloat16 else q
-        n = q32.new_full((1,), q32.size(0))
-        total = _over_ranks(torch.cat([q32.sum(0), n]))
-        centred = q32 - total[:-1] / total[-1]
-        var = _over_ranks(centred.square().sum(0)) / total[-1]
-        seen = q32.detach()
+        n = q32.new_full((1,), q32.size(0)) if counted is None else counted.sum(0, keepdim=True).to(q32.dtype)
+        total = _over_ranks(torch.cat([_only(q32, counted).sum(0), n]))
+        n_all = total[-1].clamp_min(1)
+        centred = q32 - total[:-1] / n_all
+        var = _over_ranks(_only(centred, counted).square().sum(0)) / n_all
+        seen = _only(q32.detach(), counted)
         sums = torch.stack([n.expand(seen.size(1)), seen.sum(0), seen.square().sum(0)])
         return self._scaled(centred, var).to(q.dtype), {self.sums_count: sums}
 
@@ -60,6 +62,11 @@ class QueryBatchNorm(nn.Module):
     def init_buffers(self) -> None:
         self.running_mean.zero_()
         self.running_var.fill_(1.0)
+
+
+def _only(rows: Tensor, counted: Tensor | None) -> Tensor:
+    """rows (N, features), 0 where they are not counted."""
+    return rows if counted is None else rows.masked_fill(~counted[:, None], 0.0)
 
 
 def _over_ranks(own: Tensor) -> Tensor:
