@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry.modules.ffn.rows import add_rows, dot_rows
+from foundry.kernels.chosen_rows import add_rows, dot_rows
 
 
 def measure(ways: Mapping[str, Callable[[], Tensor]], leaves: list[Tensor], rounds: int) -> str:

@@ -13,7 +13,6 @@ from foundry.core.testing import DIMS, Case
 from foundry.core.testing.case import vectors
 from foundry.core.training.optimization import OptimizerSet, clip_gradients
 from foundry.modules.ffn.query_norm import QueryBatchNorm
-from foundry.modules.ffn.rows import add_rows, dot_rows
 from foundry.modules.optimizer.row_sparse_adam import RowSparseAdam
 
 SMALL = {"n_experts": 64, "heads": 2, "top_k": 5, "key_dim": 12}
@@ -99,22 +98,6 @@ def test_keys_and_queries_learn():
     layer(vectors(2, 24, DIMS), Context())[0].square().sum().backward()
     for parameter in (layer.keys, layer.query_proj.weight, layer.query_norm.weight):
         assert parameter.grad.abs().max() > 0
-
-
-@pytest.mark.parametrize("width", [1, 3])
-def test_gradients_in_fp64(width):
-    generator = torch.Generator().manual_seed(0)
-    x, table = (torch.randn(*s, generator=generator).double().requires_grad_() for s in ((4, 5), (7, 5 * width)))
-    weights = torch.randn(4, 6, width, generator=generator).double().requires_grad_()
-    ids = torch.randint(7, (4, 6), generator=generator)  # rows are chosen twice
-    assert torch.autograd.gradcheck(lambda x, t: dot_rows(x, t, ids), (x, table))
-    assert torch.autograd.gradcheck(lambda w, t: add_rows(w, t, ids), (weights, table))
-    for function, argument in ((dot_rows, x), (add_rows, weights)):
-        dense, sparse = (
-            torch.autograd.grad(function(argument, table, ids, sparse=s).sin().sum(), table)[0] for s in (False, True)
-        )
-        assert sparse.is_sparse
-        torch.testing.assert_close(sparse.to_dense(), dense)
 
 
 def test_the_whole_layer_in_fp64():

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, WeightKind
+from foundry.kernels.chosen_rows import add_rows, dot_rows
 from foundry.modules.ffn import PEERParams, autocast
 from foundry.modules.ffn.experts import load_of
 from foundry.modules.ffn.query_norm import QueryBatchNorm
-from foundry.modules.ffn.rows import add_rows, dot_rows
 from foundry.modules.norm import RMSNormParams
 from foundry.modules.norm.rmsnorm import RMSNorm
 
