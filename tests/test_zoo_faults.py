@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import contextlib
 import hashlib
 import json
+import resource
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,7 @@ from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.model import GPT, initialize
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.catalog import zoo_folder
+from foundry.zoo.convert import convert
 from foundry.zoo.hub import pull
 
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 32, "attention": "gqa_2kv"}
@@ -96,6 +98,14 @@ BAD = {
         lambda f: without(f, lambda t: t.update({sorted(t)[0]: torch.zeros(7)})),
         r"model\..* has shape \(7,\); config.json asks for \(",
     ),
+    "weights that are integers": (
+        lambda f: without(f, lambda t: t.update({sorted(t)[0]: t[sorted(t)[0]].to(torch.int8)})),
+        "is I8, and Foundry reads plain weights",
+    ),
+    "a weight that is not finite": (
+        lambda f: without(f, lambda t: t[sorted(t)[0]].view(-1)[3:4].fill_(float("nan"))),
+        r"model\.layers.* holds NaN or infinity",
+    ),
     "an unknown tensor": (lambda f: without(f, lambda t: t.update(odd=torch.zeros(1))), "tensor odd is not of this"),
     "a pickle": (only_a_pickle, "holds pickles .pytorch_model.bin. and no safetensors"),
     "a pickle by another name": (disguised, "not a whole safetensors file"),
@@ -108,6 +118,7 @@ BAD = {
         "tokenizer.json: not a tokenizer.json",
     ),
     "another size": (lambda f: edit(f, intermediate_size=100), "has shape .* config.json asks for"),
+    "a type that is no word": (lambda f: edit(f, model_type=["llama"]), "model_type: .*does not know"),
     "a part that we lack": (lambda f: edit(f, hidden_act="mish"), "hidden_act: 'mish': Foundry has no such part"),
     "a scaling that we lack": (
         lambda f: edit(f, rope_scaling={"rope_type": "longrope"}, rope_parameters=None),
@@ -139,6 +150,53 @@ def test_a_folder_that_is_wrong_is_refused_by_name(kind, folder, capsys):
     assert told.startswith("error: ")
     assert "Traceback" not in told
     assert not (folder.parent / "run").exists()
+
+
+@contextlib.contextmanager
+def full_disk(limit: int):
+    """Files of more than `limit` bytes are refused, as by a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def with_tokenizer(folder: Path) -> Path:
+    tokens = {"type": "BPE", "vocab": {chr(97 + i): i for i in range(26)}, "merges": []}
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": tokens}))
+    return folder
+
+
+def test_a_full_disk_leaves_nothing_half_made(folder, tmp_path):
+    with_tokenizer(folder)
+    before, loaded = sorted(os.listdir(tmp_path)), load(folder)
+    with full_disk(5_000):
+        with pytest.raises(EnvironmentFailure, match="File too large"):
+            export(loaded.config, None, loaded.model, tmp_path / "out")
+        with pytest.raises(EnvironmentFailure, match="File too large"):
+            convert(folder, tmp_path / "run")
+    assert sorted(os.listdir(tmp_path)) == before
+    convert(folder, tmp_path / "run")  # nothing is in the way of another try
+
+
+def test_an_interrupt_leaves_nothing_half_made(folder, tmp_path, monkeypatch):
+    with_tokenizer(folder)
+    before, loaded = sorted(os.listdir(tmp_path)), load(folder)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for module in ("convert.replace_durably", "write.write_durably"):
+        monkeypatch.setattr(f"foundry.zoo.{module}", interrupted)
+    for action in (
+        lambda: convert(folder, tmp_path / "run"),
+        lambda: export(loaded.config, None, loaded.model, tmp_path / "out"),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            action()
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_what_is_unheard_of_is_a_usage_error(capsys):

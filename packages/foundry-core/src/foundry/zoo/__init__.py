@@ -11,7 +11,7 @@ config, tokenizer, model = load("qwen2-0.5b")
     family.py    the words in which a family of architectures is written down;  families/  one file each
     express.py   config.json <-> experiment
     weights.py   tensors <-> parameters, by the family's table;  views.py  what shape a parameter has there
-    pretrained.py  all of it, inwards;  write.py  outwards;  check.py  the first layer that differs
+    pretrained.py  all of it, inwards;  write.py  outwards, by staging.py;  check.py  the first layer that differs
 """
 
 from __future__ import annotations

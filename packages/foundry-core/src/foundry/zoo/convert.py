@@ -4,19 +4,19 @@ that begins with it."""
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.contracts import InvalidData
-from foundry.core.durable import replace_durably, writing
+from foundry.core.durable import replace_durably
 from foundry.core.run import SCHEMA_VERSION, Run
 from foundry.zoo.catalog import find
 from foundry.zoo.express import experiment_of
 from foundry.zoo.pretrained import TOKENIZER, load, name_of
 from foundry.zoo.shards import WeightsFolder
+from foundry.zoo.staging import refuse_taken, staged
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -38,9 +38,7 @@ def convert(name: str | Path, out: str | Path, *, dtype: str | None = None, bloc
     from foundry.core.training.trainer import Progress
     from foundry.zoo.weights import state_of
 
-    run = Run(Path(out))
-    if run.path.exists() and (not run.path.is_dir() or os.listdir(run.path)):
-        raise InvalidData(f"{run.path} is there already, and not empty", "choose another folder, or remove it")
+    refuse_taken(Path(out))
     folder = WeightsFolder(find(name))
     experiment, tokenizer, model = load(folder.path, dtype=dtype, block_size=block_size)
     if tokenizer is None:
@@ -68,12 +66,13 @@ def convert(name: str | Path, out: str | Path, *, dtype: str | None = None, bloc
         "plugins": plugins.inventory(),
         "versions": {package: version(package) for package in ("foundry-core", "torch", "numpy")},
     }
-    checkpoints.save(run.checkpoints, 0, checkpoints.Checkpoint({"model": state_of(model)}, state))
-    with writing(run.path):
+    with staged(Path(out)) as partial:
+        run = Run(partial)
+        checkpoints.save(run.checkpoints, 0, checkpoints.Checkpoint({"model": state_of(model)}, state))
         run.tokenizer_file.parent.mkdir(exist_ok=True)
         replace_durably(run.tokenizer_file, json.dumps(tokenizer.to_json()).encode())
         replace_durably(run.config_file, json.dumps(config, indent=1).encode())
-    return run
+    return Run(Path(out))
 
 
 def experiment_from(name: str | Path, *, block_size: int | None = None) -> Experiment:

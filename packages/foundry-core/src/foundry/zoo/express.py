@@ -33,7 +33,7 @@ def family_of(config: Config, registry: Registry) -> Family:
         InvalidData: no plugin here knows it.
     """
     model_type, known = config.get("model_type"), registry.variants(SLOT)
-    if model_type not in known:
+    if not isinstance(model_type, str) or model_type not in known:
         there_are = f"it knows {', '.join(known)}; a plugin can add one: see docs/zoo.md"
         raise config.refuse("model_type", model_type, "Foundry does not know this architecture", there_are)
     family: Family = known[model_type].load()

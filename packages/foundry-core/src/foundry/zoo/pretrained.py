@@ -66,7 +66,7 @@ def load(
 ) -> Pretrained:
     """What `load_pretrained` loads, with the experiment whose `model_args` it is, and its tokenizer."""
     from foundry.core.training.device import require
-    from foundry.zoo.weights import empty_model, fill
+    from foundry.zoo.weights import fill, fitting, outline, with_storage
 
     require(device)
     folder, here = WeightsFolder(find(name, note)), registry()
@@ -75,15 +75,16 @@ def load(
     vocab_size, tokenizer = vocab_size_of(folder), tokenizer_of(folder, here)
     has_one = tokenizer is not None
     config = experiment_of(folder.config, here, name=name_of(name), tokenizer=has_one, changes=changes)
-    model = empty_model(config, vocab_size, device=device, dtype=dtype_of(dtype) or folder.dtype())
-    fill(model, family, folder)
+    model = outline(config, vocab_size, dtype_of(dtype) or folder.dtype())
+    fitting(model, family, folder)  # what does not fit is said before memory is spent
+    fill(with_storage(model, device), family, folder)
     return Pretrained(config, tokenizer, model.eval())
 
 
 def vocab_size_of(folder: WeightsFolder) -> int:
     """V of the model: rows of its embedding."""
     vocab_size = folder.config.get("vocab_size")
-    if not isinstance(vocab_size, int) or vocab_size < 1:
+    if type(vocab_size) is not int or vocab_size < 1:
         raise folder.config.refuse("vocab_size", vocab_size, "is no number of tokens")
     return vocab_size
 
@@ -131,7 +132,7 @@ def _bos(folder: WeightsFolder, ids: dict[str, int]) -> int | None:
     for key in ("bos_token", "eos_token"):
         token = said.get(key)
         token = token.get("content") if isinstance(token, dict) else token
-        if token in ids:
+        if isinstance(token, str) and token in ids:
             return ids[token]
         number = folder.config.get(f"{key}_id", None)
         if isinstance(number, int) and 0 <= number < vocab_size_of(folder) and not said:

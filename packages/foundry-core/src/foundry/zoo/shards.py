@@ -24,6 +24,7 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 AGAIN = "fetch the folder again: `foundry zoo pull`"
 _NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
+DTYPES = ("F64", "F32", "F16", "BF16")
 _BLOCK = 1 << 22  # bytes that are hashed at a time
 
 
@@ -112,11 +113,21 @@ class WeightsFolder:
         return next(tensor.dtype for _, tensor in self.read({largest}))
 
     def read(self, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of these names, on the CPU, one at a time; one file is open at a time."""
+        """The tensors of these names, on the CPU, one at a time; one file is open at a time.
+
+        Raises:
+            InvalidData: one holds integers or another form of quantised weights.
+        """
         for name in self.files:
             with self._open(name) as file:
                 for tensor in sorted(file.keys()):
                     if tensor in wanted:
+                        dtype = file.get_slice(tensor).get_dtype()
+                        if dtype not in DTYPES:
+                            why = f"is {dtype}, and Foundry reads plain weights: {', '.join(DTYPES)}"
+                            raise InvalidData(
+                                f"{self.path / name}: {tensor} {why}", "take a copy that is not quantised"
+                            )
                         yield tensor, file.get_tensor(tensor)
 
     @contextmanager

@@ -14,7 +14,7 @@ from foundry.core.contracts import InvalidData
 from foundry.core.model import GPT
 from foundry.core.model.init import init_buffers
 from foundry.zoo.family import Family, Weight
-from foundry.zoo.shards import WeightsFolder
+from foundry.zoo.shards import AGAIN, WeightsFolder
 from foundry.zoo.views import ORDERS, VIEWS
 
 if TYPE_CHECKING:
@@ -101,6 +101,27 @@ def fill(model: GPT, family: Family, folder: WeightsFolder) -> None:
     """Copy a checkpoint into a model's parameters, of whatever dtype and device they are, tensor by tensor.
 
     Raises:
+        InvalidData: as `fitting`; or a tensor holds what is no weight.
+    """
+    wanted, tied = fitting(model, family, folder)
+    for name, tensor in folder.read(wanted):
+        low, high = tensor.aminmax()  # NaN is both; and it costs no memory
+        if not (low.isfinite() and high.isfinite()):
+            raise InvalidData(f"{folder.path}: {name} holds NaN or infinity", AGAIN)
+        wanted[name].fill(tensor)
+    for name, tensor in folder.read(tied):
+        if not torch.equal(tensor.to(model.embed.weight), model.embed.weight):
+            raise InvalidData(
+                f"{folder.path}: {name} is not the embedding, but config.json ties them: tie_word_embeddings",
+                "transformers keeps both then: set tie_word_embeddings to false in config.json",
+            )
+
+
+def fitting(model: GPT, family: Family, folder: WeightsFolder) -> tuple[Mapping[str, Pair], list[str]]:
+    """Which of a checkpoint's tensors fill which parameters, and which are a head that is tied. No tensor is read, and
+    the model may be on the meta device.
+
+    Raises:
         InvalidData: a tensor is missing, unknown or of another shape; the message names the first.
     """
     there = folder.shapes
@@ -114,14 +135,7 @@ def fill(model: GPT, family: Family, folder: WeightsFolder) -> None:
     for name in there:
         if name not in wanted and name not in tied and not name.endswith(family.ignored or ("\0",)):
             raise InvalidData(f"{folder.path}: the tensor {name} is not of this {family.model_type}")
-    for name, tensor in folder.read(wanted):
-        wanted[name].fill(tensor)
-    for name, tensor in folder.read(tied):
-        if not torch.equal(tensor.to(model.embed.weight), model.embed.weight):
-            raise InvalidData(
-                f"{folder.path}: {name} is not the embedding, but config.json ties them: tie_word_embeddings",
-                "transformers keeps both then: set tie_word_embeddings to false in config.json",
-            )
+    return wanted, tied
 
 
 def _as_saved(wanted: list[Pair], family: Family, there: Iterable[str]) -> Mapping[str, Pair]:
@@ -136,13 +150,18 @@ def _is_tied(name: str, family: Family, model: GPT) -> bool:
     return name in heads and TIED not in state_of(model)
 
 
-def empty_model(experiment: Experiment, vocab_size: int, *, device: str, dtype: torch.dtype) -> GPT:
-    """A model with storage but without content: parameters in `dtype`, tables and counters in their own."""
+def outline(experiment: Experiment, vocab_size: int, dtype: torch.dtype) -> GPT:
+    """A model on the meta device: parameters in `dtype`, tables and counters in their own."""
     with torch.device("meta"):
         model = GPT(experiment, vocab_size)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             module.register_parameter(name, nn.Parameter(parameter.detach().to(dtype)))
+    return model
+
+
+def with_storage(model: GPT, device: str) -> GPT:
+    """The same model on a device; its tables are filled, its parameters are not."""
     model.to_empty(device=device)
     init_buffers(model)
     return model

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import shutil
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from foundry.core.contracts import InvalidData, Tokenizer
-from foundry.core.durable import write_durably, writing
+from foundry.core.contracts import Tokenizer
+from foundry.core.durable import write_durably
 from foundry.zoo.express import config_of
 from foundry.zoo.fold import folded
 from foundry.zoo.shards import INDEX
+from foundry.zoo.staging import refuse_taken, staged
 from foundry.zoo.weights import Pair, pairs, shards_of
 
 if TYPE_CHECKING:
@@ -55,31 +57,22 @@ def export(
     folder = Path(folder)
     vocab_size = model.embed.num_embeddings
     family, settings = config_of(config, vocab_size, architecture=architecture)
-    if folder.exists() and (not folder.is_dir() or os.listdir(folder)):
-        raise InvalidData(f"{folder} is there already, and not empty", "choose another folder, or remove it")
+    refuse_taken(folder)
     factors = folded(config, model)
     settings["dtype"] = settings["torch_dtype"] = str(model.embed.weight.dtype).removeprefix("torch.")
     bos = tokenizer.special_tokens.get("bos") if tokenizer else None
     settings["bos_token_id"], settings["eos_token_id"], settings["pad_token_id"] = bos, None, None
     contents = {"config.json": settings, **_tokenizer_files(tokenizer)}
-    staged = folder.with_name(f".{folder.name}.partial")
-    with writing(folder):
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        try:
-            size = _write_weights(pairs(family, model, factors), staged, max_shard_bytes)
-            for name, data in contents.items():
-                write_durably(staged / name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
-            if folder.exists():
-                folder.rmdir()
-            os.rename(staged, folder)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+    with staged(folder) as partial:
+        size = _write_weights(pairs(family, model, factors), partial, max_shard_bytes)
+        for name, data in contents.items():
+            write_durably(partial / name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
     return Exported(folder, family.model_type, sorted(os.listdir(folder)), size, "tokenizer.json" in contents)
 
 
 def _write_weights(tensors: list[Pair], folder: Path, limit: int) -> int:
     """One shard is in memory at a time."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     named = {pair.theirs: pair for pair in tensors}
@@ -88,7 +81,13 @@ def _write_weights(tensors: list[Pair], folder: Path, limit: int) -> int:
     where: dict[str, str] = {}
     for number, names in enumerate(files, 1):
         file = f"model-{number:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else "model.safetensors"
-        save_file({name: named[name].joined().cpu() for name in names}, folder / file, metadata={"format": "pt"})
+        shard = {name: named[name].joined().cpu() for name in names}
+        try:
+            save_file(shard, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:  # which says the system's number in its text alone
+            number_of = re.search(r"os error (\d+)", str(error))
+            code = int(number_of[1]) if number_of else errno.EIO
+            raise OSError(code, os.strerror(code)) from error
         where |= dict.fromkeys(names, file)
     if len(files) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": where}
