@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from foundry.core.generate import Sampling, generate_ids
 from foundry.core.registry import registry
 from foundry.zoo import export, load, load_pretrained
-from foundry.zoo.express import family_of
+from foundry.zoo.express import experiment_of, family_of, layers_of
+from foundry.zoo.family import Config
 from foundry.zoo.shards import WeightsFolder
 from foundry.zoo.weights import pairs
 
@@ -66,6 +67,8 @@ CONFIGS = {
     ),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=32),
     "olmo2": lambda: transformers.Olmo2Config(**SIZES),
+    "phi3, a window": lambda: transformers.Phi3Config(**SIZES, sliding_window=8),
+    "phi3": lambda: transformers.Phi3Config(**SIZES, tie_word_embeddings=True),
     "mixtral": lambda: transformers.MixtralConfig(**SIZES, num_local_experts=4),
     "deepseek_v3": lambda: deepseek(),
     "deepseek_v3, yarn, no query rank": lambda: deepseek(
@@ -121,6 +124,19 @@ def ids(batch: int = 2, length: int = T) -> torch.Tensor:
     return torch.randint(3, VOCAB, (batch, length), generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("architecture", registry().variants("architecture"))
+def test_a_key_that_is_missing_is_what_transformers_takes(architecture):
+    theirs = transformers.AutoConfig.for_model(architecture).to_dict()
+    always_there = {  # without them, shapes would not fit
+        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
+        "n_embd", "n_layer", "n_head", "d_model", "n_layers", "n_heads",
+    }  # fmt: skip
+    few = {key: value for key, value in theirs.items() if key in always_there} | {"model_type": architecture}
+    read = [experiment_of(Config(data, "config.json"), registry(), name="a") for data in (few, theirs)]
+    assert layers_of(read[0]) == layers_of(read[1])
+
+
 def test_logits_and_gradients_are_transformers(theirs, folder):
     ours, tokens = load_pretrained(folder), ids()
     assert {p.dtype for p in ours.parameters()} == {torch.float32}
@@ -157,7 +173,8 @@ def test_greedy_text_is_transformers(theirs, folder):
 
 def test_in_and_out_again_is_the_same_bits(theirs, folder, tmp_path):
     loaded = load(folder)
-    export(loaded.config, loaded.tokenizer, loaded.model, tmp_path / "out", max_shard_bytes=60_000)
+    kind = theirs.config.model_type
+    export(loaded.config, loaded.tokenizer, loaded.model, tmp_path / "out", architecture=kind, max_shard_bytes=60_000)
     before, after = WeightsFolder(folder), WeightsFolder(tmp_path / "out")
     assert before.shapes == after.shapes
     again = dict(after.read(after.shapes))

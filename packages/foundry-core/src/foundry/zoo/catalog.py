@@ -39,6 +39,8 @@ CATALOG = (
     Entry("qwen3-8b", "Qwen/Qwen3-8B-Base", "qwen3", 8.19e9),
     Entry("olmo2-1b", "allenai/OLMo-2-0425-1B", "olmo2", 1.48e9),
     Entry("olmo2-7b", "allenai/OLMo-2-1124-7B", "olmo2", 7.3e9),
+    Entry("phi3-mini", "microsoft/Phi-3-mini-4k-instruct", "phi3", 3.82e9),
+    Entry("phi4", "microsoft/phi-4", "phi3", 14.7e9),
     Entry("mixtral-8x7b", "mistralai/Mixtral-8x7B-v0.1", "mixtral", 46.7e9),
     Entry("mpt-7b", "mosaicml/mpt-7b", "mpt", 6.65e9),
 )

@@ -21,6 +21,7 @@ VARIANTS = [
     _family("qwen2", "llama with biases on queries, keys and values"),
     _family("qwen3", "llama with a norm on each head's query and key"),
     _family("olmo2", "norms after the sublayers, and over all heads of queries and keys"),
+    _family("phi3", "llama whose projections are stored together: Phi-3 and Phi-4"),
     _family("mixtral", "llama with a mixture of experts"),
     _family("deepseek_v3", "latent attention, and experts chosen within groups"),
     _family("gpt2", "learned positions, layernorm, gelu, biases"),
