@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,8 +70,7 @@ def export(
 
 def _write_weights(tensors: list[Pair], folder: Path, limit: int) -> int:
     """One shard is in memory at a time."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from foundry.core.tensors import write_tensors
 
     named = {pair.theirs: pair for pair in tensors}
     sizes = {name: sum(part.nbytes for part in pair.parts) for name, pair in named.items()}
@@ -81,13 +78,7 @@ def _write_weights(tensors: list[Pair], folder: Path, limit: int) -> int:
     where: dict[str, str] = {}
     for number, names in enumerate(files, 1):
         file = f"model-{number:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else "model.safetensors"
-        shard = {name: named[name].joined().cpu() for name in names}
-        try:
-            save_file(shard, folder / file, metadata={"format": "pt"})
-        except SafetensorError as error:  # which says the system's number in its text alone
-            number_of = re.search(r"os error (\d+)", str(error))
-            code = int(number_of[1]) if number_of else errno.EIO
-            raise OSError(code, os.strerror(code)) from error
+        write_tensors(folder / file, {name: named[name].joined() for name in names}, {"format": "pt"})
         where |= dict.fromkeys(names, file)
     if len(files) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": where}

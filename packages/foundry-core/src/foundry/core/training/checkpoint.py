@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
-from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from foundry.core.contracts import Diverged, EnvironmentFailure, InvalidData
 from foundry.core.durable import sync_folder, write_durably
+from foundry.core.tensors import write_tensors
 
 SCHEMA_VERSION = 1
 STATE_KEYS = {"step", "identity", "loader", "tokenizer", "plugins", "ema_updates"}
@@ -71,11 +71,12 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "step": step, "files": {}}
-        contents = {f"{group}.safetensors": _pack(tensors) for group, tensors in checkpoint.tensors.items() if tensors}
-        contents["state.json"] = json.dumps(checkpoint.state, indent=1, sort_keys=True).encode()
-        for name, data in contents.items():
-            write_durably(staging / name, data)
-            manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for group, tensors in checkpoint.tensors.items():
+            if tensors:
+                write_tensors(staging / f"{group}.safetensors", tensors)
+        write_durably(staging / "state.json", json.dumps(checkpoint.state, indent=1, sort_keys=True).encode())
+        for file in sorted(staging.iterdir()):
+            manifest["files"][file.name] = {"bytes": file.stat().st_size, "sha256": _sha256_of(file)}
         write_durably(staging / "manifest.json", json.dumps(manifest, indent=1).encode())
         sync_folder(staging)
         os.rename(staging, final)
@@ -209,5 +210,6 @@ def _quarantine(path: Path) -> None:
         ) from error
 
 
-def _pack(tensors: Mapping[str, Tensor]) -> bytes:
-    return save_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+def _sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
