@@ -44,6 +44,21 @@ def test_strided_operands(onednn):
     torch.testing.assert_close((a @ b).double(), a.double() @ b.double(), rtol=1e-5, atol=2e-4)
 
 
+def test_onednn_is_not_given_the_layout_that_it_has_no_kernel_for(onednn, monkeypatch):
+    """It would take a thousand times as long."""
+    operator, layouts = torch.ops.mkldnn._linear_pointwise, []
+
+    def watched(a, weight, *rest):
+        layouts.append(weight.is_contiguous() or weight.t().is_contiguous())
+        return operator(a, weight, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", watched)
+    part, _ = draw(512, 80).split((64, 16), dim=1)  # as of a projection that makes two things at once
+    for a, b in ((draw(256, 512), part), (draw(256, 64), part.t())):
+        torch.testing.assert_close((a @ b).double(), a.double() @ b.double(), rtol=1e-5, atol=2e-4)
+    assert layouts == [True, True]
+
+
 def test_what_torch_refuses_is_refused(onednn):
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         torch.mm(draw(200, 200), draw(201, 200))

@@ -72,8 +72,14 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float 
 
 
 def _linear(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    """The operator by which compiled models call oneDNN: a (W^T) + bias, W (N, K) strided as it comes."""
-    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+    """The operator by which compiled models call oneDNN: a (W^T) + bias."""
+    return torch.ops.mkldnn._linear_pointwise(a, dense(b.t()), bias, "none", [], "")
+
+
+def dense(weight: Tensor) -> Tensor:
+    """The same (N, K) without gaps between rows or columns. A slice, such as part of a projection in the gradient of
+    what reads it, would go to oneDNN's reference code: 300 ms instead of 0.2 for 512 x 64 x 256."""
+    return weight if weight.is_contiguous() or weight.t().is_contiguous() else weight.contiguous()
 
 
 def _worth_it(a: Tensor, b: Tensor) -> bool:
