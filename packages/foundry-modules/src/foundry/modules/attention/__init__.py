@@ -98,11 +98,11 @@ class WindowParams(AttentionParams):
             yield "window", f"{window} tokens hold a whole row (block_size {dims.block_size}): all are seen"
 
 
-class LocalParams(WindowParams, MHAParams):
+class SlidingWindowParams(WindowParams, MHAParams):
     pass
 
 
-class SparseParams(LocalParams):
+class SparseParams(SlidingWindowParams):
     block: int = Field(16, ge=1, le=65_536, description="tokens of a block, which is seen as a whole")
     stride: int = Field(8, ge=2, le=65_536, description="every so many blocks, one is seen by all that follow")
 
@@ -200,7 +200,7 @@ def window_three_of_four(experiment: Mapping[str, Any], value: str) -> Edits:
     """`attention sssl`: the model's own attention in each fourth layer, and in the others a sliding window with those
     of its settings that it has too."""
     own = experiment["model_args"]["attention"]
-    kept = {name: setting for name, setting in own.items() if name in LocalParams.model_fields}
+    kept = {name: setting for name, setting in own.items() if name in SlidingWindowParams.model_fields}
     return {"layers.SSSL/S.attention": {"type": "sliding_window", **kept}}
 
 
@@ -225,7 +225,7 @@ VARIANTS = [
         slot="attention",
         name="sliding_window",
         target="foundry.modules.attention.sliding_window:SlidingWindowAttention",
-        params=LocalParams,
+        params=SlidingWindowParams,
         summary="a token sees the last `window` tokens only, in time that follows the window",
         reference="arXiv:2310.06825",
     ),

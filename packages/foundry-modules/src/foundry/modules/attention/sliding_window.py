@@ -8,11 +8,11 @@ stack of L layers carries a token L (W - 1) further; some layers may see everyth
 
 from foundry.core.contracts import Dims, Position
 from foundry.kernels import SparsePattern
-from foundry.modules.attention import LocalParams
+from foundry.modules.attention import SlidingWindowParams
 from foundry.modules.attention.mha import MultiHeadAttention
 
 
 class SlidingWindowAttention(MultiHeadAttention):
-    def __init__(self, params: LocalParams, dims: Dims, position: Position | None) -> None:
+    def __init__(self, params: SlidingWindowParams, dims: Dims, position: Position | None) -> None:
         super().__init__(params, dims, position)
         self.pattern = SparsePattern(params.window_size(dims))

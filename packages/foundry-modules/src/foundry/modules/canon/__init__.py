@@ -3,12 +3,11 @@ https://ssrn.com/abstract=5240330). Built as `target(params, dims, sizes)`."""
 
 from pydantic import Field
 
-from foundry.core.contracts import CanonParams, Dims, Shorthand, Sublayer, Variant
+from foundry.core.contracts import CanonParams, NoParams, Shorthand, Sublayer, Variant
 
 
-class NoCanonParams(CanonParams):
-    def has_part(self, dims: Dims) -> bool:
-        return False
+class NoCanonParams(NoParams, CanonParams):
+    pass
 
 
 class ConvParams(CanonParams):
