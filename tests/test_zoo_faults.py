@@ -81,8 +81,8 @@ def truncated(folder: Path) -> None:
     shard(folder).write_bytes(shard(folder).read_bytes()[:-10])
 
 
-def other_tokenizer(folder: Path) -> None:
-    tokens = {"model": {"type": "BPE", "vocab": {chr(200 + i): i for i in range(99)}, "merges": []}}
+def other_tokenizer(folder: Path, size: int = 99) -> None:
+    tokens = {"model": {"type": "BPE", "vocab": {chr(200 + i): i for i in range(size)}, "merges": []}}
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
 
 
@@ -112,6 +112,10 @@ BAD = {
     "half a file": (truncated, "not a whole safetensors file"),
     "an unknown architecture": (lambda f: edit(f, model_type="mamba"), "'mamba': Foundry does not know this"),
     "a vocabulary that is not the tokenizer's": (other_tokenizer, "has ids up to 98, but .*vocab_size 40"),
+    "a vocabulary that is one token too large": (
+        lambda f: other_tokenizer(f, size=VOCAB + 1),
+        "has ids up to 40, but .*vocab_size 40",
+    ),
     "a tokenizer that is none": (lambda f: (f / "tokenizer.json").write_text('{"model": []}'), "not a tokenizer.json"),
     "a tokenizer of another kind": (
         lambda f: (f / "tokenizer.json").write_text('{"model": {"vocab": {}}}'),
@@ -210,6 +214,7 @@ def test_what_is_unheard_of_is_a_usage_error(capsys):
     ("model_args", "words"),
     [
         ({"activation": "relu2"}, "nearest is llama, but its activation is swiglu, not relu2"),
+        ({"norm": "dyt"}, "nearest is llama, but its norm is rmsnorm, not dyt"),
         ({"logit_softcap": 30.0}, "its logit_softcap is None, not 30.0"),
         ({"position": "sinusoidal"}, "sinusoidal"),
         ({"norm": "layernorm", "position": "none"}, "none"),
@@ -226,6 +231,12 @@ def test_a_model_that_no_architecture_expresses_is_refused_by_its_part(model_arg
         exported(tmp_path / "out", **model_args)
     assert words in str(refused.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_architecture_that_rotates_whole_heads_is_not_given_half_ones(tmp_path):
+    experiment = from_plain({"model_args": {**SIZES, "position": {"type": "rope", "fraction": 0.5}}})
+    with pytest.raises(InvalidData, match=r"llama does not express .* its position.fraction is 1.0, not 0.5"):
+        export(experiment, None, GPT(experiment, VOCAB), tmp_path / "out", architecture="llama")
 
 
 def test_a_layer_that_differs_is_named(tmp_path):
