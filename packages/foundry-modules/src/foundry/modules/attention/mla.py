@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from foundry.core.contracts import Aux, Context, Dims, Position
 from foundry.modules.attention import MLAParams
 from foundry.modules.attention.attend import attend, new_positions
-from foundry.modules.attention.latent_cache import LatentCache
+from foundry.modules.attention.cache import TokenCache
 from foundry.modules.norm import RMSNormParams
 from foundry.modules.norm.rmsnorm import RMSNorm
 
@@ -63,7 +63,7 @@ class MultiHeadLatentAttention(nn.Module):
             q_rope, k_rope = self.rotate(q_rope, k_rope, new_positions(x, ctx))
         latents = torch.cat((self.kv_a_layernorm(c_kv), k_rope[:, 0]), dim=-1)  # (B, T, rank + D_rope)
         if ctx.cache is not None:
-            latents = ctx.cache.extend(latents)
+            (latents,) = ctx.cache.extend(latents)
         if self.score_factor != 1:
             q_nope, q_rope = q_nope * self.score_factor, q_rope * self.score_factor
         through = self.absorbed if self.absorbs(length, latents.size(1)) else self.expanded
@@ -95,8 +95,8 @@ class MultiHeadLatentAttention(nn.Module):
         mixed = attend(q, keys, keys[..., : self.rank], ctx, dropout=self.dropout if self.training else 0.0)
         return mixed @ w_uv.transpose(1, 2)
 
-    def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> LatentCache:
-        return LatentCache(batch, max_len, self.rank + self.rope, dtype, device)
+    def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> TokenCache:
+        return TokenCache(torch.zeros(batch, max_len, self.rank + self.rope, dtype=dtype, device=device))
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         if name != "o_proj.weight":
