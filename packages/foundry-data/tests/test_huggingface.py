@@ -92,3 +92,12 @@ def test_a_vocabulary_with_byte_fallback_spells_its_bytes():
     assert tokenizer.bytes_of(ids) == 5
     assert tokenizer.decode_bytes([299]) == b""  # a row of the embedding that stands for nothing
     assert tokenizer.special_tokens == {}
+
+
+def test_a_token_that_is_not_spelled_in_bytes_stands_for_itself():
+    """Such as a marker that somebody put into the vocabulary and not among the added tokens."""
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"Ġa": 0, "é": 1, "<a mark>": 2, "naïve…": 3}, merges=[]))
+    theirs.decoder = tokenizers.decoders.ByteLevel()
+    ours = PretrainedTokenizer.wrapping(theirs.to_str(), vocab_size=4, bos=None)
+    assert [ours.decode([number]) for number in range(4)] == [theirs.decode([number]) for number in range(4)]
+    assert ours.decode([2, 3]) == "<a mark>naïve…"

@@ -157,7 +157,7 @@ def _speller(decoder: Any) -> Any:
     """Token -> bytes, by what the decoder of a tokenizer.json is made of."""
     steps = _steps(decoder)
     if "ByteLevel" in steps:
-        return lambda token: bytes(BYTE_OF[character] for character in token)
+        return _byte_level
     if steps <= {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}:
         return _sentencepiece
     raise InvalidData(f"a decoder of {', '.join(sorted(steps)) or 'no kind'} is not known to Foundry")
@@ -168,6 +168,13 @@ def _steps(decoder: Any) -> set[str]:
         return set()
     parts = decoder.get("decoders")
     return set().union(*map(_steps, parts)) if isinstance(parts, list) else {str(decoder.get("type"))}
+
+
+def _byte_level(token: str) -> bytes:
+    """By GPT-2's character for each byte; a token that has others stands for itself, as in the library."""
+    if all(character in BYTE_OF for character in token):
+        return bytes(BYTE_OF[character] for character in token)
+    return token.encode()
 
 
 def _sentencepiece(token: str) -> bytes:
