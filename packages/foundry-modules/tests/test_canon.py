@@ -55,16 +55,19 @@ def test_a_short_convolution_is_torchs_causal_depthwise_one(kernel, length):
 
 
 @pytest.mark.parametrize("activation", ["swiglu", "relu2"])
-def test_b_and_d_mix_projections_before_anything_acts_on_them(load, activation):
+@pytest.mark.parametrize("points", ["bd", "ac", "a", "b", "c", "d"])
+def test_each_point_mixes_what_enters_the_projections_or_leaves_them(load, activation, points):
     """A kernel that only passes the current token on doubles its inputs: as doubled projections do."""
-    both = model_of(load(f"attention: gqa_2kv, activation: {activation}, canon: {{type: conv, points: bd}}"))
+    both = model_of(load(f"attention: gqa_2kv, activation: {activation}, canon: {{type: conv, points: {points}}}"))
     plain = model_of(load(f"attention: gqa_2kv, activation: {activation}"))
     with torch.no_grad():
         for block, reference in zip(both.blocks, plain.blocks, strict=True):
             for conv in block.canon.convs.values():
                 conv.weight.zero_()[..., -1] = 1
-            projections = [f"attention.{each}_proj" for each in "qkv"] + ["ffn.up_proj", "ffn.gate_proj"]
-            for name in projections[: None if activation == "swiglu" else -1]:
+            doubled = [f"attention.{each}_proj" for each in "qkv"] if set("ab") & set(points) else []
+            if set("cd") & set(points):
+                doubled += ["ffn.up_proj", "ffn.gate_proj"] if activation == "swiglu" else ["ffn.up_proj"]
+            for name in doubled:
                 reference.get_submodule(name).weight.mul_(2)
     torch.testing.assert_close(both(ids_of(2, 24))[0], plain(ids_of(2, 24))[0], rtol=1e-4, atol=1e-5)
 

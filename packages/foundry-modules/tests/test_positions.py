@@ -52,7 +52,7 @@ def reference(type: str, settings: dict, fraction: float, theta: float):
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5, 0.25])
-@pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
+@pytest.mark.parametrize("theta", [5.0, 10_000.0, 500_000.0])
 @pytest.mark.parametrize("name", SCALINGS)
 def test_scaled_frequencies_equal_transformers(name, theta, fraction):
     type = name.partition(" ")[0]

@@ -211,6 +211,11 @@ def test_sinusoidal_positions_are_the_papers():
         assert embedded[0, t, 2 * i + 1].item() == pytest.approx(0.5 * 32**0.5 + math.cos(angle), abs=1e-6)
 
 
+def test_sinusoidal_positions_go_on_beyond_block_size():
+    sinusoidal, x = build("position", "sinusoidal", DIMS), torch.randn(1, 3 * T, 32)
+    torch.testing.assert_close(sinusoidal.embed(x, None), sinusoidal.embed(x, torch.arange(3 * T)[None]))
+
+
 @pytest.mark.parametrize(
     ("name", "formula"),
     [

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from foundry.core.config import load_experiment
-from foundry.core.contracts import Context
+from foundry.core.contracts import Context, Multipliers
 from foundry.core.model import GPT, initialize
+from foundry.core.testing import Case
+from foundry.core.testing.case import vectors
 
 transformers = pytest.importorskip("transformers")
 
@@ -133,6 +135,24 @@ def test_placement_equals_transformers(build, residual, norm, reference, offset)
         torch.testing.assert_close(
             block.get_submodule(name).weight.grad, their_norm.weight.grad, rtol=1e-4, atol=1e-4, msg=name
         )
+
+
+@pytest.mark.parametrize(
+    ("residual", "formula"),
+    [
+        ("pre", lambda x, y, norm, post_norm: x + y / 4),
+        ("post", lambda x, y, norm, post_norm: x + norm(y) / 4),
+        ("sandwich", lambda x, y, norm, post_norm: x + post_norm(y) / 4),
+        ("post_add", lambda x, y, norm, post_norm: norm(x + y / 4)),
+    ],
+)
+def test_a_scale_rule_multiplies_what_a_norm_gives_and_not_what_it_takes(residual, formula):
+    """Before a norm, a factor would be divided out again."""
+    case = Case.of("residual", residual)
+    layer = case.layer(dims=case.with_dims(multipliers=Multipliers(branch=1 / 4)).dims)
+    x, y = vectors(2, 8, case.dims), vectors(2, 8, case.dims, seed=1)
+    expected = formula(x, y, layer.norm, layer.post_norm)
+    torch.testing.assert_close(layer.part.leave(x, y, layer.norm, layer.post_norm), expected)
 
 
 def test_the_default_changes_no_name_and_no_identity(tmp_path):

@@ -117,6 +117,10 @@ def test_experts_are_scaled_by_what_they_do(load):
     moe = build(mutate(load("ffn: moe, scaling: mup"), "width", "64").experiment)
     kinds = {name.partition("ffn.")[2]: weight.kind for name, weight in moe.scale.weights.items()}
     assert kinds["gate.weight"] == "output"
+    wider = build(mutate(load("ffn: moe, scaling: mup"), "width", "128").experiment)
+    router = "blocks.0.ffn.gate.weight"
+    rates = [wider.lr_factor(router, update) for update in ("elementwise", "orthogonal")]
+    assert (wider.scale.init_factor(router), *rates) == (1 / 4, 1 / 4, 1 / 2)  # at four times the width
     assert kinds["experts.up_proj.weight"] == kinds["experts.down_proj.weight"] == "hidden"
     narrow = load("ffn: {type: peer, n_experts: 64}, scaling: mup")
     peer, wide = build(narrow), build(mutate(narrow, "width", "128").experiment)
@@ -138,6 +142,10 @@ def test_completep_adds_depth_to_mup(load):
 
 
 def test_sqrt_width_is_about_adams_rates_only(load):
+    wide = build(mutate(load("ffn: {type: peer, n_experts: 64}, scaling: sqrt_width"), "width", "128").experiment)
+    fixed = {name for name, weight in wide.scale.weights.items() if weight.kind == "fixed"}
+    assert {name.rpartition("ffn.")[2] for name in fixed} == {"keys", "query_norm.weight"}  # of no width that grows
+    assert {wide.lr_factor(name, "elementwise") for name in fixed} == {1}
     wide = build(mutate(load("scaling: sqrt_width"), "width", "128").experiment)
     assert {wide.lr_factor(name, "elementwise") for name, _ in wide.named_parameters()} == {1 / 2}
     assert {wide.lr_factor(name, "orthogonal") for name, _ in wide.named_parameters()} == {1}
