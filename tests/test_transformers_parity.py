@@ -11,7 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from foundry.core.config import load_experiment
+from foundry.core.contracts import InvalidExperiment
 from foundry.core.model import GPT, initialize
+from foundry.core.registry import registry
 
 transformers = pytest.importorskip("transformers")
 
@@ -125,10 +127,39 @@ def test_llama(build, n_kv_head, tied):
     compare(ours, theirs, names)
 
 
-@pytest.mark.parametrize("attention", ["mha", "gqa_2kv", "gqa_1kv"])
-@pytest.mark.parametrize("position", ["rope", "alibi", "learned", "sinusoidal", "none"])
+ATTENTIONS = {  # in 48 tokens, what is seen ends within the prompt
+    "mha": "mha",
+    "gqa": "gqa_2kv",
+    "mqa": "mqa",
+    "capped": "{type: gqa, softcap: 2.0, sinks: true, qk_norm: true}",
+    "sliding_window": "{type: sliding_window, window: 7}",
+    "sparse": "{type: sparse, block: 3, window: 6, stride: 2}",
+    "mla": "{type: mla, q_lora_rank: 24}",
+    "nsa": "{type: nsa, compression_block: 4, compression_stride: 2, selection_block: 4, window: 5}",
+}
+POSITIONS = {
+    "rope": "rope",
+    "yarn": "{type: rope, scaling: {type: yarn, factor: 4.0}}",
+    "alibi": "alibi",
+    "learned": "learned",
+    "sinusoidal": "sinusoidal",
+    "none": "none",
+}
+
+
+def test_no_attention_and_no_position_is_left_out():
+    assert registry().variants("attention").keys() <= ATTENTIONS.keys()
+    assert registry().variants("position").keys() <= POSITIONS.keys()
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("position", POSITIONS)
 def test_decoding_from_the_cache_equals_the_full_forward_pass(build, attention, position):
-    model = build(attention=attention, position=position).eval()
+    if position == "alibi" and attention in ("mla", "nsa"):
+        with pytest.raises(InvalidExperiment, match="no place for that"):
+            build(attention=attention, position=position)
+        return
+    model = build(attention=ATTENTIONS[attention], position=POSITIONS[position]).eval()
     ids = torch.randint(VOCAB, (2, T), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, _ = model(ids)

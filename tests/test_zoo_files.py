@@ -1,0 +1,148 @@
+"""Folders as others wrote them, older files among them, and what one may ask of a model as it comes in."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from foundry.core import load_run
+from foundry.core.registry import registry
+from foundry.zoo import export, load, load_pretrained
+from foundry.zoo.convert import convert, experiment_from
+from foundry.zoo.express import experiment_of
+from foundry.zoo.family import Config
+from foundry.zoo.shards import WeightsFolder
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+transformers.utils.logging.disable_progress_bar()
+
+VOCAB = 67
+SIZES = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 48, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def random_model(**more):
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, **more))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0 if parameter.ndim > 1 else 0.5, 0.15)
+    return model.eval()
+
+
+def ids(length: int = 40) -> torch.Tensor:
+    return torch.randint(3, VOCAB, (2, length), generator=torch.Generator().manual_seed(0))
+
+
+def edit(file: Path, change) -> None:
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def with_tables(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+
+
+def with_the_head(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
+
+@pytest.mark.parametrize("change", [None, with_tables, with_the_head])
+def test_a_base_model_old_tables_and_a_head_that_is_the_embedding(change, tmp_path):
+    theirs = random_model(tie_word_embeddings=True)
+    (theirs.model if change is None else theirs).save_pretrained(tmp_path)
+    if change is None:
+        assert "embed_tokens.weight" in WeightsFolder(tmp_path).shapes  # no `model.` before it
+    else:
+        edit(tmp_path / "model.safetensors", change)
+    assert (load_pretrained(tmp_path)(ids())[0] - theirs(ids()).logits).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "default", "rope_theta": 333.0},
+        {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+         "original_max_position_embeddings": 16},
+    ],
+)  # fmt: skip
+def test_what_leaves_is_read_by_transformers_before_5_and_after(rope, tmp_path):
+    """Each of the two ways in which config.json says rotary positions is whole without the other."""
+    random_model(rope_parameters=rope).save_pretrained(tmp_path / "theirs")
+    pretrained = load(tmp_path / "theirs")
+    export(*pretrained, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    for ways in (("rope_theta", "rope_scaling"), ("rope_parameters",)):
+        data = {key: value for key, value in written.items() if key not in ways}
+        read = experiment_of(Config(data, "config.json"), registry(), name=pretrained.config.name)
+        assert read.identity == pretrained.config.identity
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "window"),
+    [
+        ({}, "sliding_window", 4096),
+        ({"sliding_window": None}, "gqa", None),
+        ({"sliding_window": 7}, "sliding_window", 7),
+    ],
+)
+def test_mistrals_window_is_none_where_it_says_so_and_its_own_where_it_says_nothing(said, kind, window):
+    """As in version 0.1, and from 0.2 on."""
+    config = Config({"model_type": "mistral", **SIZES, "max_position_embeddings": 8192, **said}, "config.json")
+    attention = experiment_of(config, registry(), name="mistral").model_args.attention
+    assert (attention.type, getattr(attention, "window", None)) == (kind, window)
+
+
+def test_type_mode_and_context_are_the_files_or_as_asked_for(tmp_path):
+    theirs = random_model().bfloat16()
+    theirs.save_pretrained(tmp_path / "theirs")
+    config, tokenizer, model = load(tmp_path / "theirs")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert not model.training
+    export(config, tokenizer, model, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    again = dict(WeightsFolder(tmp_path / "out").read(theirs.state_dict()))
+    assert all(torch.equal(again[name], tensor) for name, tensor in theirs.state_dict().items())
+    short = load_pretrained(tmp_path / "theirs", dtype="fp32", block_size=20)
+    assert {parameter.dtype for parameter in short.parameters()} == {torch.float32}
+    assert short.dims.block_size == experiment_from(tmp_path / "theirs", block_size=20).model_args.block_size == 20
+    assert (short(ids(20))[0] - theirs.float()(ids(20)).logits).abs().max() < 1e-4
+
+
+WORDS = {"<pad>": 0, "<1>": 1, "<2>": 2, "<s>": 3, "</s>": 4, "a": 5, "b": 6}
+
+
+@pytest.mark.parametrize(
+    ("said", "bos"),
+    [
+        ({"bos_token": "<s>", "eos_token": "</s>"}, 3),
+        ({"bos_token": {"content": "<s>", "lstrip": False}}, 3),
+        ({"bos_token": None, "eos_token": "</s>"}, 4),  # as Qwen's: what ends a document begins the next
+        (None, 1),  # no tokenizer_config.json: by the numbers in config.json
+    ],
+)
+def test_what_a_document_begins_with(said, bos, tmp_path):
+    random_model().save_pretrained(tmp_path / "theirs")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=WORDS, merges=[]))
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.save(str(tmp_path / "theirs" / "tokenizer.json"))
+    if said is not None:
+        (tmp_path / "theirs" / "tokenizer_config.json").write_text(json.dumps(said))
+    assert load(tmp_path / "theirs").tokenizer.special_tokens == {"bos": bos}
+    convert(tmp_path / "theirs", tmp_path / "run", dtype="bf16", block_size=16)
+    config, tokenizer, _ = load_run(tmp_path / "run")
+    assert (tokenizer.special_tokens, config.model_args.block_size) == ({"bos": bos}, 16)
+    weights = load_file(tmp_path / "run" / "checkpoints" / "step-00000000" / "model.safetensors")
+    assert weights["embed.weight"].dtype == torch.bfloat16
