@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foundry.core.config import load_experiment
-    from foundry.core.run import load_run
+    from foundry.core.loading import load_run
     from foundry.core.training import train
 
     __version__: str
@@ -23,7 +23,7 @@ __all__ = ["__version__", "load_experiment", "load_run", "train"]
 # Imported on first use: torch, and even importlib.metadata, would slow the commands that need neither.
 _PUBLIC = {
     "load_experiment": "foundry.core.config",
-    "load_run": "foundry.core.run",
+    "load_run": "foundry.core.loading",
     "train": "foundry.core.training",
 }
 

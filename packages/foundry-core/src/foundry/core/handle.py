@@ -14,8 +14,9 @@ from foundry.core.config import Experiment
 from foundry.core.config.mutate import edit
 from foundry.core.contracts import Edits, Evaluator, InvalidData, Item, Tokenizer
 from foundry.core.generate import Sampling, first_ids, generate_ids
+from foundry.core.loading import load_run
 from foundry.core.model import GPT
-from foundry.core.run import Run, load_run
+from foundry.core.run import Run
 from foundry.core.training.device import Device
 
 TOKENS_PER_BATCH = 4096

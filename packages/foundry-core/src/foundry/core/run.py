@@ -15,19 +15,17 @@ import fcntl
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from foundry.core.contracts import EnvironmentFailure, InvalidData, Tokenizer
+from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.durable import writing
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
-    from foundry.core.model import GPT
-    from foundry.core.training.checkpoint import Checkpoint
 
 SCHEMA_VERSION = 1
 CONFIG_KEYS = {"name": str, "identity": str, "seed": int, "experiment": dict, "device": dict}
@@ -85,7 +83,7 @@ class Run:
         """
         if not self.config_file.exists():
             raise InvalidData(f"{self.path} is not a run folder: it has no config.json")
-        return _read_json(self.config_file, CONFIG_KEYS, "restore it from a copy of the run")
+        return read_json(self.config_file, CONFIG_KEYS, "restore it from a copy of the run")
 
     def result(self) -> dict[str, Any] | None:
         """The final figures, or None while the run is unfinished.
@@ -95,7 +93,7 @@ class Run:
         """
         if not self.result_file.exists():
             return None
-        result = _read_json(self.result_file, RESULT_KEYS, "delete it and train again: nothing but it is made anew")
+        result = read_json(self.result_file, RESULT_KEYS, "delete it and train again: nothing but it is made anew")
         return result | {"run": str(self.path)}  # wherever the folder was moved to
 
     def metrics(self) -> Iterator[dict[str, Any]]:
@@ -160,104 +158,9 @@ class Run:
             return self.path.rename(self.path.with_name(f"{self.path.name}~{number}"))
 
 
-class LoadedRun(NamedTuple):
-    """What `load_run` returns."""
-
-    config: Experiment
-    tokenizer: Tokenizer
-    model: GPT
-
-
 def default_run(experiment: Experiment) -> Run:
     """runs/NAME-HASH8-SEED in the experiment's project."""
     return Run(experiment.project / "runs" / f"{experiment.name}-{experiment.identity[:8]}-{experiment.seed}")
-
-
-def load_run(
-    path: str | Path, checkpoint: str = "last", *, device: str = "cpu", note: Callable[[str], None] | None = None
-) -> LoadedRun:
-    """The experiment, tokenizer and trained model of a run folder.
-
-    Args:
-        path: the run folder.
-        checkpoint: `last`, `best` (lowest validation loss that was saved), or a step number.
-        device: where the model goes.
-        note: called with what a person should know: a damaged checkpoint was passed over.
-
-    Returns:
-        config, tokenizer, model. The model is in eval mode and holds the moving average where the run keeps one.
-
-    Raises:
-        InvalidData: no such run, or no checkpoint of it can be used.
-        EnvironmentFailure: this machine has no such device.
-    """
-    run = Run(Path(path))
-    return restored(run, choose_checkpoint(run, checkpoint, note), device=device)
-
-
-def restored(run: Run, saved: Checkpoint, *, device: str = "cpu") -> LoadedRun:
-    """What `load_run` returns, from one checkpoint of the run."""
-    import torch
-
-    from foundry.core.config import from_plain
-    from foundry.core.model import GPT
-    from foundry.core.model.init import init_buffers
-    from foundry.core.registry import find_project
-    from foundry.core.training.device import require
-
-    require(device)
-    around = find_project(run.path)
-    project = around if around != run.path.resolve() else Path.cwd()  # variants/ may be here, the run elsewhere
-    experiment = from_plain(run.config()["experiment"], project=project, source=str(run.config_file))
-    tokenizer = read_tokenizer(run, experiment)
-    if saved.state["tokenizer"] != tokenizer.hash:
-        raise InvalidData(f"{run.tokenizer_file} is not the tokenizer that {run.path} was trained with")
-    with torch.device("meta"):
-        model = GPT(experiment, tokenizer.vocab_size)
-    model.to_empty(device=device)
-    init_buffers(model)
-    restore_weights(model, saved.judged_weights, source=str(run.path))
-    return LoadedRun(experiment, tokenizer, model.eval())
-
-
-def restore_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> None:
-    """Copy named tensors into a model's parameters.
-
-    Raises:
-        InvalidData: a parameter is missing, unknown, or has another shape; the message names the first.
-    """
-    import torch
-
-    own = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in model.state_dict()}
-    for name in sorted(own.keys() | weights.keys()):
-        if name not in weights or name not in own:
-            where = "the checkpoint" if name not in weights else "the model"
-            raise InvalidData(f"{source}: parameter {name} is not in {where}")
-        if own[name].shape != weights[name].shape:
-            shapes = f"{tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}"
-            raise InvalidData(f"{source}: parameter {name} has shape {shapes}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(weights[name])
-
-
-def read_tokenizer(run: Run, experiment: Experiment) -> Tokenizer:
-    """The tokenizer that a run was trained with.
-
-    Raises:
-        InvalidData: its file is missing, damaged or altered, or of a type that no plugin here knows.
-    """
-    file = run.tokenizer_file
-    data = _read_json(file, {"type": str}, "restore it from a copy of the run")
-    if data["type"] not in experiment.registry.variants("tokenizer"):
-        raise InvalidData(f"{file}: no tokenizer is of type {data['type']!r}", "install the plugin that has it")
-    try:
-        tokenizer: Tokenizer = experiment.registry.variant("tokenizer", data["type"]).load().from_json(data)
-    except InvalidData as error:
-        raise InvalidData(f"{file}: {error.message}", error.hint) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidData(f"{file}: damaged: {error!r}", "restore it from a copy of the run") from error
-    return tokenizer
 
 
 def list_runs(folder: Path) -> list[Run]:
@@ -282,30 +185,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def choose_checkpoint(run: Run, which: str, note: Callable[[str], None] | None = None) -> Checkpoint:
-    """`last`, `best` or the one of a step. Of those that are asked for by name, a damaged one is refused.
-
-    Raises:
-        InvalidData: this is no run, it has none such, or it is damaged.
-    """
-    from foundry.core.training import checkpoint as checkpoints
-
-    run.config()  # what is no run folder is called so first
-    steps = checkpoints.steps(run.checkpoints)
-    there_are = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet: train it first, or longer"
-    if which in ("last", "best"):
-        last = checkpoints.newest(run.checkpoints, warn=note or (lambda text: None), quarantine=False)
-        if last is None:
-            raise InvalidData(f"{run.path} has no checkpoint", there_are)
-        if which == "last" or last.state["best_step"] is None:
-            return last
-        which = str(last.state["best_step"])
-    if which not in map(str, steps):
-        raise InvalidData(f"{run.path} has no checkpoint {which}", there_are)
-    return checkpoints.load(checkpoints.path_of(run.checkpoints, int(which)))
-
-
-def _read_json(path: Path, keys: Mapping[str, type], way_out: str) -> dict[str, Any]:
+def read_json(path: Path, keys: Mapping[str, type], way_out: str) -> dict[str, Any]:
     """The object in a JSON file, which has at least these keys with values of these types."""
     try:
         data = json.loads(path.read_bytes())

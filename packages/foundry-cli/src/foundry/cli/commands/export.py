@@ -34,7 +34,7 @@ def export(
 
     Example: foundry export runs/baseline-1a2b3c4d-1337 --to hf exported
     """
-    from foundry.core.run import load_run
+    from foundry.core.loading import load_run
     from foundry.zoo import export
     from foundry.zoo.pretrained import dtype_of
 

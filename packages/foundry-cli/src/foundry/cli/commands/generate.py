@@ -42,7 +42,7 @@ def generate(
     Example: foundry generate runs/baseline-1a2b3c4d-1337 --prompt "def " --top-k 40
     """
     from foundry.core.generate import Sampling, continuations, stream_text
-    from foundry.core.run import load_run
+    from foundry.core.loading import load_run
 
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     _, tokenizer, model = load_run(run, checkpoint, device=device.value, note=render.say)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from foundry.core.config import Experiment
-from foundry.core.config.load import BASELINE, from_text
 from foundry.core.config.difference import difference
+from foundry.core.config.load import BASELINE, from_text
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import FoundryError, Stack
 from foundry.core.evolve.stacks import added, words

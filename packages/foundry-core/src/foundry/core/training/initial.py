@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from foundry.core.contracts import InvalidData, Tokenizer
-from foundry.core.run import Run, choose_checkpoint, read_tokenizer, restore_weights
+from foundry.core.loading import choose_checkpoint, read_tokenizer, restore_weights
+from foundry.core.run import Run
 from foundry.core.training import checkpoint as checkpoints
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.analyze import analyze
-from foundry.core.run import Run, choose_checkpoint, default_run, restored
+from foundry.core.loading import choose_checkpoint, restored
+from foundry.core.run import Run, default_run
 from foundry.core.training.bench import step_seconds
 from foundry.core.training.claim import refuse_another
 from foundry.core.training.device import Device, resolve

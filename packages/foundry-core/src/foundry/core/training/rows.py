@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from foundry.core.contracts import Rows
-from foundry.core.run import Run, read_tokenizer
+from foundry.core.loading import read_tokenizer
+from foundry.core.run import Run
 from foundry.core.training.initial import source_of
 
 if TYPE_CHECKING:

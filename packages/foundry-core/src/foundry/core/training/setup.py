@@ -17,8 +17,9 @@ from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import InvalidData, PluginError, Tokenizer
 from foundry.core.durable import replace_durably, writing
 from foundry.core.generate import first_ids
+from foundry.core.loading import restore_weights
 from foundry.core.model import GPT, initialize
-from foundry.core.run import SCHEMA_VERSION, Run, default_run, restore_weights
+from foundry.core.run import SCHEMA_VERSION, Run, default_run
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
 from foundry.core.training.claim import Resume, claim, write_config
