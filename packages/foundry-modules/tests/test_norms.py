@@ -7,7 +7,7 @@ import torch
 from foundry.core.config import load_experiment
 from foundry.core.config.mutate import list_mutations, mutate
 from foundry.core.contracts import Dims, InvalidExperiment
-from foundry.core.model import GPT
+from foundry.core.model import GPT, initialize
 from foundry.core.testing import Case
 from foundry.modules.norm import DyTParams
 from foundry.modules.norm.dyt import DyT
@@ -78,3 +78,20 @@ def test_attention_sssl_windows_three_layers_of_four(load):
     assert {(each.n_kv_head, each.sinks) for each in chosen} == {(2, True)}
     plain = mutate(load("model_args: {n_layer: 4, n_head: 4, attention: mha}"), "attention", "sssl").experiment
     assert plain.layer_args(0).attention.n_kv_head is None  # one for each query head
+
+
+def test_a_model_with_dyt_learns_a_factor_on_its_embeddings_that_starts_at_the_root_of_the_width(tmp_path):
+    (tmp_path / "e.yaml").write_text("model_args: {n_layer: 1, n_head: 2, n_embd: 16, norm: dyt}\n")
+    model = GPT(load_experiment(tmp_path / "e.yaml"), 11)
+    initialize(model, seed=1)
+    assert model.embed_scale is not None
+    assert model.embed_scale.item() == 4.0
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda block, given: seen.append(given[0]))
+    ids = torch.arange(5)[None]
+    model(ids)[0].sum().backward()
+    torch.testing.assert_close(seen[0], 4.0 * model.embed(ids))
+    assert model.embed_scale.grad is not None
+    assert model.embed_scale.grad.abs() > 0
+    normed = GPT(load_experiment(tmp_path / "e.yaml", ["model_args.norm=rmsnorm"]), 11)
+    assert normed.embed_scale is None

@@ -8,6 +8,7 @@ from foundry.core.contracts import (
     CanonParams,
     FeedForwardParams,
     Mutation,
+    NormParams,
     OptimizerParams,
     OptionalParams,
     Params,
@@ -45,7 +46,7 @@ def _whole(name: str, default: str, abbreviation: str, summary: str, params: typ
 SLOTS = [
     _part("attention", "mha", "attn", "how tokens exchange information", AttentionParams),
     _part("ffn", "dense", "ffn", "what a layer does to each token by itself", FeedForwardParams),
-    _part("norm", "rmsnorm", "norm", "what keeps a layer's input at one scale", Params),
+    _part("norm", "rmsnorm", "norm", "what keeps a layer's input at one scale", NormParams),
     _part("activation", "swiglu", "act", "the non-linearity of the feed-forward network", ActivationParams),
     _part("position", "rope", "pos", "how a model knows the order of its tokens", PositionParams),
     _part("residual", "pre", "resid", "how a sublayer and its norm join the residual stream", ResidualParams),

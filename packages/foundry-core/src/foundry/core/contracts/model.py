@@ -198,6 +198,15 @@ class Position(Protocol):
         """acts_on scores: (B, T), (B, S) -> (B, H, T, S), to be added to the attention scores."""
 
 
+class NormParams(Params):
+    """Base of every norm's params."""
+
+    def embedding_scale(self, dims: Dims) -> float | None:
+        """What a learned factor on the token embeddings starts at, which the model then has. None: it has none, as
+        where the norms bring embeddings of any size to one scale."""
+        return None
+
+
 class ResidualParams(Params):
     """Base of every residual's params."""
 

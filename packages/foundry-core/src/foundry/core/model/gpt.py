@@ -94,6 +94,8 @@ class GPT(nn.Module):
         self.dims = replace(experiment.dims(vocab_size), multipliers=self.scale.multipliers)
         self.gradient_checkpointing = experiment.training.gradient_checkpointing
         self.embed = nn.Embedding(vocab_size, args.n_embd)
+        self._embedding_scale = args.norm.embedding_scale(self.dims)
+        self.embed_scale = None if self._embedding_scale is None else nn.Parameter(torch.empty(1))
         self.position = None
         if args.position.acts_on == "embeddings":
             self.position = experiment.registry.build("position", args.position, self.dims)
@@ -145,6 +147,8 @@ class GPT(nn.Module):
             filled, n_new = cache[0].length, ids.shape[1]
             ctx = ctx._replace(positions=torch.arange(filled, filled + n_new, device=ids.device).expand(ids.shape))
         x = self.embed(ids)
+        if self.embed_scale is not None:
+            x = x * self.embed_scale
         if self.position is not None:
             x = self.position.embed(x, ctx.positions)
         x = embedded = self.dropout(x) if self.training else x
@@ -175,6 +179,8 @@ class GPT(nn.Module):
             tensor.zero_()
         elif tensor.ndim >= 2:
             normal_(tensor, 0.02, generator)
+        elif name == "embed_scale":
+            tensor.fill_(self._embedding_scale)
         else:
             return False
         return True

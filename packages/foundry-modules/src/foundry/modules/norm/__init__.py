@@ -1,23 +1,28 @@
 """Slot `norm`: what keeps a layer's input at one scale. Built as `target(params, dims, size)`, size = the last axis."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
-from foundry.core.contracts import Edits, Mutation, Params, Variant
+from foundry.core.contracts import Dims, Edits, Mutation, NormParams, Variant
 
 
-class RMSNormParams(Params):
+class RMSNormParams(NormParams):
     eps: float = Field(1e-5, gt=0, lt=1, description="added to the mean square", json_schema_extra={"search": False})
 
 
-class LayerNormParams(Params):
+class LayerNormParams(NormParams):
     eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance", json_schema_extra={"search": False})
 
 
-class DyTParams(Params):
+class DyTParams(NormParams):
     alpha: float = Field(0.5, gt=0, description="initial slope of the tanh; the paper's is 0.5, for wide models less")
+
+    def embedding_scale(self, dims: Dims) -> float | None:
+        """sqrt(C): the paper's models of language do not converge without it."""
+        return math.sqrt(dims.n_embd)
 
 
 def normalise_queries_and_keys(experiment: Mapping[str, Any], value: str) -> Edits:

@@ -2,7 +2,9 @@
 
     y = tanh(alpha x) * weight + bias          x, y (..., size); alpha (1,); weight, bias (size,)
 
-It computes no statistics: a token's scale is bounded, not normalised. The bias is there if `model_args.bias` is.
+It computes no statistics: a token's scale is bounded, not normalised. So it does not bring the embeddings, of standard
+deviation 0.02, to 1 as a norm would: a model with dyt has a learned factor on them, which starts at sqrt(n_embd). The
+bias is there if `model_args.bias` is.
 """
 
 import torch
