@@ -1,10 +1,11 @@
 """Time and peak memory of windowed and of block-strided attention against full causal attention, forward and backward.
 
-    uv run python benchmarks/sparse_attention.py [--lengths 2048 4096] [--blocks 10]
+    uv run python benchmarks/sparse_attention.py [--lengths 2048 4096] [--windows 8] [--blocks 10]
 
-The window is an eighth of the row; block-strided attention sees every eighth block of 64 tokens besides. Queries, keys
-and values are (1, 8, T, 64) in fp32. `native` computes by the C kernel, `torch` by torch's own; `packed` rows hold
-eight documents, which full attention tells apart by a T x T mask. Each contender is a process of its own, and they take
+A row is `--windows` windows long. `masked` is the window as a T x T mask for torch's attention, which is what short
+rows are given elsewhere, but not here; `sparse` sees every eighth block of 64 tokens besides the window. Queries, keys
+and values are (1, 8, T, 64) in fp32. `native` computes by the C kernel, `torch` without; `packed` rows hold eight
+documents, which full attention tells apart by a T x T mask. Each contender is a process of its own, and they take
 turns; a block is one forward and one backward pass. Memory is the peak of the process above what it held before the
 pass, the result and the three gradients included. Ratios are to full attention of the same kind.
 """
@@ -20,21 +21,21 @@ from pathlib import Path
 from interleave import Contender, announce, median_interval, take_turns, wait_for_turn
 
 KINDS = ("native", "torch", "native packed", "torch packed")
-PATTERNS = ("full", "window", "sparse")
+PATTERNS = ("full", "masked", "window", "sparse")
 DOCUMENTS = 8
 
 
-def contend(kind: str, pattern_name: str, length: int) -> None:
+def contend(kind: str, pattern_name: str, length: int, window: int) -> None:
     """One contender's process."""
     import torch
 
     from foundry.core.contracts import Context
     from foundry.kernels import SparsePattern, native
-    from foundry.modules.attention.attend import attend
+    from foundry.modules.attention.attend import attend, visible
 
+    SparsePattern.suits_chunks = lambda *_: True
     native.use(["attention"] if kind.startswith("native") else [])
-    window = length // 8
-    pattern = {"full": None, "window": SparsePattern(window), "sparse": SparsePattern(window, 64, 8)}[pattern_name]
+    pattern = {"full": None, "sparse": SparsePattern(window, 64, 8)}.get(pattern_name, SparsePattern(window))
     context = Context()
     if kind.endswith("packed"):
         token = torch.arange(length)[None]
@@ -43,8 +44,15 @@ def contend(kind: str, pattern_name: str, length: int) -> None:
     q, k, v = (torch.randn(1, length, 8, 64).transpose(1, 2).requires_grad_() for _ in range(3))
     upstream = torch.randn(1, length, 8, 64).transpose(1, 2)
 
+    def forward() -> torch.Tensor:
+        if pattern_name == "masked":
+            every = torch.arange(length)
+            mask = visible(context, every, every, length, pattern)
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+        return attend(q, k, v, context, pattern=pattern)
+
     def step() -> None:
-        torch.autograd.grad(attend(q, k, v, context, pattern=pattern), (q, k, v), upstream)
+        torch.autograd.grad(forward(), (q, k, v), upstream)
 
     step()
     announce("ready")
@@ -74,16 +82,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--windows", type=int, default=8, help="in a row")
     parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--contend", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--contend", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.contend:
-        contend(given.contend[0], given.contend[1], int(given.contend[2]))
+        contend(*given.contend[:2], *map(int, given.contend[2:]))
     print("| T | kind | attention | ms | time, of full | MiB | memory, of full |\n|---|---|---|---|---|---|---|")
     for length in given.lengths:
         for kind in given.kinds:
-            command = [sys.executable, __file__, "--contend", kind]
-            contenders = [Contender(name, [*command, name, str(length)]) for name in PATTERNS]
+            command, sizes = [sys.executable, __file__, "--contend", kind], [str(length), str(length // given.windows)]
+            contenders = [Contender(name, [*command, name, *sizes]) for name in PATTERNS]
             take_turns(contenders, given.blocks)
             for contender in contenders:
                 contender.close()

@@ -106,6 +106,22 @@ def test_patterns_equal_a_mask(native, sizes, pattern):
             torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: f"window{p.window}-block{p.block}-stride{p.stride}")
+def test_patterns_equal_a_mask_in_bf16(pattern):
+    q, k, v, upstream = (draw(2, heads, 513, 16, seed).detach().bfloat16() for seed, heads in enumerate((4, 2, 2, 4)))
+    mask = pattern.mask(torch.arange(513), torch.arange(513))
+
+    def masked(*heads):
+        return F.scaled_dot_product_attention(*heads, mask, enable_gqa=True)
+
+    exact = gradients(masked, *(x.double().requires_grad_() for x in (q, k, v)), upstream.double())
+    ours = gradients(
+        lambda *heads: sparse_attention(*heads, pattern), *(x.requires_grad_() for x in (q, k, v)), upstream
+    )
+    for mine, theirs in zip(ours, exact, strict=True):
+        assert (mine - theirs).norm() <= 0.01 * theirs.norm()
+
+
 def test_memory_follows_the_window_and_not_the_length(native):
     def scratch(length, pattern):
         q = torch.empty(1, 1, length, 64)

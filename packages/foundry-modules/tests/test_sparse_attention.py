@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from foundry.core.analyze import analyze
 from foundry.core.config import load_experiment
 from foundry.core.contracts import Context
 from foundry.core.testing import DIMS, Case
 from foundry.core.testing.case import vectors
-from foundry.kernels import SparsePattern
+from foundry.kernels import SparsePattern, sparse_attention
 from foundry.modules.attention import SparseParams, attend
 
 LONG = replace(DIMS, block_size=320)
@@ -43,15 +45,61 @@ def test_long_rows_in_chunks_equal_a_mask_over_everything(name, params, position
 
 
 @pytest.mark.parametrize("pattern", [SparsePattern(20), SparsePattern(32, 16, 3)])
-def test_chunks_keep_nothing_but_queries_keys_and_values(pattern):
-    """And their gradients are those of finite differences, heads that share keys included."""
-    q, k, v = (torch.randn(1, heads, 192, 2, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
+def test_chunks_keep_no_scores(pattern):
+    """Of a query no more than its row's sum, beside what there is in any case; and the gradients are those of finite
+    differences, heads that share keys included."""
+    q, k, v = (torch.randn(1, heads, 256, 2, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.data_ptr()) or x, lambda x: x):
-        attend.attend(q, k, v, Context(), pattern=pattern)
-    assert kept == [x.data_ptr() for x in (q, k, v)]
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append((x.data_ptr(), x.numel())) or x, lambda x: x):
+        y = attend.attend(q, k, v, Context(), pattern=pattern)
+    there = {x.data_ptr() for x in (q, k, v, y)}
+    assert [size for address, size in kept if address not in there] == [4 * 256]
     inputs = (q, k, v)
     assert torch.autograd.gradcheck(lambda *x: attend.attend(*x, Context(), pattern=pattern), inputs, fast_mode=True)
+
+
+class Sizes(TorchDispatchMode):
+    """Notes how large each result is, views included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.sizes |= {x.numel() for x in tree_leaves(result) if isinstance(x, torch.Tensor)}
+        return result
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_tensor_of_the_scores_grows_with_the_row(packed):
+    """Forward and backward, for the largest that is not of the size of q, k and v; two heads share keys."""
+
+    def largest(length: int) -> int:
+        ctx, token = Context(), torch.arange(length)[None]
+        if packed:
+            ctx = Context(positions=token % 300, segments=token // 300)
+        q, k, v = (torch.randn(1, heads, length, 64, requires_grad=True) for heads in (4, 2, 2))
+        with Sizes() as seen:
+            attend.attend(q, k, v, ctx, pattern=SparsePattern(64)).sum().backward()
+        return max(size for size in seen.sizes if size % (length * 64))
+
+    assert largest(1001) == largest(4003) < 2**17
+
+
+@pytest.mark.parametrize("pattern", [SparsePattern(20), SparsePattern(32, 16, 3)])
+def test_chunks_under_autocast_compute_in_bf16_as_torch_does(pattern):
+    heads = [vectors(1, 192, DIMS, seed).unflatten(-1, (4, 8)).transpose(1, 2).requires_grad_() for seed in range(3)]
+    tokens = torch.arange(192)
+    mask = pattern.sees(tokens[:, None], tokens)
+    results = []
+    for attention in (lambda *x: sparse_attention(*x, pattern), lambda *x: F.scaled_dot_product_attention(*x, mask)):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = attention(*heads)
+        results.append((y, *torch.autograd.grad(y.float().square().sum(), heads)))
+    assert results[0][0].dtype == torch.bfloat16
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize(("name", "params"), PATTERNS)

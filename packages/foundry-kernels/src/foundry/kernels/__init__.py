@@ -11,6 +11,7 @@ They compute as torch does, until `foundry.kernels.native.use` says otherwise.
 from foundry.kernels.attention import causal_attention
 from foundry.kernels.linear_cross_entropy import linear_cross_entropy
 from foundry.kernels.rms_norm import rms_norm
-from foundry.kernels.sparse_attention import SparsePattern, sparse_attention
+from foundry.kernels.sparse_attention import sparse_attention
+from foundry.kernels.sparse_pattern import SparsePattern
 
 __all__ = ["SparsePattern", "causal_attention", "linear_cross_entropy", "rms_norm", "sparse_attention"]

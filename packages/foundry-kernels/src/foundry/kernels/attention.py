@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from foundry.kernels import build
-from foundry.kernels.sparse_attention import SparsePattern, sparse_attention
+from foundry.kernels.sparse_attention import sparse_attention
+from foundry.kernels.sparse_pattern import SparsePattern
 
 TILE = 16  # tokens; blocks of a pattern are made of whole ones
 LARGEST_HEAD = 256  # components; each thread's scratch memory grows with it
