@@ -105,6 +105,12 @@ def test_mistrals_window_is_none_where_it_says_so_and_its_own_where_it_says_noth
     assert (attention.type, getattr(attention, "window", None)) == (kind, window)
 
 
+def test_an_old_config_has_a_key_for_each_query():
+    """Llama 1 knew no groups."""
+    config = Config({"model_type": "llama", **SIZES, "num_key_value_heads": None}, "config.json")
+    assert experiment_of(config, registry(), name="llama").model_args.attention.n_kv_head == 4
+
+
 def test_type_mode_and_context_are_the_files_or_as_asked_for(tmp_path):
     theirs = random_model().bfloat16()
     theirs.save_pretrained(tmp_path / "theirs")
