@@ -170,7 +170,7 @@ LIGHT = [
     ["plugins", "list"],
     ["plugins", "list", "--json"],
     ["mutate", "--list"],
-    ["mutate", "attention", "gqa_2kv"],
+    ["mutate", "attention", "mha"],
     ["config", "show"],
     ["config", "schema"],
 ]
@@ -186,6 +186,35 @@ def test_light_commands_import_neither_torch_nor_numpy_nor_rich(project, argumen
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_mutation_that_changes_nothing_writes_nothing_and_says_so_in_one_line(project):
+    before = sorted(project.rglob("*"))
+    done = foundry("mutate", "attention", "gqa_2kv", cwd=project)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == [
+        "note: nothing changes, so no file is written: baseline has attention gqa_2kv already",
+        "next: foundry mutate --list",
+    ]
+    told = json.loads(foundry("mutate", "attention", "gqa_2kv", "--json", cwd=project).stdout)
+    assert (told["path"], told["changes"]) == (None, [])
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["mutate", "depth", "-3"], 3, "needs a whole number >= 1"),
+        (["mutate", "lr", "-1e-3", "--dry-run"], 3, "needs a number > 0"),
+        (["mutate", "depth", "-3", "--nope"], 2, "--nope"),
+        (["mutate", "depth", "-x"], 2, "No such option: -x"),
+        (["sweep", "depth", "-3", "--nope", "--dry-run"], 2, "--nope"),
+    ],
+)
+def test_a_negative_number_is_a_value_that_its_range_refuses(project, monkeypatch, capsys, arguments, code, words):
+    monkeypatch.chdir(project)
+    assert entry.main(arguments) == code
+    assert words in capsys.readouterr().err
 
 
 def test_completion_offers_types_and_the_variants_of_a_type(project):

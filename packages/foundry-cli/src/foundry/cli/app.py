@@ -35,6 +35,7 @@ from foundry.cli.commands import (
     why,
     zoo,
 )
+from foundry.cli.options import TakesNumbers
 
 app = typer.Typer(
     name="foundry",
@@ -46,8 +47,8 @@ app = typer.Typer(
 
 app.command()(init.init)
 app.command()(train.train)
-app.command()(mutate.mutate)
-app.command()(sweep.sweep)
+app.command(cls=TakesNumbers)(mutate.mutate)
+app.command(cls=TakesNumbers)(sweep.sweep)
 app.command()(ablate.ablate)
 app.command()(evolve.evolve)
 app.command()(noise.noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from foundry.core.contracts import UsageError
 
@@ -54,6 +56,16 @@ TrialSeconds = Annotated[
 Retry = Annotated[
     bool, typer.Option("--retry", help="Train again what failed before, as by a time limit, and decide again.")
 ]
+
+
+class TakesNumbers(TyperCommand):
+    """A command with values that may be numbers: -3 is then no option that is unknown, but a value, whose range
+    refuses it."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        # Only then, so that a mistyped option is told as one. Beside a number it becomes a value that does not exist.
+        ctx.ignore_unknown_options = any(re.match(r"-\.?[0-9]", word) for word in args)
+        return super().parse_args(ctx, args)
 
 
 def train_command(config: Path | None, sets: Sequence[str] | None, out: Path | None = None) -> str:

@@ -74,29 +74,27 @@ def mutate(
     parent = load_experiment(base)
     render.problems(parent.registry.problems)
     mutated = mutate(parent, type, value)
+    data = {
+        "name": mutated.name,
+        "identity": mutated.experiment.identity,
+        "changes": [vars(change) for change in mutated.changes],
+        "remarks": mutated.remarks,
+    }
+    if not mutated.changes:
+        note = f"note: nothing changes, so no file is written: {parent.name} has {type} {value} already"
+        return render.result({"path": None, **data}, lambda: render.say(note), "foundry mutate --list")
     folder = parent.project / "experiments"
     path = folder / f"{mutated.name}.yaml" if dry_run else write_experiment(mutated, folder)
     shown = render.place(path)
-
-    remarks = mutated.remarks
 
     def draw() -> None:
         render.line(shown)
         for change in mutated.changes:
             render.line(f"  {change}")
-        if not mutated.changes:
-            render.say("nothing changes: the experiment has this already")
-        for remark in remarks:
+        for remark in mutated.remarks:
             render.say(f"note: {remark}")
 
-    data = {
-        "path": shown,
-        "name": mutated.name,
-        "identity": mutated.experiment.identity,
-        "changes": [vars(change) for change in mutated.changes],
-        "remarks": remarks,
-    }
-    render.result(data, draw, "" if dry_run else f"foundry train {shown}")
+    render.result({"path": shown, **data}, draw, "" if dry_run else f"foundry train {shown}")
 
 
 def _list(type: str | None) -> None:
