@@ -14,7 +14,7 @@ import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -299,14 +299,15 @@ def listed(name: str, data: bytes) -> dict:
 
 @pytest.fixture
 def hub(good, tmp_path, monkeypatch):
-    for key, value in {
+    nothing_yet: dict[str, Any] = {
         "files": {},
         "sent": {},
         "break_after": None,
         "spoil": False,
         "gated": False,
         "tokens": [],
-    }.items():
+    }
+    for key, value in nothing_yet.items():
         setattr(Hub, key, value)
     Hub.files = {file.name: file.read_bytes() for file in good.iterdir()} | {"pytorch_model.bin": b"x" * 100}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
