@@ -128,8 +128,8 @@ def ids(batch: int = 2, length: int = T) -> torch.Tensor:
 def test_a_key_that_is_missing_is_what_transformers_takes(architecture):
     theirs = transformers.AutoConfig.for_model(architecture).to_dict()
     always_there = {  # without them, shapes would not fit
-        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-        "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
+        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
         "n_embd", "n_layer", "n_head", "d_model", "n_layers", "n_heads",
     }  # fmt: skip
     few = {key: value for key, value in theirs.items() if key in always_there} | {"model_type": architecture}

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from foundry.core.contracts import InvalidData
-from foundry.zoo import load_pretrained
+from foundry.core.registry import registry
+from foundry.zoo import Family, load_pretrained
 
 transformers = pytest.importorskip("transformers")
 transformers.utils.logging.disable_progress_bar()
@@ -41,6 +42,14 @@ MODELS: dict[str, dict] = {
     "deepseek_v3": {**DECODER, **LATENT},
     "gpt2": {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48},
     "mpt": {"vocab_size": VOCAB, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 48},
+}
+NULLS = {  # of keys that may be null, and files have them so
+    "llama": {"num_key_value_heads", "head_dim", "rope_scaling"},
+    "mistral": {"sliding_window", "head_dim", "rope_scaling"},
+    "qwen2": {"num_key_value_heads", "sliding_window", "rope_scaling"},
+    "phi3": {"num_key_value_heads", "sliding_window", "rope_scaling"},
+    "deepseek_v3": {"q_lora_rank", "norm_topk_prob", "num_key_value_heads", "rope_scaling"},
+    "gpt2": {"n_inner"},
 }
 YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -117,6 +126,34 @@ def test_a_key_is_read_or_refused_by_its_name(model_type, tmp_path):
         assert (logits - expected).abs().max() < 1e-4, change
         read += 1
     assert read >= 2
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_a_key_that_is_null_is_what_transformers_makes_of_null_or_refused(model_type, tmp_path):
+    """A bool that is null is false there; a window, none; key heads, as many as heads."""
+    family, read = registry().variants("architecture")[model_type].load(), set()
+    for number, key in enumerate({*named_by(family), "is_causal"}):
+        folder = tmp_path / str(number)
+        expected = saved({"model_type": model_type, **MODELS[model_type], key: None}, folder)
+        if expected is None:
+            continue  # transformers refuses it
+        try:
+            logits, _ = load_pretrained(folder)(tokens())
+        except InvalidData as error:
+            told = error.message
+            assert f" {key}" in told
+            continue
+        assert (logits - expected).abs().max() < 1e-4, key
+        read.add(key)
+    assert "is_causal" not in read
+    assert read >= NULLS.get(model_type, set())
+
+
+def named_by(family: Family) -> list[str]:
+    names = [name for entry in family.keys if isinstance(name := getattr(entry, "theirs", None), str)]
+    rotating = ["rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"]
+    windows = ["sliding_window", "use_sliding_window", "max_window_layers", "layer_types"]
+    return [name for name in (*names, *rotating, *windows) if "." not in name]
 
 
 def saved(config: dict, folder: Path) -> torch.Tensor | None:

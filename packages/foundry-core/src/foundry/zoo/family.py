@@ -32,18 +32,25 @@ class Config:
     def __init__(self, data: Mapping[str, Any], source: str) -> None:
         self.data, self.source = data, source
 
-    def get(self, key: str, default: Any = REQUIRED) -> Any:
-        """The value of a dotted key; where there is none, or null, the default.
+    def get(self, key: str, default: Any = REQUIRED, null: Any = REQUIRED) -> Any:
+        """The value of a dotted key; `default` where it is missing, `null` where it is null. To transformers the two
+        are not the same: null is a value, false where it takes a bool. Only a default of None is null, too.
 
         Raises:
-            InvalidData: the key is missing and has no default.
+            InvalidData: the key is missing and has no default, or is null and that means nothing.
         """
-        value: Any = self.data
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None and default is REQUIRED:
+        *parents, last = key.split(".")
+        data: Any = self.data
+        for parent in parents:
+            data = data.get(parent) if isinstance(data, Mapping) else None
+        value = data.get(last, default) if isinstance(data, Mapping) else default
+        if value is None and default is not None:
+            value = null
+            if value is REQUIRED and default is not REQUIRED:
+                raise self.refuse(key, None, "null means nothing here", "leave the key out, or give it a value")
+        if value is REQUIRED:
             raise InvalidData(f"{self.source}: it lacks the key {key}")
-        return default if value is None else value
+        return value
 
     def refuse(self, key: str, value: Any, why: str, hint: str = "") -> InvalidData:
         return InvalidData(f"{self.source}: {key}: {value!r}: {why}", hint)
@@ -76,18 +83,20 @@ class Entry(Protocol):
 
 @dataclass(frozen=True)
 class Key:
-    """`theirs` of config.json is `ours` of model_args. `default` is what transformers takes where the key is missing;
-    `like`, the key whose value it takes then."""
+    """`theirs` of config.json is `ours` of model_args. `default` is what transformers takes where the key is missing,
+    `null` what it takes where it is null; `like`, the key whose value it takes where neither says."""
 
     theirs: str
     ours: str
     default: Any = REQUIRED
+    null: Any = REQUIRED
     like: str = ""
     at: int = 0  # the layer that is asked when writing
 
     def read(self, config: Config, reading: Reading) -> None:
-        default = config.get(self.like) if self.like else self.default
-        reading.set(config, self.theirs, self.ours, config.get(self.theirs, default))
+        like = config.get(self.like) if self.like else REQUIRED
+        default, null = (like if said is REQUIRED else said for said in (self.default, self.null))
+        reading.set(config, self.theirs, self.ours, config.get(self.theirs, default, null))
 
     def write(self, layers: Sequence[Flat], config: dict[str, Any]) -> None:
         if self.ours in layers[self.at]:
@@ -119,14 +128,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Only:
-    """A key that must have one of these values; the first is taken where the key is missing, and written if it is not
-    null: transformers looks whether some keys are there."""
+    """A key that must have one of these values, of which null is one only if it is named; the first is taken where the
+    key is missing, and written if it is not null: transformers looks whether some keys are there."""
 
     theirs: str
     values: tuple[Any, ...]
 
     def read(self, config: Config, reading: Reading) -> None:
-        value = config.get(self.theirs, self.values[0])
+        value = config.get(self.theirs, self.values[0], null=None)
         if value not in self.values:
             raise config.refuse(self.theirs, value, f"Foundry knows only {' or '.join(map(repr, self.values))}")
 

@@ -18,7 +18,7 @@ class Window:
     default: int | None = None  # what transformers takes where the key is missing
 
     def read(self, config: Config, reading: Reading) -> None:
-        window = config.data.get("sliding_window", self.default)
+        window = config.get("sliding_window", self.default, null=None)
         if window is not None:
             reading.args |= {"attention.type": "sliding_window", "attention.window": window}
 
@@ -33,8 +33,7 @@ class WindowOfLayers:
 
     def read(self, config: Config, reading: Reading) -> None:
         n_layer = config.get("num_hidden_layers")
-        # Null is none, and a key that is missing is transformers' default.
-        window = config.data.get("sliding_window", 4096) if config.get("use_sliding_window", False) else None
+        window = config.get("sliding_window", 4096, null=None) if config.get("use_sliding_window", False) else None
         first = n_layer if window is None else config.get("max_window_layers", 28)
         types = config.get("layer_types", None) or [SLIDING if i >= first else FULL for i in range(n_layer)]
         if len(types) != n_layer or not set(types) <= {SLIDING, FULL}:

@@ -1,5 +1,7 @@
 """What Llama and all that were made after it share: the names in config.json, and the names of tensors."""
 
+from dataclasses import replace
+
 from foundry.zoo.family import Choice, Entry, Flat, Key, Only, Weight, same
 
 
@@ -17,6 +19,12 @@ def sizes(block_size: int = 2048, norm_eps: float = 1e-6) -> tuple[Entry, ...]:
 
 
 KV_HEADS = Key("num_key_value_heads", "attention.n_kv_head", like="num_attention_heads")
+
+
+def kv_heads(default: int) -> Key:
+    """Where transformers has a number of its own for a key that is missing; null is a key head for each query head."""
+    return replace(KV_HEADS, default=default)
+
 
 HEAD_DIM = Key("head_dim", "head_dim", None)
 

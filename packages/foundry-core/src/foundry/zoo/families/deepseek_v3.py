@@ -43,7 +43,6 @@ _ROUTED: tuple[Entry, ...] = tuple(
         ("moe_intermediate_size", "hidden", 2048),
         ("n_group", "n_groups", 8),
         ("topk_group", "top_k_groups", 4),
-        ("norm_topk_prob", "normalize_top_k", True),
         ("routed_scaling_factor", "routed_scaling_factor", 2.5),
     )
 )
@@ -63,11 +62,12 @@ DEEPSEEK_V3 = Family(
     },
     keys=(
         *decoder.sizes(4096),
-        Key("num_key_value_heads", "n_head", like="num_attention_heads"),  # read by eager attention alone
-        Key("q_lora_rank", "attention.q_lora_rank", None),
+        Key("num_key_value_heads", "n_head", 128, like="num_attention_heads"),  # read by eager attention alone
+        Key("q_lora_rank", "attention.q_lora_rank", 1536, null=None),
         *_LATENT,
         Key("head_dim", "attention.qk_rope_head_dim", like="qk_rope_head_dim"),  # what rotates, by its other name
         *_ROUTED,
+        Key("norm_topk_prob", "ffn.normalize_top_k", True, null=False, at=-1),
         DenseFirst(),
         decoder.ACTIVATION,
         Rope(),

@@ -11,7 +11,7 @@ MISTRAL = Family(
     args=decoder.ARGS,
     keys=(
         *decoder.sizes(131_072),
-        decoder.KV_HEADS,
+        decoder.kv_heads(8),
         decoder.HEAD_DIM,
         decoder.DENSE,
         decoder.ACTIVATION,

@@ -14,7 +14,7 @@ MIXTRAL = Family(
     args={**decoder.ARGS, "ffn.type": "moe", "ffn.scoring": "softmax", "ffn.normalize_top_k": True},
     keys=(
         *decoder.sizes(131_072, 1e-5),
-        decoder.KV_HEADS,
+        decoder.kv_heads(8),
         decoder.HEAD_DIM,
         decoder.DENSE,
         Key("num_local_experts", "ffn.n_experts", 8),

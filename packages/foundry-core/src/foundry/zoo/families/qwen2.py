@@ -11,7 +11,7 @@ QWEN2 = Family(
     args={**decoder.ARGS, "attention.qkv_bias": True},
     keys=(
         *decoder.sizes(32_768),
-        decoder.KV_HEADS,
+        decoder.kv_heads(32),
         decoder.HEAD_DIM,
         decoder.DENSE,
         decoder.ACTIVATION,

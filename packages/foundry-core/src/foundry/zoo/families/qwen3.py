@@ -11,7 +11,7 @@ QWEN3 = Family(
     args={**decoder.ARGS, "attention.qk_norm": True},
     keys=(
         *decoder.sizes(32_768),
-        decoder.KV_HEADS,
+        decoder.kv_heads(32),
         Key("rms_norm_eps", "attention.qk_norm_eps", 1e-6),
         Key("head_dim", "head_dim", 128),
         decoder.DENSE,
