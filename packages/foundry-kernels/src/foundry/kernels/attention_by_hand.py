@@ -23,6 +23,7 @@ from foundry.kernels.sparse_pattern import Chunk, Masks, SparsePattern
 LOG2_E = math.log2(math.e)
 QUERIES = 64  # in a chunk
 SCORES = 2**15  # in a call, of each of the two matrices: 128 KiB in fp32. A call for fewer is mostly overhead
+SCORES_OF_A_THREAD = 50_000  # at most, beyond one head: about what torch's own attention over everything takes for each
 
 Index = tuple[int, slice]
 """Of a row of the batch, and of some of its heads."""
@@ -66,7 +67,8 @@ class AttentionByHand(torch.autograd.Function):
 def _scratch(matrices: int, q: Tensor, k: Tensor, chunks: list[Chunk]) -> tuple[int, Tensor]:
     """How many heads a call has, and room for so many matrices of scores of each, (matrices, scores)."""
     largest = max(chunk.n_queries * chunk.n_keys for chunk in chunks)
-    together = min(k.size(1), max(torch.get_num_threads(), SCORES // largest, 1))
+    threads = torch.get_num_threads()
+    together = min(k.size(1), max(min(threads, threads * SCORES_OF_A_THREAD // largest), SCORES // largest, 1))
     return together, q.new_empty(matrices, together * largest)
 
 
