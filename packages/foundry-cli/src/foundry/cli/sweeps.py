@@ -222,7 +222,7 @@ def draw(result: SweepResult) -> None:
     columns = ("arm", "screening", "effect", "interval", "pairs", "verdict", "why")
     render.table(columns, [_row(arm) for arm in result.ranked()])
     for each in result.refused:
-        render.say(f"left out: {each.name}: {' '.join(each.reason.split())}")
+        render.say(f"left out: {each}")
     render.say(in_words(result))
 
 

@@ -80,7 +80,7 @@ def _draw(done: Ablation) -> None:
     ranked = sorted(done.cells, key=lambda cell: cell.mean if cell.mean is not None else float("inf"))
     render.table(columns, [_row(done, cell) for cell in ranked])
     for each in done.refused:
-        render.say(f"left out: {each.name}: {' '.join(each.reason.split())}")
+        render.say(f"left out: {each}")
     if done.sigma is not None:
         render.say(f"over seeds, one run has a standard deviation of {done.sigma:.4f}; effect > 0 is better")
 

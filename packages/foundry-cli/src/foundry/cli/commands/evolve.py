@@ -116,7 +116,7 @@ def _preview(lab: Lab, quest: Quest, limits: Limits) -> None:
         rows = [(arm["arm"], "; ".join(arm["changes"]), arm["budget"]) for arm in planned["arms"]]
         render.table(("arm", "changes", "budget"), rows)
         for each in planned["refused"]:
-            render.say(f"left out: {each['arm']}: {' '.join(each['reason'].split())}")
+            render.say(f"left out: {each['arm']}: {each['reason']}")
         flops = f", {planned['flops']:.3g} FLOPs" if planned["flops"] else ""
         noise = f", after {planned['noise_trials']} for the noise" if planned["noise_trials"] else ""
         size, types = sum(map(len, planned["space"].values())), len(planned["space"])

@@ -231,7 +231,7 @@ def _outline(lab: Any, question: Question) -> None:
     def draw() -> None:
         render.table(columns, rows)
         for each in planned["refused"]:
-            render.say(f"left out: {each['arm']}: {' '.join(each['reason'].split())}")
+            render.say(f"left out: {each['arm']}: {each['reason']}")
         render.say(planned["summary"])
 
     if render.wants_json():

@@ -65,7 +65,7 @@ class Ground:
             try:
                 experiment, base = self.build(stack)
             except FoundryError as error:
-                refused.append(Refused(name, str(error), news, invalid=True))
+                refused.append(Refused.because(error, name, news))
                 continue
             if same := seen.get(experiment.identity):
                 refused.append(Refused(name, f"it is {same}", news, invalid=False))

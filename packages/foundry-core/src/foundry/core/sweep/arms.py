@@ -8,6 +8,7 @@ What cannot be trained, or is the baseline itself, is refused with its reason, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -15,7 +16,7 @@ from itertools import product
 from foundry.core.config import Experiment
 from foundry.core.config.difference import difference
 from foundry.core.config.mutate import mutate
-from foundry.core.contracts import InvalidExperiment, PluginError, Stack, UsageError
+from foundry.core.contracts import FoundryError, InvalidExperiment, PluginError, Stack, UsageError
 from foundry.core.sweep.request import CONTROL
 
 
@@ -52,9 +53,20 @@ class Refused:
     """An arm that will not be trained."""
 
     name: str
-    reason: str
+    reason: str  # in one line, without the name
     mutations: Stack
     invalid: bool  # it makes no experiment that can be trained; else it makes one that is there already
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+    @classmethod
+    def because(cls, error: FoundryError, name: str, mutations: Stack) -> Refused:
+        """Of an arm that makes no experiment, with what the error says and advises."""
+        lines = [line.strip() for line in (*error.message.splitlines(), *error.hint.splitlines())]
+        reason = "; ".join(line for line in lines if line).replace(":; ", ": ")
+        # What `mutate` begins with: the arm is named beside the reason wherever that is shown.
+        return cls(name, re.sub(rf"^{re.escape(name)}(: | on \S+ )", "", reason), mutations, invalid=True)
 
 
 def grid(axes: Sequence[Axis]) -> list[Stack]:
@@ -79,7 +91,7 @@ def build_arms(baseline: Experiment, wanted: Sequence[Stack]) -> tuple[list[Arm]
         try:
             arm = _mutated(control, name, mutations)
         except (InvalidExperiment, PluginError) as error:
-            refused.append(Refused(name, str(error), mutations, invalid=True))
+            refused.append(Refused.because(error, name, mutations))
             continue
         if same := named.get(arm.experiment.identity):
             refused.append(Refused(name, f"it is {same}", mutations, invalid=False))

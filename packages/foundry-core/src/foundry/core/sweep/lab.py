@@ -162,7 +162,7 @@ class Lab:
             self.reporter.note(f"{each.name} is left out: {each.reason}")
         if not plan.arms and any(each.invalid for each in refused):
             self.keep(sweep, plan, _nothing(plan))
-            raise InvalidExperiment("no arm of this sweep can be trained", "\n".join(each.reason for each in refused))
+            raise InvalidExperiment("no arm of this sweep can be trained", "\n".join(map(str, refused)))
 
     def result(self, sweep: str, refused: Sequence[Refused] = ()) -> SweepResult:
         """What came of a finished sweep."""
