@@ -116,6 +116,10 @@ BAD = {
         lambda f: other_tokenizer(f, size=VOCAB + 1),
         "has ids up to 40, but .*vocab_size 40",
     ),
+    "a vocabulary that is not the embedding's": (
+        lambda f: edit(with_tokenizer(f), vocab_size=10**12),
+        r"vocab_size: 1000000000000: model.embed_tokens.weight has shape \(40, 32\)",
+    ),
     "a tokenizer that is none": (lambda f: (f / "tokenizer.json").write_text('{"model": []}'), "not a tokenizer.json"),
     "a tokenizer of another kind": (
         lambda f: (f / "tokenizer.json").write_text('{"model": {"vocab": {}}}'),
@@ -179,8 +183,9 @@ def test_a_full_disk_leaves_nothing_half_made(folder, tmp_path):
     with full_disk(5_000):
         with pytest.raises(EnvironmentFailure, match="File too large"):
             export(loaded.config, None, loaded.model, tmp_path / "out")
-        with pytest.raises(EnvironmentFailure, match="File too large"):
+        with pytest.raises(EnvironmentFailure, match=f"{tmp_path / 'run'}: File too large") as refused:
             convert(folder, tmp_path / "run")
+        assert refused.value.hint == "free some space, then run again"  # there is no run that could go on
     assert sorted(os.listdir(tmp_path)) == before
     convert(folder, tmp_path / "run")  # nothing is in the way of another try
 

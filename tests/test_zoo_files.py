@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from foundry.core import load_run
+from foundry.core.contracts import InvalidData
 from foundry.core.registry import registry
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.convert import convert, experiment_from
@@ -109,6 +110,34 @@ def test_an_old_config_has_a_key_for_each_query():
     """Llama 1 knew no groups."""
     config = Config({"model_type": "llama", **SIZES, "num_key_value_heads": None}, "config.json")
     assert experiment_of(config, registry(), name="llama").model_args.attention.n_kv_head == 4
+
+
+def test_layers_that_only_look_further_ahead_are_named_and_not_read(tmp_path):
+    """DeepSeek-V3's are saved after the model's own; any other layer that is too many is no such thing."""
+    latent = {
+        "num_key_value_heads": 4, "moe_intermediate_size": 16, "n_routed_experts": 8, "n_group": 4, "topk_group": 2,
+        "num_experts_per_tok": 3, "first_k_dense_replace": 1, "kv_lora_rank": 16, "q_lora_rank": 12,
+        "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 12, "num_nextn_predict_layers": 1,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    theirs = transformers.DeepseekV3ForCausalLM(transformers.DeepseekV3Config(**{**SIZES, **latent})).eval()
+    theirs.save_pretrained(tmp_path)
+
+    def with_layer(layer: int):
+        def change(tensors: dict[str, torch.Tensor]) -> None:
+            last = {name: tensor for name, tensor in tensors.items() if name.startswith("model.layers.1.")}
+            tensors |= {name.replace("layers.1.", f"layers.{layer}."): t.clone() for name, t in last.items()}
+            tensors[f"model.layers.{layer}.eh_proj.weight"] = torch.zeros(32, 64)
+
+        return change
+
+    edit(tmp_path / "model.safetensors", with_layer(2))
+    said: list[str] = []
+    assert (load_pretrained(tmp_path, note=said.append)(ids())[0] - theirs(ids()).logits).abs().max() < 1e-4
+    assert [line.split(" (")[0] for line in said] == ["not read: model.layers.2"]
+    edit(tmp_path / "model.safetensors", with_layer(20))
+    with pytest.raises(InvalidData, match=r"the tensor model\.layers\.20\..* is not of this deepseek_v3"):
+        load_pretrained(tmp_path)
 
 
 def test_type_mode_and_context_are_the_files_or_as_asked_for(tmp_path):

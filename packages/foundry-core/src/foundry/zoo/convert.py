@@ -4,12 +4,13 @@ that begins with it."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry.core.contracts import InvalidData
+from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.durable import replace_durably
 from foundry.core.run import SCHEMA_VERSION, Run
 from foundry.zoo.catalog import find
@@ -22,12 +23,20 @@ if TYPE_CHECKING:
     from foundry.core.config import Experiment
 
 
-def convert(name: str | Path, out: str | Path, *, dtype: str | None = None, block_size: int | None = None) -> Run:
+def convert(
+    name: str | Path,
+    out: str | Path,
+    *,
+    dtype: str | None = None,
+    block_size: int | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Run:
     """Write the run folder OUT, whose only checkpoint, of step 0, holds the pretrained weights.
 
     Args:
         dtype: as of `load_pretrained`.
         block_size: a shorter context.
+        note: as of `load_pretrained`.
 
     Raises:
         InvalidData: the model cannot be read, has no tokenizer, or OUT is there.
@@ -39,8 +48,8 @@ def convert(name: str | Path, out: str | Path, *, dtype: str | None = None, bloc
     from foundry.zoo.weights import state_of
 
     refuse_taken(Path(out))
-    folder = WeightsFolder(find(name))
-    experiment, tokenizer, model = load(folder.path, dtype=dtype, block_size=block_size)
+    folder = WeightsFolder(find(name, note))
+    experiment, tokenizer, model = load(folder.path, dtype=dtype, block_size=block_size, note=note)
     if tokenizer is None:
         raise InvalidData(
             f"{folder.path}: has no tokenizer.json, and a run is a model with its tokenizer",
@@ -68,7 +77,10 @@ def convert(name: str | Path, out: str | Path, *, dtype: str | None = None, bloc
     }
     with staged(Path(out)) as partial:
         run = Run(partial)
-        checkpoints.save(run.checkpoints, 0, checkpoints.Checkpoint({"model": state_of(model)}, state))
+        try:
+            checkpoints.save(run.checkpoints, 0, checkpoints.Checkpoint({"model": state_of(model)}, state))
+        except EnvironmentFailure as error:  # no training goes on from here: `staged` says what the disk's answer means
+            raise error.__cause__ or error from None
         run.tokenizer_file.parent.mkdir(exist_ok=True)
         replace_durably(run.tokenizer_file, json.dumps(tokenizer.to_json()).encode())
         replace_durably(run.config_file, json.dumps(config, indent=1).encode())

@@ -182,6 +182,7 @@ class Family:
     ignored: tuple[str, ...] = (
         "rotary_emb.inv_freq",
     )  # endings of names of tensors, in old files, that are no weights
+    ahead: str = ""  # the key that counts layers after the last, which predict tokens further ahead and are not read
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> None:

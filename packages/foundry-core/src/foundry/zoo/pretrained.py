@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from foundry.core.model import GPT
 
 TOKENIZER = "tokenizer.json"
+EMBEDDING = "embed.weight"
+"""Ours."""
 
 
 class Pretrained(NamedTuple):
@@ -46,7 +48,7 @@ def load_pretrained(
         device: where the model goes.
         dtype: of its parameters: float32, bfloat16, float16; by default what the file has.
         block_size: a shorter context than the model was trained for, which costs less memory.
-        note: called with what a person should know: a download and its progress.
+        note: called with what a person should know: a download and its progress, and layers that are not read.
 
     Raises:
         InvalidData: the folder is damaged, or of an architecture that Foundry does not know.
@@ -72,20 +74,34 @@ def load(
     folder, here = WeightsFolder(find(name, note)), registry()
     changes = {} if block_size is None else {"block_size": block_size}
     family = family_of(folder.config, here)
-    vocab_size, tokenizer = vocab_size_of(folder), tokenizer_of(folder, here)
+    vocab_size, tokenizer = vocab_size_of(folder, here), tokenizer_of(folder, here)
     has_one = tokenizer is not None
     config = experiment_of(folder.config, here, name=name_of(name), tokenizer=has_one, changes=changes)
     model = outline(config, vocab_size, dtype_of(dtype) or folder.dtype())
-    fitting(model, family, folder)  # what does not fit is said before memory is spent
+    ahead = fitting(model, family, folder).ahead  # what does not fit is said before memory is spent
+    if ahead and note is not None:
+        layers = ", ".join(family.layers.format(layer=layer) for layer in sorted(set(ahead.values())))
+        note(f"not read: {layers} ({len(ahead)} tensors), for predicting tokens further ahead ({family.ahead})")
     fill(with_storage(model, device), family, folder)
     return Pretrained(config, tokenizer, model.eval())
 
 
-def vocab_size_of(folder: WeightsFolder) -> int:
-    """V of the model: rows of its embedding."""
+def vocab_size_of(folder: WeightsFolder, here: Registry) -> int:
+    """V of the model: rows of its embedding.
+
+    Raises:
+        InvalidData: config.json says none, or not the one that the weights have.
+    """
     vocab_size = folder.config.get("vocab_size")
     if type(vocab_size) is not int or vocab_size < 1:
         raise folder.config.refuse("vocab_size", vocab_size, "is no number of tokens")
+    family = family_of(folder.config, here)
+    embedding = next((weight.theirs for weight in family.weights if weight.ours == (EMBEDDING,)), "")
+    for name in (embedding, embedding.removeprefix(family.prefix)):  # a base model's lacks the prefix
+        shape = folder.shapes.get(name, (vocab_size,))
+        if shape[:1] != (vocab_size,):
+            why = f"{name} has shape {shape}: they are not of one model"
+            raise folder.config.refuse("vocab_size", vocab_size, why, "fetch both from the same place")
     return vocab_size
 
 
@@ -95,9 +111,10 @@ def tokenizer_of(folder: WeightsFolder, here: Registry) -> Tokenizer | None:
     Raises:
         InvalidData: it has ids that the model has no embedding for, or is damaged.
     """
-    file, vocab_size = folder.path / TOKENIZER, vocab_size_of(folder)
+    file = folder.path / TOKENIZER
     if not file.exists():
         return None
+    vocab_size = vocab_size_of(folder, here)  # what a tokenizer keeps of each id is for as many as there are rows
     saved = read_json(file)
     try:
         ids = _ids(saved)
@@ -112,7 +129,9 @@ def tokenizer_of(folder: WeightsFolder, here: Registry) -> Tokenizer | None:
         )
     tokenizers = here.variant("tokenizer", "pretrained").load()
     try:
-        tokenizer: Tokenizer = tokenizers.wrapping(json.dumps(saved), vocab_size=vocab_size, bos=_bos(folder, ids))
+        tokenizer: Tokenizer = tokenizers.wrapping(
+            json.dumps(saved), vocab_size=vocab_size, bos=_bos(folder, ids, vocab_size)
+        )
     except InvalidData as error:
         raise InvalidData(f"{file}: {error.message}", error.hint) from error
     return tokenizer
@@ -125,7 +144,7 @@ def _ids(saved: dict[str, Any]) -> dict[str, int]:
     return {**own, **{token["content"]: token["id"] for token in added}}
 
 
-def _bos(folder: WeightsFolder, ids: dict[str, int]) -> int | None:
+def _bos(folder: WeightsFolder, ids: dict[str, int], vocab_size: int) -> int | None:
     """What a document begins with: the bos token, or, where the model has none, what ends the one before."""
     file = folder.path / "tokenizer_config.json"
     said = read_json(file) if file.exists() else {}
@@ -135,7 +154,7 @@ def _bos(folder: WeightsFolder, ids: dict[str, int]) -> int | None:
         if isinstance(token, str) and token in ids:
             return ids[token]
         number = folder.config.get(f"{key}_id", None)
-        if isinstance(number, int) and 0 <= number < vocab_size_of(folder) and not said:
+        if isinstance(number, int) and 0 <= number < vocab_size and not said:
             return number
     return None
 

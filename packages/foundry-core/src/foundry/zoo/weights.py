@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from foundry.core.contracts import InvalidData
 from foundry.core.model import GPT
 from foundry.core.model.init import init_buffers
-from foundry.zoo.family import Family, Weight
+from foundry.zoo.family import Config, Family, Weight
 from foundry.zoo.shards import AGAIN, WeightsFolder
 from foundry.zoo.views import ORDERS, VIEWS
 
@@ -57,6 +58,14 @@ class Pair:
         else:
             joined = scaled[0].clone(memory_format=torch.contiguous_format)
         return joined if self.order is None else joined[self.order.to(joined.device)]
+
+
+class Fitting(NamedTuple):
+    """What of a checkpoint goes where, by the names of its tensors."""
+
+    wanted: Mapping[str, Pair]
+    tied: list[str]  # a head that is the embedding
+    ahead: dict[str, int]  # of layers that predict tokens further ahead, which nothing here reads -> the layer
 
 
 def pairs(family: Family, model: GPT, factors: Mapping[str, float] = {}) -> list[Pair]:
@@ -103,7 +112,7 @@ def fill(model: GPT, family: Family, folder: WeightsFolder) -> None:
     Raises:
         InvalidData: as `fitting`; or a tensor holds what is no weight.
     """
-    wanted, tied = fitting(model, family, folder)
+    wanted, tied, _ = fitting(model, family, folder)
     for name, tensor in folder.read(wanted):
         low, high = tensor.aminmax()  # NaN is both; and it costs no memory
         if not (low.isfinite() and high.isfinite()):
@@ -117,9 +126,9 @@ def fill(model: GPT, family: Family, folder: WeightsFolder) -> None:
             )
 
 
-def fitting(model: GPT, family: Family, folder: WeightsFolder) -> tuple[Mapping[str, Pair], list[str]]:
-    """Which of a checkpoint's tensors fill which parameters, and which are a head that is tied. No tensor is read, and
-    the model may be on the meta device.
+def fitting(model: GPT, family: Family, folder: WeightsFolder) -> Fitting:
+    """Which of a checkpoint's tensors fill which parameters, and which fill none. No tensor is read, and the model may
+    be on the meta device.
 
     Raises:
         InvalidData: a tensor is missing, unknown or of another shape; the message names the first.
@@ -132,16 +141,29 @@ def fitting(model: GPT, family: Family, folder: WeightsFolder) -> tuple[Mapping[
         if there[name] != pair.shape:
             raise InvalidData(f"{folder.path}: {name} has shape {there[name]}; config.json asks for {pair.shape}")
     tied = [name for name in there if _is_tied(name, family, model)]
+    ahead = _ahead(there, family, folder.config, model.dims.n_layer)
+    known = {*wanted, *tied, *ahead}
     for name in there:
-        if name not in wanted and name not in tied and not name.endswith(family.ignored or ("\0",)):
+        if name not in known and not name.endswith(family.ignored or ("\0",)):
             raise InvalidData(f"{folder.path}: the tensor {name} is not of this {family.model_type}")
-    return wanted, tied
+    return Fitting(wanted, tied, ahead)
 
 
 def _as_saved(wanted: list[Pair], family: Family, there: Iterable[str]) -> Mapping[str, Pair]:
     """By the names that the file has: a base model, saved without its head, lacks the prefix."""
     bare = not any(name.startswith(family.prefix) for name in there)
     return {pair.theirs.removeprefix(family.prefix) if bare else pair.theirs: pair for pair in wanted}
+
+
+def _ahead(there: Iterable[str], family: Family, config: Config, n_layer: int) -> dict[str, int]:
+    """The tensors of the layers after the last, of which config.json says how many there are."""
+    count = config.get(family.ahead, 1) if family.ahead else 0
+    if type(count) is not int:
+        raise config.refuse(family.ahead, count, "is no number of layers")
+    own_name = re.escape(family.layers.removeprefix(family.prefix)).replace(r"\{layer\}", r"(\d+)")
+    number = re.compile(rf"(?:{re.escape(family.prefix)})?{own_name}\.")
+    layers = {name: int(match[1]) for name in there if (match := number.match(name))}
+    return {name: layer for name, layer in layers.items() if n_layer <= layer < n_layer + count}
 
 
 def _is_tied(name: str, family: Family, model: GPT) -> bool:

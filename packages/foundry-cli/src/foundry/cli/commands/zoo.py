@@ -99,7 +99,7 @@ def convert(
         outputs.write(experiment, to_yaml(experiment_from(model, block_size=block_size)).encode())
         wrote["experiment"] = str(experiment)
     if run is not None:
-        wrote["run"] = str(convert(model, run, dtype=dtype, block_size=block_size).path)
+        wrote["run"] = str(convert(model, run, dtype=dtype, block_size=block_size, note=render.say).path)
     following = f"foundry train {render.argument(experiment)}" if experiment else f"foundry generate {run}"
     render.result({"model": model, **wrote}, lambda: render.line("\n".join(wrote.values())), following)
 

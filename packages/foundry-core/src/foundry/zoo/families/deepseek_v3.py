@@ -116,4 +116,5 @@ DEEPSEEK_V3 = Family(
         ),
     ),
     unused=("head_dim",),
+    ahead="num_nextn_predict_layers",
 )
