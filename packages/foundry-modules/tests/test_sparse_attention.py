@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foundry.core.analyze import analyze
 from foundry.core.config import load_experiment
-from foundry.core.contracts import Context
+from foundry.core.contracts import Context, UsageError
 from foundry.core.testing import DIMS, Case
 from foundry.core.testing.case import vectors
 from foundry.kernels import SparsePattern, sparse_attention
@@ -141,6 +143,39 @@ def test_a_window_is_decoded_from_its_own_keys_alone(monkeypatch):
     for token in x.split(1, dim=1):
         layer(token, Context(cache=cache))
     assert widths == [1, 2, 3, 4, 5] + [6] * 19
+
+
+@pytest.mark.parametrize("position", ["rope", "alibi"])
+@pytest.mark.parametrize("padding", ["none", "left", "anywhere"])
+@settings(max_examples=8, deadline=None)
+@given(window=st.integers(1, 40), seed=st.integers(0, 99))
+def test_a_window_is_all_that_its_cache_holds(position, padding, window, seed):
+    """A text in pieces of any size is what it is at once, wherever the window's cache forgets; padding does not push
+    real tokens out of it."""
+    draw, length = torch.Generator().manual_seed(seed), 320
+    layer = Case.of("attention", "sliding_window", {"window": window}, LONG).layer(companion=position)
+    x, real = vectors(2, length, LONG, seed), None
+    if padding == "left":
+        real = torch.arange(length) >= torch.tensor([[0], [70]])
+    elif padding == "anywhere":
+        real = torch.rand(2, length, generator=draw) > 0.5
+    positions = None if real is None else (real.long().cumsum(-1) - 1).clamp_min(0)
+    whole = layer(x, Context(positions=positions, key_padding=real))
+    cache, pieces, start = layer.init_cache(2, length), [], 0
+    while start < length:
+        stop = min(length, start + int(torch.randint(1, 60, (), generator=draw) if start else 120))
+        ctx = Context(cache=cache)
+        if real is not None:
+            ctx = ctx._replace(positions=positions[:, start:stop], key_padding=real[:, :stop])
+        pieces.append(layer(x[:, start:stop], ctx))
+        start = stop
+    shown = torch.ones(2, length, dtype=torch.bool) if real is None else real
+    torch.testing.assert_close(torch.cat(pieces, 1)[shown], whole[shown], rtol=1e-4, atol=1e-5)
+    assert cache.length == length
+    if padding != "anywhere":
+        assert cache.tensors[0].size(2) == window - 1 + max(window // 8, 16)
+    with pytest.raises(UsageError, match="holds 320 tokens, 321 are needed"):
+        layer(x[:, :1], Context(cache=cache))
 
 
 def test_a_window_of_half_a_block_is_refused():

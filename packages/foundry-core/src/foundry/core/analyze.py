@@ -37,7 +37,7 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
         parameters_by_part         embed, attention, ffn, norm, head, ... -> count
         flops_per_token            one forward pass, see `flops_per_token`; `by_part` likewise
         training_flops_per_token   forward and backward
-        kv_bytes_per_token         what the caches of all layers hold per token, in fp32
+        kv_bytes_per_token         what the caches of all layers hold for block_size tokens, per token, in fp32
         memory                     bytes of weights, gradients, optimizer and activations at the first micro-batch
         scaling                    the scale rule that acts: type, the sizes of its base that are not the model's, and
                                    what it multiplies in the forward pass

@@ -82,7 +82,7 @@ class Cache(Protocol):
 
     @property
     def tensors(self) -> Sequence[Tensor]:
-        """The storage, each (B, ...), most (B, ..., max_len, ...): its size over max_len is the KV bytes per token."""
+        """The storage, each (B, ...): its size over max_len is the KV bytes per token of a text that fills it."""
 
 
 class Context(NamedTuple):

@@ -29,7 +29,8 @@ def attend(
     Args:
         q: (B, H, T, D), the last T tokens of the keys.
         k: (B, H_kv, S, D), S >= T; v: (B, H_kv, S, D_v). Each of their heads serves H / H_kv consecutive query heads.
-        ctx: restricts what is seen further: the same segment, and only real tokens.
+        ctx: restricts what is seen further: the same segment, and only real tokens. Its `key_padding` may begin before
+            the keys, where a cache has forgotten the first of them.
         dropout: probability of dropping an attention weight; 0 outside training.
         softcap, sinks: see `weigh`.
         pattern: restricts what is seen to a part of what is before; tokens are counted within their document.
@@ -38,6 +39,8 @@ def attend(
         (B, H, T, D_v)
     """
     new, total, device, dtype = q.size(2), k.size(2), q.device, q.dtype
+    if ctx.key_padding is not None:
+        ctx = ctx._replace(key_padding=ctx.key_padding[:, -total:])
     if pattern is not None and pattern.sees_all(total):
         pattern = None
     by_hand = softcap is not None or sinks is not None  # no kernel of torch's knows these

@@ -15,7 +15,7 @@ from foundry.core.contracts import Aux, Context, Dims, Position
 from foundry.kernels import SparsePattern, few_rows
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.attend import attend, new_positions
-from foundry.modules.attention.cache import KVCache
+from foundry.modules.attention.cache import KVCache, TokenCache
 from foundry.modules.norm import RMSNormParams
 from foundry.modules.norm.rmsnorm import RMSNorm
 
@@ -56,7 +56,7 @@ class MultiHeadAttention(nn.Module):
         if self.rotate is not None:
             q, k = self.rotate(q, k, new_positions(x, ctx))
         if ctx.cache is not None:
-            k, v = ctx.cache.extend(k, v)
+            k, v = ctx.cache.extend(k, v, real=ctx.key_padding)
         dropout = self.dropout if self.training else 0.0
         y = attend(q, k, v, ctx, self.score_bias, dropout, self.softcap, self.sinks, self.pattern)
         return self.o_proj(y.transpose(1, 2).reshape(batch, length, self.n_head * self.head_dim)), {}
@@ -83,9 +83,9 @@ class MultiHeadAttention(nn.Module):
         position rope comes between the projections; None elsewhere."""
         cache = ctx.cache
         unknown = (self.softcap, self.sinks, self.pattern, self.score_bias, ctx.segments, ctx.mix)
-        if not isinstance(cache, KVCache) or any(each is not None for each in unknown):
+        if type(cache) is not KVCache or any(each is not None for each in unknown):
             return None
-        if type(self).project is not MultiHeadAttention.project:
+        if type(self).project is not MultiHeadAttention.project or (self.training and self.dropout):
             return None
         waves = norms = None
         if self.rotate is not None:
@@ -96,8 +96,9 @@ class MultiHeadAttention(nn.Module):
             if any(type(norm) is not RMSNorm or few_rows.has_hooks(norm) for norm in (self.q_norm, self.k_norm)):
                 return None
             norms = few_rows.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
+        keys, values = cache.tensors
         y = few_rows.next_token(
-            x, self.q_proj, self.k_proj, self.v_proj, self.o_proj, cache.keys, cache.values, cache.length,
+            x, self.q_proj, self.k_proj, self.v_proj, self.o_proj, keys, values, cache.length,
             n_head=self.n_head, factor=self.score_multiplier / math.sqrt(self.head_dim),
             norms=norms, value=ctx.value, waves=waves, real=ctx.key_padding,
         )  # fmt: skip
@@ -105,7 +106,7 @@ class MultiHeadAttention(nn.Module):
             cache.length += 1
         return y
 
-    def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> KVCache:
+    def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> TokenCache:
         return KVCache(batch, self.n_kv_head, max_len, self.head_dim, dtype, device)
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
