@@ -210,9 +210,25 @@ class LeakyReLU(ReLU):
         return F.leaky_relu(up)
 
 
+class Quantised(torch.Tensor):
+    """Calls itself fp32 and has its numbers elsewhere."""
+
+    @staticmethod
+    def __new__(cls, like):
+        return torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, strides=like.stride())
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return torch.zeros(args[0].shape)  # by torch.nn.Parameter: detach
+
+
 @pytest.mark.parametrize(
-    "change", ["hook", "hook on all", "class", "fp64", "shape", "unknown", "child", "gradients", "bf16"]
-)
+    "change",
+    [
+        "hook", "hook on all", "class", "fp64", "shape", "unknown", "child", "gradients", "bf16", "quantised",
+        "unregistered", "own forward", "nothing hidden",
+    ],
+)  # fmt: skip
 def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
     up, down, activation = nn.Linear(32, 64), nn.Linear(64, 32), ReLU()
     x = draw(2, 1, 32)
@@ -234,9 +250,26 @@ def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
             activation = LeakyReLU()
         elif change == "gradients":
             stack.enter_context(torch.enable_grad())
+        elif change == "quantised":
+            up._parameters["weight"] = Quantised(up.weight)
+        elif change == "unregistered":
+            weight = up.weight.detach()
+            del up.weight
+            up.weight = weight
+        elif change == "own forward":
+            up.forward = lambda x: 2 * nn.Linear.forward(up, x)
+        elif change == "nothing hidden":
+            up.weight, up.bias, down.weight = (nn.Parameter(draw(*shape)) for shape in ((0, 32), (0,), (32, 0)))
         else:
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
         assert few_rows.feed_forward(x, None, up, activation, down) is None
+
+
+def test_what_is_not_finite_stays_so(used):
+    up, down = nn.Linear(32, 64), nn.Linear(64, 32)
+    up.weight[0, 0] = torch.nan
+    for name in few_rows.NONLINEARITIES:
+        assert few_rows.feed_forward(draw(1, 1, 32), None, up, named(name), down).isnan().all(), name
 
 
 def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
@@ -244,9 +277,9 @@ def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
     layers = [*projections, nn.Linear(64, WIDTH, False)]
     keys = draw(1, 4, 3, 16)
 
-    def fits(length=2, n_head=4, x=None, keys=keys):
-        x = draw(1, 1, WIDTH) if x is None else x
-        return few_rows.next_token(x, *layers, keys, keys.clone(), length, n_head=n_head, factor=1.0) is not None
+    def fits(length=2, n_head=4, x=None, keys=keys, **given):
+        x, values = draw(1, 1, WIDTH) if x is None else x, keys.clone()
+        return few_rows.next_token(x, *layers, keys, values, length, n_head=n_head, factor=1.0, **given) is not None
 
     assert fits()
     assert not fits(length=3)
@@ -255,3 +288,25 @@ def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
     assert not fits(x=draw(2, 1, WIDTH))
     assert not fits(x=draw(1, 1, WIDTH + 1))
     assert not fits(keys=draw(1, 8, 3, 8))
+
+    def norms(of_queries, of_keys):
+        return few_rows.HeadNorms(of_queries, of_keys, 1e-5)
+
+    def real(*shape):
+        return torch.ones(shape, dtype=torch.bool)
+
+    two = {"x": draw(2, 1, WIDTH), "keys": draw(2, 4, 3, 16)}
+    assert fits(**two, real=real(2, 3))
+    assert not fits(**two, real=real(1, 3))
+    assert not fits(real=real(1, 2))
+    assert not fits(real=real(1, 3).long())
+    assert fits(norms=norms(draw(16), draw(16)))
+    assert not fits(norms=norms(draw(16).bfloat16(), draw(16)))
+    assert not fits(norms=norms(draw(16), draw(64)))
+    assert fits(value=draw(1, 1, 64))
+    assert not fits(value=draw(1, 1, 64).bfloat16())
+    assert not fits(value=draw(1, 1, 16))
+    assert fits(**two, waves=(draw(1, 1, 1, 16), draw(1, 1, 1, 16)))
+    assert not fits(waves=(draw(1, 1, 1, 32), draw(1, 1, 1, 32)))
+    assert not fits(waves=(draw(1, 1, 1, 16).double(), draw(1, 1, 1, 16).double()))
+    assert not fits(x=draw(3, 1, WIDTH), keys=draw(3, 4, 3, 16), waves=(draw(2, 1, 1, 16), draw(2, 1, 1, 16)))

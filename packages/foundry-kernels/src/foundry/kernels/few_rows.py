@@ -93,14 +93,16 @@ def feed_forward(
 ) -> Tensor | None:
     """x (..., C) -> (..., C): down(f(up(x))), or down(f(gate(x)) * up(x)). f is what `activation.nonlinearity` names,
     one of `NONLINEARITIES`; GELU's two are the exact one and GPT-2's."""
-    nonlinearity = stated(activation, "nonlinearity", about="forward")
-    if not (_is_on and _are_few(x)) or nonlinearity not in NONLINEARITIES or has_hooks(activation):
+    if not (_is_on and _are_few(x)) or has_hooks(activation):
+        return None
+    if (nonlinearity := stated(activation, "nonlinearity", about="forward")) not in NONLINEARITIES:
         return None
     layers = (up_proj, down_proj) if gate_proj is None else (up_proj, down_proj, gate_proj)
     if (weights := _weights(*layers)) is None:
         return None
     size, hidden = x.shape[-1], weights[0].weight.shape[0]
-    if [each.weight.shape for each in weights] != [(hidden, size), (size, hidden), (hidden, size)][: len(layers)]:
+    shapes = [(hidden, size), (size, hidden), (hidden, size)][: len(layers)]
+    if not hidden or [each.weight.shape for each in weights] != shapes:
         return None
     x = x.contiguous()
     y = torch.empty_like(x)
@@ -143,27 +145,34 @@ def next_token(
         (B, 1, C); None, beside what is said above, where the cache is full.
     """
     batch, n_kv_head, max_len, size = keys.shape
+    width, of_queries, of_keys = x.shape[2], n_head * size, n_kv_head * size
     if not (
-        _is_on and x.shape[1] == 1 and x.shape[0] == batch <= LARGEST and _may_compute(x) and length < max_len
-        and size % 16 == 0 and size <= 256 and _is_plain(keys) and _is_plain(values)
-        and (real is None or real.shape[1] == length + 1)
+        _is_on and x.shape[:2] == (batch, 1) and _are_few(x) and length < max_len
+        and 0 < size <= 256 and size % 16 == 0 and n_head % n_kv_head == 0
+        and _is_plain(keys) and _is_plain(values) and values.shape == keys.shape
     ):  # fmt: skip
         return None
     if (weights := _weights(q_proj, k_proj, v_proj, o_proj)) is None:
         return None
-    width, of_queries, of_keys = x.shape[2], n_head * size, n_kv_head * size
     shapes = [(of_queries, width), (of_keys, width), (of_keys, width), (width, of_queries)]
-    if [each.weight.shape for each in weights] != shapes or n_head % n_kv_head:
+    if [each.weight.shape for each in weights] != shapes:
         return None
     x = x.contiguous()
     y = torch.empty_like(x)
-    cos, sin = (None, None) if waves is None else (wave.contiguous() for wave in waves)
+    q_norm, k_norm, eps = norms or (None, None, 0.0)
+    value, cos, sin = (each if each is None else each.contiguous() for each in (value, *(waves or (None, None))))
     rotary = 0 if cos is None else cos.shape[-1]
-    if value is not None:
-        value = value.contiguous()
+    if not (
+        all(each is None or _is_plain(each) for each in (q_norm, k_norm, value, cos, sin))
+        and (norms is None or (norms[0].numel(), norms[1].numel()) in ((size, size), (of_queries, of_keys)))
+        and (value is None or value.shape == (batch, 1, of_keys))
+        and (cos is None or sin is None or (cos.shape == sin.shape and cos.numel() in (rotary, batch * rotary)))
+        and rotary <= size
+        and (real is None or (real.dtype == torch.bool and real.is_cpu and real.shape == (batch, length + 1)))
+    ):
+        return None
     if real is not None and real.stride(1) != 1:
         real = real.contiguous()
-    q_norm, k_norm, eps = (None, None, 0.0) if norms is None else norms
     arguments = _Next(
         x.data_ptr(), *(pointer for each in weights for pointer in each.addresses()),
         *map(_address, (q_norm, k_norm, value, cos, sin, real)), keys.data_ptr(), values.data_ptr(), y.data_ptr(),
@@ -187,8 +196,9 @@ def _is_stated(kind: type, name: str, about: str) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether something wants to see the calls of `module`, which these kernels leave out."""
-    return bool(module._forward_hooks or module._forward_pre_hooks) or _has_any_global_hook()
+    """Whether something wants to see the calls of `module`, which these kernels leave out, or answers in its place."""
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return bool(hooked) or _has_any_global_hook()
 
 
 class _FeedForward(ctypes.Structure):
@@ -227,7 +237,10 @@ def _weights(*layers: nn.Module) -> list[_Weights] | None:
     for layer in layers:
         if type(layer) is not nn.Linear or has_hooks(layer):
             return None
-        weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+        parameters = layer._parameters
+        if "weight" not in parameters or "bias" not in parameters:  # whoever shards or swaps them keeps them elsewhere
+            return None
+        weight, bias = parameters["weight"], parameters["bias"]
         if weight is None or not _is_plain(weight) or not (bias is None or _is_plain(bias)):
             return None
         found.append(_Weights(weight, bias))
@@ -240,7 +253,7 @@ def _are_few(x: Tensor) -> bool:
 
 def _may_compute(x: Tensor) -> bool:
     return (
-        x.dtype == torch.float32 and x.is_cpu
+        _is_fp32(x)
         and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     )  # fmt: skip
 
@@ -254,8 +267,13 @@ def _address(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
+def _is_fp32(x: Tensor) -> bool:
+    """Whether its numbers lie where it says: a subclass, as of quantised weights, may call itself fp32 at address 0."""
+    return type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.is_cpu
+
+
 def _is_plain(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.is_cpu and x.is_contiguous()
+    return _is_fp32(x) and x.is_contiguous()
 
 
 @cache

@@ -124,7 +124,7 @@ class GPT(nn.Module):
 
         Args:
             ids: (B, T) int64. With a cache, the tokens that follow its content.
-            attention_mask: (B, S), 0 or False = not a token (padding on either side). Positions then count only
+            attention_mask: (B or 1, S), 0 or False = not a token (padding on either side). Positions then count only
                 tokens, unless they are given.
             positions: (B, T) int64; by default 0..T-1, or on from the cache.
             segments: (B, T) int; tokens attend only within their segment.
@@ -216,7 +216,7 @@ def _context(
 ) -> Context:
     """The arguments of `GPT.forward` as layers read them. Positions are a tensor of this pass alone, by which layers
     may know what another one has already computed from it."""
-    key_padding = None if attention_mask is None else attention_mask.bool()
+    key_padding = None if attention_mask is None else attention_mask.bool().expand(len(ids), -1)
     if positions is not None:
         positions = positions.view_as(positions)
     elif key_padding is not None:

@@ -29,7 +29,7 @@ static inline Vector sigmoid(Vector x)
 static inline Vector f(Vector x, Nonlinearity kind)
 {
     const float sqrt_8_over_pi = 1.59576912f, sqrt_half = 0.707106781f;
-    const Vector positive = either(x > 0, x, (Vector){0});
+    const Vector positive = either(x < 0, (Vector){0}, x); /* NaN stays NaN */
     Vector y;
     switch (kind) {
     case SILU:

@@ -79,12 +79,14 @@ class RoPE(nn.Module):
         each, they took a sixth of the time of decoding a token with 1 M parameters."""
         if torch.compiler.is_compiling():
             return self.waves(positions[:, None], dtype)
-        if self._made is not None and self._made[0] is positions:
-            cos, sin = self._made[1]
+        made = self._made  # looked at once: another thread may be decoding other positions
+        if made is not None and made[0] is positions:
+            cos, sin = made[1]
             if cos.dtype == dtype and cos.is_inference() == torch.is_inference_mode_enabled():
                 return cos, sin
-        self._made = positions, self.waves(positions[:, None], dtype)
-        return self._made[1]
+        waves = self.waves(positions[:, None], dtype)
+        self._made = positions, waves
+        return waves
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
