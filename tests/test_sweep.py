@@ -370,6 +370,17 @@ def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(foundry, projec
         assert not ledger.trials()
 
 
+def test_what_may_not_be_meant_is_told_of_the_arms_once_before_they_are_trained(foundry):
+    remark = "attention.window: 64 tokens hold a whole row (block_size 16): all are seen"
+    _, lines, _ = foundry("sweep", "attention", "swa_64", "mha", "--lr-grid", "2", "--dry-run")
+    assert lines[-1]["remarks"] == [f"attention swa_64: {remark}"]
+    _, lines, _ = foundry("ablate", "--axis", "attention=swa_64", "--axis", "activation=relu2,gelu", "--seeds", "1")
+    notes = [line["text"] for line in lines[: [line["event"] for line in lines].index("sweep")]]
+    assert notes == [f"attention swa_64 + activation relu2, attention swa_64 + activation gelu: {remark}"]
+    _, lines, _ = foundry("sweep", "attention", "swa_64", "--budget", "6 steps")
+    assert lines[0]["text"] == f"attention swa_64: {remark}"
+
+
 def test_a_dry_run_of_many_seeds_simulates_no_more_than_one_of_few(foundry, project, monkeypatch):
     asked = 0
 

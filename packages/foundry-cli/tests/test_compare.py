@@ -38,6 +38,7 @@ OTHERS = {
     "short_rows": "model_args: {block_size: 8}",
     "broken": "training: {learning_rate: 1e30, grad_clip: 0}",
     "elsewhere": "data: {dataset: {type: text, path: other.txt}}",
+    "windowed": "model_args: {attention: swa_64}",
     "bytes": "data: {tokenizer: byte}",
 }
 SIGMA = 0.02
@@ -81,6 +82,13 @@ def compare(project, capsys):
         return code, [json.loads(line) for line in said.out.splitlines()], said.err
 
     return run
+
+
+def test_what_may_not_be_meant_of_b_is_told_before_it_is_trained(compare):
+    code, lines, _ = compare("windowed", "--dry-run")
+    assert code == 0
+    [remark] = lines[-1]["remarks"]
+    assert remark.startswith("windowed: attention.window: 64 tokens hold a whole row")
 
 
 def trials(project: Path) -> dict[tuple[str, int], dict]:

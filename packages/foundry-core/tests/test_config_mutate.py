@@ -10,6 +10,7 @@ import pytest
 
 from foundry.core.config import Experiment, from_plain, load_experiment
 from foundry.core.config.mutate import Mutated, list_mutations, mutate
+from foundry.core.config.remarks import remarks
 from foundry.core.config.write import write_experiment
 from foundry.core.contracts import DROP, Edits, ExitCode, InvalidExperiment, Mutation, PluginError, UsageError
 from foundry.core.registry import Plugin, Registry, registry
@@ -116,6 +117,7 @@ def test_what_may_not_be_meant_is_remarked_once() -> None:
     assert "`foundry mutate scaling mup` first" in remark
     assert not mutate(mutate(adamw, "scaling", "mup").experiment, "width", "256").remarks
     assert not mutate(from_plain({"training": {"optimizer": "muon"}}), "width", "256").remarks
+    assert not remarks(adamw, mutate(mutate(adamw, "width", "256").experiment, "lr", "5e-4").experiment)
 
     wide = mutate(adamw, "attention", "swa_256")
     assert wide.remarks == ["attention.window: 256 tokens hold a whole row (block_size 128): all are seen"]

@@ -22,7 +22,7 @@ from foundry.core.sweep.budget import Budget, with_budget
 from foundry.core.sweep.lab import NOISE_SEEDS, Lab
 from foundry.core.sweep.measure import Comparison, compare_procedure
 from foundry.core.sweep.outline import training_seconds
-from foundry.core.sweep.plan import Plan, check_question, plan_of
+from foundry.core.sweep.plan import Plan, check_question, plan_of, remarks_on
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import CONTROL
 from foundry.core.sweep.rule import Rule
@@ -41,6 +41,7 @@ class Pairing:
     plan: Plan  # of kind compare; its entries are A and B
     differences: tuple[Change, ...]  # between them as they were written, but for the seed
     made_equal: tuple[str, ...]  # what was done, one sentence each
+    remarks: tuple[str, ...]  # what to know of B before it is trained
 
     @property
     def arms(self) -> tuple[str, str]:
@@ -117,7 +118,7 @@ def pair(first: Experiment, second: Experiment, rule: Rule, *, budget: Budget | 
             f"{names[0]} and {names[1]} are the same experiment" + (", once made equal" if made_equal else ""),
             "\n".join(made_equal) or "there is nothing to compare",
         )
-    return Pairing(plan, differences, tuple(made_equal))
+    return Pairing(plan, differences, tuple(made_equal), tuple(remarks_on(plan, question, first)))
 
 
 def compare(lab: Lab, pairing: Pairing) -> Compared:

@@ -97,6 +97,8 @@ def _say_what_differs(pairing: Pairing) -> None:
         render.say(str(change))
     for words in pairing.made_equal:
         render.say(f"made equal: {words}")
+    for remark in pairing.remarks:
+        render.say(f"note: {remark}")
 
 
 def _what_differs(pairing: Pairing) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def _what_differs(pairing: Pairing) -> dict[str, Any]:
         "arms": list(pairing.arms),
         "differences": [vars(change) for change in pairing.differences],
         "made_equal": list(pairing.made_equal),
+        "remarks": list(pairing.remarks),
     }
 
 

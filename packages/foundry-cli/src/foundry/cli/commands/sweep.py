@@ -232,6 +232,8 @@ def _outline(lab: Any, question: Question) -> None:
         render.table(columns, rows)
         for each in planned["refused"]:
             render.say(f"left out: {each['arm']}: {each['reason']}")
+        for remark in planned["remarks"]:
+            render.say(f"note: {remark}")
         render.say(planned["summary"])
 
     if render.wants_json():

@@ -41,7 +41,9 @@ def _own(experiment: Experiment, key: str, slot: str) -> Params | None:
 def _rates_that_stay(before: Experiment, after: Experiment) -> Iterator[str]:
     """The best rate of elementwise updates falls with the width (arXiv:2203.03466); orthogonal ones know it."""
     width, scaling = before.model_args.n_embd, after.model_args.scaling
-    if width == after.model_args.n_embd or after.training.optimizer.hidden_update != "elementwise":
+    if width == after.model_args.n_embd or before.training.learning_rate != after.training.learning_rate:
+        return
+    if after.training.optimizer.hidden_update != "elementwise":
         return
     rules = [
         name for name, rule in after.registry.variants("scaling").items() if "base_n_embd" in rule.params.model_fields

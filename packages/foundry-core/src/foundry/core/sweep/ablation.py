@@ -14,7 +14,7 @@ from foundry.core.statistics.noise import pooled
 from foundry.core.sweep.arms import Refused
 from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.lab import Lab
-from foundry.core.sweep.plan import Entry, Plan, make_plan
+from foundry.core.sweep.plan import Entry, Plan, make_plan, remarks_on
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import Answers, Failure, Request
 
@@ -87,6 +87,8 @@ def ablate(lab: Lab, question: Question, seeds: int) -> Ablation:
         raise UsageError("there is nothing to ablate", "for example: foundry ablate --axis attention=mha,gqa_2kv")
     generation, baseline = current_baseline(lab.ledger, lab.project)
     plan, refused = make_plan(generation, baseline, question, lab.jobs)
+    for remark in remarks_on(plan, question, baseline):
+        lab.reporter.note(remark)
     sweep, row = lab.newest(replace(plan, kind="ablation"), seeds=seeds)
     plan = Plan.from_json(row.spec)
     try:

@@ -26,7 +26,7 @@ from foundry.core.sweep.conclusion import Conclusion
 from foundry.core.sweep.driver import Driver, Reporter, Silent
 from foundry.core.sweep.executors.site import Executor, Site
 from foundry.core.sweep.measure import Spread, noise_procedure
-from foundry.core.sweep.plan import Plan, informed, make_plan
+from foundry.core.sweep.plan import Plan, informed, make_plan, remarks_on
 from foundry.core.sweep.prefix import drop_checkpoints
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import CONTROL
@@ -68,8 +68,8 @@ class Lab:
         while True:
             generation, baseline = current_baseline(self.ledger, self.project)
             plan, refused = make_plan(generation, baseline, question, self.jobs)
-            if (metric := plan.question.rule.metric) != question.rule.metric:
-                self.reporter.note(f"the arms differ in their tokenizer, so {metric} decides")
+            for remark in remarks_on(plan, question, baseline):
+                self.reporter.note(remark)
             try:
                 return self.run(plan, refused, promote=promote)
             except StaleBaseline as stale:

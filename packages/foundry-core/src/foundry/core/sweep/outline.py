@@ -11,7 +11,7 @@ from foundry.core.config.mutate import edit
 from foundry.core.promotion import current_baseline
 from foundry.core.sweep.fingerprint import vocab_size
 from foundry.core.sweep.lab import NOISE_SEEDS, Lab
-from foundry.core.sweep.plan import Plan, informed, make_plan
+from foundry.core.sweep.plan import Plan, informed, make_plan, remarks_on
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import Outcome, Request
 from foundry.core.sweep.rule import LEAST_GAIN
@@ -52,6 +52,7 @@ def outline(lab: Lab, question: Question) -> dict[str, Any]:
             for entry in plan.entries
         ],
         "refused": [{"arm": each.name, "reason": each.reason} for each in refused],
+        "remarks": remarks_on(plan, question, baseline),
         "noise_trials": noise,
         "trials": runs,
         "budgets": budgets,

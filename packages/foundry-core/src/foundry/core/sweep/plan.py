@@ -12,6 +12,7 @@ from typing import Any
 
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.mutate import mutate
+from foundry.core.config.remarks import remarks
 from foundry.core.config.write import number, to_yaml
 from foundry.core.contracts import Stack, UsageError
 from foundry.core.ledger.ledger import Ledger
@@ -144,6 +145,18 @@ def make_plan(
         # Nats per token of two tokenizers mean different things, bits per byte the same.
         question = replace(question, rule=replace(question.rule, metric="val_bpb"))
     return plan_of(generation, arms, question, jobs), refused
+
+
+def remarks_on(plan: Plan, question: Question, baseline: Experiment) -> list[str]:
+    """What to know of the plan for `question` before it is trained; of its arms, `ARM, ARM: REMARK`, once for all that
+    share it."""
+    metric, arms = plan.question.rule.metric, dict[str, list[str]]()
+    of_all = [f"the arms differ in their tokenizer, so {metric} decides"] if metric != question.rule.metric else []
+    for entry in plan.entries[1:]:
+        experiment = from_plain(entry.experiment, project=baseline.project, registry=baseline.registry)
+        for remark in remarks(baseline, experiment) if entry.arm == entry.family else ():
+            arms.setdefault(remark, []).append(entry.arm)
+    return of_all + [f"{', '.join(names)}: {remark}" for remark, names in arms.items()]
 
 
 def plan_of(
