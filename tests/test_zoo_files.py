@@ -7,6 +7,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,3 +183,39 @@ def test_what_a_document_begins_with(said, bos, tmp_path):
     assert (tokenizer.special_tokens, config.model_args.block_size) == ({"bos": bos}, 16)
     weights = load_file(tmp_path / "run" / "checkpoints" / "step-00000000" / "model.safetensors")
     assert weights["embed.weight"].dtype == torch.bfloat16
+
+
+COMING_IN = """
+import resource, sys
+from foundry.zoo import load
+from foundry.zoo.convert import convert
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+small, large, out = sys.argv[1:]
+convert(small, out + "-small")  # what is imported on the way
+before = peak()
+load(large)
+loaded = peak() - before
+convert(large, out)
+print(loaded, peak() - before)
+"""
+
+
+def test_a_model_comes_in_without_a_second_copy(tmp_path):
+    """Of the memory that a process takes, pages of the mapped files included."""
+    wide = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "vocab_size": 4096}
+    for name, sizes in (("small", {}), ("large", wide)):
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES | sizes))
+        model.save_pretrained(tmp_path / name, max_shard_size="20MB")
+        vocabulary = {chr(256 + i): i for i in range(model.config.vocab_size)}
+        tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [])).save(str(tmp_path / name / "tokenizer.json"))
+    weights = sum(parameter.numel() * 4 for parameter in model.parameters())
+    command = [sys.executable, "-c", COMING_IN, *(str(tmp_path / name) for name in ("small", "large", "run"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    loaded, converted = map(int, done.stdout.split())
+    assert weights > 100e6
+    assert loaded < 1.6 * weights
+    assert converted < 1.9 * weights
