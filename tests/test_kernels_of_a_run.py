@@ -13,6 +13,7 @@ from foundry.core.contracts import EnvironmentFailure, InvalidExperiment
 from foundry.core.ledger import Ledger
 from foundry.core.sweep.fingerprint import Setting, make_trial
 from foundry.core.sweep.worker import Worker
+from foundry.core.training import bench
 from foundry.core.training.device import Device, resolve
 from foundry.kernels import matmul, native
 
@@ -66,6 +67,24 @@ def test_auto_leaves_out_what_is_not_known_to_be_faster(project, monkeypatch):
         monkeypatch.setattr(kernel, "suits", lambda: False)
     assert resolve(training("training.device=cpu")).kernels == "reference"
     assert resolve(training("training.device=cpu", "training.kernels=native")).kernels != "reference"
+
+
+@pytest.mark.parametrize("wanted", ["auto", "reference", "native"])
+def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project, monkeypatch, wanted):
+    all_are_here(monkeypatch)
+    for kernel in native.KERNELS.values():
+        monkeypatch.setattr(kernel, "install", lambda: None)
+    everything = f"native:{'+'.join(sorted(native.KERNELS))}"
+    seconds = {"reference": 2.0, everything: 1.0}
+    monkeypatch.setattr(
+        bench, "step_seconds", lambda experiment, vocab_size, device, _: seconds[bench.setting_of(device.kernels)]
+    )
+    measured = bench.bench(load_experiment(Path("tiny.yaml"), ["training.device=cpu", f"training.kernels={wanted}"]), 9)
+    assert {each["kernels"] for each in measured["choices"]} == {everything, "reference"}
+    for each in measured["choices"]:  # each is what a run comes to that is told so
+        told = [f"training.{key}={str(each[key]).lower()}" for key in ("kernels", "precision", "compile")]
+        assert bench.setting_of(resolve(training("training.device=cpu", *told)).kernels) == each["kernels"]
+    assert f"training.kernels={everything}" in measured["sets"]
 
 
 def test_native_kernels_that_cannot_be_had_are_an_error_that_says_why(project, monkeypatch):

@@ -1,4 +1,4 @@
-"""foundry bench: which precision, threads and compilation are fastest here."""
+"""foundry bench: which threads, kernels, precision and compilation are fastest here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bench(
     measured = bench(
         experiment, vocab_size_of(experiment), seconds=seconds, note=lambda text: render.say(f"... {text}")
     )
-    columns = ("threads", "precision", "compile", "tokens/s", "ms/step", "MFU")
+    columns = ("threads", "kernels", "precision", "compile", "tokens/s", "ms/step", "MFU")
     render.result(
         measured,
         lambda: render.table(columns, map(_row, measured["choices"])),
@@ -39,7 +39,7 @@ def bench(
 
 
 def _row(choice: dict[str, Any]) -> list[str]:
-    head = [str(choice["threads"]), choice["precision"], str(choice["compile"]).lower()]
+    head = [str(choice["threads"]), choice["kernels"], choice["precision"], str(choice["compile"]).lower()]
     if "error" in choice:
         return [*head, choice["error"], "", ""]
     mfu = f"{choice['mfu']:.1%}" if "mfu" in choice else "n/a"

@@ -41,7 +41,7 @@ class Setting:
     def of(cls, experiment: Experiment, jobs: int, arms: Sequence[Experiment] = ()) -> Setting:
         """What the baseline says, and where it says auto: what is here, its cores shared among `jobs` trials. The
         kernels are those that it or one of the arms asks for."""
-        from foundry.core.training.device import REFERENCE, is_here, kernels_of, share_of_cores
+        from foundry.core.training.device import is_here, kernels_of, setting_of, share_of_cores
 
         training = experiment.training
         device = training.device
@@ -55,7 +55,7 @@ class Setting:
         for wanted in {each.training.kernels for each in (experiment, *arms)}:
             with suppress(EnvironmentFailure):  # there are none: a trial that asks for them will say so
                 named = kernels_of(wanted, device, precision)
-                kernels[wanted] = named if named == REFERENCE else f"native:{named}"
+                kernels[wanted] = setting_of(named)
         return cls(device, precision, threads, kernels)
 
     def devices(self) -> int:

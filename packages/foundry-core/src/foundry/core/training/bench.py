@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import torch
 from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import Batch, EnvironmentFailure
 from foundry.core.model import GPT, initialize
-from foundry.core.training.device import Device, available_cores, resolve
+from foundry.core.training.device import REFERENCE, Device, available_cores, kernels_of, resolve, setting_of
 from foundry.core.training.objective import Objective
 from foundry.core.training.optimization import clip_gradients
 
@@ -38,18 +39,23 @@ def bench(
         note: called with the name of each choice before it is measured.
 
     Returns:
-        `choices`: a list of {threads, precision, compile, tokens_per_second, step_seconds, mfu, error};
+        `choices`: a list of {threads, kernels, precision, compile, tokens_per_second, step_seconds, mfu, error};
         `best`: the fastest of them; `sets`: what to pass to `foundry train` to get it.
 
     Raises:
         EnvironmentFailure: not one choice can be trained here.
     """
-    base = resolve(experiment.training)
+    own = base = resolve(experiment.training)
     measured: list[dict[str, Any]] = []
 
     def measure(device: Device) -> dict[str, Any]:
-        note(f"threads={device.threads} precision={device.precision} compile={str(device.compile).lower()}")
-        choice: dict[str, Any] = {key: getattr(device, key) for key in ("threads", "precision", "compile")}
+        choice: dict[str, Any] = {
+            "threads": device.threads,
+            "kernels": setting_of(device.kernels),
+            "precision": device.precision,
+            "compile": device.compile,
+        }
+        note(" ".join(f"{key}={str(value).lower()}" for key, value in choice.items()))
         try:
             taken = step_seconds(experiment, vocab_size, device, seconds)
         except Exception as error:  # no compiler, no bf16 kernel, out of memory: a choice that is not to be had
@@ -68,11 +74,14 @@ def bench(
     if not working:
         raise EnvironmentFailure(f"{base.model} cannot train this experiment: {measured[0]['error']}")
     fastest = max(working, key=lambda c: c["tokens_per_second"])
-    for precision, compile in _other_choices(base):
-        measure(replace(base, threads=fastest["threads"], precision=precision, compile=compile))
+    base = replace(base, threads=fastest["threads"])
+    for kernels in _other_kernels(base):
+        measure(replace(base, kernels=kernels, precision=_plain_precision(base), compile=False))
+    for precision, compile in _other_choices(base):  # the native kernels are for none of these
+        measure(replace(base, kernels=REFERENCE, precision=precision, compile=compile))
     best = max((c for c in measured if "error" not in c), key=lambda c: c["tokens_per_second"])
-    sets = [f"training.{key}={str(best[key]).lower()}" for key in ("threads", "precision", "compile")]
-    base.activate()
+    sets = [f"training.{key}={str(best[key]).lower()}" for key in ("threads", "kernels", "precision", "compile")]
+    own.activate()
     return {"name": experiment.name, "device": base.model, "choices": measured, "best": best, "sets": sets}
 
 
@@ -121,6 +130,15 @@ def _thread_counts(base: Device) -> list[int]:
         return [base.threads]
     cores = available_cores()
     return sorted({1, max(1, cores // 2), cores, base.threads})
+
+
+def _other_kernels(base: Device) -> list[str]:
+    """Those of `auto`, all that this machine can have, and none, but for the ones that were measured."""
+    plain = _plain_precision(base)
+    found = [kernels_of("auto", base.type, plain), REFERENCE]
+    with suppress(EnvironmentFailure):
+        found.insert(1, kernels_of("native", base.type, plain))
+    return [kernels for kernels in dict.fromkeys(found) if kernels != base.kernels]
 
 
 def _plain_precision(base: Device) -> str:

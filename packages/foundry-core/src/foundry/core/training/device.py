@@ -149,6 +149,11 @@ def kernels_of(wanted: str, kind: str, precision: str, compile: bool = False) ->
     return "+".join(sorted(chosen)) or REFERENCE
 
 
+def setting_of(kernels: str) -> str:
+    """The `training.kernels` that comes to `Device.kernels`, and to nothing else on another machine."""
+    return kernels if kernels == REFERENCE else f"native:{kernels}"
+
+
 def _use_kernels(kernels: str) -> None:
     library = native_kernels()
     names = [] if kernels == REFERENCE else kernels.split("+")
