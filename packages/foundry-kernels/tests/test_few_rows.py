@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from foundry.kernels import few_rows, rms_norm
 
@@ -96,6 +98,16 @@ def test_gradients_are_torchs_own(used):
 def test_autocast_is_heeded(used):
     with torch.autocast("cpu", torch.bfloat16):
         assert F.linear(draw(2, 32), draw(16, 32)).dtype == torch.bfloat16
+
+
+def test_operators_are_counted_recorded_and_mapped_as_torchs_own(used):
+    layer, x = nn.Linear(320, 856), draw(2, 320)
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert counter.get_total_flops() == 2 * 2 * 320 * 856
+    recorded, other = make_fx(lambda x: layer(x))(x), draw(2, 320, seed=1)
+    torch.testing.assert_close(recorded(other), layer(other), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.vmap(layer)(x), layer(x), rtol=1e-5, atol=1e-5)
 
 
 def test_outside_the_context_nothing_has_changed():

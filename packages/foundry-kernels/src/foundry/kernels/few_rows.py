@@ -254,8 +254,14 @@ def _are_few(x: Tensor) -> bool:
 def _may_compute(x: Tensor) -> bool:
     return (
         _is_fp32(x)
-        and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+        and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling() and not _is_watched()
     )  # fmt: skip
+
+
+def _is_watched() -> bool:
+    """Whether each operator is counted, recorded or mapped over a batch, which works by torch's operators alone."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.maybe_current_level() is not None
 
 
 def _check(status: int) -> None:
