@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foundry.core.config.experiment import Experiment
+from foundry.core.config.identity import default_of
 from foundry.core.config.write import flow
 from foundry.core.contracts import Params
 
@@ -74,4 +75,4 @@ def _written(value: Any) -> Any:
 
 def _is_default(params: Params, name: str) -> bool:
     field = type(params).model_fields[name]
-    return name == "type" or (not field.is_required() and bool(getattr(params, name) == field.get_default()))
+    return name == "type" or (not field.is_required() and bool(getattr(params, name) == default_of(field)))

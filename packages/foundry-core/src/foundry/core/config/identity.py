@@ -59,15 +59,16 @@ def _fields(params: Params) -> dict[str, Any]:
         value = getattr(params, name)
         if isinstance(value, Params):
             is_choice = "type" in type(value).model_fields
-            if inner := _fields(value) if not is_choice or _differ(value, _default(field)) else {}:
+            if inner := _fields(value) if not is_choice or _differ(value, default_of(field)) else {}:
                 kept[name] = inner
-        elif name == "type" or value != _default(field):
+        elif name == "type" or value != default_of(field):
             dumped = dumped or params.model_dump(mode="json")
             kept[name] = _number(dumped[name])
     return kept
 
 
-def _default(field: Any) -> Any:
+def default_of(field: Any) -> Any:
+    """What a setting of a `Params` is where nobody says it; None where somebody must."""
     return None if field.is_required() else field.get_default(call_default_factory=True)
 
 
