@@ -26,6 +26,9 @@ LARGEST = 24
 WORTH_IT = 48_000
 """Multiply-adds from which a layer is faster here: calling it takes 2 microseconds more than calling torch's."""
 
+_KINDS = (Tensor, nn.Parameter)
+"""Whose numbers lie where they say. A subclass, as of quantised weights, may call itself fp32 at address 0."""
+
 _torchs_linear = F.linear
 _is_on = False
 
@@ -145,9 +148,10 @@ def next_token(
         (B, 1, C); None, beside what is said above, where the cache is full.
     """
     batch, n_kv_head, max_len, size = keys.shape
-    width, of_queries, of_keys = x.shape[2], n_head * size, n_kv_head * size
+    rows, new, width = x.shape
+    of_queries, of_keys = n_head * size, n_kv_head * size
     if not (
-        _is_on and x.shape[:2] == (batch, 1) and _are_few(x) and length < max_len
+        _is_on and new == 1 and rows == batch and _are_few(x) and length < max_len
         and 0 < size <= 256 and size % 16 == 0 and n_head % n_kv_head == 0
         and _is_plain(keys) and _is_plain(values) and values.shape == keys.shape
     ):  # fmt: skip
@@ -157,27 +161,33 @@ def next_token(
     shapes = [(of_queries, width), (of_keys, width), (of_keys, width), (width, of_queries)]
     if [each.weight.shape for each in weights] != shapes:
         return None
+    q_norm, k_norm, eps = norms or (None, None, 0.0)
+    if q_norm is not None and k_norm is not None:
+        sizes = q_norm.numel(), k_norm.numel()
+        if sizes not in ((size, size), (of_queries, of_keys)) or not (_is_plain(q_norm) and _is_plain(k_norm)):
+            return None
+    if value is not None:
+        value = value.contiguous()
+        if value.shape != (batch, 1, of_keys) or not _is_plain(value):
+            return None
+    cos, sin, rotary, n_waves = None, None, 0, 0
+    if waves is not None:
+        cos, sin = waves[0].contiguous(), waves[1].contiguous()
+        rotary, n_waves = cos.shape[-1], cos.numel()
+        fits = rotary <= size and n_waves == sin.numel() and n_waves in (rotary, batch * rotary)
+        if not (fits and _is_plain(cos) and _is_plain(sin)):
+            return None
+    if real is not None and not (real.shape == (batch, length + 1) and real.dtype == torch.bool and real.is_cpu):
+        return None
     x = x.contiguous()
     y = torch.empty_like(x)
-    q_norm, k_norm, eps = norms or (None, None, 0.0)
-    value, cos, sin = (each if each is None else each.contiguous() for each in (value, *(waves or (None, None))))
-    rotary = 0 if cos is None else cos.shape[-1]
-    if not (
-        all(each is None or _is_plain(each) for each in (q_norm, k_norm, value, cos, sin))
-        and (norms is None or (norms[0].numel(), norms[1].numel()) in ((size, size), (of_queries, of_keys)))
-        and (value is None or value.shape == (batch, 1, of_keys))
-        and (cos is None or sin is None or (cos.shape == sin.shape and cos.numel() in (rotary, batch * rotary)))
-        and rotary <= size
-        and (real is None or (real.dtype == torch.bool and real.is_cpu and real.shape == (batch, length + 1)))
-    ):
-        return None
     if real is not None and real.stride(1) != 1:
         real = real.contiguous()
     arguments = _Next(
         x.data_ptr(), *(pointer for each in weights for pointer in each.addresses()),
         *map(_address, (q_norm, k_norm, value, cos, sin, real)), keys.data_ptr(), values.data_ptr(), y.data_ptr(),
         batch, width, n_head, n_kv_head, size, max_len, length,
-        rotary, rotary if cos is not None and cos.numel() > rotary else 0, 0 if real is None else real.stride(0),
+        rotary, rotary if n_waves > rotary else 0, 0 if real is None else real.stride(0),
         q_norm is not None and q_norm.numel() > size, factor, eps,
     )  # fmt: skip
     _check(_functions().next_token(arguments, torch.get_num_threads()))
@@ -197,7 +207,7 @@ def _is_stated(kind: type, name: str, about: str) -> bool:
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether something wants to see the calls of `module`, which these kernels leave out, or answers in its place."""
-    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
     return bool(hooked) or _has_any_global_hook()
 
 
@@ -238,9 +248,9 @@ def _weights(*layers: nn.Module) -> list[_Weights] | None:
         if type(layer) is not nn.Linear or has_hooks(layer):
             return None
         parameters = layer._parameters
-        if "weight" not in parameters or "bias" not in parameters:  # whoever shards or swaps them keeps them elsewhere
+        if "bias" not in parameters:  # whoever shards or swaps parameters keeps them elsewhere
             return None
-        weight, bias = parameters["weight"], parameters["bias"]
+        weight, bias = parameters.get("weight"), parameters["bias"]
         if weight is None or not _is_plain(weight) or not (bias is None or _is_plain(bias)):
             return None
         found.append(_Weights(weight, bias))
@@ -253,15 +263,12 @@ def _are_few(x: Tensor) -> bool:
 
 def _may_compute(x: Tensor) -> bool:
     return (
-        _is_fp32(x)
+        type(x) in _KINDS and x.dtype == torch.float32 and x.is_cpu
         and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling() and not _is_watched()
+        and not torch.compiler.is_compiling()
+        # Nor is each operator counted, recorded or mapped over a batch, which works by torch's operators alone.
+        and not torch._C._len_torch_dispatch_stack() and torch._C._functorch.maybe_current_level() is None
     )  # fmt: skip
-
-
-def _is_watched() -> bool:
-    """Whether each operator is counted, recorded or mapped over a batch, which works by torch's operators alone."""
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.maybe_current_level() is not None
 
 
 def _check(status: int) -> None:
@@ -273,13 +280,8 @@ def _address(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
-def _is_fp32(x: Tensor) -> bool:
-    """Whether its numbers lie where it says: a subclass, as of quantised weights, may call itself fp32 at address 0."""
-    return type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.is_cpu
-
-
 def _is_plain(x: Tensor) -> bool:
-    return _is_fp32(x) and x.is_contiguous()
+    return type(x) in _KINDS and x.dtype == torch.float32 and x.is_cpu and x.is_contiguous()
 
 
 @cache
