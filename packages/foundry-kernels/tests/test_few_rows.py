@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from foundry.kernels import few_rows, rms_norm
+from foundry.kernels import few_rows, rms_norm, whole_layers
 
 pytestmark = pytest.mark.skipif(bool(few_rows.missing()), reason=few_rows.missing())
 
@@ -22,6 +23,12 @@ def used(monkeypatch):
         yield
 
 
+def elsewhere(compute):
+    """What another thread computes, which has not entered the context."""
+    with ThreadPoolExecutor(1) as pool, torch.no_grad():
+        return pool.submit(torch.no_grad()(compute)).result()
+
+
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -30,10 +37,12 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("rows", [1, 3, 8, 9, few_rows.LARGEST])
 @pytest.mark.parametrize(("inner", "columns"), [(320, 856), (33, 7), (5, 3), (1, 1), (9000, 2)])
 def test_a_linear_layer_equals_that_in_fp64(used, monkeypatch, inner, columns, rows, bias):
-    monkeypatch.setattr(few_rows, "_torchs_linear", None)  # nobody else computes it
     x, weight, b = draw(rows, 1, inner), draw(columns, inner, seed=1), draw(columns, seed=2) if bias else None
     exact = x.double() @ weight.double().T + (0 if b is None else b.double())
-    torch.testing.assert_close(F.linear(x, weight, b).double(), exact, rtol=1e-5, atol=2e-4)
+    with monkeypatch.context() as patch:
+        patch.setattr(few_rows, "_torchs_linear", None)  # nobody else computes it
+        y = F.linear(x, weight, b)
+    torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=2e-4)
 
 
 @pytest.mark.parametrize("inner", [320, 77])
@@ -76,9 +85,7 @@ def test_strided_operands(used):
     ids=["many rows", "fp64", "bf16", "no rows", "norm in fp64"],
 )
 def test_whatever_they_are_not_made_for_is_torchs_own(used, case):
-    ours = case()
-    few_rows.Used().__exit__()
-    assert torch.equal(ours, case())
+    assert torch.equal(case(), elsewhere(case))
 
 
 def test_what_torch_refuses_is_refused(used):
@@ -124,6 +131,23 @@ def test_outside_the_context_nothing_has_changed():
     assert not few_rows.fits_rms_norm(x, weight[0])
 
 
+def test_a_thread_has_the_context_to_itself(used):
+    """One generates while another evaluates, and ends while a third one goes on."""
+    x, weight = draw(2, 320), draw(856, 320, seed=1)
+    ours, torchs = F.linear(x, weight), elsewhere(lambda: F.linear(x, weight))
+    assert not torch.equal(ours, torchs)  # rounded in another order
+
+    def enters_and_leaves():
+        with few_rows.Used():
+            return F.linear(x, weight)
+
+    assert torch.equal(elsewhere(enters_and_leaves), ours)
+    assert torch.equal(F.linear(x, weight), ours)
+    with few_rows.Used():
+        pass
+    assert torch.equal(F.linear(x, weight), ours)
+
+
 WIDTH, N_HEAD = 24, 4
 
 
@@ -144,7 +168,7 @@ def test_the_next_token_is_projected_kept_and_attends(used, n_kv_head, size, len
     norms = None
     if kind.startswith("norm"):
         norm_sizes = [size if kind == "norm of a head" else each * size for each in heads[:2]]
-        norms = few_rows.HeadNorms(draw(norm_sizes[0], seed=9), draw(norm_sizes[1], seed=10), 1e-3)
+        norms = whole_layers.HeadNorms(draw(norm_sizes[0], seed=9), draw(norm_sizes[1], seed=10), 1e-3)
 
     def turned(heads):
         if waves is None:
@@ -172,7 +196,7 @@ def test_the_next_token_is_projected_kept_and_attends(used, n_kv_head, size, len
     y = F.scaled_dot_product_attention(turned(q), *seen, mask, scale=0.3, enable_gqa=True)
     expected = exact[3](y.transpose(1, 2).flatten(2))
 
-    y = few_rows.next_token(
+    y = whole_layers.next_token(
         x, *layers, keys, values, length, n_head=N_HEAD, factor=0.3, norms=norms, value=value, waves=waves, real=real
     )
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
@@ -202,7 +226,7 @@ def test_a_feed_forward_equals_that_in_fp64(used, gated, name, function, rows, s
     inputs = gate(x.double())
     expected = down(function(inputs) * up(x.double())) if gated else down(function(inputs))
     gate, up, down = layers
-    y = few_rows.feed_forward(x, gate if gated else None, up if gated else gate, activation, down)
+    y = whole_layers.feed_forward(x, gate if gated else None, up if gated else gate, activation, down)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -244,7 +268,7 @@ class Quantised(torch.Tensor):
 def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
     up, down, activation = nn.Linear(32, 64), nn.Linear(64, 32), ReLU()
     x = draw(2, 1, 32)
-    assert few_rows.feed_forward(x, None, up, activation, down) is not None
+    assert whole_layers.feed_forward(x, None, up, activation, down) is not None
     with contextlib.ExitStack() as stack:
         if change == "hook":
             activation.register_forward_hook(lambda module, given, y: y)
@@ -274,14 +298,14 @@ def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
             up.weight, up.bias, down.weight = (nn.Parameter(draw(*shape)) for shape in ((0, 32), (0,), (32, 0)))
         else:
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
-        assert few_rows.feed_forward(x, None, up, activation, down) is None
+        assert whole_layers.feed_forward(x, None, up, activation, down) is None
 
 
 def test_what_is_not_finite_stays_so(used):
     up, down = nn.Linear(32, 64), nn.Linear(64, 32)
     up.weight[0, 0] = torch.nan
-    for name in few_rows.NONLINEARITIES:
-        assert few_rows.feed_forward(draw(1, 1, 32), None, up, named(name), down).isnan().all(), name
+    for name in whole_layers.NONLINEARITIES:
+        assert whole_layers.feed_forward(draw(1, 1, 32), None, up, named(name), down).isnan().all(), name
 
 
 def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
@@ -291,7 +315,7 @@ def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
 
     def fits(length=2, n_head=4, x=None, keys=keys, **given):
         x, values = draw(1, 1, WIDTH) if x is None else x, keys.clone()
-        return few_rows.next_token(x, *layers, keys, values, length, n_head=n_head, factor=1.0, **given) is not None
+        return whole_layers.next_token(x, *layers, keys, values, length, n_head=n_head, factor=1.0, **given) is not None
 
     assert fits()
     assert not fits(length=3)
@@ -302,7 +326,7 @@ def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
     assert not fits(keys=draw(1, 8, 3, 8))
 
     def norms(of_queries, of_keys):
-        return few_rows.HeadNorms(of_queries, of_keys, 1e-5)
+        return whole_layers.HeadNorms(of_queries, of_keys, 1e-5)
 
     def real(*shape):
         return torch.ones(shape, dtype=torch.bool)

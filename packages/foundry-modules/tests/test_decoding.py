@@ -9,7 +9,7 @@ from foundry.core.contracts import Context, Dims
 from foundry.core.model import GPT, initialize
 from foundry.core.testing import Case
 from foundry.core.testing.case import vectors
-from foundry.kernels import few_rows
+from foundry.kernels import few_rows, whole_layers
 
 pytestmark = pytest.mark.skipif(bool(few_rows.missing()), reason=few_rows.missing())
 
@@ -34,14 +34,14 @@ OTHERS = {
 @pytest.fixture
 def taken(monkeypatch):
     """Whether each call of the kernel of attention, while all of them are used, found that it fits."""
-    taken, next_token = [], few_rows.next_token
+    taken, next_token = [], whole_layers.next_token
 
     def watch(*args, **settings):
         y = next_token(*args, **settings)
         taken.append(y is not None)
         return y
 
-    monkeypatch.setattr(few_rows, "next_token", watch)
+    monkeypatch.setattr(whole_layers, "next_token", watch)
     monkeypatch.setattr(few_rows, "WORTH_IT", 0)
     with few_rows.Used():
         yield taken

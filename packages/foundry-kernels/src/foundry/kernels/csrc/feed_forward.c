@@ -8,7 +8,7 @@
 #include "few_rows.h"
 #include "vector.h"
 
-/* In the order of few_rows.NONLINEARITIES. */
+/* In the order of whole_layers.NONLINEARITIES. */
 typedef enum { SILU, SIGMOID, GELU, GELU_TANH, RELU, RELU2 } Nonlinearity;
 
 typedef struct {

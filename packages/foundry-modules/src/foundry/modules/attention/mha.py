@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
-from foundry.kernels import SparsePattern, few_rows
+from foundry.kernels import SparsePattern, whole_layers
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.attend import attend, new_positions
 from foundry.modules.attention.cache import KVCache, TokenCache
@@ -41,7 +41,7 @@ class MultiHeadAttention(nn.Module):
         self.sinks = nn.Parameter(torch.empty(self.n_head)) if params.sinks else None
         self.position = position  # one module for all layers that choose the same
         self.rotate = getattr(position, "rotate", None)
-        self.waves_of = few_rows.stated(position, "waves_of", about="rotate")
+        self.waves_of = whole_layers.stated(position, "waves_of", about="rotate")
         self.score_bias = getattr(position, "bias", None)
         self.pattern: SparsePattern | None = None  # what a query sees; None: everything before it
         self.score_multiplier = dims.multipliers.scores
@@ -93,11 +93,11 @@ class MultiHeadAttention(nn.Module):
                 return None
             waves = self.waves_of(ctx.positions, x.dtype)
         if self.q_norm is not None and self.k_norm is not None:
-            if any(type(norm) is not RMSNorm or few_rows.has_hooks(norm) for norm in (self.q_norm, self.k_norm)):
+            if any(type(norm) is not RMSNorm or whole_layers.has_hooks(norm) for norm in (self.q_norm, self.k_norm)):
                 return None
-            norms = few_rows.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
+            norms = whole_layers.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
         keys, values = cache.tensors
-        y = few_rows.next_token(
+        y = whole_layers.next_token(
             x, self.q_proj, self.k_proj, self.v_proj, self.o_proj, keys, values, cache.length,
             n_head=self.n_head, factor=self.score_multiplier / math.sqrt(self.head_dim),
             norms=norms, value=ctx.value, waves=waves, real=ctx.key_padding,

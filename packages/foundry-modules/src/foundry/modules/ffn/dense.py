@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
-from foundry.kernels import few_rows
+from foundry.kernels import whole_layers
 from foundry.modules.ffn import DenseParams
 
 
@@ -26,7 +26,7 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         if ctx.mix is None:
-            y = few_rows.feed_forward(x, self.gate_proj, self.up_proj, self.activation, self.down_proj)
+            y = whole_layers.feed_forward(x, self.gate_proj, self.up_proj, self.activation, self.down_proj)
             if y is not None:
                 return y, {}
         inputs = [layer(x) for layer in (self.gate_proj, self.up_proj) if layer is not None]
