@@ -95,3 +95,5 @@ def test_a_model_with_dyt_learns_a_factor_on_its_embeddings_that_starts_at_the_r
     assert model.embed_scale.grad.abs() > 0
     normed = GPT(load_experiment(tmp_path / "e.yaml", ["model_args.norm=rmsnorm"]), 11)
     assert normed.embed_scale is None
+    (tmp_path / "e.yaml").write_text("model_args: {n_layer: 2, n_head: 2, n_embd: 16}\nlayers: {0: {norm: dyt}}\n")
+    assert GPT(load_experiment(tmp_path / "e.yaml"), 11).embed_scale is not None  # the norm that reads the embeddings

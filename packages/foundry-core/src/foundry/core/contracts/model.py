@@ -202,8 +202,8 @@ class NormParams(Params):
     """Base of every norm's params."""
 
     def embedding_scale(self, dims: Dims) -> float | None:
-        """What a learned factor on the token embeddings starts at, which the model then has. None: it has none, as
-        where the norms bring embeddings of any size to one scale."""
+        """What a learned factor on the token embeddings starts at, which the model has if the first layer's norm says
+        so. None: it has none, as where norms bring embeddings of any size to one scale."""
         return None
 
 

@@ -94,7 +94,8 @@ class GPT(nn.Module):
         self.dims = replace(experiment.dims(vocab_size), multipliers=self.scale.multipliers)
         self.gradient_checkpointing = experiment.training.gradient_checkpointing
         self.embed = nn.Embedding(vocab_size, args.n_embd)
-        self._embedding_scale = args.norm.embedding_scale(self.dims)
+        first_norm = experiment.layer_args(0).norm  # the one that reads the embeddings
+        self._embedding_scale = first_norm.embedding_scale(self.dims)
         self.embed_scale = None if self._embedding_scale is None else nn.Parameter(torch.empty(1))
         self.position = None
         if args.position.acts_on == "embeddings":

@@ -95,7 +95,7 @@ class MixtureOfExperts(nn.Module):
             return y, {}
         if ctx.is_token is None:
             return y, self._report(scores, load, scores.size(0))
-        counted = ctx.is_token.flatten()
+        counted = ctx.is_token.flatten()  # what fills up a row went through the experts, and is in no figure
         load = load_of(chosen, self.params.n_experts, counted)
         return y, self._report(scores.masked_fill(~counted[:, None], 0.0), load, counted.sum().clamp_min(1))
 
