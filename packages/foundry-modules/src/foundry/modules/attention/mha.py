@@ -82,8 +82,10 @@ class MultiHeadAttention(nn.Module):
         """The whole layer by one kernel, for the token after a cache, where nothing but norms, value embeddings and
         position rope comes between the projections; None elsewhere."""
         cache = ctx.cache
-        unknown = (self.softcap, self.sinks, self.pattern, self.score_bias, ctx.segments, ctx.mix)
-        if type(cache) is not KVCache or any(each is not None for each in unknown):
+        if not (
+            type(cache) is KVCache and self.softcap is None and self.sinks is None and self.pattern is None
+            and self.score_bias is None and ctx.segments is None and ctx.mix is None
+        ):  # fmt: skip
             return None
         if type(self).project is not MultiHeadAttention.project or (self.training and self.dropout):
             return None
