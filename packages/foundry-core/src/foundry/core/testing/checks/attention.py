@@ -5,6 +5,7 @@ from torch import Tensor
 
 from foundry.core.contracts import Context, Multipliers
 from foundry.core.testing.case import Case, vectors
+from foundry.core.testing.checks.differences import assert_same
 
 CHECKS = (
     "decode_equals_forward",
@@ -96,11 +97,6 @@ def positions_by_default(case: Case) -> None:
         for part in (slice(0, half), slice(half, length)):
             y = layer(x[:, part], Context(positions=positions[:, part], cache=explicit))
             assert_same(y, layer(x[:, part], Context(cache=implied)))
-
-
-def assert_same(y: Tensor, expected: Tensor) -> None:
-    """But for rounding, which is measured by what there is: new weights are small, and may make 1e-7 of 1."""
-    torch.testing.assert_close(y, expected, rtol=0, atol=1e-4 * expected.detach().abs().max().item())
 
 
 def pad(x: Tensor, padding: int, side: str) -> tuple[Tensor, Tensor]:

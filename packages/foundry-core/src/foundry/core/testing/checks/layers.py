@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foundry.core.model import initialize
 from foundry.core.testing.case import SEED, Case, Layer, filled, vectors
+from foundry.core.testing.checks.differences import assert_near, assert_same
 
 CHECKS = (
     "shape_and_dtype",
@@ -85,7 +86,7 @@ def batch_invariance(case: Case) -> None:
         layer = case.layer(companion=companion)
         x = vectors(3, case.dims.block_size, case.dims)
         alone = torch.cat([layer(row[None]) for row in x])
-        torch.testing.assert_close(layer(x), alone, rtol=1e-5, atol=1e-6)
+        assert_same(layer(x), alone)
 
 
 def seed_determinism(case: Case) -> None:
@@ -143,17 +144,7 @@ def compile(case: Case) -> None:
         x = vectors(2, case.dims.block_size, case.dims)
         torch._dynamo.reset()
         compiled = torch.compile(layer, backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(x), layer(x), rtol=1e-5, atol=1e-6)
-
-
-def assert_near(rounded: Tensor, exact: Tensor, layer: Layer) -> None:
-    """bf16 has 8 bits: a result is off by some hundredths of the largest. Where a layer chooses some of its parameters
-    for each token, the rounding of two that are all but equal may choose the other: then it is off on average."""
-    error, size = (rounded.float() - exact).abs(), exact.abs()
-    if getattr(layer.part, "inactive_parameters", 0):
-        assert error.mean() < 0.1 * size.mean() + 1e-3
-    else:
-        assert error.max() < 0.1 * size.max() + 1e-3
+        assert_same(compiled(x), layer(x))
 
 
 def _tensors(layer: Layer) -> Iterator[Tensor]:
