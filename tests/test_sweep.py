@@ -192,6 +192,8 @@ def test_a_slip_of_the_pen_is_told_before_anything_is_trained(foundry, project):
         ["lr", "3e-2", "--null"],
         ["--null", "--dry-run"],
         ["--simulate"],
+        ["activation", "gelu", "--sigma", "0.01"],
+        ["activation", "gelu", "--rounds", "2"],
     ):
         code, lines, error = foundry("sweep", *arguments)
         assert code == ExitCode.USAGE

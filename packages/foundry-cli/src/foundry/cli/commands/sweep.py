@@ -71,12 +71,15 @@ def sweep(
     null: Annotated[
         bool, typer.Option("--null", help="Sweep copies of the baseline: every promotion is a false one.")
     ] = False,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Of --null.")] = 1,
-    arms: Annotated[int, typer.Option(min=1, metavar="N", help="Of --null.")] = 8,
+    rounds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of --null.", show_default="1")] = None,
+    arms: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of --null.", show_default="8")] = None,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="With --null: random numbers instead of trainings.")
     ] = False,
-    sigma: Annotated[float, typer.Option(min=0, metavar="S", help="Of --simulate: the noise between seeds.")] = 0.005,
+    sigma: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="S", help="Of --simulate: the noise between seeds.", show_default="0.005"),
+    ] = None,
     executor: Executor = "local",
     trial_seconds: TrialSeconds = None,
     retry: Retry = False,
@@ -93,6 +96,8 @@ def sweep(
     from foundry.core.sweep.rule import Rule
 
     _check_together(named=bool(words or axis), null=null, resume=resume, dry_run=dry_run, simulate=simulate)
+    _check_belongings({"--rounds": rounds, "--arms": arms}, "--null", null)
+    _check_belongings({"--sigma": sigma}, "--simulate", simulate)
     question = Question(
         stacks=stacks(words or (), axis or ()),
         rule=Rule(
@@ -108,8 +113,9 @@ def sweep(
         lr_factors=tuple(_factors(lr_grid)),
         tasks=tuple(eval_task or ()),
     )
+    arms, rounds = arms or 8, rounds or 1
     if null and simulate:
-        return _simulated(question.rule, sigma, arms, rounds)
+        return _simulated(question.rule, 0.005 if sigma is None else sigma, arms, rounds)
     from foundry.cli import sweeps
     from foundry.core.registry import find_project
 
@@ -139,6 +145,13 @@ def _check_together(*, named: bool, null: bool, resume: bool, dry_run: bool, sim
         )
     if simulate and not null:
         raise UsageError("--simulate needs --null", "foundry sweep --null --simulate --rounds 1000")
+
+
+def _check_belongings(given: dict[str, float | None], whose: str, there: bool) -> None:
+    """Refuse options of an option that is not there: they would change nothing."""
+    for name, value in given.items():
+        if value is not None and not there:
+            raise UsageError(f"{name} belongs to {whose}", f"add {whose}, or leave {name} out")
 
 
 def show(result: SweepResult) -> None:
