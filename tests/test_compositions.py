@@ -6,12 +6,12 @@ belong to the everyday tests; `pytest -m slow` walks all of them, and with FOUND
 
 from __future__ import annotations
 
-import os
 import random
 from itertools import combinations
 
 import pytest
 import torch
+from tests.doses import dose
 
 from foundry.core.config import Experiment, from_plain
 from foundry.core.contracts import Batch, InvalidExperiment
@@ -33,20 +33,10 @@ def choices() -> dict[str, list[Choice]]:
     return {slot: [(slot, name) for name in (*known.variants(slot), *known.shorthands(slot))] for slot in parts}
 
 
-def pairs() -> list[tuple[Choice, Choice]]:
+def pairs() -> list:
     found = [(a, b) for one, other in combinations(choices().values(), 2) for a in one for b in other]
     random.Random(0).shuffle(found)
-    return found
-
-
-def dose(cases: list, everyday: int) -> list:
-    """The cases as pytest's parameters: the first `everyday` as they are, the rest marked `slow`."""
-    if os.environ.get("FOUNDRY_SLOW_DOSE") == "small":
-        cases = cases[: 3 * everyday]
-    return [
-        pytest.param(case, id="-".join(map("_".join, case)), marks=[pytest.mark.slow] if number >= everyday else [])
-        for number, case in enumerate(cases)
-    ]
+    return [pytest.param(pair, id="-".join(map("_".join, pair))) for pair in found]
 
 
 def experiment_of(*chosen: Choice) -> Experiment:

@@ -12,13 +12,13 @@ import datetime
 import inspect
 import json
 import optparse
-import os
 import random
 import typing
 from pathlib import Path
 from statistics import fmean
 
 import pytest
+from tests.doses import dose
 
 from foundry.core import load_experiment
 from foundry.core.config import Experiment
@@ -48,17 +48,12 @@ class Quiet:
     def finished(self, result): ...
 
 
-def mutations(everyday: int) -> list:
-    """(type, value) of each: the first `everyday` as they are, the rest marked `slow`."""
+def mutations() -> list:
+    """(type, value) of each."""
     rows = [(row.type, row.value) for row in list_mutations(registry())]
     rows.remove(("tokenizer", "pretrained"))  # needs weights to begin with: tests/test_zoo.py
     random.Random(0).shuffle(rows)
-    if os.environ.get("FOUNDRY_SLOW_DOSE") == "small":
-        rows = rows[: 3 * everyday]
-    return [
-        pytest.param(*row, id="_".join(row), marks=[pytest.mark.slow] if number >= everyday else [])
-        for number, row in enumerate(rows)
-    ]
+    return [pytest.param(*row, id="_".join(row)) for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +69,7 @@ def base(tmp_path_factory) -> Experiment:
         yield load_experiment(Path("experiments/tiny.yaml"))
 
 
-@pytest.mark.parametrize(("type", "value"), mutations(everyday=4))
+@pytest.mark.parametrize(("type", "value"), dose(mutations(), everyday=4))
 def test_a_mutation_trains(base, tmp_path, type, value):
     mutated = mutate(base, type, value).experiment
     experiment = edit(mutated, {"training.max_iters": STEPS}, "this test")  # larger steps would be fewer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,10 +38,10 @@ class Sampling:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UsageError(f"top_p {self.top_p} is not in (0, 1]")
 
-    def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """logits (B, V) -> token ids (B, 1)."""
+    def choose(self, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """logits (B, V), and a generator for each row -> token ids (B,)."""
         if self.temperature == 0:
-            return logits.argmax(-1, keepdim=True)
+            return logits.argmax(-1)
         logits = logits.float()
         lowest = torch.finfo(torch.float32).tiny
         logits = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, lowest)  # the greatest stays 0
@@ -54,7 +54,12 @@ class Sampling:
             before = probability.cumsum(-1) - probability  # the first token always stays
             dropped = before >= self.top_p
             logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -torch.inf)
-        return torch.multinomial(F.softmax(logits, -1), 1, generator=generator)
+        # As torch.multinomial draws one, of which all rows have one generator: a token with probability p waits for a
+        # time Exp(1) / p, and the first one is chosen.
+        waiting = torch.empty_like(logits)
+        for row, generator in zip(waiting, generators, strict=True):
+            row.exponential_(generator=generator)
+        return (F.softmax(logits, -1) / waiting).argmax(-1)
 
 
 @torch.inference_mode()
@@ -66,44 +71,98 @@ def generate_ids(
     *,
     seed: int = 0,
     attention_mask: Tensor | None = None,
-    never: Sequence[int] = (),
+    never: Collection[int] = (),
+    stop: Collection[int] = (),
 ) -> Iterator[Tensor]:
-    """Yield `max_tokens` times the next id of each sequence, (B,) int64.
+    """Yield up to `max_tokens` times the next id of each row, (B,) int64. A row is what it is without the others, to
+    rounding: greedy, or with a seed of its own.
 
-    The model sees at most its block_size: when the cache is full, it is filled anew with the newer half.
+    The model sees at most its block_size of a row. A row that is longer keeps its newer half, which is read anew, as
+    the others then are too: past the context, a batch of B lengths is read B times for every half block it writes.
 
     Args:
         prompt: (B, T) int64, T >= 1; with `attention_mask` (B, T), prompts of different lengths padded on the left.
-        seed: the generator's own; nothing else draws from it.
+        seed: row r is drawn from a generator of its own with the seed `seed + r`; nothing else draws from it.
         never: ids that are not chosen.
+        stop: ids that end a row. One that has chosen such an id repeats it from then on; when all have, iteration ends.
+
+    Raises:
+        UsageError: `attention_mask` has padding elsewhere than on the left, or a row of nothing else.
     """
     model.eval()
-    block_size = model.dims.block_size
-    n_rows, n_ids = prompt.shape[0], min(prompt.shape[1], block_size)
-    ids = prompt.new_empty(n_rows, block_size + 1)
-    ids[:, :n_ids] = prompt[:, -n_ids:]
-    mask = None
-    if attention_mask is not None and not attention_mask[:, -n_ids:].all():
-        mask = torch.ones_like(ids, dtype=torch.bool)
-        mask[:, :n_ids] = attention_mask[:, -n_ids:]
-    generator = torch.Generator(prompt.device).manual_seed(seed)
-    forbidden = torch.tensor(never, dtype=torch.long, device=prompt.device)
-    kernels = decoding_kernels()
-    cache, n_cached = model.init_cache(n_rows, min(block_size, n_ids + max_tokens)), 0
-    for _ in range(max_tokens):
-        if n_ids > block_size:
-            keep = max(1, block_size // 2)
-            for tensor in (ids,) if mask is None else (ids, mask):
-                tensor[:, :keep] = tensor[:, n_ids - keep : n_ids].clone()
-            cache, n_cached, n_ids = model.init_cache(n_rows), 0, keep
-        with kernels:
-            logits = model.next_logits(ids[:, n_cached:n_ids], cache, None if mask is None else mask[:, :n_ids])
+    block_size, device = model.dims.block_size, prompt.device
+    lengths = [prompt.shape[1]] * len(prompt) if attention_mask is None else _lengths(attention_mask)
+    seen = _Seen(model, prompt, [min(length, block_size) for length in lengths], max_tokens)
+    generators = [torch.Generator(device).manual_seed((seed + row) % 2**64) for row in range(len(prompt))]
+    forbidden, last = (torch.tensor([*some], dtype=torch.long, device=device) for some in (never, stop))
+    ended = torch.zeros(len(prompt), dtype=torch.bool, device=device)
+    for left in range(max_tokens, 0, -1):
+        if seen.n_ids > block_size:
+            half = max(1, block_size // 2)
+            lengths = [half if length > block_size else length for length in seen.lengths]
+            seen = _Seen(model, seen.ids, lengths, left)
+        logits = seen.next_logits()
         if never:
             logits = logits.index_fill(-1, forbidden, -torch.inf)
-        chosen = sampling.choose(logits, generator)[:, 0]
-        ids[:, n_ids] = chosen
-        n_cached, n_ids = n_ids, n_ids + 1
+        chosen = sampling.choose(logits, generators)
+        if stop:
+            chosen = torch.where(ended, seen.ids[:, -1], chosen)
+            ended |= torch.isin(chosen, last)
+        seen.append(chosen)
         yield chosen
+        if stop and bool(ended.all()):
+            return
+
+
+class _Seen:
+    """What the model sees of each row: its last ids, all rows' in columns that end together, and the model's memory of
+    them. It is made anew where a row loses its first ids: columns, padding, positions and memory count from those.
+
+    Args:
+        ids: (B, T) int64.
+        lengths: how many of the last ids of each row are seen.
+        room: how many more there may be, as far as block_size allows.
+    """
+
+    def __init__(self, model: GPT, ids: Tensor, lengths: Sequence[int], room: int) -> None:
+        self.n_ids, n_rows = max(lengths), len(lengths)
+        max_len = min(self.n_ids + room, model.dims.block_size)
+        self._model, self._cache, self._n_cached = model, model.init_cache(n_rows, max_len), 0
+        self._kernels = decoding_kernels()
+        self._begins = [self.n_ids - length for length in lengths]
+        self._ids = ids.new_empty(n_rows, max_len + 1)
+        self._ids[:, : self.n_ids] = ids[:, -self.n_ids :]
+        columns = torch.arange(max_len, device=ids.device)
+        self._mask = columns >= columns.new_tensor(self._begins)[:, None] if any(self._begins) else None
+
+    @property
+    def ids(self) -> Tensor:
+        """(B, n_ids); what is left of a row's is padding."""
+        return self._ids[:, : self.n_ids]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [self.n_ids - begin for begin in self._begins]
+
+    def next_logits(self) -> Tensor:
+        """What the model says of the ids that follow: (B, V)."""
+        new, mask = self.ids[:, self._n_cached :], None if self._mask is None else self._mask[:, : self.n_ids]
+        self._n_cached = self.n_ids
+        with self._kernels:
+            return self._model.next_logits(new, self._cache, mask)
+
+    def append(self, chosen: Tensor) -> None:
+        """chosen (B,) int64."""
+        self._ids[:, self.n_ids] = chosen
+        self.n_ids += 1
+
+
+def _lengths(attention_mask: Tensor) -> list[int]:
+    """How many tokens each row of (B, T) ends with."""
+    real = attention_mask.bool()
+    if not real[:, -1].all() or (real[:, :-1] & ~real[:, 1:]).any():
+        raise UsageError("attention_mask has padding after a token, or a row without one", "pad prompts on the left")
+    return real.sum(-1).tolist()
 
 
 def stream_text(
@@ -125,7 +184,7 @@ def continuations(
     model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], max_tokens: int, sampling: Sampling, *, seed: int = 0
 ) -> list[str]:
     """What `stream_text` writes, for several prompts at once: a step of all of them takes little longer than one's.
-    The choices are drawn from one generator, so a text depends on its place in the batch, unless it is greedy.
+    The n-th of them, counted from 0, is what `stream_text` writes with the seed `seed + n`.
 
     Raises:
         InvalidData: as `first_ids` does.

@@ -31,7 +31,12 @@ def generate(
     ] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of the choice; the same seed writes the same text.")
+        int,
+        typer.Option(
+            min=0,
+            max=2**63 - 1,
+            help="Of the choice; the same seed writes the same text. The second of several prompts has the next seed.",
+        ),
     ] = 0,
     checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="Which checkpoint.")] = "last",
     device: Annotated[DeviceType, typer.Option(help="Where it is computed.")] = DeviceType.cpu,
