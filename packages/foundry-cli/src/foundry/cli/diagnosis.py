@@ -62,6 +62,8 @@ def _torch() -> tuple[dict[str, Any], list[str]]:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library that it needs is missing
         return {"torch": None}, [f"torch cannot be imported: {error}"]
+    from foundry.core.training.device import processor
+
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     devices = [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
     return {
@@ -70,6 +72,7 @@ def _torch() -> tuple[dict[str, Any], list[str]]:
         "torch_cuda_build": torch.version.cuda,
         "torch_threads": torch.get_num_threads(),
         "devices": devices,
+        "processor": processor(),
         "kernels": _kernels(),
     }, []
 

@@ -61,7 +61,7 @@ def missing() -> str:
 
 def suits() -> bool:
     """Whether this machine is of a kind on which the kernel is known to be faster than torch's: x86 with AVX-512."""
-    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and not build.is_held_back()
 
 
 def install() -> None:

@@ -3,6 +3,9 @@
 The shared library lies in the user's cache under the hash of all that it depends on: sources, flags, compiler and
 processor. It is loaded with ctypes, so that no header of torch is needed and a build takes two seconds. Its parallel
 loops run on the OpenMP that torch has already loaded, and so on torch's threads: it is not linked with one of its own.
+
+The kernels use the widest vectors that the processor has. FOUNDRY_MAX_CPU_ISA (sse, avx2 or avx512) holds them back, as
+ONEDNN_MAX_CPU_ISA does oneDNN and ATEN_CPU_CAPABILITY torch, so that one machine can stand in for others.
 """
 
 import ctypes
@@ -18,6 +21,8 @@ from pathlib import Path
 SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.c"))
 HEADERS = sorted((Path(__file__).parent / "csrc").glob("*.h"))
 FLAGS = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-std=gnu11"]
+MAX_ISA = {"sse": ["-mno-avx"], "avx2": ["-mno-avx512f"], "avx512": []}
+"""For each value of FOUNDRY_MAX_CPU_ISA, the flags of gcc and clang that keep them from using more on x86."""
 BUILD_SECONDS = 120  # two on an idle core; a compiler that hangs must not hang the training
 
 
@@ -55,25 +60,51 @@ def load() -> ctypes.CDLL:
     if (name := compiler()) is None:
         raise RuntimeError("there is no C compiler: install gcc or clang, or name one in CC")
     version = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=BUILD_SECONDS).stdout
-    parts = [*(source.read_text() for source in SOURCES + HEADERS), *FLAGS, name, version, _processor()]
+    flags = FLAGS + _limit()
+    parts = [*(source.read_text() for source in SOURCES + HEADERS), *flags, name, version, _processor()]
     library = folder() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}.so"
     if not library.exists():
-        _compile(name, library)
+        _compile([name, *flags], library)
     return ctypes.CDLL(str(library))
 
 
-def _compile(name: str, library: Path) -> None:
+def vector_width() -> int:
+    """How many numbers of fp32 the kernels compute with at a time: 16 with AVX-512, 8 with AVX, else 4."""
+    return ctypes.c_int.in_dll(load(), "vector_width").value
+
+
+def is_held_back() -> bool:
+    """Whether FOUNDRY_MAX_CPU_ISA asks for less than AVX-512."""
+    return bool(MAX_ISA.get(_max_isa()))
+
+
+def _max_isa() -> str:
+    return os.environ.get("FOUNDRY_MAX_CPU_ISA", "").lower() or "avx512"
+
+
+def _limit() -> list[str]:
+    """The flags that FOUNDRY_MAX_CPU_ISA asks for; it says nothing of processors that are not x86.
+
+    Raises:
+        RuntimeError: it names no instruction set.
+    """
+    if _max_isa() not in MAX_ISA:
+        raise RuntimeError(f"FOUNDRY_MAX_CPU_ISA is {_max_isa()}: set it to {', '.join(MAX_ISA)}, or not at all")
+    return MAX_ISA[_max_isa()] if platform.machine() in ("x86_64", "AMD64") else []
+
+
+def _compile(command: list[str], library: Path) -> None:
     """Publish `library` by one rename, so that several processes may compile it at once."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=".building-") as workplace:
         objects = [str(Path(workplace, f"{source.stem}.o")) for source in SOURCES]
         for source, target in zip(SOURCES, objects, strict=True):
-            _run([name, *FLAGS, "-c", str(source), "-o", target])
+            _run([*command, "-c", str(source), "-o", target])
         undefined = (
             ["-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else []
         )  # OpenMP's names: see above
         staged = Path(workplace, library.name)
-        _run([name, "-shared", *undefined, *objects, "-lm", "-o", str(staged)])
+        _run([command[0], "-shared", *undefined, *objects, "-lm", "-o", str(staged)])
         os.replace(staged, library)
 
 

@@ -44,7 +44,7 @@ def missing() -> str:
 
 def suits() -> bool:
     """Whether this machine is of a kind on which the kernels were measured to be faster than torch's."""
-    return matmul.suits()
+    return matmul.suits() and not build.is_held_back()
 
 
 class Used:

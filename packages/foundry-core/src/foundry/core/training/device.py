@@ -31,6 +31,9 @@ PEAK_BF16 = {
     "V100": 125e12,
 }
 
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "FOUNDRY_MAX_CPU_ISA")
+"""Environment variables by which one processor stands in for another. ATEN_CPU_CAPABILITY shows in torch's own name."""
+
 REFERENCE = "reference"
 """`Device.kernels` where every operator is torch's own."""
 
@@ -40,7 +43,7 @@ class Device:
     """The resolved choices that a run's numbers depend on."""
 
     type: str  # cpu | cuda | mps
-    model: str  # "NVIDIA H200", or the processor's architecture
+    model: str  # "NVIDIA H200", or the processor's architecture and instruction set
     precision: str  # fp32 | bf16
     threads: int  # of intra-op parallelism on CPU
     compile: bool
@@ -241,4 +244,11 @@ def matmul_rate(device: torch.device, size: int = 768, seconds: float = 0.15) ->
 def _model(kind: str, local_rank: int) -> str:
     if kind == "cuda":
         return torch.cuda.get_device_name(local_rank)
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return processor()
+
+
+def processor() -> str:
+    """What results on a CPU depend on to the last bit: architecture and instruction set, as torch, or whoever holds
+    oneDNN and our kernels back, has them."""
+    limits = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
+    return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *limits])

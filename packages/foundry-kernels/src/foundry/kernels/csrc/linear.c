@@ -15,6 +15,8 @@ enum { PREFETCH = 1024 };          /* floats ahead */
 enum { CACHED = 1 << 13 };         /* floats of W that stay in the nearest cache from one tile of x to the next */
 enum { WORTH_A_THREAD = 1 << 16 }; /* multiply-adds; waking a thread takes about a microsecond */
 
+const int vector_width = WIDTH; /* for whoever asks what the kernels were compiled for */
+
 typedef struct {
     const float *x, *weight, *bias;
     float *y;
