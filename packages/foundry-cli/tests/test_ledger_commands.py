@@ -13,6 +13,7 @@ import pytest
 from foundry.cli.__main__ import main
 from foundry.core.config.mutate import mutate
 from foundry.core.ledger import Decision, Evidence, Ledger, Trial
+from foundry.core.ledger.query import parse
 from foundry.core.promotion import current_baseline, promote, rollback
 
 ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*", "COLUMNS": "120"}
@@ -95,6 +96,13 @@ def test_a_query_finds_rows_for_which_every_term_holds(history, foundry):
     assert arms("status=failed", "reason~finite") == ["depth 8"]
     assert arms("verdict=reject", "status=failed") == []
     assert len(arms()) == 4 + 3 + 1 + 13
+
+
+@pytest.mark.parametrize("id", ["012345678901", "1234567890e1", "000000000000", "3"])
+def test_an_id_is_found_though_it_looks_like_a_number(id):
+    (term,) = parse([f"sweep={id}"])
+    assert term.holds({"sweep": id})
+    assert not term.holds({"sweep": "264a8bc06642"})
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
 from foundry.core.config import Experiment, from_plain, json_schema, load_experiment
 from foundry.core.config.layers import parse_layers
-from foundry.core.config.write import flow, number
+from foundry.core.config.load import from_text
+from foundry.core.config.mutate import mutate
+from foundry.core.config.write import flow, number, to_yaml
 from foundry.core.config.yaml import read_text, scalar
-from foundry.core.contracts import AttentionParams, Params, Section, Slot, Variant
+from foundry.core.contracts import AttentionParams, InvalidExperiment, Params, Section, Slot, Variant
 from foundry.core.registry import Plugin, Registry, registry
 
 
@@ -289,6 +291,119 @@ def test_a_number_reads_back_as_it_was_written(value: float) -> None:
 ))  # fmt: skip
 def test_any_data_reads_back_as_it_was_written(value: Any) -> None:
     assert read_text(f"root: {flow(value)}", "x").data == {"root": value}
+
+
+TEXTS = ("logging.sample_prompt", "data.dataset.path", "data.cache", "init_from")
+ANY_TEXT = st.text(min_size=1).filter(lambda text: text != "null")
+LOOKS_LIKE_YAML = (
+    "corpus #1.txt", "*.txt", "@x", "2024", "1e-4", "on", "true", "~", " x ", "Q: what?", "[a", "{", "!!int 3", "- a",
+    "'x'", '"x"', "a: b", "#", "---", "&a", "null ", "a\nb\r\n\x1b\x85\u2028\U0001f600", "%", "|", ">", "`", "\t",
+)  # fmt: skip
+
+
+def assert_arrives(tmp_path: Path, key: str, text: str) -> None:
+    """By a flag, in config.json, and in a file that is written and read again."""
+
+    def of(experiment: Experiment) -> Any:
+        value: Any = experiment.plain()
+        for part in key.split("."):
+            value = value[part]
+        return value
+
+    experiment = load(tmp_path, "data: {dataset: {type: text, path: x}}", f"{key}={text}")
+    assert of(experiment) == text
+    assert of(from_plain(json.loads(json.dumps(experiment.plain())))) == text
+    assert of(from_text(to_yaml(experiment), tmp_path, name="x")) == text
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from(TEXTS), text=ANY_TEXT)
+def test_what_follows_the_equals_sign_is_the_text(tmp_path: Path, key: str, text: str) -> None:
+    assert_arrives(tmp_path, key, text)
+
+
+@pytest.mark.parametrize("text", LOOKS_LIKE_YAML)
+def test_a_text_that_looks_like_something_else_is_a_text(tmp_path: Path, text: str) -> None:
+    assert_arrives(tmp_path, "data.dataset.path", text)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ("data.dataset.type=text", "data.dataset.path=#1"),
+        ("training.dataset.type=text", "training.dataset.path=#1"),
+        ("data.dataset=stdlib", "data.dataset={type: text, path: x}", "data.dataset.path=#1"),
+    ],
+)
+def test_a_flag_for_a_choice_that_another_flag_makes(tmp_path: Path, sets: tuple[str, ...]) -> None:
+    assert load(tmp_path, "seed: 1", *sets).data.dataset.path == "#1"
+
+
+class Kinds(Params):
+    """A field of each kind that may hold text."""
+
+    text: str = ""
+    maybe: str | None = None
+    path: Path | None = None
+    word: Literal["on", "no", "1"] = "on"
+    word_or_number: Literal["auto"] | int = 1
+    text_or_number: Annotated[str, Field(max_length=9)] | int | float | bool = 0
+    texts: list[str] | None = None
+    pair: tuple[str, ...] | None = None
+    by_name: dict[str, str] | None = None
+    text_or_texts: str | list[str] = ""
+    numbers: list[float] | None = None
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("text", "null", "null"), ("text", "", ""), ("text", "1e-4", "1e-4"), ("text", "[a", "[a"),
+        ("text", "a\n# b\n\x1b: c", "a\n# b\n\x1b: c"),
+        ("maybe", "null", None), ("maybe", "~", "~"), ("maybe", "NULL", "NULL"), ("maybe", " null", " null"),
+        ("path", "*.txt", "*.txt"), ("path", "null", None),
+        ("word", "on", "on"), ("word", "1", "1"), ("word", "no", "no"),
+        ("word_or_number", "auto", "auto"), ("word_or_number", "3", 3),
+        ("text_or_number", "3", 3), ("text_or_number", "1e-4", 1e-4), ("text_or_number", "true", True),
+        ("text_or_number", " 3", " 3"), ("text_or_number", "null", "null"), ("text_or_number", "#3", "#3"),
+        ("texts", "[2024, on, null, a b]", ["2024", "on", "null", "a b"]), ("texts", "['a, b', ' c']", ["a, b", " c"]),
+        ("pair", "[1e-4]", ["1e-4"]), ("pair", "null", None), ("by_name", "{a: 1, b: '2 #3'}", {"a": "1", "b": "2 #3"}),
+        ("text_or_texts", "a, b", "a, b"), ("text_or_texts", "[1, b]", ["1", "b"]), ("text_or_texts", "null", "null"),
+        ("numbers", "[1e-4, 2]", [1e-4, 2.0]),
+    ],
+)  # fmt: skip
+def test_what_a_flag_and_a_mutation_mean_by_the_type_of_their_field(
+    tmp_path: Path, field: str, text: str, value: Any
+) -> None:
+    slot = Slot("memory", "model_args.memory", "table", "what a model remembers")
+    contributions = slot, Variant("memory", "table", "x:Y", Kinds)
+    extended = Registry([*registry().plugins, Plugin("acme", "1", "acme", "acme", contributions)])
+    (tmp_path / "x.yaml").write_text("seed: 1")
+    flagged = load_experiment(tmp_path / "x.yaml", [f"model_args.memory.{field}={text}"], extended)
+    mutated = mutate(from_plain({"seed": 1}, registry=extended), "param", f"memory.{field}={text}")
+    assert read_text(mutated.text, "x").data.get("model_args", {}).get("memory", {}).get(field) == value
+    for experiment in (flagged, mutated.experiment):
+        assert experiment.plain()["model_args"]["memory"][field] == value
+        assert type(experiment.plain()["model_args"]["memory"][field]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("data.dataset.path=", "got the text ''; needs text of at least 1 characters"),
+        ("training.micro_batch=Q: x", "got the text 'Q: x'; needs a whole number"),
+        ("seed=*x", "got the text '*x'; needs a whole number"),
+        ("training.distributed=on", "got the text 'on'; needs auto, none"),
+        ("data.dataset={type: text, path: 2024}", "got 2024; needs text of at least 1 characters; put it in quotes"),
+        ("data.dataset.path=caf\udce9", r"'caf\udce9' is no Unicode text"),
+        ("training.ema=[", "did not find expected"),
+    ],
+)
+def test_a_flag_that_is_no_value_says_what_is(tmp_path: Path, flag: str, words: str) -> None:
+    with pytest.raises(InvalidExperiment) as caught:
+        load(tmp_path, "data: {dataset: {type: text, path: x}}", flag)
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
 
 
 def test_merge_keys_and_aliases(tmp_path: Path) -> None:

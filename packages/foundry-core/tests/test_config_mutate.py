@@ -14,6 +14,7 @@ from foundry.core.config.remarks import remarks
 from foundry.core.config.write import write_experiment
 from foundry.core.contracts import DROP, Edits, ExitCode, InvalidExperiment, Mutation, PluginError, UsageError
 from foundry.core.registry import Plugin, Registry, registry
+from foundry.core.sweep.arms import Axis
 
 BASELINE = """\
 # by hand
@@ -95,6 +96,21 @@ def test_what_a_mutation_changes(
     mutated = mutate(baseline, type, value)
     assert mutated.name == name
     assert changes(mutated) == expected
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("lr=3e-4, 1e-3", ("3e-4", "1e-3")),
+        ("adam_betas=[0.9,0.95],[0.9,0.99]", ("[0.9,0.95]", "[0.9,0.99]")),
+        ("param=position.scaling={type: ntk, factor: 4},position.theta=5e4",
+         ("position.scaling={type: ntk, factor: 4}", "position.theta=5e4")),
+    ],
+)  # fmt: skip
+def test_a_comma_in_brackets_is_its_values(baseline: Experiment, axis: str, values: tuple[str, ...]) -> None:
+    parsed = Axis.parse(axis)
+    assert parsed.values == values
+    assert all(mutate(baseline, parsed.type, value).changes or value in ("1e-3", "[0.9,0.95]") for value in values)
 
 
 def test_changes_are_told_as_one_would_write_them(baseline: Experiment) -> None:

@@ -84,6 +84,14 @@ def test_any_candidate_survives_being_written_and_read(ledger, project, mutation
     assert load_experiment(project / "experiments" / "baseline.yaml").identity == candidate.identity
 
 
+def test_a_text_that_no_comment_can_hold_does_not_break_the_file(ledger, project):
+    generation, experiment = current_baseline(ledger, project)
+    candidate = mutate(experiment, "norm", "layernorm").experiment
+    promote(ledger, project, decided(generation.number, candidate.identity, "param x.text=a\nb\x1b\x85"), candidate)
+    assert load_experiment(project / "experiments" / "baseline.yaml").identity == candidate.identity
+    assert ancestry(text(project)) == lineage(ledger)
+
+
 def test_what_extends_another_file_stands_alone_once_it_is_a_generation(ledger, project):
     write(project, "extends: big.yaml\ntraining: {learning_rate: 5e-4}\n")
     (project / "experiments" / "big.yaml").write_text(BASELINE)

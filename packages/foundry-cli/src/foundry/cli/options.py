@@ -24,7 +24,11 @@ Config = Annotated[
 
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a value: training.learning_rate=3e-4. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a value: training.learning_rate=3e-4. Where it is text, all that follows = is it. Repeatable.",
+    ),
 ]
 
 # What the commands that train trials share.

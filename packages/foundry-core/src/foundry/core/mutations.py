@@ -13,7 +13,7 @@ from math import gcd
 from typing import Any
 
 from foundry.core.config.write import number
-from foundry.core.config.yaml import read_value
+from foundry.core.config.written import Written
 from foundry.core.contracts import Edits, InvalidExperiment, Mutation
 
 
@@ -172,7 +172,7 @@ def change_param(experiment: Mapping[str, Any], value: str) -> Edits:
                 raise InvalidExperiment(
                     f"{slot} {choice['type']} has no {name!r}", f"it has {', '.join(names) or 'no params'}"
                 )
-            return {f"{section}.{slot}.{name}": read_value(text.strip(), f"param {value}")}
+            return {f"{section}.{slot}.{name}": Written(text, f"param {value}")}
     raise InvalidExperiment(f"the experiment has no {slot!r} with params", "for example: param position.theta=5e4")
 
 

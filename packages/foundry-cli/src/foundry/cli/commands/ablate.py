@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +69,7 @@ def ablate(
         _write_csv(done.rows(), csv)
     if plot is not None:
         plots.draw_effects(done, plot)
-    step = " ".join(["foundry sweep", *(f"--axis {text}" for text in axis), "--promote"])
+    step = shlex.join(["foundry", "sweep", *(word for text in axis for word in ("--axis", text)), "--promote"])
     if render.wants_json():
         render.record({"event": "result", **done.to_json(), "next": step})
         return

@@ -83,7 +83,8 @@ def compare(
     if plot:
         draw_comparison(compared, plot)
     better = {"first": first, "second": second}.get(compared.comparison.choice)
-    step = f"foundry train {render.argument(better)}" if better else f"foundry config diff {first} {second}"
+    both = f"{render.argument(first)} {render.argument(second)}"
+    step = f"foundry train {render.argument(better)}" if better else f"foundry config diff {both}"
     if compared.comparison.choice == "undecided" and seeds < MOST_RUNS:
         step = f"{re.sub(r' --seeds[ =][0-9]+', '', typed())} --seeds {min(2 * seeds, MOST_RUNS)}"
     if render.wants_json():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Config, Json, Sets
+from foundry.cli.options import Config, Json, Sets, train_command
 
 app = typer.Typer(help="Show what an experiment file comes to.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def show(config: Config = None, sets: Sets = None, json: Json = False) -> None:
         render.write(to_yaml(whole))
 
     data = {"identity": experiment.identity, "experiment": experiment.plain()}
-    render.result(data, draw, f"foundry train{f' {config}' if config else ''}")
+    render.result(data, draw, train_command(config, sets))
 
 
 @app.command()

@@ -94,7 +94,7 @@ def mutate(
         for remark in mutated.remarks:
             render.say(f"note: {remark}")
 
-    render.result({"path": shown, **data}, draw, "" if dry_run else f"foundry train {shown}")
+    render.result({"path": shown, **data}, draw, "" if dry_run else f"foundry train {render.argument(path)}")
 
 
 def _list(type: str | None) -> None:

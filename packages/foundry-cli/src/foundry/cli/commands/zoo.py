@@ -100,7 +100,8 @@ def convert(
         wrote["experiment"] = str(experiment)
     if run is not None:
         wrote["run"] = str(convert(model, run, dtype=dtype, block_size=block_size, note=render.say).path)
-    following = f"foundry train {render.argument(experiment)}" if experiment else f"foundry generate {run}"
+    trained, made = experiment and render.argument(experiment), run and render.argument(run)
+    following = f"foundry train {trained}" if trained else f"foundry generate {made}"
     render.result({"model": model, **wrote}, lambda: render.line("\n".join(wrote.values())), following)
 
 

@@ -5,6 +5,7 @@
 
     document.py   a tree whose every value knows its place
     yaml.py       text -> document
+    written.py    what follows the `=` of a flag -> text or YAML, by its field;  fields.py  which field that is
     sugar.py      short ways of writing -> the one long way
     merge.py      `extends` and --set on top of each other
     resolve.py    every choice complete

@@ -93,7 +93,7 @@ class Document:
 
     def _forget(self, path: Path, value: Any) -> None:
         self.places.pop(path, None)
-        for key, item in _items(value):
+        for key, item in items(value):
             self._forget((*path, key), item)
 
     def move(self, old: Path, new: Path) -> None:
@@ -107,7 +107,8 @@ class Document:
             self.places[path] = place._replace(key=place.key or dotted(old + path[len(new) :]))
 
 
-def _items(value: Any) -> Iterable[tuple[str | int, Any]]:
+def items(value: Any) -> Iterable[tuple[str | int, Any]]:
+    """What is in a mapping or a list, by key or by index."""
     if isinstance(value, dict):
         return value.items()
     return enumerate(value) if isinstance(value, list) else ()

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from foundry.core.config.compose import experiment_model
 from foundry.core.config.document import MAX_FAULTS, Document, Fault, Path, dotted
+from foundry.core.config.fields import class_at, field_at
 from foundry.core.config.merge import slot_at
 from foundry.core.config.resolve import chosen
 from foundry.core.registry import Registry
@@ -91,7 +92,7 @@ def _path(detail: Any, data: Any) -> Path:
 
 def _unknown_key(path: Path, document: Document, model: type[BaseModel], registry: Registry) -> str:
     key, here = str(path[-1]), path[:-1]
-    siblings = list(_class_at(here, model, document).model_fields)
+    siblings = list(class_at(here, model, document).model_fields)
     everywhere = dict(_keys(model, document))
     slot = slot_at(here, registry)
     meant = ELSEWHERE.get(key, key)
@@ -118,7 +119,7 @@ def _unknown_key(path: Path, document: Document, model: type[BaseModel], registr
 
 def _keys(model: type[BaseModel], document: Document, path: Path = ()) -> Iterator[tuple[str, str]]:
     """Key -> dotted path, of every field of the sections and of what is chosen in them; the outermost last."""
-    names = [name for name in _class_at(path, model, document).model_fields if name != "type"]
+    names = [name for name in class_at(path, model, document).model_fields if name != "type"]
     for name in names:
         if name != "layers":
             yield from _keys(model, document, (*path, name))
@@ -134,6 +135,8 @@ def _wrong_value(path: Path, details: list[Any], document: Document, model: type
     if len(details) == 1 and details[0]["type"] in ("value_error", "assertion_error"):
         return f"got {got(value)}: {details[0]['ctx']['error']}"
     needed = _needs(path, model, document)
+    if needed.startswith("needs text") and isinstance(value, bool | int | float):
+        needed += "; put it in quotes"
     return f"got {got(value)}; {needed}" if needed else f"got {got(value)}; {details[0]['msg'].lower()}"
 
 
@@ -157,10 +160,7 @@ def got(value: Any) -> str:
 
 def _needs(path: Path, model: type[BaseModel], document: Document) -> str:
     """What is valid at `path`: "needs a whole number >= 1", or nothing if it cannot be said in short."""
-    if not path:
-        return ""
-    owner = _class_at(path[:-1], model, document)
-    field = owner.model_fields.get(str(path[-1]))
+    field = field_at(path, model, document)
     if field is None:
         return ""
     described = _describe(field.annotation, field.metadata)
@@ -202,37 +202,6 @@ def _bounds(metadata: Any) -> str:
         if getattr(item, "max_length", None):
             bounds.append(f"of at most {item.max_length} characters")
     return f" {' and '.join(bounds)}" if bounds else ""
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Finding one's way
-
-
-def _class_at(path: Path, model: type[BaseModel], document: Document) -> type[BaseModel]:
-    """The model whose fields are the keys at `path`; plain BaseModel, which has none, where there is no such."""
-    annotation: Any = model
-    for depth, part in enumerate(path):
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-        else:
-            owner = _member(annotation, document.get((*path[:depth], "type")))
-            field = owner.model_fields.get(str(part))
-            annotation = field.annotation if field else None
-    return _member(annotation, document.get((*path, "type")))
-
-
-def _member(annotation: Any, kind: Any) -> type[BaseModel]:
-    """The model class in an annotation; of a union, the one whose `type` is `kind`."""
-    if get_origin(annotation) is not None:
-        members = [_member(each, kind) for each in get_args(annotation)]
-        models = [each for each in members if each is not BaseModel]
-        named = [each for each in models if "type" in each.model_fields and kind in _types(each)]
-        return (named or models or [BaseModel])[0]
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else BaseModel
-
-
-def _types(choice: type[BaseModel]) -> tuple[Any, ...]:
-    return get_args(choice.model_fields["type"].annotation)
 
 
 def _value_at(path: Path, data: Any) -> Any:

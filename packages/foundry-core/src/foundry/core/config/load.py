@@ -10,11 +10,11 @@ from typing import Any
 
 from foundry.core.config.document import Document, Fault, Place, raise_faults
 from foundry.core.config.experiment import Experiment, Origin
-from foundry.core.config.merge import merge
+from foundry.core.config.merge import lay
 from foundry.core.config.resolve import name_choices, resolve
-from foundry.core.config.sugar import desugar
 from foundry.core.config.validate import validate
-from foundry.core.config.yaml import read_file, read_text, read_value
+from foundry.core.config.written import Written, read_written
+from foundry.core.config.yaml import read_file, read_text
 from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.registry import BASELINE, Registry, find_project
 from foundry.core.registry import registry as discover
@@ -27,7 +27,7 @@ def load_experiment(
 
     Args:
         path: a YAML file; None is experiments/baseline.yaml of the project around the working directory.
-        sets: `section.key=value` each, on top of the file; the value is YAML.
+        sets: `section.key=value` each, on top of the file; see `foundry.core.config.written`.
         registry: what may be chosen; by default what the file's project has.
 
     Raises:
@@ -85,11 +85,8 @@ def assemble(
         name: what it is called unless they say so.
     """
     sources = [document.place(()).source for document in documents]
-    faults: list[Fault] = []
-    explicit = Document({}, {})
-    for document in documents:
-        faults += desugar(document, registry)
-        explicit = merge(explicit, document, registry)
+    read_written(documents, registry)
+    explicit, faults = lay(documents, registry)
     name_choices(explicit, registry)
     resolved, contradictions = resolve(explicit, registry)
     if name:
@@ -143,9 +140,9 @@ def _read_set(flag: str) -> Document:
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
         raise UsageError(f"--set {flag}: is not key=value", "for example: --set training.learning_rate=3e-4")
-    source = f"--set {flag}"
+    source = f"--set {flag if flag.isprintable() else ascii(flag)}"
     document = Document({}, {(): Place(source)})
-    document.set(path, read_value(text, source), Place(source))
+    document.set(path, Written(text, source), Place(source))
     return document
 
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from foundry.core.config.document import Document, Path
+from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.schema import BUDGETS
-from foundry.core.config.sugar import KV_HEADS
+from foundry.core.config.sugar import KV_HEADS, desugar
 from foundry.core.registry import Registry
+
+
+def lay(documents: list[Document], registry: Registry) -> tuple[Document, list[Fault]]:
+    """All of them on top of each other, the last on top, and what is wrong with how they are written. Their sugar is
+    gone then."""
+    faults: list[Fault] = []
+    merged = Document({}, {})
+    for document in documents:
+        faults += desugar(document, registry)
+        merged = merge(merged, document, registry)
+    return merged, faults
 
 
 def merge(base: Document, over: Document, registry: Registry) -> Document:

@@ -18,7 +18,7 @@ from foundry.core.config.experiment import Experiment
 from foundry.core.config.load import BASELINE, assemble
 from foundry.core.config.remarks import remarks
 from foundry.core.config.schema import BUDGETS
-from foundry.core.config.write import number, to_yaml
+from foundry.core.config.write import comment, number, to_yaml
 from foundry.core.config.yaml import scalar
 from foundry.core.contracts import (
     DROP,
@@ -63,7 +63,7 @@ class Mutated:
     @property
     def text(self) -> str:
         """The whole file: what the base's author wrote, in that order, with the mutation in it."""
-        return f"# {self.type} {self.value}, from {self.base.name}\n\n{to_yaml(self.experiment)}"
+        return f"# {comment(f'{self.type} {self.value}, from {self.base.name}')}\n\n{to_yaml(self.experiment)}"
 
 
 @dataclass(frozen=True)

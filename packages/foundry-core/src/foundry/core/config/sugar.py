@@ -36,6 +36,12 @@ def desugar(document: Document, registry: Registry) -> list[Fault]:
     return faults
 
 
+def long_way(path: Path) -> Path:
+    """Where what stands at `path` goes."""
+    moved = next((old for old in MOVED if path[: len(old)] == old), ())
+    return (*MOVED[moved], *path[len(moved) :]) if moved else path
+
+
 def slot_paths(document: Document, registry: Registry) -> list[tuple[Path, str]]:
     """Every place of a document that may hold a choice, and the slot it is a choice for."""
     found: list[tuple[Path, str]] = [((slot.section, slot.key), slot.name) for slot in registry.placed_slots]

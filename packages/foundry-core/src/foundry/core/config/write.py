@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from foundry.core.config.mutate import Mutated
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+ -]*(?<! )")
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
 
 
 def write_experiment(mutated: Mutated, directory: Path) -> Path:
@@ -87,6 +87,11 @@ def flow(value: Any) -> str:
             return f"[{', '.join(map(flow, value))}]"
         case _:
             return f"{{{', '.join(f'{_text(key)}: {flow(item)}' for key, item in value.items())}}}"
+
+
+def comment(text: str) -> str:
+    """Any text as a comment has it: on one line, without what is no text."""
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", " ".join(text.split()))
 
 
 def _text(value: str) -> str:

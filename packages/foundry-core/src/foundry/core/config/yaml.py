@@ -76,9 +76,16 @@ def read_text(text: str, source: str) -> Document:
     return reader.document(root)
 
 
-def read_value(text: str, source: str) -> Any:
-    """A scalar or a flow list or mapping, as `--set key=VALUE` has it. An empty text is null."""
-    reader = _Reader(text, source, located=False)
+def read_value(text: str, source: str, *, only_text: bool = False) -> Any:
+    """A scalar or a flow list or mapping, as a command line has it. An empty text is null.
+
+    Args:
+        only_text: every scalar in it is text, whatever it looks like.
+
+    Raises:
+        InvalidExperiment: it is not YAML.
+    """
+    reader = _Reader(text, source, located=False, only_text=only_text)
     root = reader.root()
     return None if root is None else reader.document(root).data
 
@@ -104,8 +111,8 @@ class _Node:
 
 
 class _Reader:
-    def __init__(self, text: str, source: str, *, located: bool = True) -> None:
-        self.source, self.located = source, located
+    def __init__(self, text: str, source: str, *, located: bool = True, only_text: bool = False) -> None:
+        self.source, self.located, self.only_text = source, located, only_text
         self.anchors: dict[str, _Node | None] = {}  # None while the node is still being read
         unreadable = _UNREADABLE.search(text)
         if unreadable:
@@ -161,7 +168,8 @@ class _Reader:
         if event.tag not in (None, "!"):
             self._check_tag(event, "str", place)
             return event.value
-        return scalar(event.value) if event.implicit[0] and event.tag is None else event.value
+        is_plain = event.implicit[0] and event.tag is None and not self.only_text
+        return scalar(event.value) if is_plain else event.value
 
     def _sequence(self, place: Place, depth: int) -> _Node:
         node = _Node([], place)

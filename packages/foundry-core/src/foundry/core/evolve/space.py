@@ -65,15 +65,15 @@ def _candidates(experiment: Experiment, metric: str) -> Iterator[tuple[str, str]
 
 
 def near_field(value: Any, field: FieldInfo) -> list[str]:
-    """Values to try, as in YAML, for a field that now has `value`: within its declared range, and none for text, for
-    None, and for what says `json_schema_extra={"search": False}`."""
+    """Values to try, as `param` takes them, for a field that now has `value`: within its declared range, and none for
+    text, for None, and for what says `json_schema_extra={"search": False}`."""
     extra = field.json_schema_extra
     if isinstance(extra, dict) and extra.get("search") is False:
         return []
     if isinstance(value, bool):
         return [flow(not value)]
     if get_origin(field.annotation) is Literal:
-        return [flow(each) for each in get_args(field.annotation) if each != value]
+        return [each if isinstance(each, str) else flow(each) for each in get_args(field.annotation) if each != value]
     if isinstance(value, int):
         sizes = (value // 2, value * 2) if value > 8 else (value - 1, value + 1, value * 2)
         return [str(size) for size in dict.fromkeys(sizes) if size != value and _within(size, field)]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from foundry.core.config.write import comment
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Decision, Generation, span
 
@@ -79,7 +80,7 @@ def hash_of(content: bytes) -> str:
 
 def _line(generation: Generation, decision: Decision | None) -> str:
     date = time.strftime("%Y-%m-%d", time.gmtime(generation.created))
-    line = f"{generation.number}  {date}  {generation.kind}  {' '.join(generation.summary.split())}"
+    line = f"{generation.number}  {date}  {generation.kind}  {comment(generation.summary)}"
     if decision is None or decision.effect is None:
         return line
     within = span(decision.low, decision.high, decision.confidence)

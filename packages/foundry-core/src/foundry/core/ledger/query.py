@@ -75,7 +75,8 @@ class Term:
         values = [_text(value) for value in _each(row[self.key])]
         if self.test == "~":
             return any(self.value.lower() in value.lower() for value in values)
-        wanted = {_text(_number(part)) for part in self.value.split(",")}
+        parts = self.value.split(",")
+        wanted = {*parts, *(_text(_number(part)) for part in parts)}  # an id may look like a number
         return wanted.isdisjoint(values) == (self.test == "!=")
 
 

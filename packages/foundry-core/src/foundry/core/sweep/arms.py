@@ -9,7 +9,7 @@ What cannot be trained, or is the baseline itself, is refused with its reason, a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -29,9 +29,9 @@ class Axis:
 
     @classmethod
     def parse(cls, text: str) -> Axis:
-        """`attention=mha,gqa_2kv`. Raises UsageError for anything else."""
+        """`attention=mha,gqa_2kv`; a comma within brackets is its value's. Raises UsageError for anything else."""
         type, equals, values = text.partition("=")
-        each = tuple(value.strip() for value in values.split(",") if value.strip())
+        each = tuple(value.strip() for value in _apart(values) if value.strip())
         if not (equals and type.strip() and each):
             raise UsageError(f"--axis {text}: is not TYPE=VALUE,VALUE", "for example: --axis attention=mha,gqa_2kv")
         return cls(type.strip(), each)
@@ -67,6 +67,17 @@ class Refused:
         reason = "; ".join(line for line in lines if line).replace(":; ", ": ")
         # What `mutate` begins with: the arm is named beside the reason wherever that is shown.
         return cls(name, re.sub(rf"^{re.escape(name)}(: | on \S+ )", "", reason), mutations, invalid=True)
+
+
+def _apart(values: str) -> Iterator[str]:
+    """`[0.9,0.95],[0.9,0.99]` -> `[0.9,0.95]`, `[0.9,0.99]`."""
+    begin = depth = 0
+    for at, character in enumerate(values):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth <= 0:
+            yield values[begin:at]
+            begin = at + 1
+    yield values[begin:]
 
 
 def grid(axes: Sequence[Axis]) -> list[Stack]:
