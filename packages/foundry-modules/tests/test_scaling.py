@@ -103,13 +103,17 @@ def test_mup_is_the_mup_package(load):
 
 
 def test_only_a_fan_in_that_grows_alone_makes_an_output(load):
-    """Such as a router's: fixed by its axes, found by comparing shapes and not by its name."""
-    assert kind_of([False, True], is_vector=False) == "output"
-    assert kind_of([False, True], is_vector=True) == "input"  # an embedding
-    assert kind_of([True, False], is_vector=False) == "input"  # from a latent of fixed width
-    assert kind_of([False, True, True], is_vector=False) == "hidden"  # a matrix per expert
-    assert kind_of([True, False, False], is_vector=False) == "fixed"  # a short convolution per channel
-    assert (kind_of([True], is_vector=False), kind_of([False], is_vector=False)) == ("input", "fixed")
+    """Such as a router's: by what it is and by its axes, found by comparing shapes and not by its name."""
+    assert kind_of("router", [False, True]) == kind_of("other", [False, True]) == "output"
+    assert kind_of("table", [False, True]) == "input"  # an embedding
+    assert kind_of("matrix", [True, False]) == "input"  # from a latent of fixed width
+    assert kind_of("matrix", [False, True, True]) == "hidden"  # one for each expert
+    assert kind_of("neurons", [False, True]) == "hidden"
+    assert kind_of("kernel", [True, False, False]) == "fixed"  # a short convolution per channel
+    assert kind_of("kernel", [True, True, False]) == "hidden"
+    assert kind_of("bias", [False, True]) == kind_of("gain", [True]) == kind_of(None, [True]) == "input"
+    assert kind_of("bias", [False, False]) == kind_of("gain", [False]) == kind_of(None, []) == "fixed"
+    assert kind_of("head", [False, True]) == "head"
 
 
 def test_experts_are_scaled_by_what_they_do(load):

@@ -7,6 +7,7 @@ with trained a_p = softplus(.) > 0 and a_n = beta + softplus(.) > beta. All (...
 """
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from foundry_plugin_example.params import XIELUParams
 
 
 class XIELU(nn.Module):
+    roles: ClassVar = {"alpha_p": "gain", "alpha_n": "gain"}
+
     def __init__(self, params: XIELUParams, dims: Dims) -> None:
         super().__init__()
         self.params = params

@@ -13,6 +13,7 @@ nothing else of core.
                 Section     a top-level part of the experiment file whose schema a package owns: data, eval
     data        Rows, Tokenizer, Batch: what a model reads
     model       Attention, FeedForward, Position, ...: what the parts of a model can do, one protocol for each slot
+    parameters  Role: what each parameter of a model is, which optimizers, scale rules and first values ask
     training    Loss, OptimizerFactory, Scaling, Schedule: the same of what trains it
     evaluation  Evaluator, Handle: what scores it
     search      Proposer: what tries the next mutation
@@ -61,6 +62,16 @@ from foundry.core.contracts.model import (
     Sublayer,
     ValueEmbedding,
 )
+from foundry.core.contracts.parameters import (
+    DECAYING,
+    Role,
+    Update,
+    Weight,
+    WeightKind,
+    lr_factors,
+    role_of,
+    roles,
+)
 from foundry.core.contracts.plugins import (
     DROP,
     FOUNDRY_API,
@@ -85,13 +96,10 @@ from foundry.core.contracts.training import (
     Scaling,
     ScalingParams,
     Schedule,
-    Update,
-    Weight,
-    WeightKind,
-    lr_factors,
 )
 
 __all__ = [
+    "DECAYING",
     "DROP",
     "FOUNDRY_API",
     "UNSCALED",
@@ -140,6 +148,7 @@ __all__ = [
     "Proposer",
     "Residual",
     "ResidualParams",
+    "Role",
     "Rows",
     "Scaling",
     "ScalingParams",
@@ -163,4 +172,6 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "lr_factors",
+    "role_of",
+    "roles",
 ]

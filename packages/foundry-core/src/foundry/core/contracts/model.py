@@ -3,8 +3,8 @@
 Parameter names are public: checkpoints, the zoo and LoRA use them. A module that owns parameters may also define
 
     init_parameter(name, tensor, generator) -> bool   fill `tensor` in place, or return False to leave it to the model
-    weight_kind(name) -> WeightKind | None            what a scale rule is to take it for, where its shape misleads: a
-                                                      table whose rows are multiplied with x is `hidden`
+    roles: Mapping[str, Role]                         what they are, which optimizers and scale rules ask (see
+                                                      foundry.core.contracts.parameters): {"weight": "gain"}
     init_buffers() -> None                            fill the buffers: those that are not saved, and the first values
                                                       of those that are
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from foundry.core.contracts.model import Aux, Dims, Multipliers
+from foundry.core.contracts.parameters import Update, Weight
 from foundry.core.contracts.plugins import Params
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ class Loss(Protocol):
         hidden @ head.weight.T."""
 
 
-Update: TypeAlias = Literal["elementwise", "orthogonal"]
-"""How large an optimizer's step is, by its learning rate alone: each entry is as large (Adam, Lion), or each singular
-value, times sqrt(rows / columns) where a matrix is tall (Muon)."""
-
-
 class OptimizerParams(Params):
     """Base of every optimizer's params: `hidden_update` says how it changes the hidden matrices."""
 
@@ -42,14 +38,8 @@ class OptimizerFactory(Protocol):
     def __call__(self, params: Any, model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
         """Every trainable parameter of `model` in exactly one group of one optimizer. The schedule multiplies the
         learning rate that each group starts with: `learning_rate` times what `lr_factors` says of its parameters. What
-        decays in a step, learning rate times weight decay, is to stay as it would be without the factor."""
-
-
-def lr_factors(model: Any, update: Update) -> dict[Tensor, float]:
-    """What an optimizer multiplies the learning rate of each parameter with, by the model's scale rule; 1 for models
-    without one."""
-    factor = getattr(model, "lr_factor", None)
-    return {parameter: factor(name, update) if factor else 1.0 for name, parameter in model.named_parameters()}
+        decays in a step, learning rate times weight decay, is to stay as it would be without the factor; what decays at
+        all is what `roles` calls one of `DECAYING`."""
 
 
 class ScalingParams(Params):
@@ -60,24 +50,6 @@ class ScalingParams(Params):
         """The sizes at which every factor is 1."""
         given = {name.removeprefix("base_"): getattr(self, name) for name in type(self).model_fields}
         return replace(dims, **{name: size for name, size in given.items() if hasattr(dims, name) and size is not None})
-
-
-WeightKind: TypeAlias = Literal["input", "hidden", "output", "head", "fixed"]
-"""Which sides of a parameter grow with n_embd (arXiv:2203.03466, table 3).
-
-input    only its fan-out: embeddings, the gains of norms, biases
-hidden   both: the matrices of attention and feed-forward
-output   only its fan-in: a router
-head     as `output`, and its product is multiplied by `Multipliers.logits`; a tied head is an `input`
-fixed    neither: a bias per expert, a short convolution"""
-
-
-class Weight(NamedTuple):
-    """A parameter, as a scale rule sees it."""
-
-    name: str  # its path in the model
-    kind: WeightKind
-    in_layer: bool  # one for each of n_layer layers
 
 
 class Scaling(Protocol):

@@ -14,14 +14,15 @@ Shapes: B rows, T tokens, S keys (cache length + T), C = n_embd, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from foundry.core.contracts import Aux, Cache, Context, Dims, Update, WeightKind
+from foundry.core.contracts import DECAYING, Aux, Cache, Context, Dims, Role, Update, role_of
 from foundry.core.model.head import Head, TiedHead
 from foundry.core.model.init import normal_, uninitialised
 from foundry.core.model.scale import Scale
@@ -85,6 +86,8 @@ class GPT(nn.Module):
         experiment: names the variant of every slot.
         vocab_size: V, the tokenizer's.
     """
+
+    roles: ClassVar[Mapping[str, Role]] = {"embed_scale": "gain"}
 
     @uninitialised()
     def __init__(self, experiment: Experiment, vocab_size: int) -> None:
@@ -174,21 +177,18 @@ class GPT(nn.Module):
         return [block.init_cache(batch, max_len, weight.dtype, weight.device) for block in blocks]
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
-        """GPT-2's initialisation, for every parameter that its own module leaves to the model: matrices and
-        embeddings normal with standard deviation 0.02, biases zero."""
-        if name.endswith("bias"):
-            tensor.zero_()
-        elif tensor.ndim >= 2:
-            normal_(tensor, 0.02, generator)
-        elif name == "embed_scale":
-            tensor.fill_(self._embedding_scale)
-        else:
-            return False
+        """GPT-2's initialisation, for every parameter that its own module leaves to the model: normal with standard
+        deviation 0.02, but gains 1 and biases 0."""
+        match role_of(self, name):
+            case "gain":
+                tensor.fill_(self._embedding_scale if name == "embed_scale" else 1.0)
+            case "bias":
+                tensor.zero_()
+            case role if role in DECAYING:
+                normal_(tensor, 0.02, generator)
+            case _:
+                return False
         return True
-
-    def weight_kind(self, name: str) -> WeightKind | None:
-        """The head is the one matrix whose product the scale rule multiplies."""
-        return "head" if name == "head.weight" else None
 
     def lr_factor(self, name: str, update: Update) -> float:
         """What the scale rule multiplies the learning rate of a parameter with, see `contracts.lr_factors`."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foundry.core.contracts import Role
+
 
 class Head(nn.Module):
     """Hidden states (..., C) -> logits (..., V)."""
+
+    roles: ClassVar[Mapping[str, Role]] = {"weight": "head"}
 
     def __init__(self, n_embd: int, vocab_size: int, softcap: float | None) -> None:
         super().__init__()

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from foundry.core.contracts.parameters import owners
+
 if TYPE_CHECKING:
     from foundry.core.model.scale import Scale
 
@@ -42,9 +44,9 @@ def initialize(model: nn.Module, seed: int) -> None:
     """Fill every parameter and every unsaved buffer of `model`.
 
     The nearest module on the path to a parameter that defines `init_parameter(name, tensor, generator)` and returns
-    True decides its distribution; `name` is relative to that module. A module with `init_buffers()` recomputes its
-    tables, which matters after creation on the meta device. Where the model has a scale rule, parameters are filled as
-    in the rule's base, and multiplied by its factor.
+    True decides its distribution; `name` is relative to that module, and the model is the last of them. A module with
+    `init_buffers()` recomputes its tables, which matters after creation on the meta device. Where the model has a scale
+    rule, parameters are filled as in the rule's base, and multiplied by its factor.
 
     Raises:
         RuntimeError: a parameter that no module on its path knows how to fill.
@@ -77,13 +79,6 @@ def normal_(tensor: Tensor, std: float, generator: torch.Generator) -> Tensor:
 def _stream(seed: int, path: str) -> torch.Generator:
     digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def owners(model: nn.Module, path: str) -> Iterator[tuple[Any, str]]:
-    """The modules on the path to a parameter, the nearest first and the model last, each with the rest of the path."""
-    parts = path.split(".")
-    for depth in range(len(parts) - 1, -1, -1):
-        yield model.get_submodule(".".join(parts[:depth])), ".".join(parts[depth:])
 
 
 def _fill(model: nn.Module, path: str, values: Tensor, generator: torch.Generator) -> bool:

@@ -7,19 +7,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from foundry.core.config.width import as_wide_as
 from foundry.core.contracts import (
     UNSCALED,
     Dims,
     Multipliers,
+    Role,
     Scaling,
     Update,
     Weight,
     WeightKind,
+    roles,
 )
-from foundry.core.model.init import owners
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -68,17 +68,14 @@ class Scale:
 
     @cached_property
     def weights(self) -> dict[str, Weight]:
-        """Parameter path -> what of it grows with the width: found by comparing shapes with a model twice as wide, so
-        that variants need not declare it."""
+        """Parameter path -> what of it grows with the width: found by its role, and by comparing shapes with a model
+        twice as wide, so that variants need not declare it."""
         model, wider = (self._as_wide_as(times * self._experiment.model_args.n_embd) for times in (1, 2))
-        tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-        larger = dict(wider.named_parameters())
+        larger, role = dict(wider.named_parameters()), roles(model)
         found = {}
         for name, parameter in model.named_parameters():
             grows = [size != now for size, now in zip(larger[name].shape, parameter.shape, strict=True)]
-            is_vector = id(parameter) in tables or name.endswith("bias")
-            kind = _declared(model, name) or kind_of(grows, is_vector=is_vector)
-            found[name] = Weight(name, kind, in_layer=name.startswith("blocks."))
+            found[name] = Weight(name, kind_of(role[parameter], grows), in_layer=name.startswith("blocks."))
         return found
 
     def _as_wide_as(self, n_embd: int) -> GPT:
@@ -88,26 +85,19 @@ class Scale:
             return GPT(as_wide_as(self._experiment, n_embd), self._vocab_size)
 
 
-def kind_of(grows: list[bool], *, is_vector: bool) -> WeightKind:
-    """The kind of a parameter of which these axes grow with the width.
-
-    A matrix is (..., fan-out, fan-in), as nn.Linear has it. With one axis, or where `is_vector`, as in a table of them,
-    the last axis is a fan-out.
-    """
-    if len(grows) < 2 or is_vector:
-        return "input" if grows and grows[-1] else "fixed"
-    match grows[-2], grows[-1]:
-        case True, True:
-            return "hidden"
-        case True, False:
-            return "input"
-        case False, True:
-            return "output"
+def kind_of(role: Role | None, grows: list[bool]) -> WeightKind:
+    """The kind of a parameter of this role, of which these axes grow with the width."""
+    match role:
+        case "head":
+            return "head"
+        case "neurons":  # which of them are read does not grow, and what is made of them is as wide as they are
+            return "hidden" if grows[-1] else "fixed"
+        case "kernel":  # (out, in, ...); one for each channel has an `in` of 1
+            fan_out, fan_in = grows[0] and grows[1], grows[1]
+        case "matrix" | "router" | "other":
+            fan_out, fan_in = grows[-2:]
         case _:
-            return "fixed"
-
-
-def _declared(model: nn.Module, path: str) -> WeightKind | None:
-    """What the nearest module on the path to a parameter says that it is."""
-    said = (owner.weight_kind(name) for owner, name in owners(model, path) if hasattr(owner, "weight_kind"))
-    return next(filter(None, said), None)
+            fan_out, fan_in = bool(grows) and grows[-1], False
+    return {(True, True): "hidden", (True, False): "input", (False, True): "output", (False, False): "fixed"}[
+        fan_out, fan_in
+    ]

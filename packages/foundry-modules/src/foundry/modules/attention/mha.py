@@ -7,6 +7,7 @@ or over all heads at once (OLMo 2, arXiv:2501.00656); scores may be capped and h
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from foundry.modules.norm.rmsnorm import RMSNorm
 
 
 class MultiHeadAttention(nn.Module):
+    roles: ClassVar = {"sinks": "bias"}
+
     def __init__(self, params: MHAParams, dims: Dims, position: Position | None) -> None:
         super().__init__()
         self.n_head, self.n_kv_head, self.head_dim = dims.n_head, params.kv_heads(dims), dims.head_dim

@@ -13,7 +13,7 @@ the compressed blocks that hold them (the paper's equation 9, read so that both 
 are counted within a document, padding aside. x (B, T, C); q (B, H, T, D); k, v (B, 3 H_kv, T, D), branch by branch.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -140,6 +140,8 @@ class NativeSparseAttention(nn.Module):
 
 class Compression(nn.Module):
     """phi: a block's vectors, each with an embedding of its place, one after the other, through an MLP."""
+
+    roles: ClassVar = {"place": "table"}
 
     def __init__(self, length: int, size: int) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ documents of a packed row, and padding does not separate tokens.
 import math
 from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,8 @@ class ConvCanon(nn.Module):
 
 class ShortConv(nn.Module):
     """`weight` (n, 1, K) is that of an nn.Conv1d with groups = n, the current token's last."""
+
+    roles: ClassVar = {"weight": "kernel"}
 
     def __init__(self, size: int, kernel: int) -> None:
         super().__init__()

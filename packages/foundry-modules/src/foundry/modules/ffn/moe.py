@@ -15,6 +15,7 @@ of all micro-batches and ranks, or falls.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,8 @@ from foundry.modules.ffn.experts import Experts, load_of
 
 class Router(nn.Module):
     """Which experts a token uses, and with what weights. A token's choice depends on nothing but itself."""
+
+    roles: ClassVar = {"weight": "router"}
 
     def __init__(self, params: MoEParams, n_embd: int) -> None:
         super().__init__()

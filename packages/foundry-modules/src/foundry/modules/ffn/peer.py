@@ -14,12 +14,12 @@ U_e, V_e are `expert_width` rows of length C; a gated activation has a third, as
 the backward pass and the optimizer touch only the rows that were retrieved. Initially U x has variance 1.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Aux, Context, Dims, WeightKind
+from foundry.core.contracts import Aux, Context, Dims
 from foundry.kernels.chosen_rows import add_rows, dot_rows
 from foundry.modules.ffn import PEERParams, autocast
 from foundry.modules.ffn.experts import load_of
@@ -32,6 +32,8 @@ SPARSE_FROM = 65_536
 
 
 class PEER(nn.Module):
+    roles: ClassVar = {"keys": "router", "gate_proj.weight": "neurons", "up_proj.weight": "neurons"}
+
     def __init__(self, params: PEERParams, dims: Dims, activation: nn.Module, gated: bool) -> None:
         super().__init__()
         self.params, self.n_embd, self.n_layer = params, dims.n_embd, dims.n_layer
@@ -113,10 +115,6 @@ class PEER(nn.Module):
             scores, chosen = sums.topk(min(k, sums.size(-1)), dim=-1)
             ids = ids.gather(-1, left[chosen]) * n + next_ids.gather(-1, right[chosen])
         return ids
-
-    def weight_kind(self, name: str) -> WeightKind | None:
-        """The rows of two of the tables are neurons that read x, and no vectors that are looked up."""
-        return "hidden" if name in ("gate_proj.weight", "up_proj.weight") else None
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> bool:
         stds = {

@@ -8,6 +8,7 @@ means follow the statistics of whole optimizer steps, once per step, whatever wa
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from foundry.core.contracts import Aux
 
 
 class QueryBatchNorm(nn.Module):
+    roles: ClassVar = {"weight": "gain"}
     running_mean: Tensor
     running_var: Tensor
 

@@ -7,6 +7,8 @@ deviation 0.02, to 1 as a norm would: a model with dyt has a learned factor on t
 bias is there if `model_args.bias` is.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,8 @@ from foundry.modules.norm import DyTParams
 
 
 class DyT(nn.Module):
+    roles: ClassVar = {"alpha": "gain", "weight": "gain"}
+
     def __init__(self, params: DyTParams, dims: Dims, size: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.empty(1))

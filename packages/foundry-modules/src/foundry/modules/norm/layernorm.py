@@ -5,6 +5,8 @@
 The bias is there if `model_args.bias` is.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from foundry.modules.norm import LayerNormParams
 
 
 class LayerNorm(nn.Module):
+    roles: ClassVar = {"weight": "gain"}
+
     def __init__(self, params: LayerNormParams, dims: Dims, size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))

@@ -3,6 +3,8 @@
 y = x / sqrt(mean(x^2) + eps) * weight          x, y (..., size); weight (size,)
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,8 @@ from foundry.modules.norm import RMSNormParams
 
 
 class RMSNorm(nn.Module):
+    roles: ClassVar = {"weight": "gain"}
+
     def __init__(self, params: RMSNormParams, dims: Dims, size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))

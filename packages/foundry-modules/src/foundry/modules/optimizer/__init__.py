@@ -12,7 +12,7 @@ class AdamWParams(OptimizerParams):
     eps: float = Field(
         1e-8, gt=0, description="added to the root of the mean square", json_schema_extra={"search": False}
     )
-    weight_decay: float = Field(0.1, ge=0, description="decoupled, only of parameters with two or more axes")
+    weight_decay: float = Field(0.1, ge=0, description="decoupled; of everything but gains and biases")
 
 
 class MuonParams(AdamWParams):

@@ -3,7 +3,7 @@
     m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2
     p <- p - lr (weight_decay p + m' / (sqrt(v') + eps)),          m', v' corrected for their start at 0
 
-Only parameters with two or more axes decay: norms and biases have no scale to lose.
+Gains and biases, of any shape, do not decay: they have no scale to lose.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from foundry.core.contracts import lr_factors
+from foundry.core.contracts import DECAYING, lr_factors, roles
 from foundry.modules.optimizer import AdamWParams
 from foundry.modules.optimizer.row_sparse_adam import RowSparseAdam, row_sparse_tables
 
@@ -31,9 +31,10 @@ def adamw_of(
     with row-sparse gradients, RowSparseAdam."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     tables: dict[float, list[nn.Parameter]] = defaultdict(list)
-    factors, row_sparse = lr_factors(model, "elementwise"), {id(table) for table in row_sparse_tables(model)}
+    factors, role = lr_factors(model, "elementwise"), roles(model)
+    row_sparse = {id(table) for table in row_sparse_tables(model)}
     for parameter in parameters:
-        decay = params.weight_decay if parameter.ndim >= 2 else 0.0
+        decay = params.weight_decay if role[parameter] in DECAYING else 0.0
         group = tables[factors[parameter]] if id(parameter) in row_sparse else groups[decay, factors[parameter]]
         group.append(parameter)
     betas = (params.beta1, params.beta2)

@@ -3,9 +3,9 @@
     M <- momentum M + (1 - momentum) G,   U = NewtonSchulz(M) (an approximation of (M M^T)^(-1/2) M),
     W <- W - lr (weight_decay W + sqrt(max(1, rows / columns)) U)
 
-A hidden matrix is the weight of an nn.Linear inside the model's stack of layers (an nn.ModuleList), or each one in an
-ExpertLinear there: not an embedding, a head, a router, a position, a norm or a bias, whose updates should not be
-orthogonal.
+A hidden matrix is a parameter of the role `matrix` inside the model's stack of layers (an nn.ModuleList): the weight of
+an nn.Linear, or each matrix of a stack, such as experts'. Not an embedding, a head, a router, a position, a norm or a
+bias, whose updates should not be orthogonal.
 """
 
 from collections import defaultdict
@@ -13,8 +13,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import InvalidExperiment, lr_factors
-from foundry.modules.ffn.experts import ExpertLinear
+from foundry.core.contracts import InvalidExperiment, lr_factors, roles
 from foundry.modules.optimizer import MuonParams
 from foundry.modules.optimizer.adamw import adamw_of
 from foundry.modules.optimizer.batched_muon import BatchedMuon
@@ -43,9 +42,11 @@ def muon(params: MuonParams, model: nn.Module, learning_rate: float) -> list[tor
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:
-    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    """In the model's order, each once: stacks may nest, and layers share weights."""
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    linears = [module for stack in stacks for module in stack.modules() if isinstance(module, nn.Linear | ExpertLinear)]
-    # A dictionary, since stacks may nest and layers may share weights: each once, in the model's order.
-    weights = {id(linear.weight): linear.weight for linear in linears if linear.weight.requires_grad}
-    return [weight for key, weight in weights.items() if key not in embedded]
+    stacked = {id(parameter) for stack in stacks for parameter in stack.parameters()}
+    return [
+        parameter
+        for parameter, role in roles(model).items()
+        if role == "matrix" and id(parameter) in stacked and parameter.requires_grad
+    ]

@@ -5,6 +5,8 @@
 a starts at 1 and b at `initial`.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,8 @@ from foundry.modules.skip import X0Params
 
 
 class X0(nn.Module):
+    roles: ClassVar = {"stream": "gain", "embedded": "gain"}
+
     def __init__(self, params: X0Params, dims: Dims) -> None:
         super().__init__()
         self.stream = nn.Parameter(torch.empty(dims.n_layer))

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import get_args
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from foundry.core.contracts import Role, role_of
 from foundry.core.model import initialize
 from foundry.core.testing.case import SEED, Case, Layer, filled, vectors
 from foundry.core.testing.checks.differences import assert_near, assert_same
@@ -15,6 +17,7 @@ CHECKS = (
     "shape_and_dtype",
     "autocast",
     "finite_gradients",
+    "parameters_have_roles",
     "causality",
     "batch_invariance",
     "seed_determinism",
@@ -66,6 +69,18 @@ def finite_gradients(case: Case) -> None:
                 assert leaf.grad is not None, f"{name} takes no part in the result"
                 gradient = leaf.grad.to_dense()
                 assert gradient.isfinite().all(), f"the gradient of {name} is not finite, inputs of size {scale}"
+
+
+def parameters_have_roles(case: Case) -> None:
+    """Of every parameter it is known what it is: optimizers ask whether it decays, scale rules how it grows."""
+    for companion in case.companions():
+        layer = case.layer(companion=companion)
+        for name, _ in layer.part.named_parameters():
+            role = role_of(layer, f"part.{name}")
+            assert role not in (None, "other"), (
+                f"nothing says what {name} is; set `roles` of its module, such as roles = {{{name!r}: 'gain'}}, to one "
+                f"of {', '.join(get_args(Role))}"
+            )
 
 
 def causality(case: Case) -> None:

@@ -1,11 +1,13 @@
 """What every optimizer must do, on a toy with a parameter of every kind that a model has."""
 
 import copy
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from foundry.core.contracts import DECAYING, roles
 from foundry.core.testing.case import SEED, Case
 from foundry.core.training.optimization import OptimizerSet
 
@@ -14,6 +16,7 @@ CHECKS = (
     "lowers_a_loss",
     "obeys_the_learning_rate",
     "obeys_the_scale_rule",
+    "spares_gains_and_biases",
     "state_round_trip",
     "is_deterministic",
 )
@@ -43,6 +46,18 @@ class Toy(nn.Module):
         """Cross-entropy of saying each token again, one later."""
         ids = torch.arange(32).view(4, 8) % 11
         return nn.functional.cross_entropy(self(ids).flatten(0, 1), (ids.flatten() + 1) % 11)
+
+
+class Experts(nn.Module):
+    """Parameters of two linear maps side by side, and of a gain for each: all have an axis more than those of one."""
+
+    roles: ClassVar = {"weight": "matrix", "size": "gain"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 16, 16))
+        self.bias = nn.Parameter(torch.zeros(2, 16))
+        self.size = nn.Parameter(torch.ones(2, 16))
 
 
 def toy() -> Toy:
@@ -105,6 +120,15 @@ def obeys_the_scale_rule(case: Case) -> None:
     for name, (rate, decay) in rates[0].items():
         expected = rate * (0.5 if name in halved else 1), decay
         assert rates[1][name] == expected, f"{name}: its rate and decay per step are {rates[1][name]}, not {expected}"
+
+
+def spares_gains_and_biases(case: Case) -> None:
+    """No gain and no bias decays, however many axes it has."""
+    model = toy()
+    model.blocks.append(Experts())
+    rates, role = _rates(model, case.build(model, RATE)), roles(model)
+    for name, parameter in model.named_parameters():
+        assert not (rates[name][1] and role[parameter] not in DECAYING), f"{name}, a {role[parameter]}, decays"
 
 
 def _rates(model: Toy, optimizers: list[torch.optim.Optimizer]) -> dict[str, tuple[float, float]]:

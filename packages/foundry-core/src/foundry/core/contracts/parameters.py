@@ -1,0 +1,132 @@
+"""What parameters are: the one place that optimizers, scale rules and first values ask.
+
+The number of its axes says nothing: the biases of a stack of experts have two, as a matrix does, and so have the gains
+of a norm that has some for each head. A variant says in its own file what its parameters are, by a mapping `roles` of
+the module that owns them, or of one that owns that:
+
+    class Experts(nn.Module):
+        roles = {"weight": "matrix", "offset": "bias"}
+
+Of torch's own modules it is known, and of what is called `bias`. Of other parameters that nobody says it of, those with
+two axes or more are `other`, and those with fewer have no role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+
+from foundry.core.contracts.errors import PluginError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Role: TypeAlias = Literal["matrix", "head", "router", "neurons", "table", "kernel", "gain", "bias", "other"]
+"""What a parameter does.
+
+matrix   (..., out, in), multiplied with every vector: one, or a stack of them, such as one for each expert
+head     (V, in): the matrix that makes logits
+router   (..., out, in): a matrix whose products choose, such as an expert
+neurons  (..., n): vectors of which a token is multiplied with those that it chose
+table    (..., n): vectors that are looked up, such as embeddings
+kernel   (out, in, ...): of a convolution
+gain     what features are multiplied with, such as a norm's, or streams that are mixed
+bias     what is added to features or scores
+other    (..., out, in): weights of which nothing else is known
+
+Gains and biases may have any number of axes, of which the last is that of the features."""
+
+DECAYING: frozenset[Role] = frozenset({"matrix", "head", "router", "neurons", "table", "kernel", "other"})
+"""What weight decay is for. Gains and biases have no scale to lose: a norm behind them does not undo their decay."""
+
+MATRICES: frozenset[Role] = frozenset({"matrix", "head", "router", "kernel", "other"})
+"""Those with an axis for what goes out, and one for what comes in."""
+
+_OF_TORCH: dict[str, Role] = {
+    "Linear": "matrix",
+    "Embedding": "table",
+    "EmbeddingBag": "table",
+    "_ConvNd": "kernel",
+    "LayerNorm": "gain",
+    "RMSNorm": "gain",
+    "GroupNorm": "gain",
+    "_NormBase": "gain",
+    "PReLU": "gain",
+}
+"""Of `weight` in torch's modules, by the name of the class: this file imports no torch."""
+
+
+def role_of(model: nn.Module, path: str) -> Role | None:
+    """What the parameter at `path` is: what the nearest module on the path to it says, or what its owner is known for.
+
+    Raises:
+        PluginError: what is said is no role, or none for so few axes.
+    """
+    on_the_way = list(owners(model, path))
+    for owner, name in on_the_way:
+        said: Role | None = getattr(owner, "roles", {}).get(name)
+        if said is not None:
+            _check(said, getattr(*on_the_way[0]).ndim, f"{type(owner).__qualname__}.roles: {name}")
+            return said
+    owner, name = on_the_way[0]
+    classes = [each.__name__ for each in type(owner).__mro__ if each.__module__.startswith("torch.nn.")]
+    if name == "weight" and (of_torch := next(filter(None, map(_OF_TORCH.get, classes)), None)):
+        return of_torch
+    if name.endswith("bias"):
+        return "bias"
+    return "other" if getattr(owner, name).ndim >= 2 else None
+
+
+def _check(role: str, axes: int, where: str) -> None:
+    if role not in get_args(Role):
+        raise PluginError(f"{where} is {role!r}, which is no role", f"use one of {', '.join(get_args(Role))}")
+    if role in MATRICES and axes < 2:
+        raise PluginError(f"{where} is {role!r} and has {axes} axes, not (..., out, in)", "call it a gain or a bias")
+
+
+def roles(model: nn.Module) -> dict[Tensor, Role | None]:
+    """What each parameter of `model` is. One that several modules share, such as a tied embedding, is what the first of
+    them has it for, or a table, if one of them looks it up."""
+    found: dict[Tensor, Role | None] = {}
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        role = role_of(model, path)
+        if parameter not in found or role == "table":
+            found[parameter] = role
+    return found
+
+
+def owners(model: nn.Module, path: str) -> Iterator[tuple[Any, str]]:
+    """The modules on the path to a parameter, the nearest first and the model last, each with the rest of the path."""
+    parts = path.split(".")
+    for depth in range(len(parts) - 1, -1, -1):
+        yield model.get_submodule(".".join(parts[:depth])), ".".join(parts[depth:])
+
+
+Update: TypeAlias = Literal["elementwise", "orthogonal"]
+"""How large an optimizer's step is, by its learning rate alone: each entry is as large (Adam, Lion), or each singular
+value, times sqrt(rows / columns) where a matrix is tall (Muon)."""
+
+
+def lr_factors(model: Any, update: Update) -> dict[Tensor, float]:
+    """What an optimizer multiplies the learning rate of each parameter with, by the model's scale rule; 1 for models
+    without one."""
+    factor = getattr(model, "lr_factor", None)
+    return {parameter: factor(name, update) if factor else 1.0 for name, parameter in model.named_parameters()}
+
+
+WeightKind: TypeAlias = Literal["input", "hidden", "output", "head", "fixed"]
+"""Which sides of a parameter grow with n_embd (arXiv:2203.03466, table 3), which its role and its axes tell.
+
+input    only its fan-out: embeddings, the gains of norms, biases
+hidden   both: the matrices of attention and feed-forward
+output   only its fan-in: a router
+head     as `output`, and its product is multiplied by `Multipliers.logits`; a tied head is an `input`
+fixed    neither: a bias per expert, a short convolution"""
+
+
+class Weight(NamedTuple):
+    """A parameter, as a scale rule sees it."""
+
+    name: str  # its path in the model
+    kind: WeightKind
+    in_layer: bool  # one for each of n_layer layers
