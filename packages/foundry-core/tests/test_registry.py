@@ -91,7 +91,7 @@ BROKEN = {
     "exit": ("raise SystemExit(3)", "SystemExit: 3"),
     "misspelt hook": (GOOD.replace("foundry_variants", "foundry_variant"), "did you mean foundry_variants?"),
     "extra argument": (GOOD.replace("foundry_variants()", "foundry_variants(config)"), "config"),
-    "hook raises": ("@hookimpl\ndef foundry_variants(): raise KeyError('lost')", "foundry_variants() failed: KeyError"),
+    "hook raises": ("@hookimpl\ndef foundry_variants(): raise KeyError('lost')", ":5: KeyError: 'lost'"),
     "not a list": ("@hookimpl\ndef foundry_variants(): return 'mla'", "not a list of Variant"),
     "wrong type": ("@hookimpl\ndef foundry_variants(): return [{'name': 'mla'}]", "not a Variant"),
     "wrong hook": (GOOD.replace("foundry_variants", "foundry_mutations"), "not a Mutation"),
@@ -283,7 +283,7 @@ def test_a_broken_local_file_is_a_problem_with_its_line(site):
     registry = site.registry()
     messages = {problem.plugin: problem.message for problem in registry.problems}
     assert "half_baked.py" in messages["half-baked"]
-    assert "typo.py, line 5" in messages["typo"]
+    assert "variants/typo.py:5: NameError" in messages["typo"]
     assert "folder" in messages
     assert "fine" in registry.variants("ffn")
 

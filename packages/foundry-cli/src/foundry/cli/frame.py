@@ -14,7 +14,8 @@ import typer
 from foundry.cli import render
 from foundry.cli.app import app
 from foundry.cli.interrupts import Interruptible
-from foundry.core.contracts import ExitCode, FoundryError
+from foundry.core.blame import blamed, explained
+from foundry.core.contracts import ExitCode, FoundryError, InternalError, PluginError
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -36,8 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     except FoundryError as failure:
         if debugging():
             raise
-        render.foundry_error(failure)
-        return failure.exit_code
+        return _told(failure)
     except typer.TyperException as failure:
         return _usage(failure)
     except KeyboardInterrupt:
@@ -47,6 +47,11 @@ def run(arguments: Sequence[str]) -> int:
     except render.ClosedPipe:
         render.drop(sys.stdout)
         return CLOSED_PIPE
+    except SystemExit as ended:  # of completion; or of a plugin, which may not end our process
+        place, _ = blamed(ended)
+        if place is None or not place.distribution or debugging():
+            raise
+        return _unexpected(ended)
     except Exception as failure:
         if debugging():
             raise
@@ -75,15 +80,19 @@ def _usage(failure: typer.TyperException) -> int:
     return failure.exit_code
 
 
-def _unexpected(failure: Exception) -> int:
+def _unexpected(failure: BaseException) -> int:
+    """What nobody foresaw: the machine's fault, a plugin's, or our own."""
     if isinstance(failure, OSError) and failure.errno in NO_ROOM:
         place = f": {failure.filename}" if failure.filename else ""
         render.error(f"{failure.strerror}{place}", "is there space, and may you write there?", ExitCode.ENVIRONMENT)
         return ExitCode.ENVIRONMENT
-    text = " ".join(f"{type(failure).__name__}: {failure}".split())
-    render.error(
-        f"internal error: {text}",
-        "this is a bug in Foundry or in a plugin; run with FOUNDRY_DEBUG=1 (or foundry --debug) for the traceback",
-        ExitCode.FAILURE,
-    )
-    return ExitCode.FAILURE
+    return _told(explained(failure), reason=failure)
+
+
+def _told(failure: FoundryError, reason: BaseException | None = None) -> int:
+    """The error as its reader sees it. `reason`: what was raised, where the words are another's."""
+    hint = failure.hint
+    if isinstance(failure, PluginError | InternalError) and (reason or failure.__cause__):
+        hint = f"{hint}\n`foundry --debug ...` shows the traceback".strip()
+    render.error(failure.message, hint, failure.exit_code)
+    return failure.exit_code

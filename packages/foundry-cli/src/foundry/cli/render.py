@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from foundry.core.contracts import ExitCode, FoundryError, Problem
+from foundry.core.contracts import ExitCode, Problem
 
 SCHEMA_VERSION = 1
 """Of every JSON document. A new key does not change it; a key that goes or changes its meaning does."""
@@ -107,10 +107,6 @@ def error(message: str, hint: str, code: int) -> None:
     _to_stderr(message if asked else f"error: {message}")
     if hint:
         _to_stderr("  " + hint.replace("\n", "\n  ").replace("\n    ", "\n  "))
-
-
-def foundry_error(failure: FoundryError) -> None:
-    error(failure.message, failure.hint, failure.exit_code)
 
 
 def write(text: str, flush: bool = False) -> None:

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from foundry.core.blame import answers_for
 from foundry.core.contracts import Batch, Context
 from foundry.core.model import GPT
+from foundry.core.model.promises import kept_promises
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -26,7 +28,7 @@ def flops_per_token(experiment: Experiment, vocab_size: int) -> float:
     Attention counts all T x T scores, as the field does, though causal kernels skip about half. Training costs three
     times as much: the backward pass has two products for each one of the forward pass.
     """
-    return _forward_flops(_meta_model(experiment, vocab_size))[0]
+    return _forward_flops(experiment, _meta_model(experiment, vocab_size))[0]
 
 
 def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
@@ -44,21 +46,25 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
         learning_rates             the peak rate of each group of parameters, with that rule's factor in it
     """
     model = _meta_model(experiment, vocab_size)
-    forward, flops_by_part = _forward_flops(model)
+    forward, flops_by_part = _forward_flops(experiment, model)
     by_part: dict[str, int] = defaultdict(int)
     for name, parameter in model.named_parameters():
         by_part[_part(name)] += parameter.numel()
     total = sum(by_part.values())
     inactive = sum(getattr(module, "inactive_parameters", 0) for module in model.modules())
-    cache_bytes = sum(t.numel() * t.element_size() for cache in model.init_cache(1) for t in cache.tensors)
+    with kept_promises(model, experiment.registry):
+        caches = model.init_cache(1)
+    cache_bytes = sum(t.numel() * t.element_size() for cache in caches for t in cache.tensors)
     factory = experiment.registry.variant("optimizer", experiment.training.optimizer.type).load()
-    optimizers = factory(experiment.training.optimizer, model, experiment.training.learning_rate)
+    with answers_for(factory):
+        optimizers = factory(experiment.training.optimizer, model, experiment.training.learning_rate)
+        moments, rates = _optimizer_bytes(optimizers), _learning_rates(optimizers)
     micro = experiment.training.micro_batch
     rows = experiment.training.batch_size if micro == "auto" else micro
     memory = {
         "weights": total * FP32_BYTES,
         "gradients": total * FP32_BYTES,
-        "optimizer": _optimizer_bytes(optimizers),
+        "optimizer": moments,
         "activations": rows * _activation_bytes(experiment, model),
     }
     if experiment.training.ema:
@@ -75,7 +81,7 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
         "kv_bytes_per_token": cache_bytes / model.dims.block_size,
         "memory": memory | {"total": sum(memory.values())},
         "scaling": model.scale.plain(),
-        "learning_rates": _learning_rates(optimizers),
+        "learning_rates": rates,
     }
 
 
@@ -84,10 +90,12 @@ def _meta_model(experiment: Experiment, vocab_size: int) -> GPT:
         return GPT(experiment, vocab_size)
 
 
-def _forward_flops(model: GPT) -> tuple[float, dict[str, float]]:
+def _forward_flops(experiment: Experiment, model: GPT) -> tuple[float, dict[str, float]]:
+    """FLOPs per token of a forward pass, all and by part. Every part is seen at work here for the first time: what is
+    wrong with its answers is told."""
     ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: _grouped_mm_flops})
-    with torch.no_grad(), counter:
+    with torch.no_grad(), counter, kept_promises(model, experiment.registry):
         model(ids)
     by_part: dict[str, float] = defaultdict(float)
     for module, counts in counter.get_flop_counts().items():
@@ -119,7 +127,7 @@ def _activation_bytes(experiment: Experiment, model: GPT) -> int:
 
     alive: list[Any] = []
     ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
+    with saved_tensors_hooks(pack, lambda tensor: tensor), kept_promises(loss, experiment.registry):
         hidden, _ = model.hidden(ids, Context())
         loss(hidden, model.head, Batch(ids, ids))
     return sum(kept.values())

@@ -19,10 +19,10 @@ import numpy as np
 
 from foundry.core.config.mutate import edit
 from foundry.core.contracts import Diverged, FoundryError, UsageError
+from foundry.core.limits import within_limits
 from foundry.core.run import Run
 from foundry.core.sweep.budget import Budget, with_budget
 from foundry.core.training.distributed import World
-from foundry.core.training.limits import within_limits
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.setup import build
 from foundry.core.training.signals import StopRequest

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
+from foundry.core.blame import FAULTS, described
 from foundry.core.config.difference import Change, difference
 from foundry.core.config.document import Document, Path, Place, dotted
 from foundry.core.config.experiment import Experiment
@@ -175,8 +176,8 @@ def _edits(base: Experiment, mutation: Mutation, value: str) -> Edits:
         raise UsageError(f"{what}: {error}") from error
     except InvalidExperiment:
         raise
-    except Exception as error:
-        raise PluginError(f"{what}: the mutation failed: {type(error).__name__}: {error}") from error
+    except FAULTS as error:
+        raise PluginError(f"{what}: the mutation failed: {described(error)}") from error
     if not (isinstance(edits, Mapping) and all(isinstance(path, str) for path in edits)):
         raise PluginError(f"{what}: the mutation returned {edits!r}, not a mapping of dotted paths")
     return edits

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from foundry.core.blame import FAULTS, described
 from foundry.core.config.composition import misfits, unscaled_scores
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
@@ -107,8 +108,8 @@ def _problems(experiment: Experiment, document: Document, path: Path, params: Pa
         if isinstance(params, PositionParams):
             sizes = [attention.position_dims(dims) for attention in _attentions_with(experiment, params)] or sizes
         problems = [problem for each in dict.fromkeys(sizes) for problem in params.problems(each)]
-    except Exception as error:
-        raise PluginError(f"{'.'.join(map(str, path))}: its check failed: {type(error).__name__}: {error}") from error
+    except FAULTS as error:
+        raise PluginError(f"{'.'.join(map(str, path))}: its check failed: {described(error)}") from error
     for key, message in problems:
         where = path if key == "type" and (*path, "type") not in document.places else (*path, *key.split("."))
         yield document.fault(where, message)

@@ -60,6 +60,10 @@ class PluginError(FoundryError):
     exit_code = ExitCode.PLUGIN
 
 
+class InternalError(FoundryError):
+    """A fault of Foundry's own, which no one can act on but its authors."""
+
+
 class EnvironmentFailure(FoundryError):
     """The machine cannot do it: no such device, disk full, out of memory, folder not writable."""
 

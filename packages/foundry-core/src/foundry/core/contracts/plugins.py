@@ -157,7 +157,9 @@ def _import(target: str, whose: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise PluginError(f"{whose}: cannot load {target}: {error}") from error
+        from foundry.core.blame import described  # which itself begins with the contracts
+
+        raise PluginError(f"{whose}: cannot load {target}: {described(error)}") from error
 
 
 Contribution: TypeAlias = Slot | Variant | Shorthand | Mutation | Section

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
+from foundry.core.blame import FAULTS, described
 from foundry.core.contracts import FoundryError, PluginError, Proposer, Space, Stack
 from foundry.core.evolve.build import Ground
 from foundry.core.evolve.quest import Quest
@@ -41,8 +42,8 @@ class Ideas:
             return [stack_of(idea) for idea in ideas]
         except FoundryError:
             raise
-        except Exception as error:  # of a plugin
-            raise PluginError(f"proposer {self.quest.proposer} failed: {type(error).__name__}: {error}") from error
+        except FAULTS as error:
+            raise PluginError(f"proposer {self.quest.proposer} failed: {described(error)}") from error
 
     def values(self, stack: Stack, ground: Ground) -> Mapping[str, Sequence[str]]:
         """What can be proposed on top of a stack."""

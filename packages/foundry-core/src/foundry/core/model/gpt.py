@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from foundry.core.blame import answers_for
 from foundry.core.contracts import DECAYING, Aux, Cache, Context, Dims, Role, Update, role_of
 from foundry.core.model.head import Head, TiedHead
 from foundry.core.model.init import normal_, uninitialised
@@ -63,7 +64,8 @@ class Block(nn.Module):
         return x, _add_aux(dict(attention_aux), ffn_aux)
 
     def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device) -> Cache:
-        cache: Cache = self.attention.init_cache(batch, max_len, dtype, device)
+        with answers_for(self.attention):
+            cache: Cache = self.attention.init_cache(batch, max_len, dtype, device)
         return cache if self.canon is None else self.canon.init_cache(cache, batch, dtype, device)
 
     def _attend(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:

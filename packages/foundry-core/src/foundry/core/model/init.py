@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from foundry.core.blame import place_of
+from foundry.core.contracts import PluginError
 from foundry.core.contracts.parameters import owners
 
 if TYPE_CHECKING:
@@ -49,14 +51,15 @@ def initialize(model: nn.Module, seed: int) -> None:
     rule, parameters are filled as in the rule's base, and multiplied by its factor.
 
     Raises:
-        RuntimeError: a parameter that no module on its path knows how to fill.
+        PluginError: a plugin's module has a parameter that no module on its path knows how to fill.
+        RuntimeError: a module of Foundry's own has.
     """
     scale: Scale | None = getattr(model, "scale", None)
     filled_by = (scale and scale.base_model) or model
     for path, parameter in model.named_parameters():
         values = torch.empty(parameter.shape, dtype=torch.float32)
         if not _fill(filled_by, path, values, _stream(seed, path)):
-            raise RuntimeError(f"no module initialises {path} {tuple(parameter.shape)}; define init_parameter")
+            raise _unfilled(model, path, parameter)
         if scale is not None and not scale.is_base:
             values *= scale.init_factor(path)
         parameter.copy_(values)
@@ -79,6 +82,21 @@ def normal_(tensor: Tensor, std: float, generator: torch.Generator) -> Tensor:
 def _stream(seed: int, path: str) -> torch.Generator:
     digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def _unfilled(model: nn.Module, path: str, parameter: Tensor) -> Exception:
+    """What is expected of the nearest module on the path that somebody wrote for Foundry."""
+    shape = tuple(parameter.shape)
+    for owner, name in owners(model, path):
+        if place := place_of(type(owner), attribute=name.partition(".")[0]):
+            break
+    if not place or not place.distribution:
+        return RuntimeError(f"no module initialises {path} {shape}; define init_parameter")
+    return PluginError(
+        f"{place}: nothing initialises the parameter {name} {shape} of {type(owner).__name__}",
+        f"define init_parameter(self, name, tensor, generator) there: it fills {name!r} in place, and returns True. "
+        f"Left to the model are matrices, and what is called bias\n{place.hint}",
+    )
 
 
 def _fill(model: nn.Module, path: str, values: Tensor, generator: torch.Generator) -> bool:

@@ -13,15 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from foundry.core.blame import LOCAL, belongs, described
 from foundry.core.contracts import FoundryError, Mutation, PluginError, Section, UsageError, Variant
 from foundry.core.registry.discovery import (
     BUILT_IN,
-    LOCAL,
     Broken,
     Candidate,
     Plugin,
     Selection,
-    describe,
     discover,
     local_candidates,
 )
@@ -104,6 +103,7 @@ def _candidates(path: Path) -> Iterator[Candidate]:
     source = path / "src" if (path / "src").is_dir() else path
     sys.path.insert(0, str(source))
     for name, module in sorted(entry_points.items()):
+        belongs(module, project["name"])
         yield Candidate(project["name"], project.get("version", "0"), name, _Importer(module))
 
 
@@ -146,7 +146,7 @@ def _target_fault(variant: Variant) -> str:
     try:
         target = variant.load()
     except Exception as error:  # whatever the target's module does is the finding
-        return describe(error)
+        return described(error)
     return "" if callable(target) else f"{variant.target} is a {type(target).__name__}, which cannot be called"
 
 
@@ -159,5 +159,5 @@ def _yaml_fault(params: type[Any]) -> str:
     try:
         again = params(**yaml.safe_load(yaml.safe_dump(defaults.model_dump(mode="json"))))
     except (ValueError, yaml.YAMLError) as error:
-        return describe(error)
+        return described(error)
     return "" if again == defaults else f"{defaults!r} comes back as {again!r}"

@@ -20,6 +20,7 @@ from typing import Any
 
 import pluggy
 
+from foundry.core.blame import FAULTS, LOCAL, LOCAL_PACKAGE, belongs, described
 from foundry.core.contracts import (
     FOUNDRY_API,
     Contribution,
@@ -34,10 +35,6 @@ from foundry.core.contracts import (
 
 GROUP = "foundry"
 BUILT_IN = ("foundry-core", "foundry-modules", "foundry-kernels", "foundry-data", "foundry-evals", "foundry-cli")
-LOCAL = "local"
-"""The distribution that a project's `variants/*.py` count as."""
-
-IMPORT_SYSTEM = str(Path(importlib.__file__).parent)
 
 HOOKS: dict[str, type] = {
     "foundry_slots": Slot,
@@ -115,8 +112,8 @@ class Candidate:
         """Run the plugin's code and collect what its hooks return; `Broken` says why it cannot be done."""
         try:
             module = self.import_module()
-        except (Exception, SystemExit) as error:
-            raise Broken(f"cannot be imported: {describe(error)}") from error
+        except FAULTS as error:
+            raise Broken(f"cannot be imported: {described(error)}") from error
         if self.distribution not in (*BUILT_IN, LOCAL):
             _check_api(module)
         manager = _register(module)
@@ -125,6 +122,10 @@ class Candidate:
             contributions += _collect(manager, module, hook, kind)
         if not contributions and self.distribution not in BUILT_IN:
             raise Broken(f"contributes nothing: {_how_to_contribute(self.distribution)}")
+        if self.distribution not in (*BUILT_IN, LOCAL):
+            for each in contributions:
+                if isinstance(each, Variant | Section) and isinstance(each.target, str):
+                    belongs(each.target.partition(":")[0], self.distribution)
         return Plugin(self.distribution, self.version, self.name, module.__name__, tuple(contributions))
 
 
@@ -139,6 +140,8 @@ def _installed() -> Iterator[Candidate]:
         found.append((_normal(name), metadata["Version"] or "", entry_point))
     found.sort(key=lambda each: (_rank(each[0]), each[0], each[2].name))
     for distribution, version, entry_point in found:
+        if distribution not in BUILT_IN:
+            belongs(entry_point.module, distribution)
         yield Candidate(distribution, version, entry_point.name, _importer(entry_point))
 
 
@@ -173,7 +176,7 @@ def _content(file: Path) -> bytes:
 def _local_importer(folder: Path, stem: str) -> Callable[[], ModuleType]:
     # The folder becomes a package, named after its path: two projects in one process do not mix, and a file can say
     # `from ._helper import ...` and name its own class as f"{__name__}:Class".
-    package = f"foundry_local_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    package = f"{LOCAL_PACKAGE}{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
 
     def import_module() -> ModuleType:
         if not stem.isidentifier():
@@ -215,8 +218,8 @@ def _collect(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind:
     source = f"{hook}()"
     try:
         answers = list(getattr(manager.hook, hook)())
-    except (Exception, SystemExit) as error:
-        raise Broken(f"{source} failed: {describe(error)}") from error
+    except FAULTS as error:
+        raise Broken(f"{source} failed: {described(error)}") from error
     stated = hook.removeprefix("foundry_").upper()
     if not answers and _is_local(module) and hasattr(module, stated):
         source, answers = stated, [getattr(module, stated)]
@@ -243,19 +246,6 @@ def _did_you_mean(hook: str) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(HOOKS)}"
 
 
-def describe(error: BaseException) -> str:
-    """`KeyError: 'x' (file.py, line 3)`: one line, with the innermost place that is not the import system's."""
-    text = " ".join(str(error).split())
-    summary = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    place, traceback = "", error.__traceback__
-    while traceback is not None:
-        file = traceback.tb_frame.f_code.co_filename
-        if not file.startswith(("<frozen", IMPORT_SYSTEM)) and file != __file__:
-            place = f" ({file}, line {traceback.tb_lineno})"
-        traceback = traceback.tb_next
-    return summary if isinstance(error, SyntaxError) else summary + place
-
-
 def _how_to_contribute(distribution: str) -> str:
     if distribution == LOCAL:
         return "the file needs VARIANTS = [Variant(...)]"
@@ -263,7 +253,7 @@ def _how_to_contribute(distribution: str) -> str:
 
 
 def _is_local(module: ModuleType) -> bool:
-    return module.__name__.startswith("foundry_local_")
+    return module.__name__.startswith(LOCAL_PACKAGE)
 
 
 def _rank(distribution: str) -> int:

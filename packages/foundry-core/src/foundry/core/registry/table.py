@@ -6,8 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from foundry.core.blame import answers_for
 from foundry.core.contracts import (
     Contribution,
     FoundryError,
@@ -21,7 +24,7 @@ from foundry.core.contracts import (
     UsageError,
     Variant,
 )
-from foundry.core.registry.discovery import Plugin
+from foundry.core.registry.discovery import BUILT_IN, Plugin
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # Among what a name is unique; a slot's name is the third kind, and holds no space.
@@ -45,6 +48,7 @@ class Registry:
         self._variants: dict[str, dict[str, Variant]] = {}
         self._shorthands: dict[str, dict[str, Shorthand]] = {}
         self._owners: dict[tuple[str, str], Plugin] = {}
+        self._origins: WeakKeyDictionary[Any, Variant] = WeakKeyDictionary()
         # Kind by kind, because a variant may fill another plugin's slot, and a shorthand name another's variant.
         for kind in (Slot, Section, Variant, Shorthand, Mutation):
             for plugin in self.plugins:
@@ -89,8 +93,28 @@ class Registry:
         return self._owners[TYPE, type].distribution
 
     def build(self, slot: str, choice: Any, *args: Any) -> Any:
-        """Import the variant that `choice.type` names and call it with `choice`, its params, and `args`."""
-        return self.variant(slot, choice.type).load()(choice, *args)
+        """Import the variant that `choice.type` names and call it with `choice`, its params, and `args`.
+
+        Raises:
+            PluginError: it cannot be called so, or it makes nothing.
+        """
+        variant = self.variant(slot, choice.type)
+        target = variant.load()
+        with answers_for(target):
+            made = target(choice, *args)
+            if made is None:
+                raise TypeError(f"it returns None, and has to make what fills slot {slot}")
+        with suppress(TypeError):  # what cannot be referred to weakly is no module
+            self._origins[made] = variant
+        return made
+
+    def origin(self, made: Any) -> Variant | None:
+        """The variant that an object which `build` made is of."""
+        return self._origins.get(made)
+
+    def is_foreign(self, variant: Variant) -> bool:
+        """Whether a variant is a plugin's, or of the project's own files, and not Foundry's."""
+        return self.owner(variant.slot, variant.name) not in BUILT_IN
 
     def inventory(self) -> list[tuple[str, str, str]]:
         """Sorted (distribution, version, "slot/name") of every variant; a local file's version is its source's hash."""

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+from foundry.core.blame import FAULTS, explained
 from foundry.core.config import Experiment
 from foundry.core.config.difference import difference
 from foundry.core.config.mutate import mutate
-from foundry.core.contracts import FoundryError, InvalidExperiment, PluginError, Stack, UsageError
+from foundry.core.contracts import Stack, UsageError
+from foundry.core.sweep.failure import is_of_code, is_the_machines
 from foundry.core.sweep.request import CONTROL
 
 
@@ -56,17 +58,27 @@ class Refused:
     reason: str  # in one line, without the name
     mutations: Stack
     invalid: bool  # it makes no experiment that can be trained; else it makes one that is there already
+    changes: tuple[str, ...] = ()  # what differs from the baseline, where it makes an experiment
+    faulty: bool = False  # a plugin's code fails in it
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
 
     @classmethod
-    def because(cls, error: FoundryError, name: str, mutations: Stack) -> Refused:
-        """Of an arm that makes no experiment, with what the error says and advises."""
-        lines = [line.strip() for line in (*error.message.splitlines(), *error.hint.splitlines())]
+    def because(cls, error: BaseException, name: str, mutations: Stack, changes: tuple[str, ...] = ()) -> Refused:
+        """Of an arm that cannot be made or counted, with what the error says and advises.
+
+        Raises:
+            FoundryError: the error itself, where the machine is to blame.
+        """
+        if is_the_machines(error):
+            raise error
+        failure = explained(error)
+        lines = [line.strip() for line in (*failure.message.splitlines(), *failure.hint.splitlines())]
         reason = "; ".join(line for line in lines if line).replace(":; ", ": ")
         # What `mutate` begins with: the arm is named beside the reason wherever that is shown.
-        return cls(name, re.sub(rf"^{re.escape(name)}(: | on \S+ )", "", reason), mutations, invalid=True)
+        reason = re.sub(rf"^{re.escape(name)}(: | on \S+ )", "", reason)
+        return cls(name, reason, mutations, invalid=True, changes=changes, faulty=is_of_code(failure))
 
 
 def _apart(values: str) -> Iterator[str]:
@@ -101,10 +113,13 @@ def build_arms(baseline: Experiment, wanted: Sequence[Stack]) -> tuple[list[Arm]
         name = arm_name(mutations)
         try:
             arm = _mutated(control, name, mutations)
-        except (InvalidExperiment, PluginError) as error:
+            same = named.get(arm.experiment.identity)  # which asks its params, and may fail as well
+        except UsageError:
+            raise
+        except FAULTS as error:
             refused.append(Refused.because(error, name, mutations))
             continue
-        if same := named.get(arm.experiment.identity):
+        if same:
             refused.append(Refused(name, f"it is {same}", mutations, invalid=False))
             continue
         named[arm.experiment.identity] = f"the same as {name}"

@@ -130,7 +130,7 @@ class Worker:
 def _is_the_machines(failure: FoundryError) -> bool:
     """Whether another trial would fail in the same way, and this one would not elsewhere: a full disk, a stop. A model
     too large for the memory is the trial's own."""
-    from foundry.core.training.limits import is_out_of_memory
+    from foundry.core.limits import is_out_of_memory
 
     cause = failure.__cause__
     own = cause is not None and is_out_of_memory(cause)

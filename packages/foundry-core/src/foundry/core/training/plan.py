@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.analyze import analyze
+from foundry.core.limits import within_limits
 from foundry.core.loading import choose_checkpoint, restored
 from foundry.core.run import Run, default_run
 from foundry.core.training.bench import step_seconds
@@ -14,7 +15,6 @@ from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import evaluate
 from foundry.core.training.horizon import Horizon
-from foundry.core.training.limits import within_limits
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.rows import open_rows
 

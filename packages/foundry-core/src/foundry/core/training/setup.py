@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from foundry.core.analyze import flops_per_token
+from foundry.core.blame import answers_for
 from foundry.core.contracts import InvalidData, PluginError, Tokenizer
 from foundry.core.durable import replace_durably, writing
 from foundry.core.generate import first_ids
+from foundry.core.limits import within_limits
 from foundry.core.loading import restore_weights
 from foundry.core.model import GPT, initialize
 from foundry.core.run import SCHEMA_VERSION, Run, default_run
@@ -24,12 +26,12 @@ from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.device import Device, resolve
+from foundry.core.training.diagnosis import diagnosed
 from foundry.core.training.distributed import World, join
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon
 from foundry.core.training.initial import source_of
-from foundry.core.training.limits import within_limits
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import Objective
 from foundry.core.training.optimization import MovingAverage, OptimizerSet
@@ -94,6 +96,11 @@ def _train(
     trainer = build(run, experiment, world, reporter, stop, profile)
     try:
         trainer.loop()
+    except Exception as failure:
+        reason = diagnosed(failure, trainer)
+        if reason is failure:
+            raise
+        raise reason from failure
     finally:
         trainer.profile.close()
     return _finish(trainer, time.perf_counter() - began)
@@ -124,7 +131,11 @@ def build(
         objective = torch.compile(objective, dynamic=False)
     objective = world.wrap(objective)
     factory = registry.variant("optimizer", training.optimizer.type).load()
-    optimizer = OptimizerSet(factory(training.optimizer, model, training.learning_rate), model)
+    with answers_for(factory):
+        optimizer = OptimizerSet(factory(training.optimizer, model, training.learning_rate), model)
+    schedule = registry.build("schedule", training.schedule)
+    with answers_for(schedule):
+        float(schedule(0, 0.0)), float(schedule(1, 1.0))
     ema = MovingAverage(model, training.ema) if training.ema else None
 
     local_rows = training.batch_size // world.size
@@ -164,7 +175,7 @@ def build(
         optimizer=optimizer,
         after_step=AfterStep(model, world),
         expert_load=ExpertLoad(world),
-        schedule=registry.build("schedule", training.schedule),
+        schedule=schedule,
         budget=budget,
         ema=ema,
         metrics=metrics,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import Batch, EnvironmentFailure, Rows, Schedule, Stopped
 from foundry.core.generate import Sampling, stream_text
+from foundry.core.limits import is_out_of_memory
 from foundry.core.model import GPT
 from foundry.core.run import EXPERT_FIELDS, Run
 from foundry.core.training import checkpoint as checkpoints
@@ -22,7 +23,6 @@ from foundry.core.training.evaluation import evaluate
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon
-from foundry.core.training.limits import is_out_of_memory
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.optimization import MovingAverage, OptimizerSet, clip_gradients
 from foundry.core.training.profile import Profile
