@@ -119,15 +119,6 @@ class Unfilled(Part):
         return x * self.gain
 
 
-class NormInside(Part):
-    def __init__(self, params, dims):
-        super().__init__(params)
-        self.norm = nn.LayerNorm(64)  # here: norminside
-
-    def forward(self, x):
-        return self.norm(x)
-
-
 class NaN(Part):
     def forward(self, x):  # here: nan
         return (x - 100).sqrt()
@@ -164,7 +155,7 @@ def variant(slot, name, target, params=Params):
 VARIANTS = [
     *(variant("activation", each.__name__.lower(), each, ActivationParams) for each in (
         Factory, Forward, Exit, Recursion, Mask, Value, NoReturn, Half, Narrow, NoForward, NoArguments, Unfilled,
-        NormInside, NaN, Gradient, nothing,
+        NaN, Gradient, nothing,
     )),
     *(variant("attention", each.__name__.lower(), each, AttentionParams) for each in (NoAux, NoContext, NoCache)),
     variant("optimizer", "forgets", forgets, OptimizerParams),
@@ -186,7 +177,6 @@ WORDS = {
         "noforward": "NoForward.forward is missing",
         "noarguments": "takes 1 positional argument but 3 were given",
         "unfilled": "nothing initialises the parameter gain () of Unfilled",
-        "norminside": "nothing initialises the parameter norm.weight (64,) of NormInside",
         "nothing": "it returns None",
         "nan": "NaN.forward answers what is not finite, of finite input",
         "gradient": "its gradient is not finite: Function 'AbsBackward0' returned nan values",

@@ -94,8 +94,8 @@ def _unfilled(model: nn.Module, path: str, parameter: Tensor) -> Exception:
         return RuntimeError(f"no module initialises {path} {shape}; define init_parameter")
     return PluginError(
         f"{place}: nothing initialises the parameter {name} {shape} of {type(owner).__name__}",
-        f"define init_parameter(self, name, tensor, generator) there: it fills {name!r} in place, and returns True. "
-        f"Left to the model are matrices, and what is called bias\n{place.hint}",
+        f"say there what it is, roles = {{{name!r}: 'gain'}} or 'bias' or 'matrix', and it gets such first values; "
+        f"or define init_parameter(self, name, tensor, generator), which fills it and returns True\n{place.hint}",
     )
 
 
