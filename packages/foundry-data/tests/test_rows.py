@@ -46,7 +46,7 @@ def _pairs(batch: Batch) -> list[tuple[int, int]]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(1, 17), st.integers(1, 50))
 def test_each_target_of_each_document_is_in_exactly_one_row(
     lengths: list[int], block_size: int, shard_tokens: int
@@ -56,7 +56,7 @@ def test_each_target_of_each_document_is_in_exactly_one_row(
         writer = PartWriter(Path(name), "train", np.dtype("<u2"), shard_tokens)
         for length in lengths:
             documents.append([next(tokens) for _ in range(length)])
-            writer.add(np.array(documents[-1], dtype=np.int64))
+            writer.add([np.array(documents[-1], dtype=np.int64)])
         part = TokenPart(Path(name), "train", {"dtype": "<u2", "parts": {"train": writer.close()}})
         rows = CutRows(part, block_size)
         batch = rows.batch(0, len(rows))

@@ -36,6 +36,7 @@ from foundry.data.shards import (
 from foundry.data.split import PARTS, Part, Piece, SplitText
 from foundry.data.storage import cache_folder, hash_of, sync_folder, write_atomically, writing
 from foundry.data.tokenize import TokenizerClass
+from foundry.data.tokenize.borders import chunks, nowhere
 
 Progress = Callable[[str], None]
 
@@ -149,14 +150,9 @@ def _tokenize(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress
     """Write the shards into `folder`; returns the manifest."""
     dtype = token_dtype(tokenizer.vocab_size)
     writers = {part: PartWriter(folder, part, dtype) for part in PARTS}
-    bos = tokenizer.special_tokens.get("bos")
     report = _Report(f"tokenizing {text.documents} documents", text.characters, say)
     for piece in text.pieces():
-        tokens = _encode(tokenizer, piece)
-        if piece.begins_document and bos is not None:
-            tokens = np.concatenate([np.array([bos], dtype), tokens])
-        writers[piece.part].add(tokens)
-        report.advance(len(piece.text))
+        writers[piece.part].add(_document(piece, tokenizer, report))
     parts = {part: writer.close() for part, writer in writers.items()}
     write_atomically(folder / "tokenizer.json", json.dumps(tokenizer.to_json()).encode())
     data = {"parts": parts, "dtype": dtype.str, "tokenizer": tokenizer.hash}
@@ -171,17 +167,30 @@ def _tokenize(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress
     return {"schema": SCHEMA, "fingerprint": hash_of(data), "data": data, "origin": origin}
 
 
-def _encode(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
+def _document(piece: Piece, tokenizer: Tokenizer, report: _Report) -> Iterator[np.ndarray]:
+    """The ids of a piece, chunk by chunk: never all of them at once, nor all of its text."""
+    bos = tokenizer.special_tokens.get("bos")
+    if piece.begins_document and bos is not None:
+        yield np.array([bos])
+    before = 0
+    for chunk in chunks(piece.parts, getattr(tokenizer, "border", nowhere)):
+        try:
+            yield _encode(tokenizer, chunk)
+        except InvalidData as error:
+            place = f"{piece.name}, from character {before} on" if before else piece.name
+            raise InvalidData(f"{place}: {error.message}", error.hint) from error
+        before += len(chunk)
+        report.advance(len(chunk))
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
     """Ids of the text; ours give an array at once, a plugin's tokenizer may only know lists."""
-    try:
-        if hasattr(tokenizer, "encode_array"):
-            tokens: np.ndarray = tokenizer.encode_array(piece.text)
-        else:
-            tokens = np.asarray(tokenizer.encode(piece.text), dtype=np.int64)
-    except InvalidData as error:
-        raise InvalidData(f"{piece.name}: {error.message}", error.hint) from error
+    if hasattr(tokenizer, "encode_array"):
+        tokens: np.ndarray = tokenizer.encode_array(text)
+    else:
+        tokens = np.asarray(tokenizer.encode(text), dtype=np.int64)
     if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < tokenizer.vocab_size:
-        raise InvalidData(f"{piece.name}: the tokenizer gave ids outside its vocabulary of {tokenizer.vocab_size}")
+        raise InvalidData(f"the tokenizer gave ids outside its vocabulary of {tokenizer.vocab_size}")
     return tokens
 
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from foundry.data.storage import hash_of
 SCHEMA = 1
 """Raised whenever the same text would be stored otherwise: by the split, the base classes, or the files' form."""
 SHARD_TOKENS = 2**27  # 256 MB of uint16
+MOVED_BYTES = 2**20  # at a time, of a document that has turned out too long for the rest of a shard
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -39,29 +41,33 @@ class PartWriter:
 
     def __init__(self, folder: Path, part: Part, dtype: np.dtype, shard_tokens: int = SHARD_TOKENS) -> None:
         self.folder, self.part, self.dtype, self.shard_tokens = folder, part, dtype, shard_tokens
-        self.offsets = [0]
+        self.offsets = array("q", [0])
         self.shards: list[int] = []  # tokens in each
         self.files: dict[str, dict[str, Any]] = {}
-        self._open = _HashedFile(folder, self._shard_name())
+        self._open = self._shard(0)
 
-    def _shard_name(self) -> str:
-        return f"{self.part}-{len(self.shards):05d}.bin"
+    def _shard(self, number: int) -> _HashedFile:
+        return _HashedFile(self.folder, f"{self.part}-{number:05d}.bin")
 
-    def add(self, tokens: np.ndarray) -> None:
-        """One document, (N,) ids."""
-        if self._open.size and self._open.size // self.dtype.itemsize + len(tokens) > self.shard_tokens:
-            self._close_shard()
-            self._open = _HashedFile(self.folder, self._shard_name())
-        self._open.write(tokens.astype(self.dtype).tobytes())
-        self.offsets.append(self.offsets[-1] + len(tokens))
+    def add(self, document: Iterable[np.ndarray]) -> None:
+        """One document: its ids in arrays (N,) that follow each other."""
+        before = self._open.mark()
+        for tokens in document:
+            self._open.write(tokens.astype(self.dtype).tobytes())
+        added = (self._open.size - before.size) // self.dtype.itemsize
+        if before.size and self._open.size // self.dtype.itemsize > self.shard_tokens:
+            full, self._open = self._open, self._shard(len(self.shards) + 1)
+            full.move_tail(before, self._open)
+            self._close_shard(full)
+        self.offsets.append(self.offsets[-1] + added)
 
-    def _close_shard(self) -> None:
-        self.shards.append(self._open.size // self.dtype.itemsize)
-        self.files[self._open.name] = self._open.close()
+    def _close_shard(self, shard: _HashedFile) -> None:
+        self.shards.append(shard.size // self.dtype.itemsize)
+        self.files[shard.name] = shard.close()
 
     def close(self) -> dict[str, Any]:
         """The part's entry in the manifest."""
-        self._close_shard()
+        self._close_shard(self._open)
         documents = _HashedFile(self.folder, f"{self.part}.documents.bin")
         documents.write(np.asarray(self.offsets, dtype="<i8").tobytes())
         self.files[documents.name] = documents.close()
@@ -73,16 +79,35 @@ class PartWriter:
         }
 
 
+class _Mark(NamedTuple):
+    """How far a file was written."""
+
+    size: int
+    sha256: Any
+
+
 class _HashedFile:
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self.size = name, 0
         self._sha256 = hashlib.sha256()
-        self._file = open(folder / name, "wb")  # noqa: SIM115 - closed by close(), or with the process
+        self._file = open(folder / name, "w+b")  # noqa: SIM115 - closed by close(), or with the process
 
     def write(self, content: bytes) -> None:
         self._file.write(content)
         self._sha256.update(content)
         self.size += len(content)
+
+    def mark(self) -> _Mark:
+        return _Mark(self.size, self._sha256.copy())
+
+    def move_tail(self, since: _Mark, other: _HashedFile) -> None:
+        """Take back what was written since a mark, and write it to another file."""
+        self._file.seek(since.size)
+        while block := self._file.read(MOVED_BYTES):
+            other.write(block)
+        self._file.seek(since.size)
+        self._file.truncate()
+        self.size, self._sha256 = since
 
     def close(self) -> dict[str, Any]:
         self._file.flush()

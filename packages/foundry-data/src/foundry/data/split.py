@@ -7,7 +7,8 @@ on both sides. Few documents are split at one place near the end of the text, as
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -25,7 +26,7 @@ class Piece(NamedTuple):
 
     part: Part
     name: str
-    text: str
+    parts: Iterator[str]  # its text, read once and before the next piece is asked for
     begins_document: bool = True
 
 
@@ -42,57 +43,93 @@ class SplitText:
 
     def pieces(self) -> Iterator[Piece]:
         """The corpus in order. Documents without a visible character are left out."""
-        documents = (document for document in self.dataset.documents() if document.text.strip())
-        for (name, text), train in zip(documents, self._training_characters, strict=True):
+        training = iter(self._training_characters)
+        for document, is_visible in zip(self.dataset.documents(), self._survey.is_visible, strict=True):
+            if not is_visible:
+                continue
+            train, text = next(training), _Text(document.parts())
             if train:
-                yield Piece("train", name, text[:train])
-            if train < len(text):
-                yield Piece("validation", name, text[train:], begins_document=train == 0)
+                head = text.read(train)
+                yield Piece("train", document.name, head)
+                _read_to_the_end(head)
+            if text:
+                yield Piece("validation", document.name, text.read(), begins_document=train == 0)
 
     @property
     def characters(self) -> int:
-        return sum(self._lengths)
+        return sum(self._survey.lengths)
 
     @property
     def documents(self) -> int:
-        return len(self._lengths)
+        return len(self._survey.lengths)
 
     @cached_property
-    def _training_characters(self) -> list[int]:
-        rule = _by_content if len(self._lengths) >= MANY_DOCUMENTS else _by_place
-        return rule(self._lengths, self._hashes, self.val_fraction)
-
-    @property
-    def _lengths(self) -> list[int]:
-        return [length for length, _ in self._survey]
-
-    @property
-    def _hashes(self) -> list[int]:
-        return [number for _, number in self._survey]
+    def _training_characters(self) -> Sequence[int]:
+        rule = _by_content if self.documents >= MANY_DOCUMENTS else _by_place
+        return rule(self._survey.lengths, self._survey.hashes, self.val_fraction)
 
     @cached_property
-    def _survey(self) -> list[tuple[int, int]]:
-        """Length in characters and hash, 64 bits, of each document."""
-        survey = []
-        for _, text in self.dataset.documents():
-            if text.strip():
-                digest = hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()
-                survey.append((len(text), int.from_bytes(digest[:8], "little")))
-        if not survey:
+    def _survey(self) -> _Survey:
+        survey = _Survey(bytearray(), array("q"), array("Q"))
+        for document in self.dataset.documents():
+            length, is_visible, sha256 = 0, False, hashlib.sha256()
+            for part in document.parts():
+                length += len(part)
+                is_visible = is_visible or (bool(part) and not part.isspace())
+                sha256.update(part.encode("utf-8", errors="surrogatepass"))
+            survey.is_visible.append(is_visible)
+            if is_visible:
+                survey.lengths.append(length)
+                survey.hashes.append(int.from_bytes(sha256.digest()[:8], "little"))
+        if not survey.lengths:
             raise InvalidData("the corpus is empty: it has no document with a visible character")
         return survey
 
 
-_Rule = Callable[[list[int], list[int], float], list[int]]
+class _Survey(NamedTuple):
+    """What was seen of the documents; millions of them take little memory."""
+
+    is_visible: bytearray  # of each document: whether it has a visible character
+    lengths: array[int]  # in characters, of each visible one
+    hashes: array[int]  # 64 bits of sha256, of each visible one
 
 
-def _by_content(lengths: list[int], hashes: list[int], val_fraction: float) -> list[int]:
+class _Text:
+    """A text in parts, read on from where it was left; true until it has ended."""
+
+    def __init__(self, parts: Iterator[str]) -> None:
+        self._parts, self._ahead = parts, ""
+
+    def __bool__(self) -> bool:
+        while not self._ahead and (part := next(self._parts, None)) is not None:
+            self._ahead = part
+        return bool(self._ahead)
+
+    def read(self, characters: int | None = None) -> Iterator[str]:
+        """The next characters, or all that are left."""
+        left = characters
+        while (left is None or left) and self:
+            part = self._ahead[:left]
+            self._ahead = self._ahead[len(part) :]
+            left = None if left is None else left - len(part)
+            yield part
+
+
+def _read_to_the_end(parts: Iterator[str]) -> None:
+    for _ in parts:
+        pass
+
+
+_Rule = Callable[[Sequence[int], Sequence[int], float], Sequence[int]]
+
+
+def _by_content(lengths: Sequence[int], hashes: Sequence[int], val_fraction: float) -> Sequence[int]:
     """The documents with small hashes are held out; the smallest always is, and the largest never."""
     bound = max(min(hashes) + 1, min(max(hashes), int(val_fraction * 2**64)))
-    return [0 if number < bound else length for length, number in zip(lengths, hashes, strict=True)]
+    return array("q", (0 if number < bound else length for length, number in zip(lengths, hashes, strict=True)))
 
 
-def _by_place(lengths: list[int], hashes: list[int], val_fraction: float) -> list[int]:
+def _by_place(lengths: Sequence[int], hashes: Sequence[int], val_fraction: float) -> Sequence[int]:
     """The last characters of the text are held out: of 10 000 and 0.1, the last 1 000."""
     left = int(sum(lengths) * (1 - val_fraction))
     training = []

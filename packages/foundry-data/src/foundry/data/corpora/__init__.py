@@ -6,17 +6,30 @@ never cross it, and the validation split never cuts it where there are enough of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from pydantic import Field
 
 from foundry.core.contracts import Params, Variant
 
+PART = 2**20
+"""Characters of a text that are held at once: what follows needs some hundred bytes for each."""
+
 
 class Document(NamedTuple):
+    """A text with a name: whole, or, where it may be too long to be held, in parts that follow each other and are read
+    once."""
+
     name: str
-    text: str
+    text: str | Iterable[str]
+
+    def parts(self) -> Iterator[str]:
+        """The text in parts of any length, few of them longer than PART."""
+        if isinstance(self.text, str):
+            yield from (self.text[start : start + PART] for start in range(0, len(self.text), PART))
+        else:
+            yield from self.text
 
 
 class Dataset(Protocol):
@@ -27,7 +40,8 @@ class Dataset(Protocol):
         """sha256 over the content of every document, in order. Cheap: it is asked for at every start."""
 
     def documents(self) -> Iterator[Document]:
-        """The documents, the same in every pass. Raises InvalidData for text that is not."""
+        """The documents, the same in every pass; each is read before the next is asked for. Raises InvalidData, then
+        or when a part is read, for text that is not."""
 
 
 class StdlibParams(Params):

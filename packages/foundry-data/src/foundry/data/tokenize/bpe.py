@@ -7,17 +7,20 @@ tests hold both to a reference in plain Python.
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+import regex  # type: ignore[import-untyped, unused-ignore]
 import rustbpe  # type: ignore[import-untyped]
 import tiktoken
 
 from foundry.core.contracts import InvalidData
 from foundry.data.split import SplitText
 from foundry.data.tokenize import BPEParams, huggingface
+from foundry.data.tokenize.borders import chunks, is_unknown, word_borders
 from foundry.data.tokenize.spelling import SpellingTokenizer, utf8
 
 PIECES = "|".join(
@@ -34,6 +37,17 @@ PIECES = "|".join(
 """A cut of any text into pieces of <= 73 characters that lose nothing. The branches follow GPT-4's tokenizer
 (tiktoken's cl100k_base); the bounds are ours: merging is quadratic in a piece's length, so that 50 000 underscores in
 a row, one piece in cl100k_base, would take seconds."""
+LONGEST_PIECE = 73
+
+TEXTS_AT_ONCE = 32
+"""Chunks of which rustbpe counts the pieces at a time."""
+DIFFERENT = 10_000_000
+"""Characters in the different pieces that merges are learned from: rustbpe takes up to 93 bytes for each (random
+letters, digits and signs; 60 in a language, of which 10 million are found in some 200 MB)."""
+UNCOUNTED = 2**24
+"""Characters of a text up to which its pieces are not counted first: counting takes as long as learning."""
+A_TURN = 2**27
+"""Characters of a longer text that are read in a turn, spread over all of it; there are turns until there is enough."""
 
 
 class BPETokenizer(SpellingTokenizer):
@@ -69,7 +83,7 @@ class BPETokenizer(SpellingTokenizer):
         """
         wanted = self._asked - len(self.special_names)
         trainer = rustbpe.Tokenizer()
-        trainer.train_from_iterator(_utf8_texts(corpus), vocab_size=wanted, pattern=PIECES)
+        trainer.train_from_iterator(_utf8_texts(corpus), wanted, buffer_size=TEXTS_AT_ONCE, pattern=PIECES)
         spelling = [token for token, _ in sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])]
         if len(spelling) < wanted:
             possible = len(spelling) + len(self.special_names)
@@ -97,11 +111,15 @@ class BPETokenizer(SpellingTokenizer):
         utf8(text)
         return self._encoding.encode_to_numpy(text, disallowed_special=())
 
+    def border(self, text: str) -> int:
+        return border(text)
+
     @classmethod
     def learn(cls, params: BPEParams, text: SplitText) -> Self:
-        """From the training text alone, so that nothing of the validation text leaks into the model."""
+        """From the training text alone, so that nothing of the validation text leaks into the model; of one with very
+        many different pieces, from a part that is spread over it."""
         tokenizer = cls(params.vocab_size)
-        tokenizer.fit(piece.text for piece in text.pieces() if piece.part == "train")
+        tokenizer.fit(_bounded(text) if text.characters > UNCOUNTED else _training_chunks(text))
         return tokenizer
 
     def to_huggingface(self) -> dict[str, Any]:
@@ -117,6 +135,47 @@ class BPETokenizer(SpellingTokenizer):
         tokenizer = cls(256 + len(merges) + len(cls.special_names))
         tokenizer._know([bytes([byte]) for byte in range(256)] + merges)
         return tokenizer
+
+
+def border(text: str) -> int:
+    """The last place found where PIECES cuts `text`, which begins at such a place, whatever follows it.
+
+    It cuts where a word, a number or a line ends: no branch goes on there, and none looks more than one character
+    ahead, and then only past blanks. A text without any such place, one endless word, is cut into its pieces.
+    """
+    for at in word_borders(text):
+        return at
+    at = 0
+    if not any(is_unknown(character) for character in set(text)):
+        for piece in _PIECES.finditer(text):
+            if piece.start() + LONGEST_PIECE >= len(text):
+                break
+            at = piece.end()
+    return at
+
+
+_PIECES = regex.compile(PIECES)
+
+
+def _training_chunks(text: SplitText) -> Iterator[str]:
+    for piece in text.pieces():
+        if piece.part == "train":
+            yield from chunks(piece.parts, border)
+
+
+def _bounded(text: SplitText) -> Iterator[str]:
+    """Chunks of the training text, every so many in each turn, until their different pieces have DIFFERENT
+    characters."""
+    seen: set[str] = set()
+    left, turns = DIFFERENT, -(-text.characters // A_TURN)
+    for turn in range(turns):
+        for chunk in itertools.islice(_training_chunks(text), turn, None, turns):
+            new = set(_PIECES.findall(chunk)) - seen
+            seen |= new
+            left -= sum(map(len, new))
+            yield chunk
+            if left <= 0:
+                return
 
 
 def _utf8_texts(corpus: str | Iterable[str]) -> Iterator[str]:

@@ -18,6 +18,9 @@ class ByteTokenizer(SpellingTokenizer):
     def encode_array(self, text: str) -> np.ndarray:
         return np.frombuffer(utf8(text), dtype=np.uint8)
 
+    def border(self, text: str) -> int:
+        return len(text)
+
     @classmethod
     def learn(cls, params: ByteParams, text: SplitText) -> Self:
         return cls()

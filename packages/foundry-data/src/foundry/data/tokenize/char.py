@@ -56,11 +56,14 @@ class CharTokenizer(SpellingTokenizer):
             )
         return ids.astype(np.uint32)
 
+    def border(self, text: str) -> int:
+        return len(text)
+
     @classmethod
     def learn(cls, params: CharParams, text: SplitText) -> Self:
         """From the whole corpus: a character that only the validation text has must be spelled too."""
         tokenizer = cls()
-        tokenizer.fit(piece.text for piece in text.pieces())
+        tokenizer.fit(part for piece in text.pieces() for part in piece.parts)
         return tokenizer
 
     def to_huggingface(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 import operator
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,8 +21,14 @@ from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.data.split import SplitText
 from foundry.data.storage import hash_of
 from foundry.data.tokenize import PretrainedParams
+from foundry.data.tokenize.borders import word_borders
 from foundry.data.tokenize.huggingface import byte_characters
 from foundry.data.tokenize.spelling import utf8
+
+IN_VIEW = 1000
+"""Characters on each side of a place where a text may be cut."""
+TRIES = 20
+"""Places that are tried before a text is held to have none."""
 
 
 class PretrainedTokenizer:
@@ -70,6 +77,22 @@ class PretrainedTokenizer:
 
     def encode_array(self, text: str) -> np.ndarray:
         return np.array(self.encode(text), dtype=np.uint32)
+
+    def border(self, text: str) -> int:
+        """A place where the library cuts `text` into words too, and gives the same ids if it sees one side only.
+
+        Exact for every tokenizer whose words depend on no more than IN_VIEW characters around them. One that has no
+        words, or writes something before a text, is given whole documents.
+        """
+        for at in islice(word_borders(text[:-IN_VIEW]), TRIES):
+            left, right = text[max(0, at - IN_VIEW) : at], text[at : at + IN_VIEW]
+            if self._ends_a_word(left, right) and self.encode(left) + self.encode(right) == self.encode(left + right):
+                return at
+        return 0
+
+    def _ends_a_word(self, left: str, right: str) -> bool:
+        splitter = self._tokenizer.pre_tokenizer
+        return splitter is not None and any(end == len(left) for _, (_, end) in splitter.pre_tokenize_str(left + right))
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")

@@ -40,6 +40,10 @@ class SpellingTokenizer(ABC):
         """
 
     @abstractmethod
+    def border(self, text: str) -> int:
+        """Where a long text may be cut: see `foundry.data.tokenize.borders`."""
+
+    @abstractmethod
     def vocabulary(self) -> dict[str, Any]:
         """What makes this tokenizer, as JSON."""
 
