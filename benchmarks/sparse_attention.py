@@ -30,7 +30,10 @@ def contend(kind: str, pattern_name: str, length: int, window: int) -> None:
     import torch
 
     from foundry.core.contracts import Context
-    from foundry.kernels import SparsePattern, native
+    from foundry.core.kernels import native_kernels
+    from foundry.kernels import SparsePattern
+
+    native = native_kernels()
     from foundry.modules.attention.attend import attend, visible
 
     SparsePattern.suits_chunks = lambda *_: True

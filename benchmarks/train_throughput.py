@@ -86,8 +86,10 @@ def run_bare(text: str, compiled: bool) -> None:
     import torch
     from torch.nn import functional as F
 
+    from foundry.core.kernels import native_kernels
     from foundry.core.model import GPT, initialize
-    from foundry.kernels import native
+
+    native = native_kernels()
 
     config = experiment(text, compiled)
     native.use([] if compiled else native.suited())  # the trainer's choice, so that what is left is its overhead
@@ -189,7 +191,8 @@ def main() -> None:
 
     import torch
 
-    from foundry.core.training.device import available_cores, matmul_rate
+    from foundry.core.system import available_cores
+    from foundry.core.training.device import matmul_rate
 
     torch.set_num_threads(available_cores())
     rate = matmul_rate(torch.device("cpu"), size=1024, seconds=2.0)

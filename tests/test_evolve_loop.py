@@ -24,7 +24,7 @@ from foundry.core.promotion import current_baseline
 from foundry.core.sweep.driver import Silent
 from foundry.core.sweep.lab import Lab
 from foundry.core.sweep.rule import Rule
-from foundry.core.training.signals import StopRequest
+from foundry.core.system.signals import StopRequest
 
 BASELINE = """\
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}

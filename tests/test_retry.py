@@ -14,7 +14,7 @@ from foundry.core.sweep.ablation import ablate
 from foundry.core.sweep.driver import Silent
 from foundry.core.sweep.lab import Lab
 from foundry.core.sweep.question import Question
-from foundry.core.training.signals import StopRequest
+from foundry.core.system.signals import StopRequest
 
 BASELINE = """\
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}

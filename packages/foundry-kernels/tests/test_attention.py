@@ -209,12 +209,13 @@ def test_there_is_one_openmp_in_the_process(native):
 
 @needs_compiler
 def test_processes_that_build_at_once_leave_one_library(tmp_path):
-    script = "from foundry.kernels import build; print(build.missing() or 'built')"
-    environment = os.environ | {"FOUNDRY_CACHE": str(tmp_path)}
-    children = [
-        subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    script = f"""
+from pathlib import Path
+from foundry.kernels import build
+build.keep_in(Path({str(tmp_path / "kernels")!r}))
+print(build.missing() or 'built')
+"""
+    children = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [child.communicate(timeout=200)[0].strip() for child in children] == ["built"] * 2
     assert [file.suffix for file in (tmp_path / "kernels").iterdir()] == [".so"]
 
@@ -222,7 +223,7 @@ def test_processes_that_build_at_once_leave_one_library(tmp_path):
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """A process that never built anything."""
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "_kept_in", tmp_path / "kernels")
     for function in (build.load, build.missing):
         function.cache_clear()
     yield tmp_path

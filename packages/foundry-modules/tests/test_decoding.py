@@ -6,11 +6,13 @@ from torch import Tensor
 
 from foundry.core.config import from_plain
 from foundry.core.contracts import Context, Dims
+from foundry.core.kernels import native_kernels
 from foundry.core.model import GPT, initialize
 from foundry.core.testing import Case
 from foundry.core.testing.case import vectors
 from foundry.kernels import few_rows, whole_layers
 
+native_kernels()  # what is compiled here is kept where everything that is compiled is
 pytestmark = pytest.mark.skipif(bool(few_rows.missing()), reason=few_rows.missing())
 
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 24, "bias": True, "dropout": 0.5}

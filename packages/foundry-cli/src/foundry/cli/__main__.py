@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, by default the process's own, and return its exit code."""
     ours = arguments is None and interrupts.take_over()
+    if arguments is None and "RANK" in os.environ:
+        from foundry.core.system.parents import end_with_parent
+
+        end_with_parent()
     from foundry.cli.frame import run
 
     code = run(sys.argv[1:] if arguments is None else arguments)
-    if ours and code == interrupts.INTERRUPTED:
+    if ours and code in interrupts.CODES:
         os._exit(code)  # where an `exec` was interrupted, Python's own exit would end the process by SIGINT again
     return code
 

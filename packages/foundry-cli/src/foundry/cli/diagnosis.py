@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from foundry.core.contracts import EnvironmentFailure
 from foundry.core.registry import find_project, registry
 from foundry.core.registry.discovery import BUILT_IN
-from foundry.data.storage import cache_folder
+from foundry.core.system import available_cores, cache_folder, memory_bytes
 
 MIN_FREE_BYTES = 1 << 30  # a run of the baseline needs some 10 MB; below this, checkpoints of anything larger fail
 
@@ -23,12 +24,10 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
     project = find_project(Path.cwd())
     found = registry(project)
     torch_facts, reasons = _torch()
-    free = shutil.disk_usage(project).free
-    if free < MIN_FREE_BYTES:
+    free = _free_bytes(project)
+    if free is not None and free < MIN_FREE_BYTES:
         reasons.append(f"only {free / 1e6:.0f} MB are free on the disk of {project}")
-    cache = cache_folder()
-    if not _writable(cache):
-        reasons.append(f"the cache {cache} is not writable: set FOUNDRY_CACHE to a folder that is")
+    cache = _cache(reasons)
     if not _writable(project):
         reasons.append(f"{project} is not writable: there is no place for runs/")
     packages = {name: _version(name) for name in BUILT_IN}
@@ -43,12 +42,12 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
         "executable": sys.executable,
         "platform": platform.platform(),
         **torch_facts,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "threads_set": {key: os.environ[key] for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if key in os.environ},
-        "memory_bytes": _memory(),
+        "memory_bytes": memory_bytes(),
         "disk_free_bytes": free,
         "project": str(project),
-        "cache": str(cache),
+        "cache": cache,
         "compiler": shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"),
         "packages": packages,
         "plugins": [f"{p.distribution} {p.version[:12]}" for p in found.plugins if p.distribution not in BUILT_IN],
@@ -79,8 +78,9 @@ def _torch() -> tuple[dict[str, Any], list[str]]:
 
 def _kernels() -> dict[str, str]:
     """What becomes of each native kernel in fp32 on the CPU. Those in C are compiled here if they never were."""
-    from foundry.kernels import native
+    from foundry.core.kernels import native_kernels
 
+    native = native_kernels()
     suited = native.suited()
     return {
         name: reason or ("used" if name in suited else "not used: not known to be faster here")
@@ -95,10 +95,21 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _memory() -> int | None:
+def _cache(reasons: list[str]) -> str | None:
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
+        cache = cache_folder()
+    except EnvironmentFailure as failure:
+        reasons.append(f"{failure.message}: {failure.hint}")
+        return None
+    if not _writable(cache):
+        reasons.append(f"the cache {cache} is not writable: set FOUNDRY_CACHE to a folder that is")
+    return str(cache)
+
+
+def _free_bytes(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
         return None
 
 

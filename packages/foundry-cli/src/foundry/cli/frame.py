@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ import typer
 
 from foundry.cli import render
 from foundry.cli.app import app
-from foundry.cli.interrupts import Interruptible
+from foundry.cli.interrupts import Interrupt, Interruptible
 from foundry.core.blame import blamed, explained
 from foundry.core.contracts import ExitCode, FoundryError, InternalError, PluginError
+from foundry.core.system.refusals import refusal
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -33,15 +33,15 @@ def run(arguments: Sequence[str]) -> int:
         with Interruptible():
             code = int(app(list(arguments), prog_name="foundry", standalone_mode=False) or ExitCode.OK)
             render.flush()
-        return _interrupted() if code == ExitCode.SIGINT else code
+        return _interrupted(Interrupt(signal.SIGINT)) if code == ExitCode.SIGINT else code
     except FoundryError as failure:
         if debugging():
             raise
         return _told(failure)
     except typer.TyperException as failure:
         return _usage(failure)
-    except KeyboardInterrupt:
-        return _interrupted()
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(interrupt)
     except typer.Abort:
         return ExitCode.FAILURE
     except render.ClosedPipe:
@@ -62,9 +62,10 @@ def debugging() -> bool:
     return os.environ.get("FOUNDRY_DEBUG", "") not in ("", "0")
 
 
-def _interrupted() -> int:
-    render.error("interrupted", "", ExitCode.SIGINT)
-    return ExitCode.SIGINT
+def _interrupted(interrupt: KeyboardInterrupt) -> int:
+    code = 128 + getattr(interrupt, "number", signal.SIGINT)
+    render.error(str(interrupt) or "interrupted", "", code)
+    return code
 
 
 def _usage(failure: typer.TyperException) -> int:
@@ -82,11 +83,7 @@ def _usage(failure: typer.TyperException) -> int:
 
 def _unexpected(failure: BaseException) -> int:
     """What nobody foresaw: the machine's fault, a plugin's, or our own."""
-    if isinstance(failure, OSError) and failure.errno in NO_ROOM:
-        place = f": {failure.filename}" if failure.filename else ""
-        render.error(f"{failure.strerror}{place}", "is there space, and may you write there?", ExitCode.ENVIRONMENT)
-        return ExitCode.ENVIRONMENT
-    return _told(explained(failure), reason=failure)
+    return _told(refusal(failure) or explained(failure), reason=failure)
 
 
 def _told(failure: FoundryError, reason: BaseException | None = None) -> int:

@@ -1,7 +1,8 @@
-"""Ctrl-C ends a command with one line and exit 130, at whichever instant it comes.
+"""Ctrl-C, SIGTERM and a terminal that closes (SIGHUP) end a command with one line and exit 128 + the signal's number,
+at whichever instant they come.
 
-While a command runs, it raises KeyboardInterrupt, so that what is open is closed. Before and after, and while a module
-is imported, the process ends at once. (A sweep or a training takes the signal over, to save what it has.)
+While a command runs, they raise KeyboardInterrupt, so that what is open is closed. Before and after, and while a module
+is imported, the process ends at once. (A sweep or a training takes the signals over, to save what it has.)
 """
 
 # Imported before the first handler is there, so this module itself imports what Python has loaded already.
@@ -15,35 +16,55 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
-INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal is gone"}
+CODES = tuple(128 + number for number in NUMBERS)  # as a shell reports them
 IMPORTING = "<frozen importlib._bootstrap>"
 
 
+class Interrupt(KeyboardInterrupt):
+    """One of the three."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(WORDS[signal.Signals(number)])
+        self.number = number
+
+
 def take_over() -> bool:
-    """From now on SIGINT is ours. False: it is not, as where a shell has it ignored by what runs in the background."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """From now on the signals are ours, but for those that are ignored: SIGHUP under nohup, SIGINT in what a shell runs
+    in the background. A rank leaves them to its launcher. False: none of them is ours."""
+    if "RANK" in os.environ:
         return False
-    signal.signal(signal.SIGINT, leave)
+    for number in NUMBERS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, leave)
     sys.unraisablehook = _unraisable
-    return True
+    return any(signal.getsignal(number) is leave for number in NUMBERS)
 
 
 class Interruptible:
-    """Inside, SIGINT raises KeyboardInterrupt, if it is ours."""
+    """Inside, the signals that are ours raise KeyboardInterrupt."""
 
     def __enter__(self) -> None:
-        if signal.getsignal(signal.SIGINT) is leave:
-            signal.signal(signal.SIGINT, _interrupt)
+        _exchange(leave, _interrupt)
 
     def __exit__(self, *_: object) -> None:
-        if signal.getsignal(signal.SIGINT) is _interrupt:
-            signal.signal(signal.SIGINT, leave)
+        _exchange(_interrupt, leave)
 
 
-def leave(*_: object) -> None:
+def _exchange(before: object, now: object) -> None:
+    for number in NUMBERS:
+        if signal.getsignal(number) is before:
+            signal.signal(number, now)  # type: ignore[arg-type]
+
+
+def leave(number: int, frame: FrameType | None = None) -> None:
     """End the process."""
-    os.write(2, b"interrupted\n")
-    os._exit(INTERRUPTED)
+    try:  # noqa: SIM105 - contextlib would be an import
+        os.write(2, f"{WORDS[signal.Signals(number)]}\n".encode())
+    except OSError:
+        pass  # the terminal is gone
+    os._exit(128 + number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -51,13 +72,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     abort."""
     while frame is not None:
         if frame.f_code.co_filename == IMPORTING:
-            leave()
+            leave(number)
         frame = frame.f_back
-    raise KeyboardInterrupt
+    raise Interrupt(number)
 
 
 def _unraisable(failure: sys.UnraisableHookArgs) -> None:
     """Else a KeyboardInterrupt in the middle of a callback would be printed with its traceback, and forgotten."""
-    if failure.exc_type is KeyboardInterrupt:
-        leave()
+    if isinstance(failure.exc_value, KeyboardInterrupt):
+        leave(getattr(failure.exc_value, "number", signal.SIGINT))
     sys.__unraisablehook__(failure)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from foundry.cli import render
 from foundry.core.contracts import EnvironmentFailure, UsageError
-from foundry.core.durable import replace_durably, writing
+from foundry.core.system import replace_durably, writing
 
 PICTURES = (".png", ".svg", ".pdf")
 

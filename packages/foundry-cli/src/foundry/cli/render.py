@@ -103,7 +103,7 @@ def error(message: str, hint: str, code: int) -> None:
         body = {"message": message, "hint": hint, "exit_code": int(code), "kind": _kind(code)}
         _to_stderr(json.dumps({"schema_version": SCHEMA_VERSION, "error": body}))
         return
-    asked = code in (ExitCode.STOPPED, ExitCode.SIGINT)  # to stop when asked is no error
+    asked = code in (ExitCode.STOPPED, ExitCode.SIGHUP, ExitCode.SIGINT, ExitCode.SIGTERM)  # that is no error
     _to_stderr(message if asked else f"error: {message}")
     if hint:
         _to_stderr("  " + hint.replace("\n", "\n  ").replace("\n    ", "\n  "))

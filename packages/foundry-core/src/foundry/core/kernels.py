@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from foundry.core.contracts import EnvironmentFailure
+from foundry.core.system import cache_folder
+
 
 @cache
 def native_kernels() -> Any:
-    """The module with `missing`, `suited`, `use` and `decoding`, or None."""
+    """The module with `missing`, `suited`, `use` and `decoding`, or None. What it compiles is kept in the cache."""
     found = next(iter(entry_points(group="foundry.kernels", name="native")), None)
-    return found and found.load()
+    if found is None:
+        return None
+    library = found.load()
+    with suppress(EnvironmentFailure):  # no place of our own: compiled for this process alone
+        library.keep_in(cache_folder() / "kernels")
+    return library
 
 
 def decoding_kernels() -> AbstractContextManager[None]:

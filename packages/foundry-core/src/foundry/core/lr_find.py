@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +20,11 @@ from foundry.core.contracts import Diverged, FoundryError, UsageError
 from foundry.core.limits import within_limits
 from foundry.core.run import Run
 from foundry.core.sweep.budget import Budget, with_budget
+from foundry.core.system import temporary_folder
+from foundry.core.system.signals import StopRequest
 from foundry.core.training.distributed import World
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.setup import build
-from foundry.core.training.signals import StopRequest
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -137,8 +136,8 @@ def _ramp(experiment: Experiment, rates: np.ndarray, reporter: Reporter) -> tupl
     )
     peak, interval = experiment.training.learning_rate, experiment.logging.log_interval
     losses: list[float] = []
-    with TemporaryDirectory(prefix="foundry-lr-find-") as folder, within_limits():
-        trainer = build(Run(Path(folder)), experiment, World(), reporter, StopRequest(), profile=False)
+    with temporary_folder("lr-find") as folder, within_limits():
+        trainer = build(Run(folder), experiment, World(), reporter, StopRequest(), profile=False)
         trainer.model.train()
         began = time.perf_counter()
         for step, rate in enumerate(rates.tolist(), 1):

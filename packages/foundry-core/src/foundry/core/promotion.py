@@ -9,10 +9,9 @@ lineage, so that a clone of the project, which has no ledger, knows where its ba
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +21,11 @@ from foundry.core.config.load import assemble, from_plain, load_experiment
 from foundry.core.config.write import to_yaml
 from foundry.core.config.yaml import read_text
 from foundry.core.contracts import FoundryError, InvalidExperiment, UsageError
-from foundry.core.durable import replace_durably, writing
 from foundry.core.ledger import Decision, Generation, Ledger
 from foundry.core.ledger.ledger import FOLDER
 from foundry.core.ledger.lineage import ancestry, hash_of, lineage, rendered, split
 from foundry.core.registry import BASELINE, registry
+from foundry.core.system import locked, replace_durably, writing
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -209,8 +208,5 @@ def _alone(project: Path) -> Iterator[None]:
     """One process at a time changes the file, so that an older generation is never written over a newer one."""
     with writing(project / FOLDER):
         (project / FOLDER).mkdir(exist_ok=True)
-        file = open(project / FOLDER / "baseline.lock", "ab")  # noqa: SIM115 - closed below
-    with file:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(project / FOLDER / "baseline.lock"):
         yield

@@ -11,18 +11,17 @@ runs/baseline-1a2b3c4d-1337/
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
-from foundry.core.durable import writing
+from foundry.core.system import Busy, locked, move_folder, writing
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -116,29 +115,26 @@ class Run:
         lock = self.path / ".lock"
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(lock, "a+b", 0)  # noqa: SIM115 - closed below
-        with file:
+        with ExitStack() as leaving:
+            leaving.callback(self._remove_if_empty)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                pid = file.read().decode(errors="replace")
+                file = leaving.enter_context(locked(lock, wait=False))
+            except Busy as busy:
+                pid = lock.read_bytes().decode(errors="replace") if lock.exists() else ""
                 who = f"another process ({pid})" if pid else "another process"
-                raise RunInUse(
-                    f"{who} is training in {self.path}", "wait for it, end it, or choose another --out"
-                ) from error
-            except OSError:
-                pass  # a file system that has no locks
+                raise RunInUse(f"{who} is training in {self.path}", f"{busy.hint}; or choose another --out") from busy
             with suppress(OSError):  # the disk is full
                 file.truncate(0)
-                file.write(str(os.getpid()).encode())
+                os.write(file.fileno(), str(os.getpid()).encode())
             try:
                 yield
             finally:
-                if not self.config_file.exists():  # nothing began: leave no empty folder behind
-                    with suppress(OSError):
-                        lock.unlink()
-                        self.path.rmdir()
+                if not self.config_file.exists():  # nothing began
+                    lock.unlink(missing_ok=True)
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError):
+            self.path.rmdir()
 
     def refuse_strangers(self) -> None:
         """Raises:
@@ -154,8 +150,10 @@ class Run:
         if not self.path.is_dir() or not os.listdir(self.path):
             return None
         number = next(n for n in range(1, 10**6) if not self.path.with_name(f"{self.path.name}~{n}").exists())
+        aside = self.path.with_name(f"{self.path.name}~{number}")
         with self.held():
-            return self.path.rename(self.path.with_name(f"{self.path.name}~{number}"))
+            move_folder(self.path, aside)
+        return aside
 
 
 def default_run(experiment: Experiment) -> Run:

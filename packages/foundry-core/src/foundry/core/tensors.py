@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from foundry.core.system import sync_file
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file and wait until the disk has it. Tensors that are on the CPU and contiguous are written
@@ -28,4 +30,4 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         code = int(number[1]) if number else errno.EIO
         raise OSError(code, os.strerror(code)) from error
     with open(path, "rb") as file:
-        os.fsync(file.fileno())
+        sync_file(file)

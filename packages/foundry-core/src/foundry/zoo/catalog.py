@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from foundry.core.contracts import UsageError
+from foundry.core.system import cache_folder, user_path
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -47,10 +47,8 @@ CATALOG = (
 
 
 def zoo_folder() -> Path:
-    """Where pulled models lie: `zoo` in $FOUNDRY_CACHE, else in the user's cache folder (XDG base directories)."""
-    if root := os.environ.get("FOUNDRY_CACHE"):
-        return Path(root).expanduser().absolute() / "zoo"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "foundry" / "zoo"
+    """Where pulled models lie: `zoo` in the cache."""
+    return cache_folder() / "zoo"
 
 
 def repository_of(name: str) -> str:
@@ -84,7 +82,7 @@ def find(name: str | Path, note: Callable[[str], None] | None = None, *, downloa
         UsageError: there is no such name, or its copy is not here and `download` is false.
         EnvironmentFailure, InvalidData: as `foundry.zoo.hub.pull`.
     """
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if isinstance(name, Path) or folder.is_dir() or str(name).startswith((".", "/", "~")):
         return folder
     copy = pulled(str(name))

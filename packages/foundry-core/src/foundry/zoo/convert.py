@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
-from foundry.core.durable import replace_durably
 from foundry.core.run import SCHEMA_VERSION, Run
+from foundry.core.system import replace_durably, user_path
 from foundry.zoo.catalog import find
 from foundry.zoo.express import experiment_of
 from foundry.zoo.pretrained import TOKENIZER, load, name_of
@@ -97,6 +97,6 @@ def experiment_from(name: str | Path, *, block_size: int | None = None) -> Exper
     changes = {} if block_size is None else {"block_size": block_size}
     has_one = (folder.path / TOKENIZER).exists()
     like = experiment_of(folder.config, here, name=name_of(name), tokenizer=has_one, changes=changes)
-    is_folder = isinstance(name, Path) or Path(name).expanduser().is_dir()
+    is_folder = isinstance(name, Path) or user_path(name).is_dir()
     named = str(Path(name).absolute()) if is_folder else f"zoo:{name}"
     return from_plain({**like.explicit, "init_from": named}, registry=here)

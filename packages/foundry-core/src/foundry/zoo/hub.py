@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
-from foundry.core.durable import replace_durably, sync_folder, writing
+from foundry.core.system import copy_or_link, move_folder, replace_durably, writing
 from foundry.zoo.catalog import pulled, repository_of
 from foundry.zoo.shards import INDEX, PICKLES
 
@@ -68,7 +68,7 @@ def pull(name: str, note: Callable[[str], None] | None = None, *, revision: str 
             target = partial / file.path
             if (folder / file.path).exists() and _is(folder / file.path, file):
                 if not target.exists():
-                    os.link(folder / file.path, target)
+                    copy_or_link(folder / file.path, target)
                 continue
             if not (target.exists() and _is(target, file)):
                 say(f"{repository}: {file.path} ({file.size / 1e6:,.1f} MB), file {number} of {len(files)}")
@@ -77,8 +77,7 @@ def pull(name: str, note: Callable[[str], None] | None = None, *, revision: str 
         hashes = {file.path: file.sha256 or file.blob for file in files}
         replace_durably(partial / SOURCE, json.dumps({**source, "files": hashes}, indent=1).encode())
         shutil.rmtree(folder, ignore_errors=True)
-        os.rename(partial, folder)
-        sync_folder(folder.parent)
+        move_folder(partial, folder)
     return folder
 
 

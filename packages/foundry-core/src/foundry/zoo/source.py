@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundry.core.contracts import FoundryError, InvalidData, Tokenizer
+from foundry.core.system import user_path
 from foundry.core.training.initial import Origin
 from foundry.zoo.catalog import find
 from foundry.zoo.express import family_of
@@ -29,7 +29,7 @@ class PretrainedSource:
     def __init__(self, experiment: Experiment, named: str) -> None:
         self.experiment, self.named = experiment, named.removeprefix(ZOO)
         try:
-            name = self.named if named.startswith(ZOO) else Path(named).expanduser()
+            name = self.named if named.startswith(ZOO) else user_path(named)
             self.folder = WeightsFolder(find(name, download=False))
         except FoundryError as error:
             raise InvalidData(f"init_from: {named}: {error.message}", error.hint) from error

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from foundry.core.contracts import InvalidData
-from foundry.core.durable import sync_folder, writing
+from foundry.core.system import move_folder, writing
 
 
 def refuse_taken(folder: Path) -> None:
@@ -36,7 +36,6 @@ def staged(folder: Path) -> Iterator[Path]:
             yield partial
             if folder.exists():
                 folder.rmdir()
-            os.rename(partial, folder)
-            sync_folder(folder.parent)
+            move_folder(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from foundry.core.contracts import Tokenizer
-from foundry.core.durable import write_durably
+from foundry.core.system import write_durably
 from foundry.zoo.express import config_of
 from foundry.zoo.fold import folded
 from foundry.zoo.shards import INDEX

@@ -10,7 +10,6 @@ sweeps. Of several processes that want the same corpus one prepares it, and the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foundry.core.contracts import InvalidData, Params, Tokenizer
+from foundry.core.system import cache_folder, locked, move_folder, sync_folder
 from foundry.data.corpora import Dataset
 from foundry.data.params import DataParams, variant_of
 from foundry.data.shards import (
@@ -34,7 +34,7 @@ from foundry.data.shards import (
     write_manifest,
 )
 from foundry.data.split import PARTS, Part, Piece, SplitText
-from foundry.data.storage import cache_folder, hash_of, sync_folder, write_atomically, writing
+from foundry.data.storage import hash_of, write_atomically, writing
 from foundry.data.tokenize import TokenizerClass
 from foundry.data.tokenize.borders import chunks, nowhere
 
@@ -119,13 +119,7 @@ def _only_one(folder: Path, say: Progress) -> Iterator[None]:
     """Waits until no other process prepares `folder`. The system releases the lock of one that is killed."""
     with writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(folder.with_name(f"{folder.name}.lock"), "wb")  # noqa: SIM115
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process is preparing this corpus; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder.with_name(f"{folder.name}.lock"), waiting=lambda who: say(f"waiting for this corpus: {who}")):
         yield
 
 
@@ -139,11 +133,10 @@ def _write(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress) -
             write_manifest(staged, manifest)
             sync_folder(staged)
             shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been used
-            staged.rename(folder)
+            move_folder(staged, folder)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
-        sync_folder(folder.parent)
 
 
 def _tokenize(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress) -> dict[str, Any]:

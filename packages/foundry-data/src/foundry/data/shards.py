@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from array import array
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foundry.core.contracts import InvalidData
+from foundry.core.system import sync_file, write_durably
 from foundry.data.split import Part
 from foundry.data.storage import hash_of
 
@@ -110,8 +110,7 @@ class _HashedFile:
         self.size, self._sha256 = since
 
     def close(self) -> dict[str, Any]:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        sync_file(self._file)
         self._file.close()
         return {"bytes": self.size, "sha256": self._sha256.hexdigest()}
 
@@ -144,14 +143,14 @@ class TokenPart:
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
     if path.stat().st_size == 0:  # which cannot be mapped
         return np.zeros(0, dtype)
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain array: slicing np.memmap costs 2 us more
+    try:
+        return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain array: slicing np.memmap costs 2 us more
+    except OSError:  # a file system that maps nothing
+        return np.fromfile(path, dtype=dtype)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    with open(folder / "manifest.json", "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

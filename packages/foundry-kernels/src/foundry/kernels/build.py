@@ -1,6 +1,6 @@
 """Kernels in C, compiled by the machine's own compiler the first time they are wanted, never at install.
 
-The shared library lies in the user's cache under the hash of all that it depends on: sources, flags, compiler and
+The shared library lies where `keep_in` says, under the hash of all that it depends on: sources, flags, compiler and
 processor. It is loaded with ctypes, so that no header of torch is needed and a build takes two seconds. Its parallel
 loops run on the OpenMP that torch has already loaded, and so on torch's threads: it is not linked with one of its own.
 
@@ -8,6 +8,7 @@ The kernels use the widest vectors that the processor has. FOUNDRY_MAX_CPU_ISA (
 ONEDNN_MAX_CPU_ISA does oneDNN and ATEN_CPU_CAPABILITY torch, so that one machine can stand in for others.
 """
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -25,13 +26,25 @@ MAX_ISA = {"sse": ["-mno-avx"], "avx2": ["-mno-avx512f"], "avx512": []}
 """For each value of FOUNDRY_MAX_CPU_ISA, the flags of gcc and clang that keep them from using more on x86."""
 BUILD_SECONDS = 120  # two on an idle core; a compiler that hangs must not hang the training
 
+_kept_in: Path | None = None
+
+
+def keep_in(folder: Path) -> None:
+    """Keep what is compiled from now on in this folder, for later processes."""
+    global _kept_in
+    _kept_in = folder
+
 
 def folder() -> Path:
-    """$FOUNDRY_CACHE, else the user's cache folder (XDG base directories); `kernels` in it."""
-    root = os.environ.get("FOUNDRY_CACHE")
-    if root:
-        return Path(root).expanduser().absolute() / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "foundry" / "kernels"
+    """Where `keep_in` says; else a folder of this process's own, which goes with it."""
+    return _kept_in or _own_folder()
+
+
+@cache
+def _own_folder() -> Path:
+    own = tempfile.TemporaryDirectory(prefix="foundry-kernels-", ignore_cleanup_errors=True)
+    atexit.register(own.cleanup)
+    return Path(own.name)
 
 
 def compiler() -> str | None:
@@ -61,7 +74,7 @@ def load() -> ctypes.CDLL:
         raise RuntimeError("there is no C compiler: install gcc or clang, or name one in CC")
     version = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=BUILD_SECONDS).stdout
     flags = FLAGS + _limit()
-    parts = [*(source.read_text() for source in SOURCES + HEADERS), *flags, name, version, _processor()]
+    parts = [*(source.read_text(encoding="utf-8") for source in SOURCES + HEADERS), *flags, name, version, _processor()]
     library = folder() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}.so"
     if not library.exists():
         _compile([name, *flags], library)
@@ -118,7 +131,7 @@ def _run(command: list[str]) -> None:
 def _processor() -> str:
     """What -march=native looks at."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
     return "\n".join(sorted({line for line in lines if line.split("\t")[0] in ("model name", "flags", "Features")}))

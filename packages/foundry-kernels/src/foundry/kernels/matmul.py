@@ -34,7 +34,7 @@ def suits() -> bool:
 def _vendor() -> str:
     """CPUID's name of who made the processor; empty where the system does not tell."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")

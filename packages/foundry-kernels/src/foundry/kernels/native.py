@@ -3,6 +3,8 @@
     attention   causal attention over whole rows, by a kernel in C
     matmul      matrix products, by oneDNN
 
+`keep_in(folder)` says where those in C are kept once they are compiled.
+
 Results agree with torch's to fp32's rounding, not bit for bit. So nothing is replaced until `use` says so, and whoever
 promises reproducible numbers writes down what was in use.
 """
@@ -11,6 +13,9 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 from foundry.kernels import attention, few_rows, matmul
+from foundry.kernels.build import keep_in
+
+__all__ = ["KERNELS", "decoding", "keep_in", "missing", "suited", "use"]
 
 KERNELS = {"attention": attention, "matmul": matmul}
 """Each a module with missing(), suits(), install() and remove()."""

@@ -14,8 +14,10 @@ app = typer.Typer(help="Kernels that are faster than torch's own on a CPU.", no_
 @app.command()
 def build(json: Json = False) -> int:
     """Compile the kernels in C, if that was not done yet. Exit code 6 if it cannot be."""
+    from foundry.core.kernels import native_kernels
     from foundry.kernels import build as building
-    from foundry.kernels import native
+
+    native = native_kernels()
 
     missing, suited = native.missing(), native.suited()
     kernels = [
@@ -35,8 +37,10 @@ def build(json: Json = False) -> int:
 @app.command()
 def check(json: Json = False) -> int:
     """Compare each kernel with torch's own: results and speed. Exit code 1 if one is wrong."""
+    from foundry.core.kernels import native_kernels
     from foundry.kernels.check import compare
 
+    native_kernels()  # which says where they are kept
     found = compare()
 
     def draw() -> None:

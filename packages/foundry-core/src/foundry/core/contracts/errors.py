@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     ENVIRONMENT = 6  # no GPU, no disk, no memory
     PEER_FAILED = 7  # another rank died
     STOPPED = 75  # by a signal, with a saved checkpoint (EX_TEMPFAIL: run again to go on)
+    SIGHUP = 129
     SIGINT = 130
     SIGTERM = 143
 

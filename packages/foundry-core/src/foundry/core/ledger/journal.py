@@ -6,7 +6,6 @@ behind, it is made anew from the file. A last line without its end was torn by a
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -15,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from foundry.core.contracts import EnvironmentFailure, InvalidData
-from foundry.core.durable import FULL
+from foundry.core.contracts import InvalidData
+from foundry.core.system import locked, sync_file, writing
 
 CLAIMS = ("trial_claimed", "claim_lost")
 """Events that the journal may lose with the power: the database has them, and without them a trial is queued again.
@@ -54,15 +53,8 @@ class Journal:
     @contextmanager
     def _held(self) -> Iterator[IO[bytes]]:
         """The file, opened for appending, while no other process appends."""
-        try:
-            with open(self.path, "a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield file
-        except OSError as error:
-            hint = "free some space" if error.errno in FULL else "make it writable"
-            raise EnvironmentFailure(
-                f"cannot write {self.path}: {error.strerror}", f"{hint}, then run again: nothing is lost"
-            ) from error
+        with writing(self.path, "move the project; nothing is lost"), locked(self.path) as file:
+            yield file
 
     def catch_up(self, after: Callable[[int], Iterable[Event]]) -> None:
         """Append what `after(last seq in the file)` gives, and wait until the disk has it."""
@@ -72,7 +64,7 @@ class Journal:
             file.write(b"".join(event.line for event in events))
             file.flush()
             if any(event.kind not in CLAIMS for event in events):
-                os.fsync(file.fileno())
+                sync_file(file)
 
     def last_seq(self) -> int:
         """Of the last whole line; 0 without one."""

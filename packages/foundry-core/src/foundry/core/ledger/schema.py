@@ -18,6 +18,7 @@ SCHEMA_VERSION = 2
 
 APPLICATION_ID = 0x464F554E  # "FOUN", in the header of the file: this database is ours
 BUSY_SECONDS = 30.0
+NO_SHARED_MEMORY = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL)
 
 TABLES = """
 CREATE TABLE event (seq INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL);
@@ -62,15 +63,32 @@ CREATE TABLE driver (sweep TEXT NOT NULL, process TEXT NOT NULL, PRIMARY KEY (sw
 VOLATILE = ("heartbeat", "driver")
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection for this thread of this process. Write-ahead logging, so that readers never wait; synchronous FULL,
-    so that what was committed is still there after the power failed."""
-    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+def connect(path: Path, has_locks: bool = True) -> sqlite3.Connection:
+    """A connection for this thread of this process. Write-ahead logging, so that readers never wait, where the file
+    system has shared memory; synchronous FULL, so that what was committed is still there after the power failed.
+
+    Args:
+        has_locks: False: SQLite locks nothing, and the caller sees to it that nobody else is at it.
+    """
+    try:
+        return _opened(path, has_locks)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in NO_SHARED_MEMORY:
+            raise
+    # Written elsewhere, it is in that mode: a process that has it alone needs no shared memory to leave it.
+    _opened(path, has_locks, "PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = DELETE").close()
+    return _opened(path, has_locks, "PRAGMA journal_mode = DELETE")
+
+
+def _opened(path: Path, has_locks: bool, *choose_journal: str) -> sqlite3.Connection:
+    where = path.absolute().as_uri() + ("" if has_locks else "?vfs=unix-none")
+    db = sqlite3.connect(where, timeout=BUSY_SECONDS, isolation_level=None, uri=True)
     db.row_factory = sqlite3.Row
     try:
-        if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        if not choose_journal and db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            choose_journal = ("PRAGMA journal_mode = WAL",)  # it stays as it is where that cannot be had
+        for statement in (*choose_journal, "PRAGMA synchronous = FULL"):
+            db.execute(statement)
     except sqlite3.Error:
         db.close()
         raise

@@ -10,22 +10,23 @@ from the journal.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from foundry.core.contracts import InvalidData
-from foundry.core.durable import writing
 from foundry.core.ledger import lease, schema
 from foundry.core.ledger.events import project
 from foundry.core.ledger.journal import Event, Journal, encode
+from foundry.core.system import locked, writing
+from foundry.core.system.locks import has_record_locks
 
 Record = Callable[[str, Mapping[str, Any]], int]
 
@@ -37,22 +38,22 @@ class Store:
         self.path = folder / "ledger.db"
         self.journal = Journal(folder / "events.jsonl")
         self._note = note
-        self._local = threading.local()
+        self._thread_local = threading.local()
         self._inherited: list[Any] = []  # connections of the process that forked us: to close one would break its locks
         self._pid = os.getpid()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        with schema.database(self.path):
+        with schema.database(self.path), self._quiet():
             self._agree(self._db)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """What a SELECT finds."""
-        with schema.database(self.path):
+        with schema.database(self.path), self._quiet():
             return self._db.execute(query, values).fetchall()
 
     def touch(self, statement: str, values: Sequence[Any]) -> None:
         """Change a volatile table, which is no event."""
-        with schema.database(self.path):
+        with schema.database(self.path), self._quiet():
             self._db.execute(statement, values)
 
     @contextmanager
@@ -76,18 +77,23 @@ class Store:
     def close(self) -> None:
         """Close this thread's connection."""
         db = getattr(self._local, "db", None)
-        if db is not None and os.getpid() == self._pid:
+        if db is not None:
             db.close()
-        self._local = threading.local()
+        self._thread_local = threading.local()
 
     # ----------------------------------------------------------------------------------------------------------------
 
     @property
-    def _db(self) -> sqlite3.Connection:
-        """This thread's connection, of this process, to the file that is there now."""
+    def _local(self) -> threading.local:
+        """What is this thread's own, in this process."""
         if os.getpid() != self._pid:
-            self._inherited.append(self._local)
-            self._local, self._pid = threading.local(), os.getpid()
+            self._inherited.append(self._thread_local)
+            self._thread_local, self._pid = threading.local(), os.getpid()
+        return self._thread_local
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """This thread's connection to the file that is there now."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is not None and (db.in_transaction or self._local.file == _file(self.path)):
             return db
@@ -104,8 +110,8 @@ class Store:
                 if _file(self.path) is None:
                     for rest in ("-wal", "-shm"):  # of the file that was lost
                         self.path.with_name(self.path.name + rest).unlink(missing_ok=True)
-                    schema.connect(self.path).close()
-        db = schema.connect(self.path)
+                    schema.connect(self.path, self._has_locks).close()
+        db = schema.connect(self.path, self._has_locks)
         if not schema.is_made(db, self.path):
             with self._turn(), _immediate(db):
                 if not schema.is_made(db, self.path):
@@ -119,17 +125,21 @@ class Store:
             yield
             return
         local = self._local
-        lock = self.path.with_name("ledger.lock")
-        with writing(lock):
-            file = open(lock, "ab")  # noqa: SIM115 - closed below
-        with file:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.path.with_name("ledger.lock")):
             local.has_turn = True
             try:
                 yield
             finally:
                 local.has_turn = False
+
+    @cached_property
+    def _has_locks(self) -> bool:
+        """Whether SQLite can keep processes apart here. If not, it is told to lock nothing, and they take turns."""
+        return has_record_locks(self.path.parent)
+
+    def _quiet(self) -> AbstractContextManager[None]:
+        """Nobody writes meanwhile what would be half there."""
+        return nullcontext() if self._has_locks else self._turn()
 
     def _make(self, db: sqlite3.Connection) -> None:
         schema.make(db)

@@ -33,7 +33,7 @@ from foundry.core.sweep.request import CONTROL
 from foundry.core.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
 from foundry.core.sweep.rule import Rule
 from foundry.core.sweep.workload import Workload
-from foundry.core.training.signals import StopRequest
+from foundry.core.system.signals import StopRequest
 
 NOISE_SEEDS = 8
 """Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""

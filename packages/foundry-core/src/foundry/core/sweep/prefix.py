@@ -16,8 +16,8 @@ from pathlib import Path
 
 from foundry.core.config import Experiment
 from foundry.core.contracts import Edits, InvalidData
-from foundry.core.durable import replace_durably, writing
 from foundry.core.run import Run
+from foundry.core.system import replace_durably, writing
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.horizon import Horizon
 

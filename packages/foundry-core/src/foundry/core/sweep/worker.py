@@ -33,6 +33,8 @@ from foundry.core.config import from_plain
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, Stopped
 from foundry.core.ledger import Attempt, Ledger, LostClaim
 from foundry.core.sweep.beside import Log, Watch, log, thinned, wait_for_predecessor
+from foundry.core.system.parents import in_thread, listen
+from foundry.core.system.signals import StopRequest, heeded
 
 POLL_SECONDS = 1.0
 
@@ -108,7 +110,8 @@ class Worker:
             raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
         run = Run(project / attempt.run)
         wait_for_predecessor(run, self.log)
-        trained = train(experiment, run.path, reporter=Log(watch, self.log))
+        with StopRequest():  # while it is built, too: it is the trial that is asked to stop, and the worker goes on
+            trained = train(experiment, run.path, reporter=Log(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
         if trained["training_seconds"] > 0:
             metrics["tokens_per_second"] = trained["tokens"] / trained["training_seconds"]
@@ -142,17 +145,18 @@ def _is_the_machines(failure: FoundryError) -> bool:
 
 
 class _Orders:
-    """What comes on standard input, read by a thread, so that its end is noticed in the middle of a training. The main
-    thread learns of it by SIGTERM: while it trains the trainer notices, and saves; at any other instant it leaves. A
-    signal in a training's last moments changes nothing there, so `ended` is looked at, too."""
+    """What the driver writes on our standard input, read by a thread, so that its end is noticed in the middle of a
+    training. The main thread learns of that as of SIGTERM: while it trains the trainer notices, and saves; at any other
+    instant it leaves. A signal in a training's last moments changes nothing there, so `ended` is looked at, too."""
 
     def __init__(self) -> None:
         self.ended = False
         self._sweep = ""
         self._news = threading.Condition()
-        signal.signal(signal.SIGTERM, self._leave)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, and meant for the driver
-        threading.Thread(target=self._read, name="orders", daemon=True).start()
+        for number in heeded():
+            signal.signal(number, self._leave)
+        in_thread(lambda: listen(self._order, self._end))
 
     def sweeps(self) -> Iterator[str]:
         """The sweep that was named last, each time that one is named, until there is nobody who could."""
@@ -163,13 +167,13 @@ class _Orders:
             if not self.ended:
                 yield sweep
 
-    def _read(self) -> None:
-        for line in iter(sys.stdin.readline, ""):
-            with self._news:
-                self._sweep = line.strip()
-                self._news.notify()
+    def _order(self, sweep: str) -> None:
+        with self._news:
+            self._sweep = sweep
+            self._news.notify()
+
+    def _end(self) -> None:
         self.ended = True
-        os.kill(os.getpid(), signal.SIGTERM)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         self.ended = True

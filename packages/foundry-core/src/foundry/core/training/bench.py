@@ -18,7 +18,8 @@ import torch
 from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import Batch, EnvironmentFailure
 from foundry.core.model import GPT, initialize
-from foundry.core.training.device import REFERENCE, Device, available_cores, kernels_of, resolve, setting_of
+from foundry.core.system import available_cores
+from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
 from foundry.core.training.objective import Objective
 from foundry.core.training.optimization import clip_gradients
 

@@ -10,6 +10,7 @@ renamed `*.corrupt`, with the reason on the screen, and the one before it is use
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from safetensors.torch import load as load_bytes
 from torch import Tensor
 
 from foundry.core.contracts import Diverged, EnvironmentFailure, InvalidData
-from foundry.core.durable import sync_folder, write_durably
+from foundry.core.system import move_folder, sync_folder, way_out, write_durably
 from foundry.core.tensors import write_tensors
 
 SCHEMA_VERSION = 1
@@ -84,7 +85,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise EnvironmentFailure(
-            f"cannot save {final}: {error.strerror}", "free some space or make it writable; the run goes on from there"
+            f"cannot save {final}: {error.strerror}", f"{way_out(error)}; the run goes on from there"
         ) from error
     return final
 
@@ -195,19 +196,21 @@ def _retire(path: Path) -> None:
     """Delete a checkpoint, its name first, so that a kill halfway leaves nothing that looks like one."""
     hidden = path.with_name(f".{path.name}.retired")
     shutil.rmtree(hidden, ignore_errors=True)
-    os.rename(path, hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        path = path.rename(hidden)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # of a container's image, whose folders cannot be renamed
+            raise
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _quarantine(path: Path) -> None:
     """Rename a damaged checkpoint to *.corrupt, or *.corrupt~2, ... if that step was damaged before."""
     names = (path.with_name(f"{path.name}.corrupt" + (f"~{n}" if n > 1 else "")) for n in count(1))
     try:
-        os.rename(path, next(name for name in names if not name.exists()))
+        move_folder(path, next(name for name in names if not name.exists()))
     except OSError as error:
-        raise EnvironmentFailure(
-            f"cannot set {path} aside: {error.strerror}", "make the run folder writable"
-        ) from error
+        raise EnvironmentFailure(f"cannot set {path} aside: {error.strerror}", way_out(error)) from error
 
 
 def _sha256_of(path: Path) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.kernels import native_kernels
+from foundry.core.system import available_cores
 
 # Dense bf16 peaks in FLOP/s, from the vendors' data sheets (without sparsity).
 PEAK_BF16 = {
@@ -202,11 +203,6 @@ def require(kind: str) -> None:
             f"torch {torch.__version__} sees no device of kind {kind} here",
             "choose another (training.device, or --device); `foundry doctor` shows what is here",
         )
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_of_cores(processes: int) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from foundry.core.contracts import InvalidData, Tokenizer
 from foundry.core.loading import choose_checkpoint, read_tokenizer, restore_weights
 from foundry.core.run import Run
+from foundry.core.system import user_path
 from foundry.core.training import checkpoint as checkpoints
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def source_of(experiment: Experiment) -> Source | None:
     named = experiment.init_from
     if named is None:
         return None
-    if named.startswith("zoo:") or _is_pretrained(Path(named).expanduser()):
+    if named.startswith("zoo:") or _is_pretrained(user_path(named)):
         from foundry.zoo.source import PretrainedSource
 
         return PretrainedSource(experiment, named)
-    return _Trained(experiment, Run(Path(named).expanduser()))
+    return _Trained(experiment, Run(user_path(named)))
 
 
 def origin_of(experiment: Experiment) -> Origin | None:

@@ -14,7 +14,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +21,8 @@ import torch
 from torch import Tensor
 
 from foundry.core.contracts import Diverged
-from foundry.core.durable import replace_durably, writing
 from foundry.core.run import Run
+from foundry.core.system import replace_durably, sync_file, writing
 from foundry.core.training.distributed import World
 
 FIELDS = (
@@ -77,7 +76,7 @@ class Metrics:
         if self.world.is_main:
             for path in (self.jsonl, self.csv):
                 with writing(path), open(path, "rb") as file:
-                    os.fsync(file.fileno())
+                    sync_file(file)
 
     def settle(self) -> None:
         """Bring the pending losses and gradient norms to the host.

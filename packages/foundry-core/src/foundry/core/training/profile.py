@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from foundry.core.durable import writing
+from foundry.core.system import writing
 
 # Steps left to settle (allocator, compilation) before the traced ones.
 SKIPPED, TRACED = 5, 5

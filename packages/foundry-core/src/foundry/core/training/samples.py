@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from foundry.core.durable import replace_durably, writing
 from foundry.core.run import Run, read_json_lines
+from foundry.core.system import replace_durably, writing
 
 
 def append_sample(run: Run, step: int, prompt: str, text: str) -> None:

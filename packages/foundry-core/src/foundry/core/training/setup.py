@@ -16,12 +16,13 @@ import torch
 from foundry.core.analyze import flops_per_token
 from foundry.core.blame import answers_for
 from foundry.core.contracts import InvalidData, PluginError, Tokenizer
-from foundry.core.durable import replace_durably, writing
 from foundry.core.generate import first_ids
 from foundry.core.limits import within_limits
 from foundry.core.loading import restore_weights
 from foundry.core.model import GPT, initialize
 from foundry.core.run import SCHEMA_VERSION, Run, default_run
+from foundry.core.system import replace_durably, writing
+from foundry.core.system.signals import StopRequest
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
 from foundry.core.training.claim import Resume, claim, write_config
@@ -40,7 +41,6 @@ from foundry.core.training.randomness import restore_rng_streams
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.rows import open_rows
 from foundry.core.training.samples import drop_samples_after
-from foundry.core.training.signals import StopRequest
 from foundry.core.training.trainer import Progress, Trainer
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ def train(
     reporter = reporter or PlainReporter()
     run = Run(Path(out)) if out is not None else default_run(experiment)
     with (
-        StopRequest() as stop,
         join(experiment.training) as world,
         claim(run, experiment, resume, reporter.note) if world.is_main else nullcontext(),
     ):
@@ -82,28 +81,28 @@ def train(
             if not world.agree(experiment.registry.fingerprint()):
                 raise PluginError("the ranks found different plugins", "install the same distributions everywhere")
             with within_limits():
-                result = _train(run, experiment, world, reporter, stop, profile)
+                result = _train(run, experiment, world, reporter, profile)
         if world.is_main:
             reporter.finished(result)
         world.barrier()
     return result
 
 
-def _train(
-    run: Run, experiment: Experiment, world: World, reporter: Reporter, stop: StopRequest, profile: bool
-) -> dict[str, Any]:
+def _train(run: Run, experiment: Experiment, world: World, reporter: Reporter, profile: bool) -> dict[str, Any]:
     began = time.perf_counter()
+    stop = StopRequest()
     trainer = build(run, experiment, world, reporter, stop, profile)
-    try:
-        trainer.loop()
-    except Exception as failure:
-        reason = diagnosed(failure, trainer)
-        if reason is failure:
-            raise
-        raise reason from failure
-    finally:
-        trainer.profile.close()
-    return _finish(trainer, time.perf_counter() - began)
+    with stop:  # before, there is nothing to save: a signal acts as anywhere else
+        try:
+            trainer.loop()
+        except Exception as failure:
+            reason = diagnosed(failure, trainer)
+            if reason is failure:
+                raise
+            raise reason from failure
+        finally:
+            trainer.profile.close()
+        return _finish(trainer, time.perf_counter() - began)
 
 
 def build(

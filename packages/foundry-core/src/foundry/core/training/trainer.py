@@ -14,6 +14,7 @@ from foundry.core.generate import Sampling, stream_text
 from foundry.core.limits import is_out_of_memory
 from foundry.core.model import GPT
 from foundry.core.run import EXPERT_FIELDS, Run
+from foundry.core.system.signals import StopRequest
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
 from foundry.core.training.clock import Clock
@@ -30,7 +31,6 @@ from foundry.core.training.randomness import restore_rng_streams, rng_streams
 from foundry.core.training.report import Reporter
 from foundry.core.training.reported import Reported
 from foundry.core.training.samples import append_sample
-from foundry.core.training.signals import StopRequest
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment

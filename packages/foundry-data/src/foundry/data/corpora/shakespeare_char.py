@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from foundry.core.contracts import InvalidData
+from foundry.core.system import user_path
 from foundry.data.corpora import ShakespeareCharParams
 from foundry.data.corpora.download import download
 from foundry.data.corpora.files import FileDocuments
@@ -18,7 +19,7 @@ class ShakespeareChar(FileDocuments):
         if params.path is None:
             file = download(params.url, params.sha256, cache / "downloads" / f"shakespeare-{params.sha256[:16]}.txt")
         else:
-            file = Path(params.path).expanduser()
+            file = user_path(params.path)
         super().__init__([("shakespeare", file)])
         if self.digests != [params.sha256]:
             raise InvalidData(

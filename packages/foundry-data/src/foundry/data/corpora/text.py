@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from foundry.core.contracts import InvalidData
+from foundry.core.system import user_path
 from foundry.data.corpora import TextParams
 from foundry.data.corpora.files import FileDocuments
 
@@ -21,7 +22,7 @@ class TextFiles(FileDocuments):
     """One document per file, in the order of their paths; hidden files and folders are left out."""
 
     def __init__(self, params: TextParams, cache: Path) -> None:
-        path = Path(params.path).expanduser()
+        path = user_path(params.path)
         if path.is_file():
             folder, files = path.parent, [path]
         elif path.is_dir():

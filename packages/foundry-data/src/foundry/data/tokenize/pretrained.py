@@ -12,12 +12,12 @@ import operator
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
+from foundry.core.system import user_path
 from foundry.data.split import SplitText
 from foundry.data.storage import hash_of
 from foundry.data.tokenize import PretrainedParams
@@ -140,7 +140,7 @@ class PretrainedTokenizer:
                 "data.tokenizer: pretrained is the tokenizer of the weights that init_from names, and none are named",
                 "set init_from, or the path of a tokenizer.json",
             )
-        file = Path(params.path).expanduser()
+        file = user_path(params.path)
         file = file / "tokenizer.json" if file.is_dir() else file
         try:
             saved = file.read_text(encoding="utf-8")

@@ -1,0 +1,93 @@
+"""Files and folders of which a crash leaves the old content or the new, never a part.
+
+What is written is flushed to the disk, the folder's list of names included. Some file systems have no such call: what
+would have been flushed is then written, and as safe as that file system makes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+_CANNOT_FLUSH = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
+_CANNOT_OPEN_FOLDERS = frozenset((errno.EACCES, errno.EISDIR, errno.EBADF, errno.EPERM))
+"""As PostgreSQL's fsync_fname_ext: a folder that may be written may still not be opened to be flushed."""
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with open(path, "wb") as file:
+        file.write(data)
+        sync_file(file)
+
+
+def replace_durably(path: Path, data: bytes, writer: str = "") -> None:
+    """Replace a file's content in one step: a reader sees the old or the new.
+
+    Args:
+        writer: tells those apart who may write it at the same time.
+    """
+    temporary = path.with_name(f".{path.name}{writer and f'.{writer}'}.partial")
+    try:
+        write_durably(temporary, data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_file(file: IO[bytes] | IO[str]) -> None:
+    """Wait until the disk has what was written to an open file."""
+    if file.writable():
+        file.flush()
+    _flush(file.fileno(), _CANNOT_FLUSH)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has a folder's list of names."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _CANNOT_OPEN_FOLDERS:
+            raise
+        return
+    try:
+        _flush(descriptor, _CANNOT_FLUSH | {errno.EBADF})
+    finally:
+        os.close(descriptor)
+
+
+def _flush(descriptor: int, harmless: frozenset[int]) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in harmless:
+            raise
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Give a folder another name beside its own. In a container, a folder of the image's own layers cannot be renamed:
+    it is copied, and the copy takes the name."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial, copy_function=shutil.copyfile)
+        os.rename(partial, target)
+        shutil.rmtree(source)
+    sync_folder(target.parent)
+
+
+def copy_or_link(source: Path, target: Path) -> None:
+    """The file `target`, with the content of `source`: the same blocks on the disk where there are links."""
+    with suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)
