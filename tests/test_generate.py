@@ -119,12 +119,6 @@ def test_padding_that_is_not_on_the_left_is_refused(row):
         written(model_with(), draw(2, 3), 1, attention_mask=torch.tensor([[1, 1, 1], row]))
 
 
-def test_what_is_never_to_be_chosen_is_not():
-    model, prompt = model_with(), draw(2, 5)
-    unwanted = written(model, prompt, 6)[:, 0].tolist()
-    assert not set(unwanted) & set(written(model, prompt, 6, never=unwanted).flatten().tolist())
-
-
 def test_the_same_seed_writes_the_same_and_another_one_another():
     model, prompt, wild = model_with(), draw(1, 5), Sampling(temperature=3.0)
     first, again, other = (written(model, prompt, 12, wild, seed=seed) for seed in (1, 1, 2))
@@ -151,7 +145,36 @@ def test_several_prompts_on_the_command_line(tmp_path, monkeypatch, capsys):
         alone.append(json.loads(capsys.readouterr().out))
     assert main(["generate", "run", *(f"--prompt={prompt}" for prompt in prompts), *options, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["texts"] == [{"prompt": each["prompt"], "text": each["text"]} for each in alone]
+    kept = ("prompt", "text", "finish_reason")
+    assert said["texts"] == [{key: each[key] for key in kept} for each in alone]
     assert main(["generate", "run", *(f"--prompt={prompt}" for prompt in prompts), *options]) == 0
     shown = capsys.readouterr().out
     assert all(each["prompt"] + each["text"] in shown for each in alone)
+
+
+def test_a_model_of_our_own_learns_to_end_its_texts(tmp_path, monkeypatch, capsys):
+    (tmp_path / "corpus").mkdir()
+    for number in range(40):
+        (tmp_path / "corpus" / f"{number}.txt").write_text(f"{number % 10} hens sit here.")
+    (tmp_path / "tiny.yaml").write_text(
+        "model_args: {n_layer: 1, n_head: 2, n_embd: 32, block_size: 32}\n"
+        "data: {dataset: {type: text, path: corpus}, tokenizer: byte}\n"
+        "training: {max_iters: 60, batch_size: 8, learning_rate: 0.01, eval_tokens: 64, eval_interval: 0, threads: 1}\n"
+        "logging: {sample_tokens: 0}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
+    assert main(["train", "tiny.yaml", "--out", "run"]) == 0
+
+    def written(*more: str) -> dict:
+        capsys.readouterr()
+        assert main(["generate", "run", "--prompt", "7 hens", "--greedy", "--max-tokens", "30", "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert (written()["text"], written()["finish_reason"]) == (" sit here.", "stop")
+    longer = written("--ignore-eos")
+    assert longer["finish_reason"] == "length"
+    assert longer["text"].startswith(" sit here.")
+    capsys.readouterr()
+    assert main(["generate", "run", "--prompt", "7 hens", "--greedy"]) == 0
+    assert capsys.readouterr().out == "7 hens sit here.\n"

@@ -158,29 +158,15 @@ def test_type_mode_and_context_are_the_files_or_as_asked_for(tmp_path):
     assert (short(ids(20))[0] - theirs.float()(ids(20)).logits).abs().max() < 1e-4
 
 
-WORDS = {"<pad>": 0, "<1>": 1, "<2>": 2, "<s>": 3, "</s>": 4, "a": 5, "b": 6}
-
-
-@pytest.mark.parametrize(
-    ("said", "bos"),
-    [
-        ({"bos_token": "<s>", "eos_token": "</s>"}, 3),
-        ({"bos_token": {"content": "<s>", "lstrip": False}}, 3),
-        ({"bos_token": None, "eos_token": "</s>"}, 4),  # as Qwen's: what ends a document begins the next
-        (None, 1),  # no tokenizer_config.json: by the numbers in config.json
-    ],
-)
-def test_what_a_document_begins_with(said, bos, tmp_path):
+def test_a_run_has_the_tokenizer_the_type_and_the_context_that_were_asked_for(tmp_path):
     random_model().save_pretrained(tmp_path / "theirs")
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=WORDS, merges=[]))
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.save(str(tmp_path / "theirs" / "tokenizer.json"))
-    if said is not None:
-        (tmp_path / "theirs" / "tokenizer_config.json").write_text(json.dumps(said))
-    assert load(tmp_path / "theirs").tokenizer.special_tokens == {"bos": bos}
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "a": 3, "b": 4}
+    tokenizers.Tokenizer(tokenizers.models.BPE(vocab=words, merges=[])).save(str(tmp_path / "theirs/tokenizer.json"))
     convert(tmp_path / "theirs", tmp_path / "run", dtype="bf16", block_size=16)
     config, tokenizer, _ = load_run(tmp_path / "run")
-    assert (tokenizer.special_tokens, config.model_args.block_size) == ({"bos": bos}, 16)
+    assert tokenizer.hash == load(tmp_path / "theirs").tokenizer.hash
+    assert tokenizer.special_tokens == {"bos": 1, "eos": 2, "pad": 0}  # by the numbers in config.json
+    assert (tokenizer.stops, config.model_args.block_size) == ((2,), 16)
     weights = load_file(tmp_path / "run" / "checkpoints" / "step-00000000" / "model.safetensors")
     assert weights["embed.weight"].dtype == torch.bfloat16
 

@@ -57,10 +57,16 @@ def test_transformers_takes_what_was_trained_with_its_tokenizer(project, capsys,
     ids = first_ids(ours, text)
     assert theirs(text).input_ids == ids
     assert theirs.decode(ids, skip_special_tokens=True) == text
+    bos, eos = ours.special_tokens["bos"], ours.special_tokens["eos"]
+    assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (bos, eos, bos)
+    assert model.generation_config.eos_token_id == model.config.eos_token_id == eos
+    if tokenizer != "char":  # which lacks <
+        spelled = "naïve <|eos|><|bos|>"  # as the text that it is
+        assert theirs(spelled).input_ids == first_ids(ours, spelled)
     prompt = torch.tensor([ids[:9]])
     with torch.no_grad():
         assert (model(prompt).logits - mine(prompt)[0]).abs().max() < 1e-4
-        written = torch.cat(list(generate_ids(mine, prompt, 8, Sampling(temperature=0))))
+        written = torch.cat(list(generate_ids(mine, prompt, 8, Sampling(temperature=0), stop=ours.stops)))
         said = model.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)
     assert said[0, 9:].tolist() == written.tolist()
     checked = foundry(capsys, "zoo", "check", "out")

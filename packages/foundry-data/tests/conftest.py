@@ -3,6 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("foundry", deadline=None)  # a busy machine is no failure
+settings.load_profile("foundry")
 
 
 @pytest.fixture(autouse=True)

@@ -65,7 +65,13 @@ def _cut_anywhere(text: str, places: Sequence[int]) -> Iterator[str]:
 def _compare(tokenizer: Any, text: str, places: Sequence[int]) -> list[str]:
     cut = list(chunks(_cut_anywhere(text, places), tokenizer.border))
     assert "".join(cut) == text
-    assert [i for chunk in cut for i in tokenizer.encode(chunk)] == tokenizer.encode(text)
+    try:
+        whole = tokenizer.encode(text)
+    except InvalidData:
+        assert text.startswith(" "), "a tokenizer that puts a blank there does not tell it from its own"
+        return cut
+    chunked = (tokenizer.encode_chunk(chunk, number > 0).tolist() for number, chunk in enumerate(cut))
+    assert [i for ids in chunked for i in ids] == whole
     return cut
 
 
@@ -102,8 +108,8 @@ def test_an_endless_word_is_cut_too(bpe: BPETokenizer, text: str, monkeypatch: p
 
 def _pretrained(bpe: BPETokenizer, **changes: Any) -> PretrainedTokenizer:
     """A tokenizer.json with bpe's merges and another cut into words."""
-    saved = {**bpe.to_huggingface(), **changes}
-    return PretrainedTokenizer.wrapping(json.dumps(saved), vocab_size=bpe.vocab_size, bos=None)
+    saved = {**json.loads(bpe.to_huggingface()["tokenizer.json"]), **changes}
+    return PretrainedTokenizer({"tokenizer.json": json.dumps(saved)})
 
 
 GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -117,7 +123,7 @@ WORDS_OF: dict[str, dict[str, Any]] = {
     "GPT-2": {"pre_tokenizer": GPT2},
     "Llama 3": {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT, {**GPT2, "use_regex": False}]}},
     "GPT-2 with a blank before the text": {"pre_tokenizer": {**GPT2, "add_prefix_space": True}},
-    "none": {"pre_tokenizer": None},
+    "none": {"pre_tokenizer": {**GPT2, "use_regex": False}},
 }
 
 

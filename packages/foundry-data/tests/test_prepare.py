@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.core.contracts import EnvironmentFailure, ExitCode
+from foundry.core.contracts import EnvironmentFailure, ExitCode, InvalidData
 from foundry.data.corpora import TextParams
 from foundry.data.params import DataParams
 from foundry.data.prepare import Prepared, prepare
@@ -97,6 +97,20 @@ def test_a_longer_vocabulary_is_not_cut_to_16_bits(monkeypatch: pytest.MonkeyPat
 
     rows = prepare(DATA, tokenizer=Wide()).part("train")
     assert rows.windows(rows.documents[:1], rows.documents[:1] + 1, 1).tolist() == [[69_999]]
+
+
+def test_a_tokenizer_that_loses_text_is_found_out_by_file_and_place() -> None:
+    class Capitals:  # as somebody's plugin may be
+        vocab_size, special_tokens, hash = 256, {}, "capitals"  # noqa: RUF012
+
+        def encode(self, text: str) -> list[int]:
+            return list(text.upper().encode())
+
+        def decode_bytes(self, ids: list[int]) -> bytes:
+            return bytes(ids)
+
+    with pytest.raises(InvalidData, match=r"0\.txt: the tokenizer would read 'document 0', .* as 'DOCUMENT 0'"):
+        prepare(DATA, tokenizer=Capitals())  # type: ignore[arg-type]
 
 
 # Faults, in real processes.

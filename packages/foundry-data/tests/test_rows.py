@@ -84,8 +84,13 @@ def test_an_epoch_gives_each_document_whole_in_another_order_than_the_next() -> 
         assert epoch.tokens.tolist() != in_order.tokens.tolist()
     assert epochs[0].tokens.tolist() != epochs[1].tokens.tolist() != epochs[2].tokens.tolist()
     texts = {path.read_text() for path in Path("texts").iterdir()}
-    found = _texts(in_order, bos, rows) + _texts(rows.validation.batch(0, len(rows.validation)), bos, rows)
-    assert sorted(found) == sorted(texts)
+    validation = rows.validation.batch(0, len(rows.validation))
+    assert sorted(_texts(in_order, bos, rows) + _texts(validation, bos, rows)) == sorted(texts)
+    # What ends a document is its last target.
+    eos = rows.tokenizer.special_tokens["eos"]
+    ends = [target for _, target in _pairs(in_order) + _pairs(validation)]
+    assert ends.count(eos) == len(texts)
+    assert not {eos} & set(in_order.tokens[in_order.loss_weight > 0])
 
 
 def _texts(batch: Batch, bos: int, rows: TrainingRows) -> list[str]:
@@ -208,8 +213,10 @@ def test_a_single_text_is_split_where_nanogpt_splits_it() -> None:
     n = int(len(text) * 0.9)
     train = [target for _, target in _pairs(rows._rows.batch(0, rows.rows_per_epoch))]
     assert rows.tokenizer.decode(train) == text[:n]
+    assert rows.tokenizer.special_tokens["eos"] not in train  # the text goes on
     validation = _pairs(rows.validation.batch(0, len(rows.validation)))
     assert rows.tokenizer.decode([validation[0][0]] + [target for _, target in validation]) == text[n:]
+    assert validation[-1][1] == rows.tokenizer.special_tokens["eos"]
 
 
 # What a checkpoint holds.

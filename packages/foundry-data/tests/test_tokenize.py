@@ -56,12 +56,13 @@ def test_no_text_spells_a_special_token(parts: list[str]) -> None:
 
 @pytest.mark.parametrize("tokenizer", [ByteTokenizer(), BPE, _char(TEXT)], ids=lambda t: t.type)
 def test_special_tokens_stand_for_no_text(tokenizer: ByteTokenizer) -> None:
-    bos = tokenizer.special_tokens["bos"]
-    assert bos == tokenizer.vocab_size - 1
-    assert tokenizer.decode([bos, *tokenizer.encode("ab"), bos]) == "ab"
-    assert tokenizer.bytes_of([bos]) == 0
-    with pytest.raises(InvalidData, match=f"id {bos + 1} is not"):
-        tokenizer.decode([bos + 1])
+    bos, eos = tokenizer.special_tokens["bos"], tokenizer.special_tokens["eos"]
+    assert (bos, eos) == (tokenizer.vocab_size - 2, tokenizer.vocab_size - 1)
+    assert (tokenizer.prefix, tokenizer.stops) == ((bos,), (eos,))
+    assert tokenizer.decode([bos, *tokenizer.encode("ab"), eos]) == "ab"
+    assert tokenizer.bytes_of([bos, eos]) == 0
+    with pytest.raises(InvalidData, match=f"id {eos + 1} is not"):
+        tokenizer.decode([eos + 1])
 
 
 @pytest.mark.parametrize("tokenizer", [ByteTokenizer(), BPE], ids=lambda t: t.type)
@@ -71,7 +72,7 @@ def test_half_a_surrogate_pair_is_refused_with_its_place(tokenizer: ByteTokenize
 
 
 def test_half_a_surrogate_pair_is_not_learned() -> None:
-    for tokenizer in (CharTokenizer(), BPETokenizer(257)):
+    for tokenizer in (CharTokenizer(), BPETokenizer(258)):
         with pytest.raises(InvalidData, match=r"U\+D83D"):
             tokenizer.fit(["fine", "ab\ud83d"])
 
@@ -132,14 +133,14 @@ def test_bpe_learns_the_reference_s_merges() -> None:
     corpus = TEXT[:10_000] + TEXT[-30:]
     tokenizer = BPETokenizer(400)
     tokenizer.fit(corpus)
-    assert list(tokenizer.spelling) == _reference_merges(corpus, 400 - 256 - 1)
+    assert list(tokenizer.spelling) == _reference_merges(corpus, 400 - 256 - 2)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.text("abc .\n_1é", min_size=1, max_size=200), ANY_TEXT)
 def test_bpe_of_random_text_is_the_reference_s(corpus: str, text: str) -> None:
     possible = _reference_merges(corpus, 10)
-    tokenizer = BPETokenizer(len(possible) + 1)
+    tokenizer = BPETokenizer(len(possible) + 2)
     tokenizer.fit(corpus)
     assert tokenizer.encode(corpus + text) == _reference_encode(list(tokenizer.spelling), corpus + text)
 
@@ -166,7 +167,7 @@ def test_bpe_learns_the_same_from_a_text_and_from_its_parts() -> None:
 
 
 def test_a_tokenizer_can_learn_anew() -> None:
-    tokenizer = BPETokenizer(258)
+    tokenizer = BPETokenizer(259)
     tokenizer.fit("ababab")
     before, old = tokenizer.hash, tokenizer.encode("abcd")
     tokenizer.fit("cdcdcd")
@@ -176,9 +177,9 @@ def test_a_tokenizer_can_learn_anew() -> None:
 
 def test_vocab_size_counts_everything_and_is_checked() -> None:
     assert BPE.vocab_size == 600
-    with pytest.raises(InvalidData, match="256 is less than 257"):
-        BPETokenizer(vocab_size=256)
-    with pytest.raises(InvalidData, match=r"needs 743 merges, and the corpus has only 2") as refused:
+    with pytest.raises(InvalidData, match="257 is less than 258"):
+        BPETokenizer(vocab_size=257)
+    with pytest.raises(InvalidData, match=r"needs 742 merges, and the corpus has only 2") as refused:
         BPETokenizer(vocab_size=1000).fit("aaaa")
     enough = int(re.findall(r"at most (\d+)", refused.value.hint)[0])
     BPETokenizer(vocab_size=enough).fit("aaaa")

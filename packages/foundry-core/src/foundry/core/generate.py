@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,7 +72,6 @@ def generate_ids(
     *,
     seed: int = 0,
     attention_mask: Tensor | None = None,
-    never: Collection[int] = (),
     stop: Collection[int] = (),
 ) -> Iterator[Tensor]:
     """Yield up to `max_tokens` times the next id of each row, (B,) int64. A row is what it is without the others, to
@@ -83,7 +83,6 @@ def generate_ids(
     Args:
         prompt: (B, T) int64, T >= 1; with `attention_mask` (B, T), prompts of different lengths padded on the left.
         seed: row r is drawn from a generator of its own with the seed `seed + r`; nothing else draws from it.
-        never: ids that are not chosen.
         stop: ids that end a row. One that has chosen such an id repeats it from then on; when all have, iteration ends.
 
     Raises:
@@ -94,17 +93,14 @@ def generate_ids(
     lengths = [prompt.shape[1]] * len(prompt) if attention_mask is None else _lengths(attention_mask)
     seen = _Seen(model, prompt, [min(length, block_size) for length in lengths], max_tokens)
     generators = [torch.Generator(device).manual_seed((seed + row) % 2**64) for row in range(len(prompt))]
-    forbidden, last = (torch.tensor([*some], dtype=torch.long, device=device) for some in (never, stop))
+    last = torch.tensor([*stop], dtype=torch.long, device=device)
     ended = torch.zeros(len(prompt), dtype=torch.bool, device=device)
     for left in range(max_tokens, 0, -1):
         if seen.n_ids > block_size:
             half = max(1, block_size // 2)
             lengths = [half if length > block_size else length for length in seen.lengths]
             seen = _Seen(model, seen.ids, lengths, left)
-        logits = seen.next_logits()
-        if never:
-            logits = logits.index_fill(-1, forbidden, -torch.inf)
-        chosen = sampling.choose(logits, generators)
+        chosen = sampling.choose(seen.next_logits(), generators)
         if stop:
             chosen = torch.where(ended, seen.ids[:, -1], chosen)
             ended |= torch.isin(chosen, last)
@@ -165,24 +161,47 @@ def _lengths(attention_mask: Tensor) -> list[int]:
     return real.sum(-1).tolist()
 
 
+class Continuation(NamedTuple):
+    """What was written behind a prompt, and why it ends there."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]  # one of the tokenizer's stops was chosen; or there are enough tokens
+
+
 def stream_text(
-    model: GPT, tokenizer: Tokenizer, prompt: str, max_tokens: int, sampling: Sampling, *, seed: int = 0
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_tokens: int,
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+    ignore_eos: bool = False,
 ) -> Iterator[str]:
-    """Yield the continuation of `prompt` as it grows. Half a character is held back until it is whole. A `bos` is
-    never chosen: it begins documents and is no target in training, so nothing but the embedding speaks for it.
+    """Yield the continuation of `prompt` as it grows. Half a character is held back until it is whole.
+
+    Args:
+        ignore_eos: whether to go on where the model ends its text.
 
     Raises:
         InvalidData: at once, as `first_ids` does.
     """
-    start = torch.tensor([first_ids(tokenizer, prompt)], device=model.embed.weight.device)
-    bos = tokenizer.special_tokens.get("bos")
-    never = () if bos is None else (bos,)
-    return _decoded(generate_ids(model, start, max_tokens, sampling, seed=seed, never=never), tokenizer)
+    start = first_ids(tokenizer, prompt)
+    ids = torch.tensor([start], device=model.embed.weight.device)
+    stop = () if ignore_eos else tokenizer.stops
+    return _decoded(generate_ids(model, ids, max_tokens, sampling, seed=seed, stop=stop), tokenizer, start[-1:])
 
 
 def continuations(
-    model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], max_tokens: int, sampling: Sampling, *, seed: int = 0
-) -> list[str]:
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    max_tokens: int,
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+    ignore_eos: bool = False,
+) -> list[Continuation]:
     """What `stream_text` writes, for several prompts at once: a step of all of them takes little longer than one's.
     The n-th of them, counted from 0, is what `stream_text` writes with the seed `seed + n`.
 
@@ -190,34 +209,53 @@ def continuations(
         InvalidData: as `first_ids` does.
     """
     starts = [first_ids(tokenizer, prompt) for prompt in prompts]
-    width = min(max(map(len, starts), default=0), model.dims.block_size)
+    if not starts or not max_tokens:
+        return [Continuation("", "length") for _ in starts]
+    width = min(max(map(len, starts)), model.dims.block_size)
     padded = [[0] * (width - len(start)) + start[-width:] for start in starts]
     mask = [[0] * (width - len(start)) + [1] * min(width, len(start)) for start in starts]
-    device, bos = model.embed.weight.device, tokenizer.special_tokens.get("bos")
+    device, stop = model.embed.weight.device, () if ignore_eos else tokenizer.stops
     steps = generate_ids(
         model, torch.tensor(padded, device=device), max_tokens, sampling,
-        seed=seed, attention_mask=torch.tensor(mask, device=device), never=() if bos is None else (bos,),
+        seed=seed, attention_mask=torch.tensor(mask, device=device), stop=stop,
     )  # fmt: skip
-    return [tokenizer.decode(row) for row in torch.stack(list(steps), 1).tolist()] if starts and max_tokens else []
+    rows = torch.stack(list(steps), 1).tolist()
+    return [_continuation(tokenizer, start, row, stop) for start, row in zip(starts, rows, strict=True)]
+
+
+def _continuation(tokenizer: Tokenizer, start: list[int], row: list[int], stop: Collection[int]) -> Continuation:
+    ends = next((place for place, token in enumerate(row) if token in stop), None)
+    written = row if ends is None else row[: ends + 1]
+    text = _bytes_behind(tokenizer, start, written).decode("utf-8", errors="replace")
+    return Continuation(text, "length" if ends is None else "stop")
 
 
 def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """What a model reads before its first own token: `bos`, where the tokenizer has one, and the prompt.
+    """What a model reads before its first own token: what the tokenizer puts before a prompt, and the prompt; or what
+    begins a document, where that is nothing.
 
     Raises:
         InvalidData: the vocabulary cannot spell the prompt, or there is nothing to begin with.
     """
-    bos = tokenizer.special_tokens.get("bos")
-    start = [*([bos] if bos is not None else []), *tokenizer.encode(prompt)]
+    start = [*tokenizer.prefix, *tokenizer.encode(prompt)]
+    if not start and "bos" in tokenizer.special_tokens:
+        start = [tokenizer.special_tokens["bos"]]
     if not start:
         raise InvalidData("this tokenizer has no bos token to begin with", "give a prompt")
     return start
 
 
-def _decoded(ids: Iterator[Tensor], tokenizer: Tokenizer) -> Iterator[str]:
+def _bytes_behind(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> bytes:
+    """What `ids` spell behind `before`."""
+    return tokenizer.decode_bytes(before + ids)[len(tokenizer.decode_bytes(before)) :]
+
+
+def _decoded(ids: Iterator[Tensor], tokenizer: Tokenizer, before: list[int]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for token in ids:
-        if text := decoder.decode(tokenizer.decode_bytes([int(token)])):
+    for token in map(int, ids):
+        new = _bytes_behind(tokenizer, before, [token])
+        before = [token] if new else [*before, token]  # what spells nothing may stand before a text's first blank
+        if text := decoder.decode(new):
             yield text
     if rest := decoder.decode(b"", final=True):
         yield rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from foundry.core.config import Experiment
 from foundry.core.config.mutate import edit
 from foundry.core.contracts import Edits, Evaluator, InvalidData, Item, Tokenizer
-from foundry.core.generate import Sampling, first_ids, generate_ids
+from foundry.core.generate import Sampling, first_ids, stream_text
 from foundry.core.loading import load_run
 from foundry.core.model import GPT
 from foundry.core.run import Run
@@ -96,10 +97,13 @@ class RunHandle:
         return list(zip(likelihood, greedy, strict=True))
 
     def _windows(self, context: str, continuation: str) -> Iterator[tuple[list[int], int]]:
-        """(ids, how many of the last are scored): every token of the continuation once."""
-        before = first_ids(self.tokenizer, context)
-        ids = before + self.tokenizer.encode(continuation)
-        at = len(before)
+        """(ids, how many of the last are scored): every token of the continuation once, also one that begins in the
+        context. Both are read as one text: alone, a tokenizer may put a blank before the continuation."""
+        ids = first_ids(self.tokenizer, context + continuation)
+        size = self.tokenizer.bytes_of(self.tokenizer.encode(context))
+        at = bisect_right(range(len(ids)), size, key=lambda n: self.tokenizer.bytes_of(ids[: n + 1]))
+        if at == 0:
+            ids, at = [*first_ids(self.tokenizer, ""), *ids], len(first_ids(self.tokenizer, ""))
         while at < len(ids):
             room = max(self.block_size + 1 - at, (self.block_size + 1) // 2)
             end = min(len(ids), at + room)
@@ -116,19 +120,13 @@ class RunHandle:
             start += size
 
     def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """Greedy continuations, each cut before the first of `stop` in it."""
+        """Greedy continuations, to where the model ends them, each cut before the first of `stop` in it."""
         return [self._continuation(prompt, max_tokens, stop) for prompt in prompts]
 
     def _continuation(self, prompt: str, max_tokens: int, stop: Sequence[str]) -> str:
-        start = torch.tensor([first_ids(self.tokenizer, prompt)], device=self.model.embed.weight.device)
-        bos = self.tokenizer.special_tokens.get("bos")
-        ids: list[int] = []
         text = ""
-        for token in generate_ids(
-            self.model, start, max_tokens, Sampling(temperature=0), never=() if bos is None else (bos,)
-        ):
-            ids.append(int(token))
-            text = self.tokenizer.decode(ids)
+        for piece in stream_text(self.model, self.tokenizer, prompt, max_tokens, Sampling(temperature=0)):
+            text += piece
             if ends := [at for word in stop if (at := text.find(word)) >= 0]:
                 return text[: min(ends)]
         return text

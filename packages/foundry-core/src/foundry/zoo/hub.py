@@ -29,8 +29,10 @@ from foundry.zoo.shards import INDEX, PICKLES
 TIMEOUT = 30  # seconds without an answer
 BLOCK = 1 << 20  # bytes that are received at a time
 SOURCE = "source.json"
+CHAT_TEMPLATES = "additional_chat_templates"
 WANTED = re.compile(
     r"config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json"
+    r"|added_tokens\.json|chat_template\.jinja|" + CHAT_TEMPLATES + r"/[\w.-]+\.jinja"
     r"|LICENSE[\w.]*|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
 )
 
@@ -66,6 +68,7 @@ def pull(name: str, note: Callable[[str], None] | None = None, *, revision: str 
         partial.mkdir(parents=True, exist_ok=True)
         for number, file in enumerate(files, 1):
             target = partial / file.path
+            target.parent.mkdir(exist_ok=True)
             if (folder / file.path).exists() and _is(folder / file.path, file):
                 if not target.exists():
                     copy_or_link(folder / file.path, target)
@@ -101,8 +104,11 @@ class Hub:
         """
         about = self._json(f"/api/models/{self.repository}/revision/{urllib.parse.quote(revision, safe='')}")
         commit = str(about.get("sha", revision) if isinstance(about, dict) else revision)
-        tree = self._json(f"/api/models/{self.repository}/tree/{commit}?recursive=false")
+        listing = f"/api/models/{self.repository}/tree/{commit}"
+        tree = self._json(f"{listing}?recursive=false")
         try:
+            if any(entry["path"] == CHAT_TEMPLATES and entry["type"] == "directory" for entry in tree):
+                tree = [*tree, *self._json(f"{listing}/{CHAT_TEMPLATES}?recursive=false")]
             listed = [
                 RemoteFile(entry["path"], int(entry["size"]), (entry.get("lfs") or {}).get("oid", ""), entry["oid"])
                 for entry in tree

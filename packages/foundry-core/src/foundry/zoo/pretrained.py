@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from foundry.core.contracts import InvalidData, Tokenizer, UsageError
+from foundry.core.contracts import Tokenizer, UsageError
 from foundry.core.registry import Registry, registry
 from foundry.zoo.catalog import find
 from foundry.zoo.express import experiment_of, family_of
-from foundry.zoo.shards import WeightsFolder, read_json
+from foundry.zoo.shards import WeightsFolder
 
 if TYPE_CHECKING:
     import torch
@@ -105,58 +104,21 @@ def vocab_size_of(folder: WeightsFolder, here: Registry) -> int:
     return vocab_size
 
 
-def tokenizer_of(folder: WeightsFolder, here: Registry) -> Tokenizer | None:
+def tokenizer_of(folder: WeightsFolder, here: Registry, *, normalize: bool = False) -> Tokenizer | None:
     """The tokenizer beside the weights; None where there is no tokenizer.json.
+
+    Args:
+        normalize: a setting of the variant `pretrained`.
 
     Raises:
         InvalidData: it has ids that the model has no embedding for, or is damaged.
     """
-    file = folder.path / TOKENIZER
-    if not file.exists():
+    if not (folder.path / TOKENIZER).exists():
         return None
     vocab_size = vocab_size_of(folder, here)  # what a tokenizer keeps of each id is for as many as there are rows
-    saved = read_json(file)
-    try:
-        ids = _ids(saved)
-        last = max(ids.values(), default=0)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InvalidData(f"{file}: not a tokenizer.json: {error!r}", "fetch it again") from error
-    if last >= vocab_size:
-        raise InvalidData(
-            f"{file}: has ids up to {last}, but {folder.config.source} says vocab_size {vocab_size}: they are not of "
-            "one model",
-            "fetch both from the same place",
-        )
     tokenizers = here.variant("tokenizer", "pretrained").load()
-    try:
-        tokenizer: Tokenizer = tokenizers.wrapping(
-            json.dumps(saved), vocab_size=vocab_size, bos=_bos(folder, ids, vocab_size)
-        )
-    except InvalidData as error:
-        raise InvalidData(f"{file}: {error.message}", error.hint) from error
+    tokenizer: Tokenizer = tokenizers.of(folder.path, vocab_size, normalize=normalize)
     return tokenizer
-
-
-def _ids(saved: dict[str, Any]) -> dict[str, int]:
-    """Every token of a tokenizer.json and its id."""
-    vocab, added = saved["model"]["vocab"], saved.get("added_tokens", [])
-    own = dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, *_) in enumerate(vocab)}
-    return {**own, **{token["content"]: token["id"] for token in added}}
-
-
-def _bos(folder: WeightsFolder, ids: dict[str, int], vocab_size: int) -> int | None:
-    """What a document begins with: the bos token, or, where the model has none, what ends the one before."""
-    file = folder.path / "tokenizer_config.json"
-    said = read_json(file) if file.exists() else {}
-    for key in ("bos_token", "eos_token"):
-        token = said.get(key)
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str) and token in ids:
-            return ids[token]
-        number = folder.config.get(f"{key}_id", None)
-        if isinstance(number, int) and 0 <= number < vocab_size and not said:
-            return number
-    return None
 
 
 def name_of(name: str | Path) -> str:

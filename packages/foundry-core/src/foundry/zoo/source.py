@@ -36,10 +36,11 @@ class PretrainedSource:
 
     def tokenizer(self) -> Tokenizer | None:
         """Raises InvalidData where the experiment asks for another."""
-        theirs, ours = tokenizer_of(self.folder, self.experiment.registry), self.experiment.data.tokenizer.type
-        if theirs is not None and ours != "pretrained":
+        ours = self.experiment.data.tokenizer
+        theirs = tokenizer_of(self.folder, self.experiment.registry, normalize=getattr(ours, "normalize", False))
+        if theirs is not None and ours.type != "pretrained":
             raise InvalidData(
-                f"init_from: {self.named} has a tokenizer of its own, this experiment has data.tokenizer {ours}",
+                f"init_from: {self.named} has a tokenizer of its own, this experiment has data.tokenizer {ours.type}",
                 "its weights go with its tokenizer: set data.tokenizer=pretrained",
             )
         return theirs

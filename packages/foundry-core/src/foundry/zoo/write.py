@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from foundry.core.contracts import Tokenizer
 from foundry.core.system import write_durably
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from foundry.core.model import GPT
 
 SHARD_BYTES = 5_000_000_000  # as transformers cuts
+NO_TOKENS = '{"bos_token_id": null, "eos_token_id": null, "pad_token_id": null}'
+"""In config.json, so that transformers takes no architecture's own."""
 
 
 class Exported(NamedTuple):
@@ -58,14 +60,16 @@ def export(
     refuse_taken(folder)
     factors = folded(config, model)
     settings["dtype"] = settings["torch_dtype"] = str(model.embed.weight.dtype).removeprefix("torch.")
-    bos = tokenizer.special_tokens.get("bos") if tokenizer else None
-    settings["bos_token_id"], settings["eos_token_id"], settings["pad_token_id"] = bos, None, None
-    contents = {"config.json": settings, **_tokenizer_files(tokenizer)}
+    to_huggingface = getattr(tokenizer, "to_huggingface", dict)  # a plugin's tokenizer may have no such form
+    texts: dict[str, str] = to_huggingface()
+    settings |= json.loads(texts.get("config.json", NO_TOKENS))
+    texts = {**texts, "config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n"}
     with staged(folder) as partial:
         size = _write_weights(pairs(family, model, factors), partial, max_shard_bytes)
-        for name, data in contents.items():
-            write_durably(partial / name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
-    return Exported(folder, family.model_type, sorted(os.listdir(folder)), size, "tokenizer.json" in contents)
+        for name, text in texts.items():
+            (partial / name).parent.mkdir(exist_ok=True)
+            write_durably(partial / name, text.encode())
+    return Exported(folder, family.model_type, sorted(os.listdir(folder)), size, "tokenizer.json" in texts)
 
 
 def _write_weights(tensors: list[Pair], folder: Path, limit: int) -> int:
@@ -84,18 +88,3 @@ def _write_weights(tensors: list[Pair], folder: Path, limit: int) -> int:
         index = {"metadata": {"total_size": total}, "weight_map": where}
         write_durably(folder / INDEX, json.dumps(index, indent=2).encode())
     return total
-
-
-def _tokenizer_files(tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """tokenizer.json and tokenizer_config.json, of a tokenizer that can say itself so."""
-    to_huggingface = getattr(tokenizer, "to_huggingface", None)
-    if to_huggingface is None:
-        return {}
-    saved = to_huggingface()
-    about: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    assert tokenizer is not None
-    bos = tokenizer.special_tokens.get("bos")
-    names = [token["content"] for token in saved.get("added_tokens", []) if token["id"] == bos]
-    if names:
-        about["bos_token"] = names[0]
-    return {"tokenizer.json": saved, "tokenizer_config.json": about}

@@ -37,6 +37,7 @@ from foundry.data.split import PARTS, Part, Piece, SplitText
 from foundry.data.storage import hash_of, write_atomically, writing
 from foundry.data.tokenize import TokenizerClass
 from foundry.data.tokenize.borders import chunks, nowhere
+from foundry.data.tokenize.spelling import unlike
 
 Progress = Callable[[str], None]
 
@@ -161,29 +162,32 @@ def _tokenize(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress
 
 
 def _document(piece: Piece, tokenizer: Tokenizer, report: _Report) -> Iterator[np.ndarray]:
-    """The ids of a piece, chunk by chunk: never all of them at once, nor all of its text."""
-    bos = tokenizer.special_tokens.get("bos")
-    if piece.begins_document and bos is not None:
-        yield np.array([bos])
-    before = 0
+    """The ids of a piece, chunk by chunk: never all of them at once, nor all of its text. What frames a document stands
+    where it begins and where it ends."""
+    frame = tokenizer.special_tokens
+    if piece.start == 0 and "bos" in frame:
+        yield np.array([frame["bos"]])
+    before = piece.start
     for chunk in chunks(piece.parts, getattr(tokenizer, "border", nowhere)):
         try:
-            yield _encode(tokenizer, chunk)
+            yield _encode(tokenizer, chunk, goes_on=before > piece.start)
         except InvalidData as error:
             place = f"{piece.name}, from character {before} on" if before else piece.name
             raise InvalidData(f"{place}: {error.message}", error.hint) from error
         before += len(chunk)
         report.advance(len(chunk))
+    if piece.ends_document and "eos" in frame:
+        yield np.array([frame["eos"]])
 
 
-def _encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """Ids of the text; ours give an array at once, a plugin's tokenizer may only know lists."""
-    if hasattr(tokenizer, "encode_array"):
-        tokens: np.ndarray = tokenizer.encode_array(text)
-    else:
-        tokens = np.asarray(tokenizer.encode(text), dtype=np.int64)
+def _encode(tokenizer: Tokenizer, text: str, goes_on: bool) -> np.ndarray:
+    """Ids of the text. Ours give an array that spells it; a plugin's tokenizer may know lists alone, and is asked."""
+    ours = hasattr(tokenizer, "encode_chunk")
+    tokens: np.ndarray = tokenizer.encode_chunk(text, goes_on) if ours else np.asarray(tokenizer.encode(text), np.int64)
     if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < tokenizer.vocab_size:
         raise InvalidData(f"the tokenizer gave ids outside its vocabulary of {tokenizer.vocab_size}")
+    if not ours and (spelled := tokenizer.decode_bytes(tokens.tolist())) != text.encode():
+        raise unlike(text, spelled, "it does not keep that", "leave it out, or take another tokenizer")
     return tokens
 
 

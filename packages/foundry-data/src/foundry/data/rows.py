@@ -1,8 +1,8 @@
 """Rows of block_size tokens, as the trainer reads them: row k is a pure function of (fingerprint, seed, k).
 
-A document is its `bos` and its tokens, cut into rows of T targets; its last row is filled up with padding whose
-loss_weight is 0. So each token but the first of a document is a target exactly once per epoch, and no row crosses
-two documents: with causal attention, nothing that counts ever sees the padding or a neighbour.
+A document is its `bos`, its tokens and its `eos`, cut into rows of T targets; its last row is filled up with padding
+whose loss_weight is 0. So each token but the first of a document is a target exactly once per epoch, also what ends it,
+and no row crosses two documents: with causal attention, nothing that counts ever sees the padding or a neighbour.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class TrainingRows:
         self._order = lru_cache(maxsize=4)(self._order_of)
         self._rows = CutRows(prepared.part("train"), block_size)
         self.validation = CutRows(prepared.part("validation"), block_size)
-        self._refuse_too_little()
         self.tokenizer = prepared.tokenizer
+        self._refuse_too_little()
         self.rows_per_epoch = len(self._rows)
         self.tokens_per_epoch = self._rows.targets
         plan = f"rows {STATE_SCHEMA}/{prepared.fingerprint}/{block_size}"
@@ -95,7 +95,8 @@ class TrainingRows:
                 f"model_args.block_size = {self._block_size}",
                 f"give it more text, or set block_size to at most {self._rows.targets}",
             )
-        if not self.validation.targets:
+        ends = self._prepared.manifest["data"]["parts"]["validation"]["documents"]
+        if self.validation.targets <= (ends if "eos" in self.tokenizer.special_tokens else 0):
             val_fraction = self._prepared.manifest["origin"]["val_fraction"]
             raise InvalidData(
                 f"data.val_fraction: {val_fraction} leaves no token to validate on",

@@ -27,7 +27,8 @@ class Piece(NamedTuple):
     part: Part
     name: str
     parts: Iterator[str]  # its text, read once and before the next piece is asked for
-    begins_document: bool = True
+    start: int = 0  # characters of its document before it
+    ends_document: bool = True
 
 
 class SplitText:
@@ -43,17 +44,17 @@ class SplitText:
 
     def pieces(self) -> Iterator[Piece]:
         """The corpus in order. Documents without a visible character are left out."""
-        training = iter(self._training_characters)
+        sizes = zip(self._survey.lengths, self._training_characters, strict=True)
         for document, is_visible in zip(self.dataset.documents(), self._survey.is_visible, strict=True):
             if not is_visible:
                 continue
-            train, text = next(training), _Text(document.parts())
+            (length, train), text = next(sizes), _Text(document.parts())
             if train:
                 head = text.read(train)
-                yield Piece("train", document.name, head)
+                yield Piece("train", document.name, head, ends_document=train == length)
                 _read_to_the_end(head)
             if text:
-                yield Piece("validation", document.name, text.read(), begins_document=train == 0)
+                yield Piece("validation", document.name, text.read(), start=train)
 
     @property
     def characters(self) -> int:

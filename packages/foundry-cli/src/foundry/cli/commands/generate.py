@@ -24,6 +24,9 @@ def generate(
         list[str] | None, typer.Option(help="The text to go on from. Several times: all of them at once, as a batch.")
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to write at most.")] = 200,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Write that many, also where the model ends its text before.")
+    ] = False,
     temperature: Annotated[float, typer.Option(min=0.0, help="Above 1 wilder, below 1 tamer, 0 greedy.")] = 0.8,
     top_k: Annotated[int | None, typer.Option(min=1, help="Choose among the K likeliest tokens.")] = None,
     top_p: Annotated[
@@ -42,7 +45,7 @@ def generate(
     device: Annotated[DeviceType, typer.Option(help="Where it is computed.")] = DeviceType.cpu,
     json: Json = False,
 ) -> None:
-    """Stream text from the model of RUN.
+    """Stream text from the model of RUN, until the model ends it.
 
     Example: foundry generate runs/baseline-1a2b3c4d-1337 --prompt "def " --top-k 40
     """
@@ -51,16 +54,15 @@ def generate(
 
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     _, tokenizer, model = load_run(run, checkpoint, device=device.value, note=render.say)
-    if len(prompts := prompt or [""]) > 1:
-        texts = continuations(model, tokenizer, prompts, max_tokens, sampling, seed=seed)
+    prompts = prompt or [""]
+    if len(prompts) > 1 or render.wants_json():
+        texts = continuations(model, tokenizer, prompts, max_tokens, sampling, seed=seed, ignore_eos=ignore_eos)
+        told = [{"prompt": each, **text._asdict()} for each, text in zip(prompts, texts, strict=True)]
         return render.result(
-            {"run": str(run), "texts": [{"prompt": p, "text": t} for p, t in zip(prompts, texts, strict=True)]},
-            lambda: render.line("\n\n".join(p + t for p, t in zip(prompts, texts, strict=True))),
+            {"run": str(run), **(told[0] if len(told) == 1 else {"texts": told})},
+            lambda: render.line("\n\n".join(each["prompt"] + each["text"] for each in told)),
         )
-    pieces = stream_text(model, tokenizer, prompts[0], max_tokens, sampling, seed=seed)
-    if render.wants_json():
-        text = "".join(pieces)
-        return render.result({"run": str(run), "prompt": prompts[0], "text": text}, lambda: None)
+    pieces = stream_text(model, tokenizer, prompts[0], max_tokens, sampling, seed=seed, ignore_eos=ignore_eos)
     render.write(prompts[0], flush=True)
     for piece in pieces:
         render.write(piece, flush=True)

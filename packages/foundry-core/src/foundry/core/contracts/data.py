@@ -26,31 +26,45 @@ class Batch(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """Text <-> token ids. Special tokens come only from code, never from text that happens to spell them."""
+    """Text <-> token ids. The ids of a text spell it, byte for byte. Control tokens come only from code, never from
+    text that happens to spell them."""
 
     @property
     def vocab_size(self) -> int:
-        """V, special tokens included."""
+        """V, control tokens included."""
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
-        """Name -> id of the control tokens, such as `bos`."""
+        """Name -> id of the control tokens that there are: `bos`, which every document begins with, `eos`, which ends
+        it, `pad`, `unk`."""
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """What stands before a prompt."""
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Of these ids, each ends the text that is being written."""
 
     @property
     def hash(self) -> str:
         """sha256 of the vocabulary: two tokenizers with the same hash encode alike."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, without special tokens. Raises InvalidData for text that the vocabulary cannot spell."""
+        """Ids of `text`, without control tokens. Raises InvalidData for text that they would not spell."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`; bytes that are not UTF-8 become U+FFFD, special tokens become nothing."""
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD, control tokens become nothing."""
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of `ids`, of which a part may end inside a character; special tokens become nothing."""
+        """The bytes of `ids`, of which a part may end inside a character; control tokens become nothing.
+
+        `ids` begin a text. Where that matters, because a tokenizer puts a blank before each text and takes it away
+        again, what `b` adds after `a` is `decode_bytes(a + b)` without the leading `decode_bytes(a)`.
+        """
 
     def bytes_of(self, ids: Sequence[int] | np.ndarray) -> int:
-        """How many bytes of text `ids` stand for; a special token counts 0. Bits per byte divides by it."""
+        """How many bytes `decode_bytes(ids)` has. Bits per byte divides by it."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything that the class's own `from_json(data)` needs, with the variant's name under `type`."""

@@ -31,7 +31,9 @@ class Handle(Protocol):
         """For (context, continuation): the continuation's log-likelihood in nats, and whether greedy decoding gives
         exactly it."""
 
-    def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]: ...
+    def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """Greedy continuations, to where the model ends them, each cut before the first of `stop` in it."""
+
     def train(self, edits: Edits) -> Handle:
         """A new model of the same experiment with `edits`, trained from scratch: how a synthetic probe learns."""
 

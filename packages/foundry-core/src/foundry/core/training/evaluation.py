@@ -63,9 +63,11 @@ def evaluate(
         part = chosen[start : start + per_batch]
         batch = rows.take(part)
         losses.append(_loss_sum(model, to_device(batch, device.torch), device))
-        counted = batch.targets if batch.loss_weight is None else batch.targets[batch.loss_weight > 0]
-        n_tokens += counted.size
-        n_bytes += tokenizer.bytes_of(counted.reshape(-1))
+        counts = np.ones(batch.targets.shape, bool) if batch.loss_weight is None else batch.loss_weight > 0
+        n_tokens += int(counts.sum())
+        for first, targets, counted in zip(batch.tokens[:, :1], batch.targets, counts, strict=True):
+            # Behind the token before it: a tokenizer's own blank before a text is no byte of it.
+            n_bytes += tokenizer.bytes_of(np.concatenate([first, targets[counted]])) - tokenizer.bytes_of(first)
     model.train(was_training)
     total = torch.stack(losses).sum().item() if losses else 0.0
     total, n_tokens, all_bytes = world.sum([total, n_tokens, float(n_bytes)])

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from foundry.core.contracts import InvalidData, Tokenizer
 from foundry.core.loading import choose_checkpoint, read_tokenizer, restore_weights
@@ -81,8 +81,8 @@ class _Trained:
         if not run.config_file.exists():
             raise InvalidData(f"init_from: {run.path} is not a run folder", f"relative paths start at {Path.cwd()}")
         theirs = run.config()["experiment"].get("data", {}).get("tokenizer")
-        ours = experiment.plain()["data"]["tokenizer"]
-        if theirs != ours:
+        if not _are(theirs, experiment.data.tokenizer):
+            ours = experiment.plain()["data"]["tokenizer"]
             raise InvalidData(
                 f"init_from: {run.path} was trained with data.tokenizer {theirs}, this experiment has {ours}",
                 "its weights go with its tokenizer: choose the same",
@@ -105,6 +105,14 @@ class _Trained:
     def _origin(self, step: int, hashes: Mapping[str, str]) -> Origin:
         file = "ema.safetensors" if "ema.safetensors" in hashes else "model.safetensors"
         return Origin(str(self.run.path), step, hashes[file])
+
+
+def _are(saved: Any, settings: Any) -> bool:
+    """Whether these are the settings that were saved. One that is newer than what was saved had its default there."""
+    try:
+        return bool(type(settings).model_validate(saved) == settings)
+    except ValueError:
+        return False
 
 
 def _is_pretrained(path: Path) -> bool:

@@ -59,7 +59,7 @@ class CharParams(Params):
 class BPEParams(Params):
     """Byte-pair encoding learned from the training text."""
 
-    vocab_size: int = Field(4096, ge=257, le=2**24, description="ids in all: 256 bytes, the merges, 1 special token")
+    vocab_size: int = Field(4096, ge=258, le=2**24, description="ids in all: 256 bytes, the merges, 2 special tokens")
 
 
 class PretrainedParams(Params):
@@ -68,7 +68,15 @@ class PretrainedParams(Params):
     path: str | None = Field(
         None, description="a tokenizer.json or its folder; null: the one of the weights that init_from names"
     )
-    bos: str | None = Field(None, description="with path: the token that every document begins with")
+    bos: str | None = Field(
+        None, description="with path: the token that every document begins with; null: what the files beside it say"
+    )
+    eos: str | None = Field(None, description="with path: the token that ends every document; null: as of bos")
+    normalize: bool = Field(
+        False,
+        description="train on what the tokenizer's normalizer makes of the text (NFC, lower case, ...); otherwise a "
+        "text that it would rewrite is refused",
+    )
 
 
 VARIANTS = [

@@ -1,11 +1,13 @@
 """Where a long text may be cut, so that its chunks, encoded one by one, give the ids of the whole.
 
-A tokenizer says where by a method of its own:
+A tokenizer says where by methods of its own:
 
     border(text) -> int     the last place found at which `text` may be cut, whatever follows it; 0: there is none.
                             `text` begins at such a place
+    encode_chunk(text, goes_on) -> (N,) ids
+                            as `encode`, of a chunk; `goes_on`: behind another one, not where the text begins
 
-One without the method is given whole documents.
+One without them is given whole documents.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class BPETokenizer(SpellingTokenizer):
         if vocab_size < smallest:
             raise InvalidData(
                 f"tokenizer.vocab_size: {vocab_size} is less than {smallest}: 256 bytes and "
-                f"{len(self.special_names)} special token"
+                f"{len(self.special_names)} special tokens"
             )
         self._asked = vocab_size
         self._spelling: tuple[bytes, ...] = ()
@@ -122,8 +122,8 @@ class BPETokenizer(SpellingTokenizer):
         tokenizer.fit(_bounded(text) if text.characters > UNCOUNTED else _training_chunks(text))
         return tokenizer
 
-    def to_huggingface(self) -> dict[str, Any]:
-        """As a tokenizer.json."""
+    def to_huggingface(self) -> dict[str, str]:
+        """Name -> text of the files that transformers reads."""
         return huggingface.byte_level(self.spelling, PIECES, self.special_tokens)
 
     def vocabulary(self) -> dict[str, Any]:

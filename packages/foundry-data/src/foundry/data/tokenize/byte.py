@@ -25,8 +25,8 @@ class ByteTokenizer(SpellingTokenizer):
     def learn(cls, params: ByteParams, text: SplitText) -> Self:
         return cls()
 
-    def to_huggingface(self) -> dict[str, Any]:
-        """As a tokenizer.json."""
+    def to_huggingface(self) -> dict[str, str]:
+        """Name -> text of the files that transformers reads."""
         return huggingface.byte_level(self.spelling, "", self.special_tokens)
 
     def vocabulary(self) -> dict[str, Any]:

@@ -66,8 +66,8 @@ class CharTokenizer(SpellingTokenizer):
         tokenizer.fit(part for piece in text.pieces() for part in piece.parts)
         return tokenizer
 
-    def to_huggingface(self) -> dict[str, Any]:
-        """As a tokenizer.json."""
+    def to_huggingface(self) -> dict[str, str]:
+        """Name -> text of the files that transformers reads."""
         return huggingface.characters(self.characters, self.special_tokens)
 
     def vocabulary(self) -> dict[str, Any]:

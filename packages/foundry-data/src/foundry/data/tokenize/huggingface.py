@@ -1,10 +1,13 @@
-"""Foundry's own tokenizers as a tokenizer.json, which Hugging Face's `tokenizers` and transformers read.
+"""Foundry's own tokenizers as the files that Hugging Face's `tokenizers` and transformers read.
 
-Each puts the special token `bos` before a text, as Foundry's generation does.
+Each puts the special token `bos` before a text, as Foundry's generation does, and `eos` ends one. transformers reads a
+text that spells a special token as that text, as Foundry does (`split_special_tokens`); `tokenizers` by itself has to
+be told (`encode_special_tokens`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +27,7 @@ def byte_characters() -> list[str]:
 _CHARACTERS = byte_characters()
 
 
-def byte_level(spelling: Sequence[bytes], pieces: str, special_tokens: Mapping[str, int]) -> dict[str, Any]:
+def byte_level(spelling: Sequence[bytes], pieces: str, special_tokens: Mapping[str, int]) -> dict[str, str]:
     """Byte-pair encoding whose id i stands for `spelling[i]`, the single bytes among them, and whose merges are in the
     order of the ids.
 
@@ -35,13 +38,31 @@ def byte_level(spelling: Sequence[bytes], pieces: str, special_tokens: Mapping[s
     cut = [{"type": "Split", "pattern": {"Regex": pieces}, "behavior": "Isolated", "invert": False}] if pieces else []
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     model = {"type": "BPE", "vocab": vocabulary, "merges": [list(pair) for pair in _merges(spelling)]}
-    return _tokenizer(model, {"type": "Sequence", "pretokenizers": [*cut, level]}, level, special_tokens)
+    return _files(model, {"type": "Sequence", "pretokenizers": [*cut, level]}, level, special_tokens)
 
 
-def characters(vocabulary: Iterable[str], special_tokens: Mapping[str, int]) -> dict[str, Any]:
+def characters(vocabulary: Iterable[str], special_tokens: Mapping[str, int]) -> dict[str, str]:
     """One id per character. One that the vocabulary lacks is an error in Foundry, and is left out by `tokenizers`."""
     model = {"type": "BPE", "vocab": {character: i for i, character in enumerate(vocabulary)}, "merges": []}
-    return _tokenizer(model, None, {"type": "Fuse"}, special_tokens)
+    return _files(model, None, {"type": "Fuse"}, special_tokens)
+
+
+def _files(model: Any, pre_tokenizer: Any, decoder: Any, special_tokens: Mapping[str, int]) -> dict[str, str]:
+    """Name -> text; `config.json` is the part that is about tokens.
+
+    What fills up a batch is `bos`: no target is, so that who leaves padding out of a loss leaves out no `eos`.
+    """
+    own = {**special_tokens, "pad": special_tokens["bos"]}
+    names = {f"{name}_token": NAME.format("bos" if name == "pad" else name) for name in own}
+    numbers = {f"{name}_token_id": own.get(name) for name in ("bos", "eos", "pad")}
+    files = {
+        "tokenizer.json": _tokenizer(model, pre_tokenizer, decoder, special_tokens),
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        | {"split_special_tokens": True, **names},
+        "generation_config.json": {key: number for key, number in numbers.items() if number is not None},
+        "config.json": numbers,
+    }
+    return {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in files.items()}
 
 
 def _tokenizer(model: Any, pre_tokenizer: Any, decoder: Any, special_tokens: Mapping[str, int]) -> dict[str, Any]:
@@ -57,7 +78,7 @@ def _tokenizer(model: Any, pre_tokenizer: Any, decoder: Any, special_tokens: Map
         "added_tokens": added,
         "normalizer": None,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": _before(NAME.format("bos"), special_tokens["bos"]) if "bos" in special_tokens else None,
+        "post_processor": _before(NAME.format("bos"), special_tokens["bos"]),
         "decoder": decoder,
         "model": {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
         | {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False}

@@ -16,15 +16,16 @@ from foundry.core.contracts import InvalidData
 from foundry.data.split import SplitText
 from foundry.data.storage import hash_of, write_atomically
 
-BOS = "bos"
-"""The special token that every document starts with."""
+BOS, EOS = "bos", "eos"
+"""The special tokens that every document begins and ends with."""
 
 
 class SpellingTokenizer(ABC):
     """A tokenizer whose id i stands for the bytes `spelling[i]`; the ids after those are the special tokens."""
 
     type: ClassVar[str]
-    special_names: ClassVar[tuple[str, ...]] = (BOS,)
+    special_names: tuple[str, ...] = (BOS, EOS)
+    """In the order of their ids. Runs of old were saved with `bos` alone."""
 
     @property
     @abstractmethod
@@ -38,6 +39,9 @@ class SpellingTokenizer(ABC):
         Raises:
             InvalidData: the vocabulary cannot spell `text`.
         """
+
+    def encode_chunk(self, text: str, goes_on: bool) -> np.ndarray:
+        return self.encode_array(text)
 
     @abstractmethod
     def border(self, text: str) -> int:
@@ -67,6 +71,14 @@ class SpellingTokenizer(ABC):
     @cached_property
     def special_tokens(self) -> Mapping[str, int]:
         return {name: len(self.spelling) + i for i, name in enumerate(self.special_names)}
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        return (self.special_tokens[BOS],)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        return tuple(i for name, i in self.special_tokens.items() if name == EOS)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
@@ -110,6 +122,8 @@ class SpellingTokenizer(ABC):
             raise InvalidData("the tokenizer does not match its own hash: damaged, or edited by hand", "restore it")
         try:
             tokenizer = cls.from_vocabulary(plain)
+            numbers = dict(plain["special_tokens"])
+            tokenizer.special_names = tuple(sorted(numbers, key=numbers.__getitem__))
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidData(f"not the vocabulary of a {cls.type} tokenizer: {error!r}") from error
         if tokenizer.hash != data["hash"]:
@@ -139,3 +153,19 @@ def utf8(text: str) -> bytes:
             "spell",
             'drop such halves, for instance with text.encode("utf-8", "ignore").decode()',
         ) from error
+
+
+def unlike(text: str, spelled: bytes, why: str, hint: str) -> InvalidData:
+    """The refusal of a text whose ids spell something else, by the first place where they do."""
+    wanted = text.encode()
+    length = min(len(wanted), len(spelled))
+    differs = np.frombuffer(wanted, np.uint8, length) != np.frombuffer(spelled, np.uint8, length)
+    same = int(differs.argmax()) if differs.any() else length
+    at = len(wanted[:same].decode(errors="ignore"))
+    became = spelled[len(text[:at].encode()) :][:40].decode(errors="replace")
+    line = text.count("\n", 0, at) + 1
+    return InvalidData(
+        f"the tokenizer would read {text[at : at + 10]!r}, character {at} of the text, in line {line}, as "
+        f"{became[:10]!r}: {why}",
+        hint,
+    )
