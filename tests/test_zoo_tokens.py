@@ -210,6 +210,17 @@ def test_a_pretrained_model_writes_and_stops_as_in_transformers_and_leaves_as_it
     assert ours.special_tokens.get("pad") == came.pad_token_id
 
 
+def test_a_check_names_what_transformers_reads_otherwise(project, capsys):
+    """Its class for Qwen cuts a text into pieces of its own, whatever tokenizer.json says."""
+    like_qwen(project / "right")
+    like_qwen(project / "wrong", pieces=r"\p{N}+|\P{N}+")
+    assert foundry(capsys, "zoo", "check", "right")["tokenizer"] == []
+    assert main(["zoo", "check", "wrong", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], told["first_drift"]) == (False, None)
+    assert any("'1234567 890 3.14' is [" in difference for difference in told["tokenizer"])
+
+
 @pytest.mark.parametrize("block_size", [7, 64])
 def test_bits_per_byte_are_of_the_texts_own_bytes(block_size, project):
     """However its rows are cut: a blank before a text and the tokens that frame it are none of them."""

@@ -101,7 +101,7 @@ def test_a_longer_vocabulary_is_not_cut_to_16_bits(monkeypatch: pytest.MonkeyPat
 
 def test_a_tokenizer_that_loses_text_is_found_out_by_file_and_place() -> None:
     class Capitals:  # as somebody's plugin may be
-        vocab_size, special_tokens, hash = 256, {}, "capitals"  # noqa: RUF012
+        vocab_size, special_tokens, hash = 256, {}, "capitals"
 
         def encode(self, text: str) -> list[int]:
             return list(text.upper().encode())

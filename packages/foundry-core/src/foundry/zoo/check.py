@@ -1,15 +1,17 @@
-"""Our model beside transformers', layer by layer, on the same tokens: where they first differ."""
+"""Our model beside transformers', layer by layer, on the same tokens: where they first differ; and our tokenizer."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
+from foundry.core.generate import first_ids
 from foundry.core.registry import registry
 from foundry.zoo.catalog import find
 from foundry.zoo.express import family_of
-from foundry.zoo.pretrained import load
+from foundry.zoo.pretrained import load, tokenizer_of
 from foundry.zoo.shards import WeightsFolder
 
 if TYPE_CHECKING:
@@ -58,6 +60,40 @@ def check(name: str | Path, *, tokens: int = 64, tolerance: float = TOLERANCE, d
     return [_compared(*row, tolerance) for row in zip(names, mine.outputs, other.outputs, strict=True)]
 
 
+PROBES = (
+    "The cat sat on the mat.", " a blank first", "naïve café, 日本語 🙂", "def f(x):\n\n    return x\n",
+    "1234567 890 3.14",
+)  # fmt: skip
+"""Texts that tokenizers cut in different ways."""
+
+
+def tokenizer_differences(name: str | Path) -> list[str]:
+    """What transformers reads otherwise than we, of a few texts, the control tokens and the ends; nothing, where the
+    folder has no tokenizer.json. A text that we refuse is left out: transformers loses a part of it.
+
+    Raises:
+        EnvironmentFailure: transformers is not installed.
+        InvalidData: either cannot load the folder.
+    """
+    folder = WeightsFolder(find(name))
+    ours = tokenizer_of(folder, registry())
+    if ours is None:
+        return []
+    theirs = _from_pretrained("AutoTokenizer", folder.path)
+    told = []
+    for text in PROBES:
+        with suppress(InvalidData):
+            mine, other = first_ids(ours, text), list(theirs(text).input_ids)
+            if mine != other:
+                told.append(f"{text!r} is {mine} here and {other} in transformers")
+    for token in ("bos", "eos", "pad", "unk"):
+        number, their_number = ours.special_tokens.get(token), getattr(theirs, f"{token}_token_id")
+        known = number is not None or token == "eos"  # a class of transformers may have a pad or unk that no file says
+        if their_number is not None and known and number != their_number:
+            told.append(f"{token} is {number} here and {their_number} in transformers")
+    return told
+
+
 def first_drift(places: list[Place]) -> Place | None:
     return next((place for place in places if not place.same), None)
 
@@ -86,18 +122,22 @@ def _compared(name: str, ours: Tensor, theirs: Tensor, tolerance: float) -> Plac
 
 
 def _theirs(folder: Path, device: str) -> Any:
+    import torch
+
+    model = _from_pretrained("AutoModelForCausalLM", folder, dtype=torch.float32, use_safetensors=True)
+    return model.to(device).eval()
+
+
+def _from_pretrained(which: str, folder: Path, **options: Any) -> Any:
     try:
         import transformers  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise EnvironmentFailure(
             "the check compares with transformers, which is not installed", "pip install 'foundry-core[transformers]'"
         ) from error
-    import torch
-
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        return getattr(transformers, which).from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InvalidData(f"{folder}: transformers cannot load it: {error}") from error
-    return model.to(device).eval()

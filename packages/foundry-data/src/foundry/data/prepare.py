@@ -182,8 +182,8 @@ def _document(piece: Piece, tokenizer: Tokenizer, report: _Report) -> Iterator[n
 
 def _encode(tokenizer: Tokenizer, text: str, goes_on: bool) -> np.ndarray:
     """Ids of the text. Ours give an array that spells it; a plugin's tokenizer may know lists alone, and is asked."""
-    ours = hasattr(tokenizer, "encode_chunk")
-    tokens: np.ndarray = tokenizer.encode_chunk(text, goes_on) if ours else np.asarray(tokenizer.encode(text), np.int64)
+    ours = getattr(tokenizer, "encode_chunk", None)
+    tokens: np.ndarray = ours(text, goes_on) if ours else np.asarray(tokenizer.encode(text), np.int64)
     if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < tokenizer.vocab_size:
         raise InvalidData(f"the tokenizer gave ids outside its vocabulary of {tokenizer.vocab_size}")
     if not ours and (spelled := tokenizer.decode_bytes(tokens.tolist())) != text.encode():

@@ -112,12 +112,15 @@ def check(
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference, in fp32.")] = 1e-4,
     json: Json = False,
 ) -> int:
-    """Compare MODEL with transformers, layer by layer, and name the first that drifts. Exit code 1 if one does.
+    """Compare MODEL with transformers, its tokenizer and layer by layer, and name the first that drifts.
+
+    Exit code 1 if anything differs.
 
     Needs transformers: pip install 'foundry-core[transformers]'.
     """
-    from foundry.zoo.check import check, first_drift
+    from foundry.zoo.check import check, first_drift, tokenizer_differences
 
+    differences = tokenizer_differences(model)
     places = check(model, tokens=tokens, tolerance=tolerance)
     drift = first_drift(places)
 
@@ -125,11 +128,14 @@ def check(
         rows = [(p.name, f"{p.difference:.1e}", f"{p.largest:.3g}", "" if p.same else "drifts") for p in places]
         render.table(("place", "largest difference", "largest number", ""), rows)
 
-    data = {"ok": drift is None, "first_drift": drift and drift.name, "places": [p._asdict() for p in places]}
-    render.result(data, draw)
+    ok = drift is None and not differences
+    data = {"ok": ok, "first_drift": drift and drift.name, "places": [p._asdict() for p in places]}
+    render.result(data | {"tokenizer": differences}, draw)
+    for difference in differences:
+        render.say(f"tokenizer: {difference}")
     if drift:
         render.say(f"{drift.name} is the first that drifts, by {drift.difference:.1e}")
-    return ExitCode.FAILURE if drift else ExitCode.OK
+    return ExitCode.OK if ok else ExitCode.FAILURE
 
 
 def _millions(parameters: float) -> str:
