@@ -81,6 +81,7 @@ BAD_TEXT = {
     "not UTF-8": (TextParams(path="latin.txt"), r"latin\.txt: not UTF-8 at byte 3 \(0xe9\)"),
     "not UTF-8 after a mark": (TextParams(path="bomlatin.txt"), r"bomlatin\.txt: not UTF-8 at byte 6 \(0xe9\)"),
     "cut character": (TextParams(path="cut.txt"), r"cut\.txt: not UTF-8 at byte 3 \(0xf0\)"),
+    "cut byte order mark": (TextParams(path="cutbom.txt"), r"cutbom\.txt: not UTF-8 at byte 0 \(0xef\)"),
     "binary": (TextParams(path="binary.txt"), r"binary\.txt: not text: byte 2 is NUL"),
     "too short": (TextParams(path="short.txt"), r"has 10 tokens, fewer than one row of model_args\.block_size = 32"),
     "nothing to validate on": (TextParams(path="line.txt"), r"leaves no token to validate on"),
@@ -96,6 +97,7 @@ def test_text_that_cannot_be_used_is_named(params: TextParams, message: str) -> 
     Path("latin.txt").write_bytes(b"caf\xe9 au lait")
     Path("bomlatin.txt").write_bytes(b"\xef\xbb\xbfcaf\xe9 au lait")
     Path("cut.txt").write_bytes(b"cut\xf0\x9f\x99")
+    Path("cutbom.txt").write_bytes(b"\xef\xbb")
     Path("binary.txt").write_bytes(b"ab\0cd")
     Path("short.txt").write_text("just a line.")
     Path("line.txt").write_text("x" * 40)

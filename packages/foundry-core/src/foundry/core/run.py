@@ -153,6 +153,8 @@ class Run:
         aside = self.path.with_name(f"{self.path.name}~{number}")
         with self.held():
             move_folder(self.path, aside)
+            for lock in aside.glob(".lock*"):  # ours, which went along: nobody trains there
+                lock.unlink()
         return aside
 
 

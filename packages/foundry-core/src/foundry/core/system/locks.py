@@ -49,15 +49,11 @@ def locked(path: Path, *, wait: bool = True, waiting: Callable[[str], None] | No
     with writing(path):
         file = open(path, "a+b")  # noqa: SIM115 - closed below
     with file:
-        name = None if _flock(file, path, wait, waiting) else _Name(path)
-        if name:
-            name.take(wait, waiting)
-        try:
+        if _flock(file, path, wait, waiting):
             yield file
-        finally:
-            if name:
-                file.flush()
-                name.give_back()
+        else:
+            with _Name(path).taken(wait, waiting), file:  # closed, and so written, before another may have it
+                yield file
 
 
 def _flock(file: IO[bytes], path: Path, wait: bool, waiting: Callable[[str], None] | None) -> bool:
@@ -95,14 +91,24 @@ class _Name:
         self.path = path.with_name(f"{path.name}.held")
         self.holder = _Holder(os.urandom(8).hex(), this_process())
 
-    def take(self, wait: bool, waiting: Callable[[str], None] | None) -> None:
+    @contextmanager
+    def taken(self, wait: bool, waiting: Callable[[str], None] | None) -> Iterator[None]:
         """See `locked`."""
-        end, told = time.monotonic() + _PATIENCE_SECONDS, False
+        self._take(wait, waiting)
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def _take(self, wait: bool, waiting: Callable[[str], None] | None) -> None:
+        seen, end, told = None, 0.0, False
         with writing(self.path):
             while not self._create():
                 holder = _Holder.of(self.path)
                 if holder is None:
                     continue  # it was given back just now
+                if holder != seen:  # each has a minute of its own
+                    seen, end = holder, time.monotonic() + _PATIENCE_SECONDS
                 late = time.monotonic() > end
                 if holder.is_gone(late) and self._take_over(holder):
                     return
@@ -113,7 +119,7 @@ class _Name:
                     told = True
                 time.sleep(_POLL_SECONDS)
 
-    def give_back(self) -> None:
+    def _give_back(self) -> None:
         with suppress(OSError):
             if _Holder.of(self.path) == self.holder:
                 self.path.unlink()
@@ -127,27 +133,25 @@ class _Name:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
-        with open(descriptor, "wb") as file:
-            file.write(self.holder.content)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(self.holder.content)
+        except OSError:  # the disk is full; a lock that names nobody would keep everybody out
+            self.path.unlink(missing_ok=True)
+            raise
         return True
 
     def _take_over(self, holder: _Holder) -> bool:
         """Take the place of one that is gone. Of several that try, one does: to take over from a certain holder is a
         lock of its own, made in the same way."""
         ticket = _Name(self.path.with_name(f"{self.path.name}.{holder.nonce}"))
-        try:
-            ticket.take(wait=False, waiting=None)
-        except Busy:
-            return False
-        try:
-            if _Holder.of(self.path) != holder:
-                return False
-            staged = self.path.with_name(f"{self.path.name}.{self.holder.nonce}")
-            staged.write_bytes(self.holder.content)
-            os.replace(staged, self.path)
-            return True
-        finally:
-            ticket.give_back()
+        with suppress(Busy), ticket.taken(wait=False, waiting=None):
+            if _Holder.of(self.path) == holder:
+                staged = self.path.with_name(f"{self.path.name}.{self.holder.nonce}")
+                staged.write_bytes(self.holder.content)
+                os.replace(staged, self.path)
+                return True
+        return False
 
 
 @dataclass(frozen=True)

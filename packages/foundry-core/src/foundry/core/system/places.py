@@ -31,16 +31,16 @@ def user_path(text: str | Path) -> Path:
 
 def cache_folder(configured: str | None = None) -> Path:
     """What can be made again, of all projects: `configured` (data.cache), else $FOUNDRY_CACHE, else `foundry` in the
-    user's cache folder (XDG base directories). An account without a home folder that it may write to has a folder of
-    its own among the temporary files.
+    user's cache folder (XDG base directories, which say that a relative $XDG_CACHE_HOME is to be ignored). An account
+    without a home folder that it may write to has a folder of its own among the temporary files.
 
     Raises:
         EnvironmentFailure: that one is somebody else's.
     """
     if chosen := configured or os.environ.get("FOUNDRY_CACHE"):
         return user_path(chosen).absolute()
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base).absolute() / "foundry"
+    if os.path.isabs(base := os.environ.get("XDG_CACHE_HOME", "")):
+        return Path(base) / "foundry"
     home = os.path.expanduser("~")
     if home != "~" and _can_be_used(folder := Path(home).absolute() / ".cache" / "foundry"):
         return folder

@@ -52,7 +52,8 @@ def _sha256(path: Path) -> str:
 
 def _parts(path: Path, digest: str) -> Iterator[str]:
     """The text of a file. Raises InvalidData where it is none, or, at its end, if its sha256 is not `digest`."""
-    decoder, sha256, size = codecs.getincrementaldecoder("utf-8-sig")(), hashlib.sha256(), 0
+    # Not utf-8-sig, which takes the first one or two bytes of a byte order mark for an empty file.
+    decoder, sha256, size, mark = codecs.getincrementaldecoder("utf-8")(), hashlib.sha256(), 0, "\ufeff"
     try:
         for block in _blocks(path):
             sha256.update(block)
@@ -60,7 +61,8 @@ def _parts(path: Path, digest: str) -> Iterator[str]:
                 raise InvalidData(f"{path}: not text: byte {size + at} is NUL", "leave it out with dataset.glob")
             size += len(block)
             if text := decoder.decode(block):
-                yield text
+                yield text.removeprefix(mark)
+                mark = ""
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         at = size - len(error.object) + error.start
