@@ -184,7 +184,7 @@ WORDS = {
     "attention": {
         "noaux": "what attention promises is (y, aux)",
         "nocontext": "NoContext.forward cannot be called as attention is",
-        "nocache": "no attribute 'init_cache'",
+        "nocache": "init_cache is missing: what attention promises is a Cache",
     },
     "optimizer": {"forgets": "no optimizer owns blocks.0"},
     "schedule": {"slopes": "not 'NoneType'"},

@@ -87,6 +87,67 @@ def test_checking_everything_finds_what_did_not_load(tmp_path, monkeypatch, chec
     assert [problem["plugin"] for problem in told["problems"]] == ["broken"]
 
 
+ATTENTION = """\
+import torch
+from torch import nn
+from foundry.core.contracts import AttentionParams, Variant
+
+
+class Cache:
+    def __init__(self, tensor):
+        self.length, self.tensors = 0, (tensor,)
+
+
+class Forgets(nn.Module):
+    def __init__(self, params, dims, position):
+        super().__init__()
+        self.value = nn.Linear(dims.n_embd, dims.n_embd)
+
+    def forward(self, x, ctx):
+        print("so far so good")
+        if ctx.cache is not None:
+            ctx.cache.length += x.size(1)
+        return self.value(x).cumsum(1), {}
+
+    def init_cache(self, batch, max_len, dtype, device):
+        return Cache(torch.zeros(batch, 1, dtype=dtype, device=device))
+
+
+class NoPosition(AttentionParams):
+    positions = frozenset({"nothing"})
+
+
+VARIANTS = [Variant("attention", "forgets", f"{__name__}:Forgets", NoPosition, "the sum of all values so far")]
+"""
+
+
+def test_every_variant_goes_through_the_conformance_kit(tmp_path, monkeypatch, check):
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "sums.py").write_text(ATTENTION)
+    monkeypatch.chdir(tmp_path)
+    code, told = check("variants/sums.py")
+    assert (code, told["ok"]) == (4, False)
+    rows = {row["check"]: row for row in told["checks"]}
+    assert "torch" in rows["listing it imports nothing heavy"]["note"]
+    assert {"causality", "state_dict_round_trip"} <= {name for name, row in rows.items() if not row["fault"]}
+    wrong = rows["decode_equals_forward"]
+    assert (wrong["contribution"], wrong["place"]) == ("attention forgets", "variants/sums.py:11")
+    assert wrong["fault"].startswith("it differs by ")
+
+
+def test_a_variant_without_defaults_is_said_to_be_untried(tmp_path, monkeypatch, check):
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "sine.py").write_text(
+        "from foundry.core.contracts import ActivationParams, Variant\n"
+        "class Params(ActivationParams):\n    speed: float\n"
+        "VARIANTS = [Variant('activation', 'sine', f'{__name__}:Params', Params, 'sin(speed x)')]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, told = check("variants/sine.py")
+    assert code == 0
+    assert "not tried: speed has no default" in told["checks"][-1]["note"]
+
+
 def test_what_is_no_plugin_is_a_usage_error(tmp_path, check):
     for wanted in ("no-such-plugin", tmp_path):
         code, told = check(wanted)

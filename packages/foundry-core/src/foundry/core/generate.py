@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from foundry.core.contracts import InvalidData, Tokenizer, UsageError
 from foundry.core.kernels import decoding_kernels
 from foundry.core.model import GPT
+from foundry.core.model.self_test import check_decoding
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,6 @@ class Sampling:
         return (F.softmax(logits, -1) / waiting).argmax(-1)
 
 
-@torch.inference_mode()
 def generate_ids(
     model: GPT,
     prompt: Tensor,
@@ -86,11 +86,26 @@ def generate_ids(
         stop: ids that end a row. One that has chosen such an id repeats it from then on; when all have, iteration ends.
 
     Raises:
-        UsageError: `attention_mask` has padding elsewhere than on the left, or a row of nothing else.
+        UsageError: at once: `attention_mask` has padding elsewhere than on the left, or a row of nothing else.
+        PluginError: at once: the model says something else from its cache than of the whole text.
     """
+    check_decoding(model)
+    lengths = [prompt.shape[1]] * len(prompt) if attention_mask is None else _lengths(attention_mask)
+    return _generated(model, prompt, lengths, max_tokens, sampling, seed, stop)
+
+
+@torch.inference_mode()
+def _generated(
+    model: GPT,
+    prompt: Tensor,
+    lengths: list[int],
+    max_tokens: int,
+    sampling: Sampling,
+    seed: int,
+    stop: Collection[int],
+) -> Iterator[Tensor]:
     model.eval()
     block_size, device = model.dims.block_size, prompt.device
-    lengths = [prompt.shape[1]] * len(prompt) if attention_mask is None else _lengths(attention_mask)
     seen = _Seen(model, prompt, [min(length, block_size) for length in lengths], max_tokens)
     generators = [torch.Generator(device).manual_seed((seed + row) % 2**64) for row in range(len(prompt))]
     last = torch.tensor([*stop], dtype=torch.long, device=device)

@@ -47,11 +47,7 @@ def load_run(
 
 def restored(run: Run, saved: Checkpoint, *, device: str = "cpu") -> LoadedRun:
     """What `load_run` returns, from one checkpoint of the run."""
-    import torch
-
     from foundry.core.config import from_plain
-    from foundry.core.model import GPT
-    from foundry.core.model.init import init_buffers
     from foundry.core.registry import find_project
     from foundry.core.training.device import require
 
@@ -62,12 +58,29 @@ def restored(run: Run, saved: Checkpoint, *, device: str = "cpu") -> LoadedRun:
     tokenizer = read_tokenizer(run, experiment)
     if saved.state["tokenizer"] != tokenizer.hash:
         raise InvalidData(f"{run.tokenizer_file} is not the tokenizer that {run.path} was trained with")
-    with torch.device("meta"):
-        model = GPT(experiment, tokenizer.vocab_size)
-    model.to_empty(device=device)
-    init_buffers(model)
-    restore_weights(model, saved.judged_weights, source=str(run.path))
+    model = rebuilt(experiment, tokenizer.vocab_size, saved.judged_weights, device=device, source=str(run.path))
     return LoadedRun(experiment, tokenizer, model.eval())
+
+
+def rebuilt(experiment: Experiment, vocab_size: int, weights: Mapping[str, Any], *, device: Any, source: str) -> GPT:
+    """The model that named tensors are of.
+
+    Raises:
+        InvalidData: as `restore_weights` does.
+    """
+    import torch
+
+    from foundry.core.model import GPT
+    from foundry.core.model.init import init_buffers
+
+    with torch.device("meta"):
+        model = GPT(experiment, vocab_size)
+    model.to_empty(device=device)
+    for buffer in model.buffers():  # what nobody fills is then seen
+        buffer.fill_(float("nan") if buffer.is_floating_point() else 0)
+    init_buffers(model)
+    restore_weights(model, weights, source=source)
+    return model
 
 
 def restore_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,20 +54,25 @@ def check(
     ] = "",
     json: Json = False,
 ) -> int:
-    """Look for what makes a plugin slow or unusable. Exit code 4 if anything is found."""
+    """Put a plugin to the test: what listing it costs, and all that a model relies on in each of its variants.
+
+    Every variant is built with its default settings, and goes through the conformance kit of its slot: shapes,
+    gradients, causality, decoding from the cache, a checkpoint and back, and more. Exit code 4 if anything fails.
+    """
     from foundry.core.registry import registry
     from foundry.core.registry.check import check, find_plugins
+    from foundry.core.testing.conform import conform
 
     found, plugins = find_plugins(plugin, registry())
-    rows = [(each, result) for each in plugins for result in check(each, found)]
+    rows = [(each, result) for each in plugins for result in (*check(each, found), *conform(each, found))]
     loaded = {each.distribution for each in plugins}  # their problems are among their checks
     broken = [] if plugin else [problem for problem in found.problems if problem.distribution not in loaded]
     faults = sum(bool(result.fault) for _, result in rows) + len(broken)
 
     def draw() -> None:
         render.table(
-            ("plugin", "check", "result"),
-            [(f"{each.distribution} ({each.name})", result.name, result.fault or "ok") for each, result in rows],
+            ("plugin", "contribution", "check", "result"),
+            [(f"{each.distribution} ({each.name})", it.contribution, it.name, _result(it)) for each, it in rows],
         )
         render.problems(broken)
         render.say(f"{len(rows)} checks of {len(plugins)} plugins, {faults} faults")
@@ -75,13 +80,27 @@ def check(
     data = {
         "ok": not faults,
         "checks": [
-            {"distribution": each.distribution, "plugin": each.name, "check": result.name, "fault": result.fault}
+            {
+                "distribution": each.distribution,
+                "plugin": each.name,
+                "contribution": result.contribution,
+                "check": result.name,
+                "fault": result.fault,
+                "place": result.place,
+                "note": result.note,
+            }
             for each, result in rows
         ],
         "problems": [vars(problem) for problem in broken],
     }
     render.result(data, draw)
     return ExitCode.PLUGIN if faults else ExitCode.OK
+
+
+def _result(check: Any) -> str:
+    if check.fault:
+        return f"{check.place}: {check.fault}" if check.place else check.fault
+    return check.note or "ok"
 
 
 @app.command()

@@ -1,5 +1,5 @@
-"""`foundry plugins check`: what can be said of a plugin without building a model. The conformance kit,
-`foundry.core.testing`, does the rest in the plugin's own tests."""
+"""`foundry plugins check`: what can be said of a plugin without building a model. The rest is the conformance kit's,
+`foundry.core.testing`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from foundry.core.blame import LOCAL, belongs, described
-from foundry.core.contracts import FoundryError, Mutation, PluginError, Section, UsageError, Variant
+from foundry.core.contracts import FoundryError, Mutation, PluginError, Section, UsageError
 from foundry.core.registry.discovery import (
     BUILT_IN,
     Broken,
@@ -36,6 +36,9 @@ class Check:
 
     name: str
     fault: str = ""
+    contribution: str = ""  # `attention mine`; empty: the plugin as a whole
+    place: str = ""  # the file and line of a fault
+    note: str = ""  # what to know where nothing is wrong
 
 
 def find_plugins(wanted: str, registry: Registry) -> tuple[Registry, list[Plugin]]:
@@ -71,18 +74,15 @@ def check(plugin: Plugin, registry: Registry) -> Iterator[Check]:
     """Look at a plugin that loaded, thing by thing. Resolving its targets imports what they import."""
     refused = [problem.message for problem in registry.problems if problem.distribution == plugin.distribution]
     yield Check("every contribution is accepted", "; ".join(refused))
-    yield Check("listing it imports nothing heavy", _heavy_imports(plugin))
+    yield _lightness(plugin)
     for contribution in plugin.contributions:
         what = label(contribution)
         if not isinstance(contribution, Mutation):
-            yield Check(f"{what} has a summary", "" if contribution.summary else "summary is empty")
-        if isinstance(contribution, Variant):
-            yield Check(f"{what} has a target", _target_fault(contribution))
-        if isinstance(contribution, Variant | Section):
-            yield Check(f"{what}: its defaults survive YAML", _yaml_fault(contribution.params))
-        if isinstance(contribution, Mutation) and not contribution.slot:
-            fault = "" if contribution.example else "give a value that works on the default experiment"
-            yield Check(f"{what} has an example", fault)
+            yield Check("has a summary", "" if contribution.summary else "summary is empty", what)
+        if isinstance(contribution, Section):
+            yield Check("its defaults survive YAML", _yaml_fault(contribution.params), what)
+        if isinstance(contribution, Mutation):
+            yield Check("changes the default experiment", _mutation_fault(contribution, registry), what)
 
 
 def _candidates(path: Path) -> Iterator[Candidate]:
@@ -126,28 +126,47 @@ def _broken(distribution: str, plugin: str, message: str) -> FoundryError:
     return PluginError(f"{distribution} ({plugin}): {message}", "run `foundry plugins check` again once it is mended")
 
 
-def _heavy_imports(plugin: Plugin) -> str:
+def _lightness(plugin: Plugin) -> Check:
     """Imports the plugin's module in an interpreter of its own, and looks at what came along."""
-    if plugin.distribution == LOCAL:
-        return ""  # a local file may hold its nn.Module; it costs its owner alone
-    script = (
-        f"import sys; sys.path[:] = {sys.path!r}\n"
-        f"import {plugin.module}\n"
-        f"print(*(name for name in {HEAVY!r} if name in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    name = "listing it imports nothing heavy"
+    done = subprocess.run([sys.executable, "-c", _importing(plugin)], capture_output=True, text=True)
     if done.returncode:
-        return (done.stderr.strip().splitlines() or ["the interpreter died"])[-1]
-    found = done.stdout.split()
-    return f"{plugin.module} imports {', '.join(found)}; import that in the module that a target names" if found else ""
+        return Check(name, (done.stderr.strip().splitlines() or ["the interpreter died"])[-1])
+    if not (found := ", ".join(done.stdout.split())):
+        return Check(name)
+    if plugin.distribution == LOCAL:  # a local file may hold its nn.Module; it costs its owner alone
+        return Check(name, note=f"imports {found}, for which every command here waits; see docs/add-a-variant.md")
+    return Check(name, f"{plugin.module} imports {found}; import that in the module that a target names")
 
 
-def _target_fault(variant: Variant) -> str:
+def _importing(plugin: Plugin) -> str:
+    """A script that imports the plugin and prints what of HEAVY came along."""
+    importing = f"import {plugin.module}\n"
+    if plugin.distribution == LOCAL:
+        project = Path(sys.modules[plugin.module].__file__ or "").parent.parent
+        importing = (
+            "from pathlib import Path\n"
+            "from foundry.core.registry.discovery import local_candidates\n"
+            f"for each in local_candidates(Path({str(project)!r})):\n"
+            f"    each.name == {plugin.name!r} and each.load()\n"
+        )
+    printing = f"print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    return f"import sys; sys.path[:] = {sys.path!r}\n{importing}{printing}"
+
+
+def _mutation_fault(mutation: Mutation, registry: Registry) -> str:
+    """Of its example on the default experiment."""
+    from foundry.core.config import from_plain
+    from foundry.core.config.mutate import mutate
+
+    type, value = (mutation.slot, mutation.type) if mutation.slot else (mutation.type, mutation.example)
+    if not value:
+        return "it has no example: give a value that works on the default experiment"
     try:
-        target = variant.load()
-    except Exception as error:  # whatever the target's module does is the finding
-        return described(error)
-    return "" if callable(target) else f"{variant.target} is a {type(target).__name__}, which cannot be called"
+        mutate(from_plain({}, registry=registry), type, value)
+    except FoundryError as error:
+        return " ".join(f"{error}".split())
+    return ""
 
 
 def _yaml_fault(params: type[Any]) -> str:

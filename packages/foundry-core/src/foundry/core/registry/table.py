@@ -34,6 +34,10 @@ RESERVED = ("extends", "name", "seed", "init_from", "layers")
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
+_origins: WeakKeyDictionary[Any, Variant] = WeakKeyDictionary()
+"""What was built -> the variant that it is of."""
+
+
 class Registry:
     """What plugins contributed, after validation. The first owner of a name keeps it; whatever else claims it is
     refused and reported in `problems`."""
@@ -48,7 +52,6 @@ class Registry:
         self._variants: dict[str, dict[str, Variant]] = {}
         self._shorthands: dict[str, dict[str, Shorthand]] = {}
         self._owners: dict[tuple[str, str], Plugin] = {}
-        self._origins: WeakKeyDictionary[Any, Variant] = WeakKeyDictionary()
         # Kind by kind, because a variant may fill another plugin's slot, and a shorthand name another's variant.
         for kind in (Slot, Section, Variant, Shorthand, Mutation):
             for plugin in self.plugins:
@@ -105,12 +108,13 @@ class Registry:
             if made is None:
                 raise TypeError(f"it returns None, and has to make what fills slot {slot}")
         with suppress(TypeError):  # what cannot be referred to weakly is no module
-            self._origins[made] = variant
+            _origins[made] = variant
         return made
 
-    def origin(self, made: Any) -> Variant | None:
-        """The variant that an object which `build` made is of."""
-        return self._origins.get(made)
+    @staticmethod
+    def origin(made: Any) -> Variant | None:
+        """The variant that an object which some registry's `build` made is of."""
+        return _origins.get(made)
 
     def is_foreign(self, variant: Variant) -> bool:
         """Whether a variant is a plugin's, or of the project's own files, and not Foundry's."""

@@ -16,17 +16,20 @@ A check runs on a CPU with a small model's sizes, `dims`; set it where a variant
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pytest
+if TYPE_CHECKING:
+    import pytest
 
-pytest.register_assert_rewrite("foundry.core.testing.checks")
+if "pytest" in sys.modules:  # `foundry plugins check` does without
+    sys.modules["pytest"].register_assert_rewrite("foundry.core.testing.checks")
 
-from foundry.core.contracts import Dims  # noqa: E402
-from foundry.core.registry import registry  # noqa: E402
-from foundry.core.testing.case import DIMS, Case  # noqa: E402
-from foundry.core.testing.checks import checks_of  # noqa: E402
+from foundry.core.contracts import Dims
+from foundry.core.registry import registry
+from foundry.core.testing.case import DIMS, Case
+from foundry.core.testing.checks import checks_of
 
 __all__ = ["DIMS", "Case", "Conformance"]
 
@@ -44,6 +47,8 @@ class Conformance:
         check()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        import pytest
+
         metafunc.parametrize(
             "check",
             [

@@ -23,7 +23,7 @@ from foundry.core.contracts import (
     Variant,
 )
 from foundry.core.model import GPT, initialize
-from foundry.core.registry import registry
+from foundry.core.registry import Registry, registry
 
 DIMS = Dims(n_layer=2, n_head=4, n_embd=32, head_dim=8, block_size=24, vocab_size=19)
 SEED = 1337
@@ -39,11 +39,15 @@ class Case:
     dims: Dims = DIMS
 
     @classmethod
-    def of(cls, slot: str, name: str, params: Mapping[str, Any] = {}, dims: Dims = DIMS) -> Case:
-        """Look the variant or shorthand up. `params` are added to what a shorthand sets."""
-        shorthand = registry().shorthands(slot).get(name)
+    def of(
+        cls, slot: str, name: str, params: Mapping[str, Any] = {}, dims: Dims = DIMS, known: Registry | None = None
+    ) -> Case:
+        """Look the variant or shorthand up, by default in the registry of this project. `params` are added to what a
+        shorthand sets."""
+        known = known or registry()
+        shorthand = known.shorthands(slot).get(name)
         settings = dict(shorthand.expands_to) if shorthand else {"type": name}
-        variant = registry().variant(slot, settings.pop("type"))
+        variant = known.variant(slot, settings.pop("type"))
         return cls(name, variant, variant.params(**{**settings, **params}), dims)
 
     @property

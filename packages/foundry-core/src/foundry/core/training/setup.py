@@ -18,8 +18,9 @@ from foundry.core.blame import answers_for
 from foundry.core.contracts import InvalidData, PluginError, Tokenizer
 from foundry.core.generate import first_ids
 from foundry.core.limits import within_limits
-from foundry.core.loading import restore_weights
-from foundry.core.model import GPT, initialize
+from foundry.core.loading import rebuilt, restore_weights
+from foundry.core.model import GPT, initialize, self_test
+from foundry.core.model.promises import kept_promises
 from foundry.core.run import SCHEMA_VERSION, Run, default_run
 from foundry.core.system import replace_durably, writing
 from foundry.core.system.signals import StopRequest
@@ -41,7 +42,7 @@ from foundry.core.training.randomness import restore_rng_streams
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.rows import open_rows
 from foundry.core.training.samples import drop_samples_after
-from foundry.core.training.trainer import Progress, Trainer
+from foundry.core.training.trainer import Progress, Trainer, saved_tensors
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -152,6 +153,7 @@ def build(
             write_config(run, experiment, device, rows, origin)
 
     per_token = 3 * flops_per_token(experiment, vocab_size)
+    _try_plugins(experiment, model, device)
     budget = Horizon.of(training, tokens_per_step=training.batch_size * block_size, flops_per_token=per_token)
     metrics = Metrics(run, world, resumed_at=progress.step)
     peak_flops = device.peak_flops()
@@ -238,6 +240,22 @@ def _note_differences(
             reporter.note(f"this run began with {name} {before}, and goes on with {now[name]}")
     if state["plugins"] != plugins:
         reporter.note("the installed plugins differ from those that this run began with")
+
+
+def _try_plugins(experiment: Experiment, model: GPT, device: Device) -> None:
+    """Raises:
+    PluginError: a part of a plugin's makes the losses of this training, or what comes of it, worthless.
+    """
+    if not self_test.plugin_parts(model):
+        return
+    again = rebuilt(
+        experiment, model.dims.vocab_size, saved_tensors(model), device=device.torch, source="what would be saved"
+    )
+    with kept_promises(model, experiment.registry), kept_promises(again, experiment.registry):
+        self_test.check_causality(model)
+        self_test.check_checkpoint(model, again)
+        if experiment.logging.sample_tokens:
+            self_test.check_decoding(model)
 
 
 def _try_sample_prompt(experiment: Experiment, tokenizer: Tokenizer) -> None:

@@ -18,7 +18,8 @@ def params_round_trip(case: Case) -> None:
     """Settings survive the experiment file and the run folder."""
     plain = case.params.model_dump(mode="json")
     for written in (yaml.safe_load(yaml.safe_dump(plain)), json.loads(json.dumps(plain))):
-        assert type(case.params).model_validate(written) == case.params
+        again = type(case.params).model_validate(written)
+        assert again == case.params, f"{case.params!r} comes back as {again!r}"
 
 
 def params_are_documented(case: Case) -> None:
