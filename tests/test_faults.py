@@ -417,6 +417,23 @@ def test_out_of_memory_halves_the_micro_batch(project, room_for_two_rows, tmp_pa
     assert_same(tmp_path / "halved", tmp_path / "asked for")
 
 
+def test_the_record_says_from_which_step_on_the_micro_batch_was_halved(project, tmp_path, monkeypatch):
+    forward, calls = Objective.forward, []
+
+    def limited(self, batch):
+        calls.append(len(batch.tokens))
+        if len(calls) > 6 and len(batch.tokens) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, batch)
+
+    monkeypatch.setattr(Objective, "forward", limited)
+    assert train("--out", tmp_path / "run") == 0
+    assert calls[:10] == [4, 4, 4, 4, 4, 4, 4, 2, 2, 2]
+    recorded = [json.loads(line) for line in open(tmp_path / "run" / "metrics.jsonl")]
+    assert {row["step"]: row["micro_batch"] for row in recorded if "micro_batch" in row} == {1: 4, 7: 2}
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["micro_batch"] == 2
+
+
 def test_out_of_memory_with_a_fixed_micro_batch(project, room_for_two_rows, tmp_path, capsys):
     assert train("--set", "training.micro_batch=4", "--out", tmp_path / "run") == 6
     assert "--set training.micro_batch=2" in capsys.readouterr().err

@@ -211,7 +211,7 @@ def test_the_next_token_is_projected_kept_and_attends(used, n_kv_head, size, len
     )
     normed = 0 if norms is None else len(norms.of_queries) + rounding.FUNCTION
     new = WIDTH + 1, normed, 2  # projected, normalised, turned
-    of_scores = 2 * largest_score * (sum(new) + size)  # a weight is off by twice what its score is
+    of_scores = (2 * largest_score) ** 2 * (sum(new) + size)  # a weight is off by twice what its score is
     of_all = of_scores, rounding.FUNCTION, length + 1, N_HEAD * size
     assert rounding.excess(keys, kept, rounding.of_chain(kept[:, :, length], x.dtype, *new)) <= 1
     assert rounding.excess(values, weighed, rounding.of_chain(weighed[:, :, length], x.dtype, *new)) <= 1
@@ -241,7 +241,7 @@ def test_a_feed_forward_equals_that_in_fp64(used, gated, name, function, rows, s
     expected = down(function(inputs) * up(x.double())) if gated else down(function(inputs))
     gate, up, down = layers
     y = whole_layers.feed_forward(x, gate if gated else None, up if gated else gate, activation, down)
-    sums = size + 1, rounding.FUNCTION, hidden + 1
+    sums = size + 1, 2 * rounding.FUNCTION, hidden + 1
     assert rounding.excess(y, expected, rounding.of_chain(expected, x.dtype, *sums)) <= 1
 
 

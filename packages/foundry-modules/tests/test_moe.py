@@ -8,7 +8,7 @@ from torch import nn
 
 from foundry.core.contracts import Context, Dims
 from foundry.core.model import initialize
-from foundry.core.testing import DIMS, Case
+from foundry.core.testing import DIMS, Case, assert_rounded, sums_of
 from foundry.core.testing.case import vectors
 
 transformers = pytest.importorskip("transformers")
@@ -145,22 +145,40 @@ def test_a_tokens_experts_do_not_depend_on_what_follows():
             assert torch.equal(layer.gate(changed)[1][:t], chosen[:t])
 
 
-def test_the_balance_loss_is_mixtrals():
+def test_the_balance_loss_of_a_row_is_mixtrals():
     layer = moe(aux_loss=0.1).train()
     x = vectors(3, 24, DIMS)
     _, aux = layer(x, Context())
-    logits = x.flatten(0, 1) @ layer.gate.weight.T
-    expected = load_balancing_loss_func((logits,), num_experts=8, top_k=2)
-    torch.testing.assert_close(aux["moe_balance_loss"], 0.1 * expected)
-    aux["moe_balance_loss"].backward()
+    for row, loss in zip(x, aux["moe_balance_loss"], strict=True):
+        expected = load_balancing_loss_func((row @ layer.gate.weight.T,), num_experts=8, top_k=2)
+        assert_rounded(loss, 0.1 * expected, *sums_of(layer.gate), 24)
+    aux["moe_balance_loss"].sum().backward()
     assert layer.gate.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_balance_loss_is_deepseeks(padded):
+    """Equations 17 to 20 of arXiv:2412.19437, of a sequence as they stand there, times top_k."""
+    layer = moe(dims=DIMS_OF_64, **{**DEEPSEEK, "aux_loss": 0.1, "n_groups": 1, "top_k_groups": 1}).train()
+    nn.init.normal_(layer.gate.weight, std=0.3, generator=torch.Generator().manual_seed(0))
+    x = vectors(2, 24, DIMS_OF_64)
+    lengths = [24, 7] if padded else [24, 24]
+    is_token = torch.arange(24) < torch.tensor(lengths)[:, None] if padded else None
+    losses = layer(x, Context(is_token=is_token))[1]["moe_balance_loss"]
+    n_experts, top_k = layer.params.n_experts, layer.params.top_k
+    for row, length, loss in zip(x, lengths, losses, strict=True):
+        s = (row[:length] @ layer.gate.weight.T).sigmoid()
+        chosen = torch.zeros_like(s).scatter(1, s.topk(top_k, dim=-1).indices, 1.0)
+        f = n_experts / (top_k * length) * chosen.sum(0)
+        p = (s / s.sum(-1, keepdim=True)).mean(0)
+        assert_rounded(loss, 0.1 * top_k * (f * p).sum(), *sums_of(layer.gate), length, n_experts)
 
 
 @pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
 def test_the_balance_loss_is_top_k_where_all_experts_score_alike(scoring):
     layer = moe(scoring=scoring, top_k=3, aux_loss=0.1).train()
     layer.gate.weight.data.zero_()
-    assert layer(vectors(3, 24, DIMS), Context())[1]["moe_balance_loss"].item() == pytest.approx(0.1 * 3)
+    assert layer(vectors(2, 24, DIMS), Context())[1]["moe_balance_loss"].tolist() == pytest.approx([0.1 * 3] * 2)
 
 
 def test_a_router_is_as_exact_in_bf16_and_under_autocast():
@@ -195,15 +213,17 @@ def test_padding_counts_in_no_load_and_no_loss(scoring):
     x = vectors(2, 24, DIMS)
     real = torch.ones(2, 24, dtype=torch.bool)
     real[0, 15:] = real[1, :4] = False
-    alone = layer(x[real][None], Context())[1]
+    alone = [layer(row[of_row][None], Context())[1] for row, of_row in zip(x, real, strict=True)]
     padded = x.where(real[..., None], 3.0).requires_grad_()
     y, aux = layer(padded, Context(is_token=real))
     torch.testing.assert_close(y[real], layer(x, Context())[0][real])
-    assert aux.keys() == alone.keys()
+    assert aux.keys() == alone[0].keys()
     assert int(aux["moe_load_0_count"].sum()) == 35 * 2  # tokens, top_k
-    for name, value in alone.items():
-        torch.testing.assert_close(aux[name], value, msg=name)
-    aux["moe_balance_loss"].backward()
+    losses = torch.cat([each.pop("moe_balance_loss") for each in alone])
+    assert_rounded(aux["moe_balance_loss"], losses, *sums_of(layer.gate), 24)
+    for name in alone[0]:
+        assert torch.equal(aux[name], alone[0][name] + alone[1][name]), name
+    aux["moe_balance_loss"].sum().backward()
     assert (padded.grad.abs().sum(-1) > 0).equal(real)
     _, nothing = layer(x, Context(is_token=torch.zeros_like(real)))
     assert all(bool(value.isfinite().all()) for value in nothing.values())

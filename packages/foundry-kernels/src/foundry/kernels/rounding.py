@@ -20,6 +20,9 @@ from torch import Tensor
 FUNCTION = 8
 """An exponential, a root, a quotient or a softmax is off by fewer eps than a sum of so many products."""
 
+ROOM = 4
+"""Standard deviations, of twice the size: eps is two units of rounding."""
+
 UNDERFLOW = 2 * torch.finfo(torch.float32).tiny
 """Where numbers of fp32 and bf16 end: a weight below it may come to 0, or stay there."""
 
@@ -37,12 +40,16 @@ def of_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def of_chain(result: Tensor, dtype: torch.dtype, *lengths: float) -> float:
-    """The bound on each number of what such sums made one after the other, by the largest of them.
+    """The bound on each number of what sums of so many products made one after the other, by the largest of them.
 
-    It leaves out how much larger the sums of sizes are (for terms of random sign, the root of a length), and how much
-    less the errors come to, whose signs are random too: as much.
+    Errors of random sign add up as their squares do (Higham and Mary, 2019, doi:10.1137/18M1226312), and so do products
+    of random sign: relative to its result, a sum of n of them is off by the root of n times eps. The sure bound would
+    be so large that it found no fault.
     """
-    return rounding(dtype, *lengths) * result.detach().abs().max().item()
+    in_sums = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    stored = rounding(dtype, 0)
+    largest: float = result.detach().abs().max().item()
+    return ROOM * math.sqrt(sum(length * in_sums**2 + stored**2 for length in lengths)) * largest
 
 
 class OfAttention(NamedTuple):

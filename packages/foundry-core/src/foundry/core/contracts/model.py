@@ -12,6 +12,8 @@ Parameter names are public: checkpoints, the zoo and LoRA use them. A module tha
 
     after_step(counts) -> None                        change saved buffers, once after each optimizer step, by what all
                                                       forward passes of the step counted; the same on every rank
+    reads_whole_batch: bool                           its results depend on all rows of a step at once, which are then
+                                                      never cut into micro-batches
     inactive_parameters: int                          how many of its parameters take no part in one token's result
 """
 
@@ -66,12 +68,15 @@ Aux: TypeAlias = "Mapping[str, Tensor]"
 """What a sublayer reports beside its output, by name. Layers that report the same name are summed, so what is a layer's
 own has the layer in its name. The end of a name says what it is:
 
-    _loss    0-D; added to the training loss, and recorded in the run's metrics
+    _loss    (B,), one number for each row; the training loss has their mean over the step, in which a row counts as
+             often as it has supervised tokens, and so have the run's metrics
     _count   of any shape; summed over the micro-batches and ranks of an optimizer step, for `after_step`
     _load    (E,) int64, how often each of the layer's E experts was chosen; the metrics tell how evenly all of them are
              used (foundry.core.training.expert_load)
 
-Anything else is 0-D, and only recorded: as losses are, the sum over layers, in the mean over a step's tokens."""
+Anything else is only recorded, as losses are. What is said of each row does not depend on the rows beside it, and so
+the training not on how its batches are cut into micro-batches and ranks. Of a loss or a figure that is a mean over
+tokens, such as of a penalty on each, one 0-D number for all rows is as good."""
 
 
 class Cache(Protocol):

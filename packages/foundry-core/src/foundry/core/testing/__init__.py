@@ -12,6 +12,9 @@ Each check of each variant is a test of its own, `TestMine::test_conforms[attent
 variant deserves a class of its own, with `params` that turn it on.
 
 A check runs on a CPU with a small model's sizes, `dims`; set it where a variant needs others.
+
+A test of your own that compares numbers asks by `assert_rounded(y, expected, *sums_of(module))` whether anything but
+rounding is between them, which differs from processor to processor.
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ from foundry.core.contracts import Dims
 from foundry.core.registry import registry
 from foundry.core.testing.case import DIMS, Case
 from foundry.core.testing.checks import checks_of
+from foundry.core.testing.rounding import assert_rounded, sums_of
 
-__all__ = ["DIMS", "Case", "Conformance"]
+__all__ = ["DIMS", "Case", "Conformance", "assert_rounded", "sums_of"]
 
 
 class Conformance:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from foundry.core.contracts import Batch, Rows
+from foundry.core.contracts import Batch, InvalidExperiment, Rows
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import to_device
@@ -18,11 +18,23 @@ class Feed:
     Args:
         batch_size: rows of the global batch.
         micro_batch: rows in one forward pass of one rank, at most; `halve` lowers it.
+        undivided: the module that reads all rows of a step at once, so that they are never cut; "" for none.
+
+    Raises:
+        InvalidExperiment: `micro_batch` cuts what is not to be cut.
     """
 
-    def __init__(self, rows: Rows, world: World, device: Device, batch_size: int, micro_batch: int) -> None:
+    def __init__(
+        self, rows: Rows, world: World, device: Device, batch_size: int, micro_batch: int, *, undivided: str = ""
+    ) -> None:
         self.rows, self.world, self.device = rows, world, device
-        self.batch_size, self.micro_batch = batch_size, micro_batch
+        self.batch_size, self.micro_batch, self.undivided = batch_size, micro_batch, undivided
+        if undivided and micro_batch < batch_size // world.size:
+            raise InvalidExperiment(
+                f"training.micro_batch: {micro_batch} cuts a batch of {batch_size // world.size} rows, "
+                f"and {undivided} reads all rows of a step at once",
+                "leave micro_batch at auto, or choose a variant that reads each row by itself",
+            )
 
     def supervised_tokens(self, batch: Batch) -> float:
         """What the loss sum of `batch` is to be divided by: its total loss weight."""
@@ -41,6 +53,8 @@ class Feed:
             yield to_device(piece, self.device.torch), stop == n_rows
 
     def halve(self) -> bool:
-        """Use half the rows per forward pass; False if it is one already."""
+        """Use half the rows per forward pass; False if it is one already, or they must stay together."""
+        if self.undivided:
+            return False
         self.micro_batch, before = max(1, self.micro_batch // 2), self.micro_batch
         return self.micro_batch < before

@@ -36,6 +36,7 @@ FIELDS = (
     "tokens_per_second",
     "mfu",
     "memory_bytes",
+    "micro_batch",  # rows in a forward pass of a rank: at the first step, and where it is halved for want of memory
     "data_wait",  # share of the time spent waiting for rows
     "elapsed",  # seconds of training, evaluation and saving left out
 )
@@ -47,10 +48,11 @@ class Metrics:
 
     Args:
         resumed_at: the step that training goes on from; later rows are dropped.
+        micro_batch: at that step; 0 at the beginning.
     """
 
-    def __init__(self, run: Run, world: World, *, resumed_at: int) -> None:
-        self.run, self.world = run, world
+    def __init__(self, run: Run, world: World, *, resumed_at: int, micro_batch: int) -> None:
+        self.run, self.world, self.micro_batch = run, world, micro_batch
         self.pending: list[dict[str, Any]] = []
         self.jsonl, self.csv = run.metrics_file, run.metrics_file.with_suffix(".csv")
         if world.is_main:
@@ -65,10 +67,13 @@ class Metrics:
         lr: float,
         grad_norm: Tensor,
         figure_shares: Mapping[str, Tensor],
+        micro_batch: int,
     ) -> None:
         """Note a step. `loss_share` is this rank's part of the mean loss, whose sum over ranks is the loss; so are
         `figure_shares` of what else is reported, the same names on every rank."""
         row = {"step": step, "tokens": tokens, "train_loss": loss_share, "lr": lr, "grad_norm": grad_norm}
+        if micro_batch != self.micro_batch:
+            row["micro_batch"] = self.micro_batch = micro_batch
         self.pending.append({**row, **{name: each for name, each in figure_shares.items() if name not in FIELDS}})
 
     def sync(self) -> None:

@@ -60,6 +60,7 @@ def format_row(row: Mapping[str, Any]) -> str:
         "tokens_per_second": ".0f",
         "mfu": ".1%",
         "memory_bytes": "d",
+        "micro_batch": "d",
         "data_wait": ".1%",
         "elapsed": ".1f",
         "expert_usage": ".1%",

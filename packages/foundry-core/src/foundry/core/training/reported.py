@@ -22,8 +22,8 @@ class Reported:
         self.loads: dict[str, Tensor] = {}  # what ends in _load
         self.figures: dict[str, Tensor] = {}  # the rest: this rank's shares of means over the step's tokens
 
-    def add(self, aux: Aux, count: Tensor, n_tokens: float) -> None:
-        """Take over what one micro-batch reports, which has `count` (0-D) of the step's `n_tokens`."""
+    def add(self, aux: Aux, n_tokens: float) -> None:
+        """Take over what the objective reports of one micro-batch; the step has `n_tokens`, of all ranks."""
         for name, value in aux.items():
             value = value.detach()
             if name.endswith("_count"):
@@ -31,7 +31,7 @@ class Reported:
             elif name.endswith("_load"):
                 _add(self.loads, name, value)
             else:
-                _add(self.figures, name, value.float() * (count / n_tokens))
+                _add(self.figures, name, value.float() / n_tokens)
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -147,6 +147,10 @@ def build(
         progress = _restore(saved, run, experiment, rows, model, optimizer, ema, device, world)
         if world.is_main:
             _note_differences(saved.state, config or {}, registry.fingerprint(), device, reporter)
+    undivided = next((name for name, each in model.named_modules() if getattr(each, "reads_whole_batch", False)), "")
+    if undivided and training.micro_batch == "auto":
+        progress.micro_batch = local_rows  # also where it was saved by more ranks than there are now
+    feed = Feed(rows, world, device, training.batch_size, progress.micro_batch, undivided=undivided)
     if world.is_main:
         drop_samples_after(run, progress.sampled_at)
         if config is None or origin:
@@ -155,7 +159,7 @@ def build(
     per_token = 3 * flops_per_token(experiment, vocab_size)
     _try_plugins(experiment, model, device)
     budget = Horizon.of(training, tokens_per_step=training.batch_size * block_size, flops_per_token=per_token)
-    metrics = Metrics(run, world, resumed_at=progress.step)
+    metrics = Metrics(run, world, resumed_at=progress.step, micro_batch=saved.state["micro_batch"] if saved else 0)
     peak_flops = device.peak_flops()
     if world.is_main:
         n_parameters = sum(p.numel() for p in model.parameters())
@@ -170,7 +174,7 @@ def build(
         world=world,
         device=device,
         rows=rows,
-        feed=Feed(rows, world, device, training.batch_size, progress.micro_batch),
+        feed=feed,
         model=model,
         objective=objective,
         optimizer=optimizer,
@@ -284,6 +288,7 @@ def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "val_loss": at.val_loss,
         "val_bpb": at.val_bpb,
         **at.experts,
+        "micro_batch": at.micro_batch,
         "best_step": at.best_step,
         "best_val_loss": at.best_val_loss,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),

@@ -97,7 +97,7 @@ class Trainer:
             lr = self.experiment.training.learning_rate * lr_factor
             self.metrics.record(
                 step=at.step, tokens=at.tokens, loss_share=loss, lr=lr, grad_norm=grad_norm,
-                figure_shares=self.reported.figures,
+                figure_shares=self.reported.figures, micro_batch=at.micro_batch,
             )  # fmt: skip
             self.housekeeping()
 
@@ -142,9 +142,12 @@ class Trainer:
                     raise
                 rows = self.feed.micro_batch
                 if self.world.size > 1 or self.experiment.training.micro_batch != "auto" or not self.feed.halve():
+                    fewer = f"training.micro_batch={max(1, rows // 2)}"
+                    if self.feed.undivided:
+                        fewer = f"training.batch_size={max(1, self.feed.batch_size // 2)}"
                     raise EnvironmentFailure(
                         f"out of memory with {rows} rows of {self.model.dims.block_size} tokens in a forward pass",
-                        f"use --set training.micro_batch={max(1, rows // 2)}, or training.gradient_checkpointing=true",
+                        f"use --set {fewer}, or training.gradient_checkpointing=true",
                     ) from error
             # As if nothing had been tried: the gradients so far are dropped, and dropout draws from where it stood.
             self.optimizer.zero_grad()
@@ -158,12 +161,12 @@ class Trainer:
         for batch, is_last in self.feed.micro_batches(local):
             with nullcontext() if is_last or self.world.size == 1 else self.objective.no_sync():  # type: ignore[operator]
                 with self.device.autocast():
-                    loss, count, aux = self.objective(batch)
+                    loss, _, aux = self.objective(batch)
                 extra = sum(value for name, value in aux.items() if name.endswith("_loss"))
                 # DDP averages gradients over ranks; times its size, the average is the sum that n_tokens divides.
-                ((loss + count * extra) * (self.world.size / n_tokens)).backward()
+                ((loss + extra) * (self.world.size / n_tokens)).backward()
             total += loss.detach()
-            self.reported.add(aux, count, n_tokens)
+            self.reported.add(aux, n_tokens)
         return total / n_tokens
 
     # ---- beside the loop ---------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class MoEParams(FeedForwardParams):
     routed_scaling_factor: float = Field(1.0, gt=0, description="on the sum of the routed experts")
     n_groups: int = Field(1, ge=1, description="groups of neighbouring experts; a group's score is that of its best 2")
     top_k_groups: int = Field(1, ge=1, description="groups among which a token chooses its experts")
-    aux_loss: float = Field(0.01, ge=0, description="weight of the load-balancing loss, per layer; 0 = none")
+    aux_loss: float = Field(0.01, ge=0, description="weight of each row's load-balancing loss, per layer; 0 = none")
     bias_update_rate: float | None = Field(
         None,
         ge=0,
@@ -96,7 +96,7 @@ class PEERParams(FeedForwardParams):
     query_norm: Literal["rmsnorm", "batchnorm", "none"] = Field(
         "rmsnorm",
         description="of queries; batchnorm, the paper's, uses statistics of the whole batch in training, so that a "
-        "token then depends on all others",
+        "token then depends on all others, and micro_batch must be auto",
     )
     scoring: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="how the scores of a query's experts become weights"

@@ -16,10 +16,11 @@ from foundry.modules.ffn import autocast
 
 
 def load_of(chosen: Tensor, n_experts: int, counted: Tensor | None = None) -> Tensor:
-    """How often each expert is chosen, (E,) int64, in chosen (N, K) int64: by all tokens, or by those that are counted,
-    (N,) bool."""
-    times = torch.ones_like(chosen) if counted is None else counted.to(chosen.dtype)[:, None].expand_as(chosen)
-    return chosen.new_zeros(n_experts).scatter_add(0, chosen.flatten(), times.flatten())
+    """How often each expert is chosen, (..., E) int64, in chosen (..., N, K) int64: by all tokens, or by those that are
+    counted, (..., N) bool."""
+    times = torch.ones_like(chosen) if counted is None else counted.to(chosen.dtype)[..., None].expand_as(chosen)
+    none = chosen.new_zeros(*chosen.shape[:-2], n_experts)
+    return none.scatter_add(-1, chosen.flatten(-2), times.flatten(-2))
 
 
 class ExpertLinear(nn.Module):

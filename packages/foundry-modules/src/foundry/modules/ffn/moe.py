@@ -9,9 +9,12 @@ normalised, experts within the best groups, a group's score being the sum of its
 
 Two ways to keep the load even. The loss of the Switch transformer (Fedus et al., 2021, arXiv:2101.03961) as Mixtral
 has it: E * sum_i f_i p_i, with f_i the load per token of expert i and p_i its mean score; it is top_k when all are
-equal, and is taken over a micro-batch, without what is no token. Without a loss (Wang et al., 2024,
-arXiv:2408.15664): after each optimizer step, b_i rises by `bias_update_rate` where expert i had less than the mean load
-of all micro-batches and ranks, or falls.
+equal. It is taken over each row by itself, as in DeepSeek-V3 (eq. 17 to 20; there it is divided by top_k), without what
+is no token: over a micro-batch it would be another loss for each way to cut a batch. So it asks every text to use all
+experts; where they are to specialise in texts (Qiu et al., 2025, arXiv:2501.11873), use the other way.
+
+Without a loss (Wang et al., 2024, arXiv:2408.15664): after each optimizer step, b_i rises by `bias_update_rate` where
+expert i had less than the mean load of all micro-batches and ranks, or falls.
 """
 
 from collections.abc import Mapping
@@ -90,28 +93,29 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         tokens = x.flatten(0, 1)
         scores, chosen, weights = self.gate(tokens)
-        load = load_of(chosen, self.params.n_experts)
-        y = torch.einsum("nkc,nk->nc", self.experts(tokens, chosen, load), weights.to(x.dtype)).view_as(x)
+        y = self.experts(tokens, chosen, load_of(chosen, self.params.n_experts))
+        y = torch.einsum("nkc,nk->nc", y, weights.to(x.dtype)).view_as(x)
         if self.shared_experts is not None:
             y = y + self.shared_experts(x, ctx)[0]
         if not self.training:
             return y, {}
-        if ctx.is_token is None:
-            return y, self._report(scores, load, scores.size(0))
-        counted = ctx.is_token.flatten()  # what fills up a row went through the experts, and is in no figure
-        load = load_of(chosen, self.params.n_experts, counted)
-        return y, self._report(scores.masked_fill(~counted[:, None], 0.0), load, counted.sum().clamp_min(1))
+        scores, chosen = (each.unflatten(0, x.shape[:2]) for each in (scores, chosen))
+        return y, self._report(scores, chosen, ctx.is_token)
 
-    def _report(self, scores: Tensor, load: Tensor, n_tokens: int | Tensor) -> Aux:
-        """What is said of this micro-batch: the load (E,), and the loss. Of tokens that are none, the scores (N, E)
-        are 0."""
-        report = {self.load: load}
+    def _report(self, scores: Tensor, chosen: Tensor, is_token: Tensor | None) -> Aux:
+        """What is said of scores (B, T, E) and choices (B, T, K): the load (E,), and the loss of each row (B,). What
+        fills up a row went through the experts, and is in no figure."""
+        loads = load_of(chosen, self.params.n_experts, is_token)
+        report = {self.load: loads.sum(0)}
         if self.params.bias_update_rate:
-            report[self.load_count] = load
+            report[self.load_count] = report[self.load]
         if self.params.aux_loss:
             if self.params.scoring == "sigmoid":
                 scores = scores / (scores.sum(-1, keepdim=True) + 1e-20)
-            balance = ((load / n_tokens) * (scores.sum(0) / n_tokens)).sum() * self.params.n_experts
+            n_tokens: int | Tensor = scores.size(1)
+            if is_token is not None:
+                scores, n_tokens = scores.masked_fill(~is_token[..., None], 0.0), is_token.sum(1, True).clamp_min(1)
+            balance = ((loads / n_tokens) * (scores.sum(1) / n_tokens)).sum(-1) * self.params.n_experts
             report["moe_balance_loss"] = self.params.aux_loss * balance
         return report
 

@@ -2,9 +2,10 @@
 
     y = (q - mean) / sqrt(var + eps) * weight + bias             q, y (N, features)
 
-In training, mean and var are those of the micro-batch's tokens on all ranks, padding left out: a token's result then
-depends on every other token, later ones too. In evaluation they are running means, so that it does not. The running
-means follow the statistics of whole optimizer steps, once per step, whatever was computed twice or evaluated between.
+In training, mean and var are those of the step's tokens on all ranks, padding left out: a token's result then depends
+on every other token, later ones too, and no batch is cut into micro-batches. In evaluation they are running means, so
+that it does not. The running means follow the statistics of whole optimizer steps, once per step, whatever was computed
+twice or evaluated between.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from foundry.core.contracts import Aux
 
 class QueryBatchNorm(nn.Module):
     roles: ClassVar = {"weight": "gain"}
+    reads_whole_batch = True
     running_mean: Tensor
     running_var: Tensor
 

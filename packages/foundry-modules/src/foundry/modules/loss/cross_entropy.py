@@ -1,8 +1,8 @@
 """Next-token cross-entropy, in nats, with the z-loss of PaLM (arXiv:2204.02311, section 5) where asked.
 
-    sum_n w_n (log sum_v exp(z_nv) - z_n,target)          + aux z_loss = c sum_n w_n (log sum_v exp z_nv)^2 / sum_n w_n
+    sum_n w_n (log sum_v exp(z_nv) - z_n,target)          + aux z_loss = c sum_t w_t (log sum_v exp z_tv)^2 / sum_t w_t
 
-hidden (B, T, C), targets (B, T), loss_weight w (B, T) or None = 1.
+hidden (B, T, C), targets (B, T), loss_weight w (B, T) or None = 1; n are all tokens, t those of a row, z_loss is (B,).
 
 With chunk_tokens, the logits are made a chunk at a time where the head is a matrix product and nothing more: where its
 `softcap` is None. Any other head makes them all at once.
@@ -36,6 +36,9 @@ class CrossEntropy(nn.Module):
             total = (F.cross_entropy(logits, targets, reduction="none") * weight).sum()
         if not self.z_loss:
             return total, count, {}
-        square = logits.logsumexp(dim=-1).square()
-        mean = square.mean() if weight is None else (square * weight).sum() / count
+        square = logits.logsumexp(dim=-1).square().view_as(batch.targets)
+        if weight is None:
+            return total, count, {"z_loss": self.z_loss * square.mean(-1)}
+        of_rows = batch.loss_weight.sum(-1)
+        mean = (square * batch.loss_weight).sum(-1) / of_rows.where(of_rows > 0, 1)  # nothing of a row may count
         return total, count, {"z_loss": self.z_loss * mean}

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from foundry.core.contracts import Context, Multipliers
 from foundry.core.testing.case import Case, vectors
-from foundry.core.testing.checks.differences import assert_same
+from foundry.core.testing.rounding import assert_rounded, sums_of
 
 CHECKS = (
     "decode_equals_forward",
@@ -27,7 +27,7 @@ def decode_equals_forward(case: Case) -> None:
             cache = layer.init_cache(2, length)
             outputs = [layer(piece, Context(cache=cache)) for piece in x.split(pieces, dim=1)]
             assert cache.length == length
-            assert_same(torch.cat(outputs, dim=1), layer(x))
+            assert_rounded(torch.cat(outputs, dim=1), layer(x), *sums_of(layer))
 
 
 def cache_storage(case: Case) -> None:
@@ -50,7 +50,7 @@ def segments_are_isolated(case: Case) -> None:
         ctx = Context(positions=torch.where(segments.bool(), numbers - first, numbers), segments=segments)
         y = layer(x, ctx)
         alone = torch.cat((layer(x[:, :first]), layer(x[:, first:])), dim=1)
-        assert_same(y, alone)
+        assert_rounded(y, alone, *sums_of(layer))
         changed = torch.cat((100 * x[:, :first], x[:, first:]), dim=1)
         assert torch.equal(layer(changed, ctx)[:, first:], y[:, first:])
 
@@ -65,7 +65,7 @@ def padding_is_not_seen(case: Case) -> None:
             padded, real = pad(x, padding, side)
             y = layer(padded, Context(positions=positions_of(real), key_padding=real))
             assert y.isfinite().all()
-            assert_same(y[real].view_as(x), alone)
+            assert_rounded(y[real].view_as(x), alone, *sums_of(layer))
 
 
 def padded_decode(case: Case) -> None:
@@ -83,7 +83,7 @@ def padded_decode(case: Case) -> None:
                 real = torch.cat((real, torch.ones(2, 1, dtype=torch.bool)), dim=1)
                 ctx = Context(positions=positions_of(real)[:, -1:], key_padding=real, cache=cache)
                 outputs.append(layer(x[:, t : t + 1], ctx))
-            assert_same(torch.cat(outputs, dim=1), alone)
+            assert_rounded(torch.cat(outputs, dim=1), alone, *sums_of(layer))
 
 
 def positions_by_default(case: Case) -> None:
@@ -92,11 +92,11 @@ def positions_by_default(case: Case) -> None:
     for companion in case.companions():
         layer, x = case.layer(companion=companion), vectors(2, length, case.dims)
         positions = torch.arange(length).expand(2, length)
-        assert_same(layer(x, Context(positions=positions)), layer(x))
+        assert_rounded(layer(x, Context(positions=positions)), layer(x), *sums_of(layer))
         implied, explicit = layer.init_cache(2, length), layer.init_cache(2, length)
         for part in (slice(0, half), slice(half, length)):
             y = layer(x[:, part], Context(positions=positions[:, part], cache=explicit))
-            assert_same(y, layer(x[:, part], Context(cache=implied)))
+            assert_rounded(y, layer(x[:, part], Context(cache=implied)), *sums_of(layer))
 
 
 def pad(x: Tensor, padding: int, side: str) -> tuple[Tensor, Tensor]:
