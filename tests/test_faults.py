@@ -429,7 +429,7 @@ def test_the_record_says_from_which_step_on_the_micro_batch_was_halved(project, 
     monkeypatch.setattr(Objective, "forward", limited)
     assert train("--out", tmp_path / "run") == 0
     assert calls[:10] == [4, 4, 4, 4, 4, 4, 4, 2, 2, 2]
-    recorded = [json.loads(line) for line in open(tmp_path / "run" / "metrics.jsonl")]
+    recorded = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert {row["step"]: row["micro_batch"] for row in recorded if "micro_batch" in row} == {1: 4, 7: 2}
     assert json.loads((tmp_path / "run" / "result.json").read_text())["micro_batch"] == 2
 

@@ -86,6 +86,11 @@ class Narrow(Part):
         return x.mean(-1, keepdim=True)
 
 
+class PerToken(Part):
+    def forward(self, x, ctx):  # here: pertoken
+        return x, {"mine_loss": x.mean(-1)}
+
+
 class NoAux(Part):
     def forward(self, x, ctx):  # here: noaux
         return x
@@ -157,7 +162,9 @@ VARIANTS = [
         Factory, Forward, Exit, Recursion, Mask, Value, NoReturn, Half, Narrow, NoForward, NoArguments, Unfilled,
         NaN, Gradient, nothing,
     )),
-    *(variant("attention", each.__name__.lower(), each, AttentionParams) for each in (NoAux, NoContext, NoCache)),
+    *(variant("attention", each.__name__.lower(), each, AttentionParams) for each in (
+        PerToken, NoAux, NoContext, NoCache,
+    )),
     variant("optimizer", "forgets", forgets, OptimizerParams),
     variant("schedule", "slopes", slopes),
     variant("loss", "lossy", Lossy),
@@ -182,6 +189,7 @@ WORDS = {
         "gradient": "its gradient is not finite: Function 'AbsBackward0' returned nan values",
     },
     "attention": {
+        "pertoken": "of which losses and figures are one number for each row, (B,), or 0-D",
         "noaux": "what attention promises is (y, aux)",
         "nocontext": "NoContext.forward cannot be called as attention is",
         "nocache": "init_cache is missing: what attention promises is a Cache",

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from foundry.core.contracts import Context, Dims
-from foundry.core.testing import Case
+from foundry.core.testing import Case, assert_gradients_rounded, assert_rounded, sums_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -55,9 +55,10 @@ def assert_same(theirs, config, name, params, dims=DIMS, mask=CAUSAL, rotary=Lla
         x = torch.randn(B, T, dims.n_embd, generator=torch.Generator().manual_seed(7)).requires_grad_()
         y = function(x)
         y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(8)))
-        results.append({"y": y, "x": x.grad} | {name: p.grad for name, p in module.named_parameters()})
-    for name, expected in results[1].items():
-        torch.testing.assert_close(results[0][name], expected, rtol=1e-5, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        results.append((y, {"x": x.grad} | {name: p.grad for name, p in module.named_parameters()}))
+    (y, gradients), (expected, of_expected) = results
+    assert_rounded(y, expected, *sums_of(ours))
+    assert_gradients_rounded(gradients, of_expected, *sums_of(ours, tokens=B * T))
 
 
 def test_olmo2_normalises_over_all_heads():

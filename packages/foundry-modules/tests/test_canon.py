@@ -10,7 +10,7 @@ from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Context, FeedForwardParams, InvalidExperiment, Variant
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import Plugin, Registry, registry
-from foundry.core.testing import Conformance
+from foundry.core.testing import Conformance, assert_rounded, sums_of
 from foundry.modules.canon.conv import ShortConv
 
 VOCAB = 23
@@ -47,11 +47,11 @@ def test_a_short_convolution_is_torchs_causal_depthwise_one(kernel, length):
     y.data.copy_(x.data)
     result = ours(x, Context(), None)
     expected = y + theirs(y.mT)[..., :length].mT
-    torch.testing.assert_close(result, expected)
+    assert_rounded(result, expected, kernel)
     result.square().sum().backward()
     expected.square().sum().backward()
-    torch.testing.assert_close(x.grad, y.grad)
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+    assert_rounded(x.grad, y.grad, *sums_of(ours, tokens=kernel))
+    assert_rounded(ours.weight.grad, theirs.weight.grad, *sums_of(ours, tokens=2 * length))
 
 
 @pytest.mark.parametrize("activation", ["swiglu", "relu2"])
@@ -69,7 +69,7 @@ def test_each_point_mixes_what_enters_the_projections_or_leaves_them(load, activ
                 doubled += ["ffn.up_proj", "ffn.gate_proj"] if activation == "swiglu" else ["ffn.up_proj"]
             for name in doubled:
                 reference.get_submodule(name).weight.mul_(2)
-    torch.testing.assert_close(both(ids_of(2, 24))[0], plain(ids_of(2, 24))[0], rtol=1e-4, atol=1e-5)
+    assert_rounded(both(ids_of(2, 24))[0], plain(ids_of(2, 24))[0], *sums_of(both))
 
 
 @pytest.mark.parametrize("points", ["abcd", "ac", "d"])
@@ -81,7 +81,7 @@ def test_a_model_decodes_padded_and_packed_as_each_text_alone(load, points):
     segments = torch.cat([torch.full_like(text, i) for i, text in enumerate(texts)], dim=1)
     positions = torch.cat([torch.arange(text.size(1))[None] for text in texts], dim=1)
     together = model(packed, positions=positions, segments=segments)[0]
-    torch.testing.assert_close(together, torch.cat(alone, dim=1), rtol=1e-4, atol=1e-5)
+    assert_rounded(together, torch.cat(alone, dim=1), *sums_of(model))
 
     n_prompt = [6, 3, 1]  # padded on the left, then decoded together, token by token
     ids = torch.cat([nn.functional.pad(text[:, :n], (6 - n, 0)) for text, n in zip(texts, n_prompt, strict=True)])
@@ -91,7 +91,7 @@ def test_a_model_decodes_padded_and_packed_as_each_text_alone(load, points):
     for step in range(2):
         for row, (expected, n) in enumerate(zip(alone, n_prompt, strict=True)):
             if n + step <= expected.size(1):
-                torch.testing.assert_close(logits[row], expected[0, n + step - 1], rtol=1e-4, atol=1e-5)
+                assert_rounded(logits[row], expected[0, n + step - 1], *sums_of(model))
         fresh = torch.cat([text[:, n + step : n + step + 1] if n + step < text.size(1) else text[:, :1]
                            for text, n in zip(texts, n_prompt, strict=True)])  # fmt: skip
         mask = torch.cat((mask, torch.ones(3, 1, dtype=torch.long)), dim=1)

@@ -8,7 +8,7 @@ from torch import nn
 
 from foundry.core.contracts import Context, Dims
 from foundry.core.model import initialize
-from foundry.core.testing import DIMS, Case, assert_rounded, sums_of
+from foundry.core.testing import DIMS, Case, assert_gradients_rounded, assert_rounded, sums_of
 from foundry.core.testing.case import vectors
 
 transformers = pytest.importorskip("transformers")
@@ -61,17 +61,19 @@ def assert_same(ours, theirs):
         y = function(leaf)
         y.backward(upstream)
         results += [(y.detach(), leaf.grad)]
-    for mine, their in zip(*results, strict=True):
-        torch.testing.assert_close(mine, their, rtol=1e-4, atol=1e-4)
-    pairs = [(ours.gate.weight.grad, theirs.gate.weight.grad)]
-    pairs += [(ours.experts.down_proj.weight.grad, theirs.experts.down_proj.grad)]
+    (y, of_x), (expected, expected_of_x) = results
+    assert_rounded(y, expected, *sums_of(ours))
     of_gate, of_up = gate_up(theirs, "grad")
-    pairs += [(ours.experts.gate_proj.weight.grad, of_gate), (ours.experts.up_proj.weight.grad, of_up)]
+    gradients = {
+        "x": expected_of_x, "gate.weight": theirs.gate.weight.grad,
+        "experts.gate_proj.weight": of_gate, "experts.up_proj.weight": of_up,
+        "experts.down_proj.weight": theirs.experts.down_proj.grad,
+    }  # fmt: skip
     if ours.shared_experts is not None:
-        names = [name for name, _ in ours.shared_experts.named_parameters()]
-        pairs += [tuple(m.shared_experts.get_parameter(name).grad for m in (ours, theirs)) for name in names]
-    for mine, their in pairs:
-        torch.testing.assert_close(mine, their, rtol=1e-4, atol=1e-4)
+        shared = theirs.shared_experts.named_parameters()
+        gradients |= {f"shared_experts.{name}": parameter.grad for name, parameter in shared}
+    mine = {"x": of_x} | {name: parameter.grad for name, parameter in ours.named_parameters()}
+    assert_gradients_rounded(mine, gradients, *sums_of(ours, tokens=3 * 24))
 
 
 def test_it_is_mixtrals():
@@ -120,7 +122,7 @@ def test_it_is_a_loop_over_experts(activation, bias):
             inner = [linear(each, e, v) for each in (experts.gate_proj, experts.up_proj) if each is not None]
             expected[row, token] += 0.7 * p * linear(experts.down_proj, e, layer.experts.activation(*inner))
     expected += layer.shared_experts(x, Context())[0]
-    torch.testing.assert_close(layer(x, Context())[0], expected, rtol=1e-4, atol=1e-5)
+    assert_rounded(layer(x, Context())[0], expected, *sums_of(layer))
 
 
 def test_no_token_is_dropped_when_all_want_the_same_expert():
@@ -190,7 +192,7 @@ def test_a_router_is_as_exact_in_bf16_and_under_autocast():
     def assert_exact(router, x):
         weights, exact = (each(of)[2] for each, of in ((router, x), (deepcopy(router).double(), x.double())))
         assert weights.dtype == torch.float32
-        torch.testing.assert_close(weights, exact.float(), rtol=1e-5, atol=1e-6)
+        assert_rounded(weights, exact.float(), *sums_of(router))
 
     with torch.autocast("cpu", torch.bfloat16):
         assert_exact(router, x)
@@ -216,7 +218,7 @@ def test_padding_counts_in_no_load_and_no_loss(scoring):
     alone = [layer(row[of_row][None], Context())[1] for row, of_row in zip(x, real, strict=True)]
     padded = x.where(real[..., None], 3.0).requires_grad_()
     y, aux = layer(padded, Context(is_token=real))
-    torch.testing.assert_close(y[real], layer(x, Context())[0][real])
+    assert_rounded(y[real], layer(x, Context())[0][real], *sums_of(layer))
     assert aux.keys() == alone[0].keys()
     assert int(aux["moe_load_0_count"].sum()) == 35 * 2  # tokens, top_k
     losses = torch.cat([each.pop("moe_balance_loss") for each in alone])
@@ -245,7 +247,7 @@ def test_biases_rise_where_the_load_is_low_and_never_weigh():
     assert int(load.sum()) == 4 * 24 * 4  # tokens, top_k
     layer.after_step(aux)
     bias = layer.gate.e_score_correction_bias
-    torch.testing.assert_close(bias, 0.01 * (load.double().mean() - load).sign().float())
+    assert torch.equal(bias, torch.full_like(bias, 0.01) * (load.double().mean() - load).sign().float())
     unevenness = [float(load.double().std())]
     for _ in range(80):
         _, aux = layer(x, Context())
@@ -257,7 +259,7 @@ def test_biases_rise_where_the_load_is_low_and_never_weigh():
     bias.zero_()
     _, same, as_before = layer.gate(x.flatten(0, 1))
     assert torch.equal(chosen.sort().values, same.sort().values)
-    torch.testing.assert_close(weights.sort().values, as_before.sort().values)
+    assert_rounded(weights.sort().values, as_before.sort().values, *sums_of(layer.gate))
 
 
 @pytest.mark.parametrize(("top_k", "shared"), [(2, 0), (3, 1)])

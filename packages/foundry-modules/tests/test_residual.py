@@ -11,7 +11,7 @@ from torch import nn
 from foundry.core.config import load_experiment
 from foundry.core.contracts import Context, Multipliers
 from foundry.core.model import GPT, initialize
-from foundry.core.testing import Case
+from foundry.core.testing import Case, assert_gradients_rounded, assert_rounded, sums_of
 from foundry.core.testing.case import vectors
 
 transformers = pytest.importorskip("transformers")
@@ -127,14 +127,12 @@ def test_placement_equals_transformers(build, residual, norm, reference, offset)
     y, _ = block(ours_in, Context())
     expected = theirs(theirs_in)
     expected = expected[0] if isinstance(expected, tuple) else expected
-    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    assert_rounded(y, expected, *sums_of(block))
     y.square().sum().backward()
     expected.square().sum().backward()
-    torch.testing.assert_close(ours_in.grad, theirs_in.grad, rtol=1e-4, atol=1e-4)
-    for name, their_norm in norms.items():
-        torch.testing.assert_close(
-            block.get_submodule(name).weight.grad, their_norm.weight.grad, rtol=1e-4, atol=1e-4, msg=name
-        )
+    gradients = {name: block.get_submodule(name).weight.grad for name in norms} | {"x": ours_in.grad}
+    theirs = {name: their_norm.weight.grad for name, their_norm in norms.items()} | {"x": theirs_in.grad}
+    assert_gradients_rounded(gradients, theirs, *sums_of(block, tokens=2 * 9))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +150,7 @@ def test_a_scale_rule_multiplies_what_a_norm_gives_and_not_what_it_takes(residua
     layer = case.layer(dims=case.with_dims(multipliers=Multipliers(branch=1 / 4)).dims)
     x, y = vectors(2, 8, case.dims), vectors(2, 8, case.dims, seed=1)
     expected = formula(x, y, layer.norm, layer.post_norm)
-    torch.testing.assert_close(layer.part.leave(x, y, layer.norm, layer.post_norm), expected)
+    assert_rounded(layer.part.leave(x, y, layer.norm, layer.post_norm), expected, *sums_of(layer))
 
 
 def test_the_default_changes_no_name_and_no_identity(tmp_path):

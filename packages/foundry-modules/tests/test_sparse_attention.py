@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from foundry.core.analyze import analyze
 from foundry.core.config import load_experiment
 from foundry.core.contracts import Context, UsageError
-from foundry.core.testing import DIMS, Case
+from foundry.core.testing import DIMS, Case, assert_gradients_rounded, assert_rounded, sums_of
 from foundry.core.testing.case import vectors
 from foundry.kernels import SparsePattern, sparse_attention
 from foundry.modules.attention import SparseParams, attend
@@ -41,9 +41,10 @@ def test_long_rows_in_chunks_equal_a_mask_over_everything(name, params, position
             layer.zero_grad()
             y = layer(x, ctx)
             y.square().sum().backward()
-            results += [y, *(parameter.grad.clone() for parameter in layer.parameters())]
-    for in_chunks, at_once in zip(results[: len(results) // 2], results[len(results) // 2 :], strict=True):
-        torch.testing.assert_close(in_chunks, at_once, rtol=1e-4, atol=1e-5)
+            results += [(y, {name: parameter.grad.clone() for name, parameter in layer.named_parameters()})]
+    for (y, gradients), (expected, of_expected) in zip(results[:3], results[3:], strict=True):
+        assert_rounded(y, expected, *sums_of(layer), 320)
+        assert_gradients_rounded(gradients, of_expected, *sums_of(layer, tokens=2 * 320), 320)
 
 
 @pytest.mark.parametrize("pattern", [SparsePattern(20), SparsePattern(32, 16, 3)])
@@ -100,8 +101,11 @@ def test_chunks_under_autocast_compute_in_bf16_as_torch_does(pattern):
             y = attention(*heads)
         results.append((y, *torch.autograd.grad(y.float().square().sum(), heads)))
     assert results[0][0].dtype == torch.bfloat16
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+    (y, *of_heads), (expected, *of_expected) = results
+    assert_rounded(y, expected, 8, 192, 8)  # stored: the heads, the weights, the result
+    size = max(each.abs().max().item() for each in of_expected)
+    for mine, theirs in zip(of_heads, of_expected, strict=True):
+        assert_rounded(mine, theirs, 8, 192, 8, 8, 8, 192, 192, size=size, dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize(("name", "params"), PATTERNS)
@@ -170,7 +174,7 @@ def test_a_window_is_all_that_its_cache_holds(position, padding, window, seed):
         pieces.append(layer(x[:, start:stop], ctx))
         start = stop
     shown = torch.ones(2, length, dtype=torch.bool) if real is None else real
-    torch.testing.assert_close(torch.cat(pieces, 1)[shown], whole[shown], rtol=1e-4, atol=1e-5)
+    assert_rounded(torch.cat(pieces, 1)[shown], whole[shown], *sums_of(layer), window)
     assert cache.length == length
     if padding != "anywhere":
         assert cache.tensors[0].size(2) == window - 1 + max(window // 8, 16)
@@ -224,7 +228,7 @@ def test_nsa_is_its_definition():
                 for branch, seen in ((1, tokens), (2, near)):
                     keys, values = [k[u, branch, group] for u in seen], [v[u, branch, group] for u in seen]
                     expected[t, head] += gates[t, branch, head] * mixed(q[t, head], keys, values)
-    torch.testing.assert_close(layer(x)[0], part.o_proj(expected.flatten(1)), rtol=1e-9, atol=1e-9)
+    assert_rounded(layer(x)[0], part.o_proj(expected.flatten(1)), *sums_of(layer))
 
 
 def test_nsa_chooses_by_content():

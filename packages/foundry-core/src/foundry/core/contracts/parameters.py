@@ -70,8 +70,8 @@ def role_of(model: nn.Module, path: str) -> Role | None:
             return said
     owner, name = on_the_way[0]
     classes = [each.__name__ for each in type(owner).__mro__ if each.__module__.startswith("torch.nn.")]
-    if name == "weight" and (of_torch := next(filter(None, map(_OF_TORCH.get, classes)), None)):
-        return of_torch
+    if name == "weight" and (known := [_OF_TORCH[each] for each in classes if each in _OF_TORCH]):
+        return known[0]
     if name.endswith("bias"):
         return "bias"
     return "other" if getattr(owner, name).ndim >= 2 else None

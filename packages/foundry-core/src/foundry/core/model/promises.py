@@ -54,22 +54,25 @@ def _last(answer: Any, args: tuple[Any, ...]) -> bool:
 
 
 def _with_aux(answer: Any, args: tuple[Any, ...]) -> bool:
-    return _is_tuple(answer, 2) and _is_like(answer[0], args[0]) and _is_aux(answer[1])
+    return _is_tuple(answer, 2) and _is_like(answer[0], args[0]) and _is_aux(answer[1], rows=len(args[0]))
 
 
 def _is_tuple(answer: Any, length: int) -> bool:
     return isinstance(answer, tuple) and len(answer) == length
 
 
-def _is_aux(answer: Any) -> bool:
-    return isinstance(answer, Mapping) and all(isinstance(each, Tensor) for each in answer.values())
+def _is_aux(answer: Any, rows: int) -> bool:
+    if not isinstance(answer, Mapping) or not all(isinstance(each, Tensor) for each in answer.values()):
+        return False
+    figures = [each for name, each in answer.items() if not name.endswith(("_count", "_load"))]
+    return all(each.shape in ((), (rows,)) for each in figures)
 
 
 def _loss(answer: Any, args: tuple[Any, ...]) -> bool:
     return (
         _is_tuple(answer, 3)
         and all(isinstance(each, Tensor) and each.ndim == 0 for each in answer[:2])
-        and _is_aux(answer[2])
+        and _is_aux(answer[2], rows=len(args[0]))
     )
 
 
@@ -77,12 +80,14 @@ def _cache(answer: Any, args: tuple[Any, ...]) -> bool:
     return isinstance(getattr(answer, "length", None), int) and hasattr(answer, "tensors")
 
 
+AUX = "a dict of tensors by name, of which losses and figures are one number for each row, (B,), or 0-D"
+
 PROMISES: dict[str, tuple[Promise, ...]] = {
     "attention": (
-        Promise("forward", "(y, aux): y like x, and a dict of tensors by name", _with_aux),
+        Promise("forward", f"(y, aux): y like x, and {AUX}", _with_aux),
         Promise("init_cache", "a Cache, with its length and its tensors", _cache),
     ),
-    "ffn": (Promise("forward", "(y, aux): y like x, and a dict of tensors by name", _with_aux),),
+    "ffn": (Promise("forward", f"(y, aux): y like x, and {AUX}", _with_aux),),
     "norm": (Promise("forward", "a tensor like its input", _first),),
     "activation": (Promise("forward", "a tensor like its input", _last),),
     "position": (
@@ -122,7 +127,7 @@ PROMISES: dict[str, tuple[Promise, ...]] = {
         ),
     ),
     "skip": (Promise("forward", "a tensor like the stream", _first),),
-    "loss": (Promise("forward", "(sum, count, aux): two tensors without axes, and a dict of tensors by name", _loss),),
+    "loss": (Promise("forward", f"(sum, count, aux): two tensors without axes, and {AUX}", _loss),),
 }
 """Slot -> what its variants promise, see `foundry.core.contracts`."""
 

@@ -85,6 +85,15 @@ class Scale:
             return GPT(as_wide_as(self._experiment, n_embd), self._vocab_size)
 
 
+KINDS: dict[tuple[bool, bool], WeightKind] = {
+    (True, True): "hidden",
+    (True, False): "input",
+    (False, True): "output",
+    (False, False): "fixed",
+}
+"""By whether the fan-out grows, and the fan-in."""
+
+
 def kind_of(role: Role | None, grows: list[bool]) -> WeightKind:
     """The kind of a parameter of this role, of which these axes grow with the width."""
     match role:
@@ -98,6 +107,4 @@ def kind_of(role: Role | None, grows: list[bool]) -> WeightKind:
             fan_out, fan_in = grows[-2:]
         case _:
             fan_out, fan_in = bool(grows) and grows[-1], False
-    return {(True, True): "hidden", (True, False): "input", (False, True): "output", (False, False): "fixed"}[
-        fan_out, fan_in
-    ]
+    return KINDS[fan_out, fan_in]

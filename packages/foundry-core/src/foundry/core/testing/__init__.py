@@ -33,9 +33,9 @@ from foundry.core.contracts import Dims
 from foundry.core.registry import registry
 from foundry.core.testing.case import DIMS, Case
 from foundry.core.testing.checks import checks_of
-from foundry.core.testing.rounding import assert_rounded, sums_of
+from foundry.core.testing.rounding import assert_gradients_rounded, assert_rounded, sums_of
 
-__all__ = ["DIMS", "Case", "Conformance", "assert_rounded", "sums_of"]
+__all__ = ["DIMS", "Case", "Conformance", "assert_gradients_rounded", "assert_rounded", "sums_of"]
 
 
 class Conformance:

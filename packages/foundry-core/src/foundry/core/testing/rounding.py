@@ -7,6 +7,7 @@ fp32, and rounded where a result is stored.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -24,26 +25,46 @@ def rounding(dtype: torch.dtype, *lengths: float) -> float:
     return ROOM * math.sqrt(sum(length * in_sums**2 + stored**2 for length in lengths))
 
 
-def sums_of(*modules: nn.Module) -> list[int]:
+def sums_of(*modules: nn.Module, tokens: int | None = None) -> list[int]:
     """The lengths of the sums that a number may go through on its way through `modules`: each parameter is that of one,
-    as long as its last axis, and has a function behind it."""
+    as long as its last axis, and has a function behind it.
+
+    Args:
+        tokens: of a gradient, over which it is summed; the way there and back is then meant.
+    """
     shapes = [parameter.shape for module in modules for parameter in module.parameters()]
-    return [*(length for shape in shapes for length in (*shape[-1:], 1)), *[1] * ELEMENTWISE]
+    there = [*(length for shape in shapes for length in (*shape[-1:], 1)), *[1] * ELEMENTWISE]
+    return there if tokens is None else [*there, *there, tokens]
 
 
-def assert_rounded(y: Tensor, expected: Tensor, *lengths: float, dtype: torch.dtype | None = None) -> None:
-    """They differ by no more than sums of `lengths` products, one after the other, may: `sums_of` the modules in
-    between. For gradients these are on the way twice, and beside them the tokens that they are summed over.
+def assert_rounded(
+    y: Tensor, expected: Tensor, *lengths: float, dtype: torch.dtype | None = None, size: float = 0.0
+) -> None:
+    """They differ by no more than sums of `lengths` products, one after the other, may: `sums_of` what is in between.
 
     Args:
         dtype: what was computed in, where `y` has another.
+        size: the largest number that was added up, where the result may be much smaller: a gradient that is 0 is the
+            difference of two that were rounded.
     """
-    assert y.shape == expected.shape, f"{tuple(y.shape)} and {tuple(expected.shape)}"
+    assert y.shape == expected.shape, f"{tuple(y.shape)} where it should be {tuple(expected.shape)}"
+    assert dtype is not None or y.dtype == expected.dtype, f"{y.dtype} where it should be {expected.dtype}"
     if not y.numel():
         return
     y, expected, dtype = y.detach().double(), expected.detach().double(), dtype or y.dtype
-    difference, largest = (y - expected).abs().max().item(), expected.abs().max().item()
+    difference, largest = (y - expected).abs().max().item(), max(size, expected.abs().max().item())
     allowed = rounding(dtype, *lengths) * largest
     assert difference <= allowed, (
-        f"off by {difference:.2g} where the largest number is {largest:.2g}; rounding comes to {allowed:.2g} at most"
+        f"it differs by {difference:.2g} where values are up to {largest:.2g}, and rounding comes to {allowed:.2g}"
     )
+
+
+def assert_gradients_rounded(gradients: Mapping[str, Tensor], expected: Mapping[str, Tensor], *lengths: float) -> None:
+    """Each is `expected`, but for rounding; the largest number of them all is the size of what was added up."""
+    assert gradients.keys() == expected.keys()
+    size = max(each.detach().abs().max().item() for each in expected.values())
+    for name, each in expected.items():
+        try:
+            assert_rounded(gradients[name], each, *lengths, size=size)
+        except AssertionError as error:
+            raise AssertionError(f"the gradient of {name}: {error}") from None
