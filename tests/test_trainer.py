@@ -26,6 +26,7 @@ from foundry.core import load_experiment, load_run
 from foundry.core.analyze import flops_per_token
 from foundry.core.model import GPT, initialize
 from foundry.core.run import Run
+from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.report import PlainReporter
 from foundry.core.training.rows import open_rows
 
@@ -107,7 +108,7 @@ def test_the_first_step_by_hand(plain):
     norm = torch.nn.utils.get_total_norm(parameter.grad for parameter in model.parameters())
     assert rows(plain)[0]["train_loss"] == pytest.approx(loss.item(), abs=1e-6)
     assert rows(plain)[0]["grad_norm"] == pytest.approx(norm.item(), abs=1e-5)
-    assert rows(plain)[0]["tokens"] == ROWS * BLOCK
+    assert rows(plain)[0]["positions"] == ROWS * BLOCK
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2])
@@ -207,14 +208,73 @@ def test_learning_rates_are_the_closed_forms(project, tmp_path, schedule):
 # ---- how long -----------------------------------------------------------------------------------------------------
 
 
-def test_budgets_of_tokens_and_flops_round_up_to_whole_steps(plain, tmp_path):
-    run = train(tmp_path / "tokens", f"training.tokens={7 * ROWS * BLOCK - 1}")
-    assert (result(run)["step"], result(run)["tokens"]) == (7, 7 * ROWS * BLOCK)
+def test_tokens_are_what_is_trained_on_and_positions_what_is_computed(plain):
+    """Most documents are shorter than a row or end within one: a good part of the positions is padding."""
+    experiment = load_experiment("experiments/tiny.yaml")
+    each = open_rows(experiment)
+    supervised = [each.batch(ROWS * n, ROWS * (n + 1)).loss_weight.sum() for n in range(STEPS)]
+    assert [row["tokens"] for row in rows(plain)] == torch.tensor(supervised).cumsum(0).tolist()
+    assert [row["positions"] for row in rows(plain)] == [ROWS * BLOCK * (n + 1) for n in range(STEPS)]
+    done = result(plain)
+    assert (done["tokens"], done["positions"]) == (sum(supervised), STEPS * ROWS * BLOCK)
+    assert done["tokens"] < 0.95 * done["positions"]
     _, tokenizer, _ = load_run(plain)
-    per_token = 3 * flops_per_token(load_experiment("experiments/tiny.yaml"), tokenizer.vocab_size)
-    run = train(tmp_path / "flops", f"training.flops={6.5 * per_token * ROWS * BLOCK}")
+    assert done["flops"] == pytest.approx(3 * flops_per_token(experiment, tokenizer.vocab_size) * done["positions"])
+
+
+def test_budgets_of_tokens_and_flops_round_up_to_whole_steps(plain, tmp_path):
+    seven = rows(plain)[6]["tokens"]
+    for tokens, steps in ((seven, 7), (seven + 1, 8)):
+        run = train(tmp_path / f"{tokens}", f"training.tokens={tokens}")
+        assert result(run)["step"] == steps
+        assert result(run)["tokens"] == rows(plain)[steps - 1]["tokens"] >= tokens
+    _, tokenizer, _ = load_run(plain)
+    per_position = 3 * flops_per_token(load_experiment("experiments/tiny.yaml"), tokenizer.vocab_size)
+    run = train(tmp_path / "flops", f"training.flops={6.5 * per_position * ROWS * BLOCK}")
     assert result(run)["step"] == 7
-    assert result(run)["flops"] == pytest.approx(7 * per_token * ROWS * BLOCK)
+    assert result(run)["flops"] == pytest.approx(7 * per_position * ROWS * BLOCK)
+
+
+def test_what_a_text_wastes_on_padding_is_said(project, tmp_path, capsys):
+    sizes = ("model_args.block_size=64", "training.max_iters=2")
+    train(tmp_path / "run", *sizes)
+    said = capsys.readouterr().err
+    share = int(re.search(r"note: (\d+)% of the positions are padding: .*block_size 64; a smaller one", said)[1])
+    assert share == round(100 * (1 - _tokens_per_row(64) / 64)) > 25
+    assert main(["train", "experiments/tiny.yaml", "--dry-run", *(f"--set={each}" for each in sizes), "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    done = result(tmp_path / "run")
+    assert [planned[key] for key in ("tokens", "positions")] == [done[key] for key in ("tokens", "positions")]
+    assert planned["padding"] == pytest.approx(1 - _tokens_per_row(64) / 64)
+    assert planned["positions_per_step"] == 64 * ROWS
+
+
+def _tokens_per_row(block_size: int) -> float:
+    each = open_rows(load_experiment("experiments/tiny.yaml", [f"model_args.block_size={block_size}"]))
+    return each.batch(0, each.rows_per_epoch).loss_weight.sum() / each.rows_per_epoch
+
+
+def test_a_run_whose_tokens_were_positions_goes_on_and_is_counted_anew(plain, tmp_path, monkeypatch):
+    """Of a version before `positions`: its metrics and checkpoints say how many positions there were as `tokens`."""
+    run, often = tmp_path / "run", ("checkpoints.save_interval=8", "checkpoints.keep=9")
+    train(run, *often)
+    (run / "result.json").unlink()
+    folder = run / "checkpoints"
+    state = checkpoints.load(checkpoints.path_of(folder, 8)).state
+    old = {**state, "tokens": state["positions"]}
+    del old["positions"]
+    saved = checkpoints.load(checkpoints.path_of(folder, 8)).tensors
+    shutil.rmtree(folder)
+    checkpoints.save(folder, 8, checkpoints.Checkpoint(saved, old))
+    metrics = [row | {"tokens": row.pop("positions")} for row in rows(run)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
+    train(run, *often)
+    counted = [[(row["tokens"], row["positions"]) for row in rows(each)] for each in (run, plain)]
+    assert counted[0] == counted[1]
+    assert result(run)["val_loss"] == result(plain)["val_loss"]
+    assert [result(run)[key] for key in ("tokens", "positions")] == [
+        result(plain)[key] for key in ("tokens", "positions")
+    ]
 
 
 def test_a_budget_of_seconds(project, tmp_path):
@@ -243,7 +303,12 @@ def test_the_result_is_the_only_thing_on_stdout(project, tmp_path, capsys):
 def test_off_a_terminal_progress_is_a_line_every_log_interval(project, tmp_path, capsys):
     train(tmp_path / "run")
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step=")]
-    assert [re.match(r"step=(\d+) tokens=\d+ train_loss=[\d.]+ ", line)[1] for line in lines] == ["5", "10", "15", "20"]
+    assert [re.match(r"step=(\d+) tokens=\d+ positions=\d+ train_loss=[\d.]+ ", line)[1] for line in lines] == [
+        "5",
+        "10",
+        "15",
+        "20",
+    ]
     assert all(re.search(r" done=\d+% eta=\d+s$", line) for line in lines)
     assert "val_loss=" in lines[-1]
 
@@ -265,9 +330,8 @@ def test_a_dry_run_says_what_the_run_then_is(project, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     done = result(train(tmp_path / "run"))
     assert (planned["run"], planned["steps"]) == (done["run"], done["step"])
-    assert {key: planned[key] for key in ("identity", "parameters", "tokens", "flops")} == {
-        key: done[key] for key in ("identity", "parameters", "tokens", "flops")
-    }
+    told = ("identity", "parameters", "tokens", "positions", "flops")
+    assert {key: planned[key] for key in told} == {key: done[key] for key in told}
 
 
 # ---- init_from ----------------------------------------------------------------------------------------------------

@@ -140,6 +140,11 @@ def test_what_may_not_be_meant_is_remarked_once() -> None:
     assert not mutate(wide.experiment, "norm", "layernorm").remarks
     assert not mutate(adamw, "attention", "swa_64").remarks
 
+    [remark] = mutate(adamw, "block_size", "64").remarks
+    assert remark.startswith("max_iters 1200 is for as many tokens where rows are full; where documents are shorter")
+    assert not mutate(from_plain({"training": {"tokens": 10**6}}), "block_size", "64").remarks
+    assert not remarks(adamw, mutate(adamw, "block_size", "64").experiment)  # a sweep has the text, and needs none
+
     [remark] = mutate(mutate(adamw, "attention", "sssl").experiment, "attention", "mla").remarks
     assert remark.endswith("stays: SSSL/S (sliding_window)")
     [remark] = mutate(from_plain({"layers": {"0-": {"norm": "layernorm"}}}), "norm", "dyt").remarks

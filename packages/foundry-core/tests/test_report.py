@@ -182,7 +182,10 @@ def with_experts(project):
 
     def points(trial):
         used = {"expert_usage": 0.5, "expert_unevenness": 1.25}
-        return [{"tokens": 10 * n, "train_loss": 3 - n / 1000} | (used if n % 10 == 0 else {}) for n in range(1, 601)]
+        return [
+            {"step": n, "tokens": 10 * n, "train_loss": 3 - n / 1000} | (used if n % 10 == 0 else {})
+            for n in range(1, 601)
+        ]
 
     with Ledger.open(project) as ledger:
         snapshot = Snapshot(ledger)

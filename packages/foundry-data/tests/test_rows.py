@@ -62,7 +62,7 @@ def test_each_target_of_each_document_is_in_exactly_one_row(
         batch = rows.batch(0, len(rows))
     wanted = [pair for document in documents for pair in itertools.pairwise(document)]
     assert _pairs(batch) == wanted
-    assert rows.targets == len(wanted)
+    assert rows.tokens == len(wanted)
     # A row stays in one document: what is a target is one more than its token, and padding ends the row.
     assert (batch.tokens[batch.loss_weight == 0] * batch.targets[batch.loss_weight == 0] == 0).all()
     assert (np.diff(batch.loss_weight, axis=1) <= 0).all()
@@ -70,6 +70,17 @@ def test_each_target_of_each_document_is_in_exactly_one_row(
     ends = [len(document) - 1 for document in documents if len(document) > 1]
     assert batch.is_token.sum() == sum(end + (end % block_size > 0) for end in ends)
     assert batch.is_token[batch.loss_weight > 0].all()
+
+
+def test_the_tokens_of_rows_are_known_without_reading_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foundry.data.rows.ORDER_CHUNK", 7)
+    rows = _open(_folder_of(30))
+    assert rows.tokens_per_epoch < rows.rows_per_epoch * 16
+    supervised = rows.batch(0, 3 * rows.rows_per_epoch).loss_weight.sum(axis=1).astype(int).tolist()
+    for cursor in [*range(3 * rows.rows_per_epoch), 5, rows.rows_per_epoch + 1, 0]:
+        assert rows.tokens_before(cursor) == sum(supervised[:cursor])
+    assert rows.tokens_before(10**12 * rows.rows_per_epoch) == 10**12 * rows.tokens_per_epoch
+    assert rows.validation.tokens == rows.validation.batch(0, len(rows.validation)).loss_weight.sum()
 
 
 def test_an_epoch_gives_each_document_whole_in_another_order_than_the_next() -> None:
@@ -181,7 +192,7 @@ def test_validation_gives_each_target_once_and_a_short_last_batch() -> None:
     validation = _open(_folder_of(30), block_size=8).validation
     pieces = [validation.batch(i, i + 3) for i in range(0, len(validation) + 3, 3)]
     assert sum(len(piece.tokens) for piece in pieces) == len(validation)
-    assert sum(piece.loss_weight.sum() for piece in pieces) == validation.targets
+    assert sum(piece.loss_weight.sum() for piece in pieces) == validation.tokens
 
 
 # The split.

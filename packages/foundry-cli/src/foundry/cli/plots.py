@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from math import inf
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -93,13 +94,14 @@ def draw_comparison(compared: Compared, path: Path) -> None:
     measured = [sum("val_loss" in row for row in curve) for curves in compared.curves for curve in curves]
     key = "val_loss" if measured and min(measured) > 2 else "train_loss"
     for arm, curves, color in zip(compared.pairing.arms, compared.curves, ("#4477aa", "#cc6677"), strict=True):
-        at: dict[int, list[float]] = {}
+        at: dict[float, list[tuple[int, float]]] = {}  # by step: the rows of two seeds differ by some tokens
         for curve in curves:
-            points = [(row["tokens"], row[key]) for row in curve if row.get(key) is not None]
+            there = [row for row in curve if row.get(key) is not None]
+            points = [(row["tokens"], row[key]) for row in there]
             axes.plot(*zip(*points, strict=True), color=color, linewidth=0.7, alpha=0.3)
-            for tokens, loss in points:
-                at.setdefault(tokens, []).append(loss)
-        means = [(tokens, sum(losses) / len(losses)) for tokens, losses in sorted(at.items())]
+            for row, point in zip(there, points, strict=True):
+                at.setdefault(inf if row is curve[-1] else row["step"], []).append(point)
+        means = [[sum(each) / len(each) for each in zip(*at[step], strict=True)] for step in sorted(at)]
         axes.plot(*zip(*means, strict=True), color=color, linewidth=1.8, label=arm)
     axes.set(xlabel="training tokens", ylabel=f"{key}, nats per token")
     axes.set_title("\n".join(wrap(compared.verdict, 90)), fontsize=9)

@@ -25,8 +25,8 @@ FP32_BYTES = 4
 def flops_per_token(experiment: Experiment, vocab_size: int) -> float:
     """FLOPs of the matrix products of one forward pass over a block, per token; a multiply and an add are two.
 
-    Attention counts all T x T scores, as the field does, though causal kernels skip about half. Training costs three
-    times as much: the backward pass has two products for each one of the forward pass.
+    Padding costs as much as a token. Attention counts all T x T scores, as the field does, though causal kernels skip
+    about half. Training costs three times as much: the backward pass has two products for each one of the forward pass.
     """
     return _forward_flops(experiment, _meta_model(experiment, vocab_size))[0]
 

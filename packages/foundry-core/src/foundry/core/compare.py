@@ -18,7 +18,7 @@ from foundry.core.config.schema import BUDGETS
 from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.ledger.records import Json, TrialRow
 from foundry.core.sweep.arms import Arm
-from foundry.core.sweep.budget import Budget, with_budget
+from foundry.core.sweep.budget import Budget, Costs, with_budget
 from foundry.core.sweep.lab import NOISE_SEEDS, Lab
 from foundry.core.sweep.measure import Comparison, compare_procedure
 from foundry.core.sweep.outline import training_seconds
@@ -109,7 +109,7 @@ def pair(first: Experiment, second: Experiment, rule: Rule, *, budget: Budget | 
     arms = [Arm(names[0], ours), Arm(names[1], theirs, changes=tuple(map(str, differences)))]
     plan = plan_of(None, arms, question, jobs, kind="compare")
     if words := plan.entries[1].budget:
-        made_equal.append(f"{names[1]} costs {words}, so that both train for as many FLOPs")
+        made_equal.append(f"{names[1]} has {words}")
     setting = plan.setting
     if any(change.key in setting.edits for change in differences):
         made_equal.append(f"both compute on {setting.device}, in {setting.precision}, with {setting.threads} threads")
@@ -189,8 +189,7 @@ def _level(first: Experiment, second: Experiment, budget: Budget | None) -> tupl
     """Both with one budget, counted in tokens, and the same text to validate on; and what that took."""
     words = []
     wanted, own = budget or Budget.of(first), Budget.of(second)
-    ours, theirs = (each.training.batch_size * each.model_args.block_size for each in (first, second))
-    worth = wanted.times(ours / theirs) if wanted.name == "max_iters" else wanted
+    worth = wanted.in_steps_of(Costs.of(first), Costs.of(second))
     if budget:
         words.append(f"both train for {budget}")
     elif own.edits != worth.edits:

@@ -242,7 +242,8 @@ def _keep_base(experiment: Mapping[str, Any], size: str) -> Edits:
 
 
 def _equal_tokens(experiment: Mapping[str, Any], before: int, after: int) -> Edits:
-    """max_iters for as many tokens as before; the other budgets do not depend on the size of a step."""
+    """max_iters for as many positions as before: what they have of the text, a sweep counts (`sweep.budget`). The other
+    budgets do not depend on the size of a step."""
     steps = experiment["training"]["max_iters"]
     if steps is None or after < 1:
         return {}

@@ -156,7 +156,8 @@ def _tokenize(folder: Path, text: SplitText, tokenizer: Tokenizer, say: Progress
         "characters": text.characters,
         "val_fraction": text.val_fraction,
     }
-    counts = f"{parts['train']['tokens']} tokens to train on, {parts['validation']['tokens']} to validate"
+    targets = [parts[part]["tokens"] - parts[part]["documents"] for part in PARTS]  # the first of each is none
+    counts = f"{targets[0]} tokens to train on, {targets[1]} to validate"
     say(f"prepared {text.documents} documents (text {text.dataset.fingerprint[:12]}): {counts}")
     return {"schema": SCHEMA, "fingerprint": hash_of(data), "data": data, "origin": origin}
 

@@ -49,7 +49,7 @@ class CutRows:
         self._part = part
         self._block_size = block_size
         targets = np.maximum(np.diff(part.documents) - 1, 0)  # of each document
-        self.targets = int(targets.sum())
+        self.tokens = int(targets.sum())
         self._first_row = np.concatenate([[0], np.cumsum(-(-targets // block_size))])  # of each document
 
     def __len__(self) -> int:
@@ -61,14 +61,23 @@ class CutRows:
 
     def take(self, rows: np.ndarray) -> Batch:
         """The rows with these numbers, (B,) integers in 0..len(self)-1."""
-        document = np.searchsorted(self._first_row, rows, side="right") - 1
-        starts = self._part.documents[document] + (rows - self._first_row[document]) * self._block_size
-        lengths = np.minimum(self._part.documents[document + 1] - starts, self._block_size + 1)
+        starts, lengths = self._places(rows)
         windows = self._part.windows(starts, lengths, self._block_size + 1)
         places = np.arange(self._block_size)
         weight = (places < (lengths - 1)[:, None]).astype(np.float32)
         tokens, targets = np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
         return Batch(tokens, targets, weight, is_token=places < lengths[:, None])
+
+    def tokens_of(self, rows: np.ndarray) -> np.ndarray:
+        """Supervised tokens of each of these rows, (B,)."""
+        _, lengths = self._places(rows)
+        return lengths - 1
+
+    def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where each row begins in the part, and its length with the target of its last token, both (B,)."""
+        document = np.searchsorted(self._first_row, rows, side="right") - 1
+        starts = self._part.documents[document] + (rows - self._first_row[document]) * self._block_size
+        return starts, np.minimum(self._part.documents[document + 1] - starts, self._block_size + 1)
 
 
 class TrainingRows:
@@ -79,24 +88,25 @@ class TrainingRows:
         self._block_size = block_size
         self._seed = seed
         self._order = lru_cache(maxsize=4)(self._order_of)
+        self._counted = 0, [0]  # an epoch, and its tokens before every ORDER_CHUNK-th place, as far as it was asked
         self._rows = CutRows(prepared.part("train"), block_size)
         self.validation = CutRows(prepared.part("validation"), block_size)
         self.tokenizer = prepared.tokenizer
         self._refuse_too_little()
         self.rows_per_epoch = len(self._rows)
-        self.tokens_per_epoch = self._rows.targets
+        self.tokens_per_epoch = self._rows.tokens
         plan = f"rows {STATE_SCHEMA}/{prepared.fingerprint}/{block_size}"
         self.fingerprint = hashlib.sha256(plan.encode()).hexdigest()
 
     def _refuse_too_little(self) -> None:
-        if self._rows.targets < self._block_size:
+        if self._rows.tokens < self._block_size:
             raise InvalidData(
-                f"the training text has {self._rows.targets} tokens, fewer than one row of "
+                f"the training text has {self._rows.tokens} tokens, fewer than one row of "
                 f"model_args.block_size = {self._block_size}",
-                f"give it more text, or set block_size to at most {self._rows.targets}",
+                f"give it more text, or set block_size to at most {self._rows.tokens}",
             )
         ends = self._prepared.manifest["data"]["parts"]["validation"]["documents"]
-        if self.validation.targets <= (ends if "eos" in self.tokenizer.special_tokens else 0):
+        if self.validation.tokens <= (ends if "eos" in self.tokenizer.special_tokens else 0):
             val_fraction = self._prepared.manifest["origin"]["val_fraction"]
             raise InvalidData(
                 f"data.val_fraction: {val_fraction} leaves no token to validate on",
@@ -120,8 +130,26 @@ class TrainingRows:
         rows = np.empty_like(places)
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
             here = epochs == epoch
-            rows[here] = permute(places[here], self.rows_per_epoch, f"{self.fingerprint}/{self._seed}/{epoch}")
+            rows[here] = self._permuted(epoch, places[here])
         return rows
+
+    def _permuted(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        return permute(places, self.rows_per_epoch, f"{self.fingerprint}/{self._seed}/{epoch}")
+
+    def tokens_before(self, cursor: int) -> int:
+        epoch, place = divmod(cursor, self.rows_per_epoch)
+        if self._counted[0] != epoch:
+            self._counted = epoch, [0]
+        _, sums = self._counted
+        while (start := (len(sums) - 1) * ORDER_CHUNK) + ORDER_CHUNK <= place:
+            sums.append(sums[-1] + self._tokens_between(epoch, start, start + ORDER_CHUNK))
+        chunk = place // ORDER_CHUNK
+        behind = self._tokens_between(epoch, chunk * ORDER_CHUNK, place)
+        return epoch * self.tokens_per_epoch + sums[chunk] + behind
+
+    def _tokens_between(self, epoch: int, start: int, stop: int) -> int:
+        """Supervised tokens in some rows of an epoch, by their places in it."""
+        return int(self._rows.tokens_of(self._permuted(epoch, np.arange(start, stop))).sum())
 
     def state(self, cursor: int) -> dict[str, Any]:
         return {

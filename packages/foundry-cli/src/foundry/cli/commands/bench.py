@@ -23,12 +23,16 @@ def bench(
     Example: foundry bench experiments/baseline.yaml
     """
     from foundry.core.config import load_experiment
-    from foundry.core.training import vocab_size_of
+    from foundry.core.training import padding_of, vocab_size_of
     from foundry.core.training.bench import bench
 
     experiment = load_experiment(config, sets or ())
     measured = bench(
-        experiment, vocab_size_of(experiment), seconds=seconds, note=lambda text: render.say(f"... {text}")
+        experiment,
+        vocab_size_of(experiment),
+        padding=padding_of(experiment),
+        seconds=seconds,
+        note=lambda text: render.say(f"... {text}"),
     )
     columns = ("threads", "kernels", "precision", "compile", "tokens/s", "ms/step", "MFU")
     render.result(

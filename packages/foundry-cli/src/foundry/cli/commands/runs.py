@@ -94,7 +94,7 @@ def _row(run: Any) -> dict[str, Any]:
     row |= {"name": config["name"], "identity": config["identity"], "seed": config["seed"]}
     row |= {"status": "finished" if result else "unfinished", **last}
     if result:
-        row |= {key: result.get(key) for key in ("step", "tokens", "train_loss", "val_loss", "val_bpb")}
+        row |= {key: result.get(key) for key in ("step", "tokens", "positions", "train_loss", "val_loss", "val_bpb")}
     return row
 
 

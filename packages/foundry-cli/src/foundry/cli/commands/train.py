@@ -62,6 +62,8 @@ def train(
         from foundry.core.training import plan
 
         planned = plan(experiment, out)
+        for remark in planned["remarks"]:
+            render.say(f"note: {remark}")
         return render.result(planned, lambda: _draw(planned), train_command(config, sets, out))
     if nproc > 1 and "RANK" not in os.environ:
         from foundry.core.training.distributed import check_ranks
@@ -96,7 +98,7 @@ def _draw(figures: dict[str, Any]) -> None:
     for key, value in figures.items():
         if key == "scaling":
             rows += scaling_rows(figures)
-        elif key == "learning_rates":  # told with the scale rule that they follow from
+        elif key in ("learning_rates", "remarks"):  # told with the scale rule that they follow from, and above
             continue
         elif isinstance(value, dict):
             rows += [(f"{key}.{inner}", _figure(number)) for inner, number in value.items()]

@@ -17,7 +17,7 @@ from foundry.core.config.difference import Change, difference
 from foundry.core.config.document import Document, Path, Place, dotted
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.load import BASELINE, assemble
-from foundry.core.config.remarks import remarks
+from foundry.core.config.remarks import remarks, steps_by_full_rows
 from foundry.core.config.schema import BUDGETS
 from foundry.core.config.write import comment, number, to_yaml
 from foundry.core.config.yaml import scalar
@@ -59,7 +59,7 @@ class Mutated:
     @property
     def remarks(self) -> list[str]:
         """What to know before training it, a line each."""
-        return remarks(self.base, self.experiment)
+        return [*remarks(self.base, self.experiment), *steps_by_full_rows(self.base, self.experiment)]
 
     @property
     def text(self) -> str:

@@ -18,6 +18,18 @@ def remarks(before: Experiment, after: Experiment) -> list[str]:
     return [*_layers_that_stay(before, after), *_rates_that_stay(before, after), *news]
 
 
+def steps_by_full_rows(before: Experiment, after: Experiment) -> list[str]:
+    """What to know about the steps of a mutation: how many tokens a row has, only the text says, which it never read.
+    What has the text, as a sweep, sets them itself."""
+    steps, size = after.training.max_iters, after.model_args.block_size
+    if steps is None or size == before.model_args.block_size:
+        return []
+    return [
+        f"max_iters {steps} is for as many tokens where rows are full; where documents are shorter than {size} tokens, "
+        "sweep and compare set it by those that there are"
+    ]
+
+
 def _layers_that_stay(before: Experiment, after: Experiment) -> Iterator[str]:
     """`layers` wins over the model's choice, so that a mutation of that may reach few layers or none."""
     for slot in (slot.key for slot in after.registry.placed_slots if slot.per_layer):

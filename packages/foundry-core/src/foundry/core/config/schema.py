@@ -61,8 +61,8 @@ class Training(Params):
     """How long, how fast and on what the model is trained."""
 
     max_iters: int | None = Field(600, ge=1, description="optimizer steps; the budget where no other is given")
-    tokens: int | None = Field(None, ge=1, description="training tokens, instead of max_iters")
-    flops: float | None = Field(None, gt=0, description="floating-point operations, instead of max_iters")
+    tokens: int | None = Field(None, ge=1, description="tokens to train on, padding not counted, instead of max_iters")
+    flops: float | None = Field(None, gt=0, description="floating-point operations, padding too, instead of max_iters")
     seconds: float | None = Field(None, gt=0, description="seconds of training, instead of max_iters")
     batch_size: int = Field(16, ge=1, le=16_777_216, description="rows in an optimizer step, over all ranks")
     micro_batch: Positive | Literal["auto"] = Field(
@@ -82,7 +82,7 @@ class Training(Params):
         description="steps between measurements of the validation loss; 0 = only at the end",
         json_schema_extra=NOT_IDENTITY,  # the last step is judged, and measuring draws no random number
     )
-    eval_tokens: int | None = Field(None, ge=1, description="validate on this many tokens; null: the whole text")
+    eval_tokens: int | None = Field(None, ge=1, description="validate on about this many tokens; null: the whole text")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 elsewhere")
     compile: bool = Field(False, description="torch.compile the model")
     kernels: (

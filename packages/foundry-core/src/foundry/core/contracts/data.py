@@ -13,8 +13,8 @@ class Batch(NamedTuple):
     """Some rows of a corpus. numpy arrays where a `Rows` makes them, tensors where the model reads them.
 
     `targets[b, t]` is the token that follows `tokens[b, t]`. `loss_weight` is 0 where nothing is to be learned
-    (padding, a prompt). `positions` and `segments` are None where each row is one piece of one document; otherwise
-    tokens attend only within their segment.
+    (padding, a prompt); any other target is supervised, and counts as one token that is trained on. `positions` and
+    `segments` are None where each row is one piece of one document; otherwise tokens attend only within their segment.
     """
 
     tokens: Any  # (B, T) int64
@@ -74,6 +74,10 @@ class FixedRows(Protocol):
     """A finite list of rows that never changes: what a validation loss is measured on."""
 
     def __len__(self) -> int: ...
+    @property
+    def tokens(self) -> int:
+        """Supervised tokens in all rows."""
+
     def batch(self, start: int, stop: int) -> Batch:
         """Rows start..stop-1. Each target of the validation text appears in exactly one row."""
 
@@ -95,6 +99,9 @@ class Rows(Protocol):
     @property
     def tokens_per_epoch(self) -> int:
         """Supervised training tokens in one epoch."""
+
+    def tokens_before(self, cursor: int) -> int:
+        """Supervised tokens in rows 0..cursor-1: known without reading them, and the sum over their batches."""
 
     @property
     def validation(self) -> FixedRows: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
@@ -11,6 +12,7 @@ from foundry.core.report.contents import ArmEntry, Curve, Drawn, TrialEntry
 from foundry.core.report.snapshot import Asked, Key, Snapshot, metric_of
 
 DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
+END = math.inf
 POINTS = 48
 """Of a curve, at most: more than that the eye does not see, and 500 curves stay below a megabyte."""
 
@@ -87,7 +89,9 @@ def _outcomes(arms: Iterable[ArmEntry]) -> dict[Key, Drawn]:
 
 def _thinned(points: Sequence[Json]) -> list[dict]:
     """At most POINTS points: all that were evaluated, if they are not too many themselves, and some between them."""
-    rows = [{"tokens": point["tokens"], **{key: point.get(key) for key in DRAWN}} for point in points]
+    rows = [
+        {"step": point["step"], "tokens": point["tokens"], **{key: point.get(key) for key in DRAWN}} for point in points
+    ]
     evaluated = [i for i, row in enumerate(rows) if row["val_loss"] is not None]
     # Between them, rather those that say how experts are used: only what was logged does.
     others = [i for i, row in enumerate(rows) if row["expert_usage"] is not None] or range(len(rows))
@@ -104,18 +108,20 @@ def _spread(values: Sequence[int], n: int) -> list[int]:
 
 
 def _mean(curves: Sequence[list[dict]]) -> list[dict]:
-    """Point by point, over the curves that have the points of most."""
-    axes = Counter(tuple(row["tokens"] for row in curve) for curve in curves)
-    if not axes:
-        return []
-    (axis, _), *_ = axes.most_common(1)
-    alike = [curve for curve in curves if tuple(row["tokens"] for row in curve) == axis]
+    """Point by point, over the curves that have the points of most. The rows of two seeds differ by some tokens, so a
+    point is a step; or the end, which a budget in tokens reaches a step earlier or later."""
+    placed = [{row["step"]: row for row in curve[:-1]} | {END: curve[-1]} for curve in curves if curve]
+    seen = Counter(place for curve in placed for place in curve)
+    axis = [place for place in sorted(seen) if 2 * seen[place] > len(placed)]
+    alike = [curve for curve in placed if all(place in curve for place in axis)]
+    if placed and not alike:
+        alike, axis = placed[:1], sorted(placed[0])
     return [
         {
-            "tokens": tokens,
-            **{key: _average(curve[i][key] for curve in alike) for key in DRAWN},
+            "tokens": round(fmean(curve[place]["tokens"] for curve in alike)),
+            **{key: _average(curve[place][key] for curve in alike) for key in DRAWN},
         }
-        for i, tokens in enumerate(axis)
+        for place in axis
     ]
 
 

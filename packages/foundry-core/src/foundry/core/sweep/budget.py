@@ -1,5 +1,6 @@
-"""How long each arm trains. Arms are compared at equal tokens; where a token costs over 2 % more or less FLOPs than the
-baseline's, at equal FLOPs: else deeper and wider would always win. A share of a budget is a complete, shorter schedule
+"""How long each arm trains. Arms are compared at equal tokens, those that are trained on; where a token costs over 2 %
+more or less FLOPs than the baseline's, its share of the padding included, at equal FLOPs: else deeper and wider would
+always win. A share of a budget is a complete, shorter schedule
 of its own, because a loss before the learning rate's decay says little about the one after it.
 """
 
@@ -90,8 +91,9 @@ def share_of(experiment: Experiment, share: Fraction) -> Experiment:
 class Costs:
     """What a model costs."""
 
-    training_flops_per_token: float
-    tokens_per_step: int
+    training_flops_per_token: float  # of a token that is trained on, with its share of the padding
+    tokens_per_step: float  # that are trained on, in the mean
+    positions_per_step: int
     axes: Mapping[str, float]  # COST_AXES
 
     @classmethod
@@ -104,12 +106,15 @@ class Costs:
     @classmethod
     def _count(cls, experiment: Experiment) -> Costs:
         from foundry.core.analyze import analyze
-        from foundry.core.sweep.fingerprint import vocab_size
+        from foundry.core.sweep.fingerprint import training_rows
+        from foundry.core.training.horizon import Step
 
-        figures: Mapping[str, Any] = analyze(experiment, vocab_size(experiment))
+        rows = training_rows(experiment)
+        figures: Mapping[str, Any] = analyze(experiment, rows.tokenizer.vocab_size)
         figures = {**figures, "memory_bytes": figures["memory"]["total"]}
-        tokens = experiment.training.batch_size * experiment.model_args.block_size
-        return cls(figures["training_flops_per_token"], tokens, {axis: float(figures[axis]) for axis in COST_AXES})
+        step = Step.of(experiment, rows)
+        per_token = figures["training_flops_per_token"] * step.positions / step.tokens
+        return cls(per_token, step.tokens, step.positions, {axis: float(figures[axis]) for axis in COST_AXES})
 
     def flops(self, budget: Budget) -> float | None:
         """What `budget` comes to; None for seconds."""
@@ -126,13 +131,25 @@ class Costs:
 _counted: dict[str, Costs] = {}  # by identity: a search compares with the same control again and again
 
 
-def equalised(arm: Experiment, costs: Costs, baseline: Costs) -> tuple[Experiment, str]:
-    """The arm with a budget worth the baseline's, and what was done to it in words, empty for nothing.
+def equalised(arm: Experiment, costs: Costs, budget: Budget, baseline: Costs) -> tuple[Experiment, str]:
+    """The arm with a budget worth `budget` of the baseline's, and in words why that is another one.
 
-    The arm's mutation has kept its tokens already, and a budget in FLOPs or seconds is equal as it is.
+    Its mutation has kept the positions; how many of them are tokens, the text says. A budget in FLOPs or seconds is
+    equal as it is.
     """
-    budget, ratio = Budget.of(arm), costs.training_flops_per_token / baseline.training_flops_per_token
-    if budget.name not in ("max_iters", "tokens") or abs(ratio - 1) <= EQUAL:
-        return arm, ""
-    equal = with_budget(arm, budget.times(1 / ratio))
-    return equal, f"{ratio:.2f} x the FLOPs per token: {Budget.of(equal)} for {budget}"
+    if budget.name not in ("max_iters", "tokens"):
+        return with_budget(arm, budget), ""
+    own, worth, reasons = Budget.of(arm), budget.in_steps_of(baseline, costs), []
+    by_positions = budget.times(baseline.positions_per_step / costs.positions_per_step)
+    instead = worth
+    if budget.name == "max_iters" and abs(worth.amount - by_positions.amount) > 1:
+        reasons.append(f"{costs.tokens_per_step / baseline.tokens_per_step:.2f} x the tokens per step")
+        instead = budget
+    elif own.name == worth.name and abs(own.amount - worth.amount) <= 1:
+        worth = instead = own
+    ratio = costs.training_flops_per_token / baseline.training_flops_per_token
+    if abs(ratio - 1) > EQUAL:
+        reasons.append(f"{ratio:.2f} x the FLOPs per token")
+        worth = worth.times(1 / ratio)
+    equal = with_budget(arm, worth)
+    return equal, f"{', '.join(reasons)}: {Budget.of(equal)} for {instead}" if reasons else ""

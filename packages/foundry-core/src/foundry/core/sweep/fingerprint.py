@@ -15,7 +15,7 @@ from typing import Any
 
 from foundry.core.config import Experiment
 from foundry.core.config.mutate import edit
-from foundry.core.contracts import Edits, EnvironmentFailure, Params
+from foundry.core.contracts import Edits, EnvironmentFailure, Params, Rows
 from foundry.core.ledger.records import Trial, digest
 from foundry.core.registry.discovery import LOCAL
 
@@ -103,13 +103,18 @@ def data_fingerprint(experiment: Experiment) -> str:
 
 def vocab_size(experiment: Experiment) -> int:
     """V of the experiment's tokenizer."""
-    return int(_data_of(experiment).vocab_size)
+    return int(_data_of(experiment).rows.tokenizer.vocab_size)
+
+
+def training_rows(experiment: Experiment) -> Rows:
+    """The rows that it trains on, in the order of some seed."""
+    return _data_of(experiment).rows
 
 
 @dataclass(frozen=True)
 class _Data:
     fingerprint: str
-    vocab_size: int
+    rows: Rows
 
 
 def _data_of(experiment: Experiment) -> _Data:
@@ -120,7 +125,7 @@ def _data_of(experiment: Experiment) -> _Data:
 
         rows, origin = open_rows(experiment), origin_of(experiment)
         fingerprint = digest(rows.fingerprint, origin.sha256) if origin else rows.fingerprint
-        _opened[key] = _Data(fingerprint, rows.tokenizer.vocab_size)
+        _opened[key] = _Data(fingerprint, rows)
     return _opened[key]
 
 

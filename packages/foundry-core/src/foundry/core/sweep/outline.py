@@ -9,7 +9,7 @@ from typing import Any
 from foundry.core.config import from_plain
 from foundry.core.config.mutate import edit
 from foundry.core.promotion import current_baseline
-from foundry.core.sweep.fingerprint import vocab_size
+from foundry.core.sweep.fingerprint import training_rows, vocab_size
 from foundry.core.sweep.lab import NOISE_SEEDS, Lab
 from foundry.core.sweep.plan import Plan, informed, make_plan, remarks_on
 from foundry.core.sweep.question import Question
@@ -91,9 +91,8 @@ def training_seconds(plan: Plan, lab: Lab) -> float:
 
     experiment = from_plain(plan.baseline.experiment, project=lab.project)
     experiment = edit(experiment, {**plan.setting.edits_of(experiment)}, "the sweep")
-    training, tokens = experiment.training, experiment.training.batch_size * experiment.model_args.block_size
-    per_token = 3 * plan.baseline.costs["flops_per_token"]
-    budget = Horizon.of(training, tokens_per_step=tokens, flops_per_token=per_token)
+    budget = Horizon.of(experiment, training_rows(experiment), 3 * plan.baseline.costs["flops_per_token"])
     if budget.steps is None:
         return budget.seconds or 0.0
-    return budget.steps * step_seconds(experiment, vocab_size(experiment), resolve(training), seconds=0.5)
+    device = resolve(experiment.training)
+    return budget.steps * step_seconds(experiment, vocab_size(experiment), device, seconds=0.5)

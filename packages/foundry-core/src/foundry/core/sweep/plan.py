@@ -18,7 +18,7 @@ from foundry.core.contracts import Stack, UsageError
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Evidence, Generation, Json, Terms, digest
 from foundry.core.sweep.arms import Arm, Refused, build_arms
-from foundry.core.sweep.budget import COST_AXES, Budget, Costs, equalised, with_budget
+from foundry.core.sweep.budget import COST_AXES, Budget, Costs, equalised
 from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.fingerprint import Setting, code_fingerprint, data_fingerprint
 from foundry.core.sweep.procedure import Procedure, sweep_procedure
@@ -171,10 +171,7 @@ def plan_of(
     control = families[0][0].experiment
     measured = {each.identity: each for arm, _ in families for each in (arm.experiment, arm.base or control)}
     costs = {identity: Costs.of(each) for identity, each in measured.items()}
-    entries = [
-        _entry(arm, family, costs[arm.experiment.identity], costs[(arm.base or control).identity], question)
-        for arm, family in families
-    ]
+    entries = [_entry(arm, family, arm.base or control, costs, question) for arm, family in families]
     budgeted = from_plain(entries[0].experiment, project=control.project, registry=control.registry)
     setting = Setting.of(control, jobs, [arm.experiment for arm, _ in families])
     if Budget.of(budgeted).name == "seconds" and jobs > setting.devices():
@@ -257,11 +254,10 @@ def _with_learning_rates(arms: Sequence[Arm], factors: Sequence[float]) -> list[
     return families
 
 
-def _entry(arm: Arm, family: str, costs: Costs, base: Costs, question: Question) -> Entry:
-    budget = question.budget
-    kept, _ = equalised(arm.experiment, costs, base)
-    asked = with_budget(arm.experiment, budget.in_steps_of(base, costs)) if budget else arm.experiment
-    trained, words = equalised(asked, costs, base)
+def _entry(arm: Arm, family: str, control: Experiment, counted: Mapping[str, Costs], question: Question) -> Entry:
+    costs, base = counted[arm.experiment.identity], counted[control.identity]
+    kept, words = equalised(arm.experiment, costs, Budget.of(control), base)
+    trained, words = equalised(arm.experiment, costs, question.budget, base) if question.budget else (kept, words)
     return Entry(
         arm=arm.name,
         family=family,

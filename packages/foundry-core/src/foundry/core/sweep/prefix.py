@@ -17,9 +17,11 @@ from pathlib import Path
 from foundry.core.config import Experiment
 from foundry.core.contracts import Edits, InvalidData
 from foundry.core.run import Run
+from foundry.core.sweep.fingerprint import training_rows
 from foundry.core.system import replace_durably, writing
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.horizon import Horizon
+from foundry.core.training.rows import open_rows
 
 WORTHWHILE = 0.05
 """Share of the longer training below which a copy is not worth its trouble."""
@@ -44,9 +46,9 @@ def next_share(share: Fraction, rungs: Sequence[Fraction]) -> Fraction | None:
     return next((rung for rung in rungs if rung > share), None)
 
 
-def prefix_of(short: Experiment, long: Experiment, flops_per_token: float) -> Prefix | None:
+def prefix_of(short: Experiment, long: Experiment, flops_per_position: float) -> Prefix | None:
     """What `short` can leave to `long`, which differs from it in the budget only; None if that is too little."""
-    ends = [_steps(experiment, flops_per_token) for experiment in (short, long)]
+    ends = [_steps(experiment, flops_per_position) for experiment in (short, long)]
     if ends[0] is None or ends[1] is None:
         return None
     schedule = short.registry.build("schedule", short.training.schedule)
@@ -87,6 +89,7 @@ def drop_checkpoints(run: Path) -> None:
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
-def _steps(experiment: Experiment, flops_per_token: float) -> int | None:
-    tokens = experiment.training.batch_size * experiment.model_args.block_size
-    return Horizon.of(experiment.training, tokens_per_step=tokens, flops_per_token=flops_per_token).steps
+def _steps(experiment: Experiment, flops_per_position: float) -> int | None:
+    in_order = experiment.training.tokens is not None  # of its own seed, and not just of any
+    rows = open_rows(experiment) if in_order else training_rows(experiment)
+    return Horizon.of(experiment, rows, flops_per_position).steps

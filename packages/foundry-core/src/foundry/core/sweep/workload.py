@@ -24,7 +24,7 @@ class Workload:
     plan: Plan
     project: Path
     _experiments: dict[tuple[str, Fraction, bool], Experiment] = field(default_factory=dict)
-    _prefixes: dict[tuple[str, Fraction], Prefix | None] = field(default_factory=dict)
+    _prefixes: dict[tuple[str, Fraction, int], Prefix | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rule = self.plan.question.rule
@@ -57,11 +57,12 @@ class Workload:
         longer = next_share(request.share, self.rungs)
         if request.role != "screen" or longer is None:
             return None
-        key = (request.arm, request.share)
+        key = (request.arm, request.share, request.seed)  # by whose rows a budget in tokens becomes steps
         if key not in self._prefixes:
-            short, long = (self._experiment(request.arm, share, False) for share in (request.share, longer))
-            per_token = 3 * self.plan.entry(request.arm).costs["flops_per_token"]
-            self._prefixes[key] = prefix_of(short, long, per_token)
+            each = (self._experiment(request.arm, share, False) for share in (request.share, longer))
+            short, long = (edit(experiment, {"seed": request.seed}, "the sweep") for experiment in each)
+            per_position = 3 * self.plan.entry(request.arm).costs["flops_per_token"]
+            self._prefixes[key] = prefix_of(short, long, per_position)
         return self._prefixes[key]
 
     def _run(self, trial: Trial) -> Path:

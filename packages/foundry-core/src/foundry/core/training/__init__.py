@@ -16,8 +16,8 @@ checkpoint.py metrics.py samples.py report.py profile.py      what is written an
 device.py limits.py randomness.py distributed.py launch.py      where it runs
 """
 
-from foundry.core.training.plan import evaluate_run, plan, vocab_size_of
+from foundry.core.training.plan import evaluate_run, padding_of, plan, vocab_size_of
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.setup import train
 
-__all__ = ["PlainReporter", "Reporter", "evaluate_run", "plan", "train", "vocab_size_of"]
+__all__ = ["PlainReporter", "Reporter", "evaluate_run", "padding_of", "plan", "train", "vocab_size_of"]

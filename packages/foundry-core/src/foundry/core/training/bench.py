@@ -31,11 +31,18 @@ BLOCK_STEPS = 3
 
 
 def bench(
-    experiment: Experiment, vocab_size: int, *, seconds: float = 3.0, note: Callable[[str], None] = lambda text: None
+    experiment: Experiment,
+    vocab_size: int,
+    *,
+    padding: float = 0.0,
+    seconds: float = 3.0,
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Time whole optimizer steps on random tokens under several choices.
 
     Args:
+        padding: the share of the positions that the experiment's own text would leave empty: they take time, and are
+            no tokens.
         seconds: of measurement per choice; compilation comes on top.
         note: called with the name of each choice before it is measured.
 
@@ -63,7 +70,7 @@ def bench(
             choice["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         else:
             rate = experiment.training.batch_size * experiment.model_args.block_size / taken
-            choice |= {"tokens_per_second": rate, "step_seconds": taken}
+            choice |= {"tokens_per_second": rate * (1 - padding), "step_seconds": taken}
             if peak := device.peak_flops():
                 choice["mfu"] = rate * 3 * flops_per_token(experiment, vocab_size) / peak
         measured.append(choice)

@@ -12,12 +12,13 @@ class Clock:
 
     def __init__(self) -> None:
         self._before = self._waited = self._lap_seconds = 0.0
-        self._lap_tokens = 0
+        self._lap_counts: tuple[int, ...] = ()
         self._since: float | None = None
 
-    def start(self, seconds: float, tokens: int) -> None:
+    def start(self, seconds: float, *counts: int) -> None:
+        """Go on from `seconds`, and from what `lap` counts, as it is now."""
         self._before = self._lap_seconds = seconds
-        self._lap_tokens = tokens
+        self._lap_counts = counts
         self._since = time.perf_counter()
 
     def read(self) -> float:
@@ -39,9 +40,10 @@ class Clock:
         yield
         self._waited += time.perf_counter() - began
 
-    def lap(self, tokens: int) -> tuple[float, float, int]:
-        """Seconds, seconds of waiting, and tokens since the last call, given the tokens so far."""
+    def lap(self, *counts: int) -> tuple[float, float, tuple[int, ...]]:
+        """Seconds, seconds of waiting, and how much each count has grown, all since the last call."""
         seconds = self.read()
-        elapsed, waited, new = seconds - self._lap_seconds, self._waited, tokens - self._lap_tokens
-        self._lap_seconds, self._lap_tokens, self._waited = seconds, tokens, 0.0
-        return elapsed, waited, new
+        elapsed, waited = seconds - self._lap_seconds, self._waited
+        grown = tuple(now - before for now, before in zip(counts, self._lap_counts, strict=True))
+        self._lap_seconds, self._lap_counts, self._waited = seconds, counts, 0.0
+        return elapsed, waited, grown

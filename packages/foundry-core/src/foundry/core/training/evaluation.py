@@ -42,15 +42,16 @@ def evaluate(
     max_tokens: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Score the validation rows, or, with `max_tokens`, an evenly spaced choice of them that is always the same.
+    """Score the validation rows, or, with `max_tokens`, an evenly spaced choice of them that is always the same and has
+    about so many tokens.
 
     Returns:
         The mean over all supervised tokens, or None if `stop()` became true on the way.
     """
     block_size = model.dims.block_size
     chosen = np.arange(len(rows))
-    if max_tokens is not None and max_tokens < len(rows) * block_size:
-        n_rows = max(1, max_tokens // block_size)
+    if max_tokens is not None and max_tokens < rows.tokens:
+        n_rows = max(1, round(max_tokens * len(rows) / rows.tokens))
         chosen = np.unique(np.linspace(0, len(rows) - 1, n_rows).round().astype(np.int64))
     per_batch = max(1, TOKENS_PER_BATCH // block_size)
     was_training = model.training

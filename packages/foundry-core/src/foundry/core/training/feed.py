@@ -36,7 +36,11 @@ class Feed:
                 "leave micro_batch at auto, or choose a variant that reads each row by itself",
             )
 
-    def supervised_tokens(self, batch: Batch) -> float:
+    def tokens(self, batch: Batch) -> int:
+        """The supervised tokens of `batch`: its targets with a loss weight."""
+        return int(batch.targets.size if batch.loss_weight is None else np.count_nonzero(batch.loss_weight))
+
+    def weight(self, batch: Batch) -> float:
         """What the loss sum of `batch` is to be divided by: its total loss weight."""
         return float(batch.targets.size if batch.loss_weight is None else batch.loss_weight.sum(dtype=np.float64))
 

@@ -1,10 +1,40 @@
-"""How long to train: optimizer steps, tokens, FLOPs or seconds."""
+"""How long to train: optimizer steps, tokens, FLOPs or seconds.
+
+A token is a target that is trained on. A position is a place in a row: where a document ends before its row does, the
+rest is padding, which costs as much and teaches nothing. So tokens are what arms are compared by, and positions are
+what FLOPs are counted by.
+"""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+from foundry.core.contracts import Rows
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step of an experiment takes."""
+
+    positions: int
+    tokens: float  # the mean over the training text
+
+    @classmethod
+    def of(cls, experiment: Experiment, rows: Rows) -> Step:
+        batch_size = experiment.training.batch_size
+        tokens = batch_size * rows.tokens_per_epoch / rows.rows_per_epoch
+        return cls(batch_size * experiment.model_args.block_size, tokens)
+
+    @property
+    def padding(self) -> float:
+        """The share of the positions that is padding."""
+        return 1 - self.tokens / self.positions
 
 
 @dataclass(frozen=True)
@@ -15,14 +45,20 @@ class Horizon:
     seconds: float | None = None
 
     @classmethod
-    def of(cls, training: Any, *, tokens_per_step: int, flops_per_token: float) -> Horizon:
-        """The budget that the experiment states. Tokens and FLOPs round up to whole steps."""
+    def of(cls, experiment: Experiment, rows: Rows, flops_per_position: float) -> Horizon:
+        """The budget that the experiment states: as few whole steps as have so many tokens or FLOPs.
+
+        Args:
+            rows: those of the experiment, with its seed, whose order decides when so many tokens are reached.
+        """
+        training = experiment.training
         if training.seconds is not None:
             return cls(None, training.seconds)
         if training.tokens is not None:
-            return cls(math.ceil(training.tokens / tokens_per_step))
+            return cls(math.ceil(rows_with(rows, training.tokens) / training.batch_size))
         if training.flops is not None:
-            return cls(max(1, math.ceil(training.flops / (tokens_per_step * flops_per_token))))
+            flops_per_step = Step.of(experiment, rows).positions * flops_per_position
+            return cls(max(1, math.ceil(training.flops / flops_per_step)))
         return cls(training.max_iters)
 
     def progress(self, step: int, seconds: float) -> float:
@@ -37,3 +73,25 @@ class Horizon:
         """An estimate from the pace so far."""
         done = self.progress(step, seconds)
         return seconds * (1 - done) / done if done > 0 else math.nan
+
+
+MUCH_PADDING = 0.25
+"""Share of the positions from which on a training says that they are padding."""
+
+
+def padding_remark(experiment: Experiment, rows: Rows) -> str:
+    """What to know of the text and `block_size`; empty for nothing."""
+    padding = Step.of(experiment, rows).padding
+    if padding < MUCH_PADDING:
+        return ""
+    return (
+        f"{padding:.0%} of the positions are padding: most documents are shorter than model_args.block_size "
+        f"{experiment.model_args.block_size}; a smaller one trains on as many tokens in less time"
+    )
+
+
+def rows_with(rows: Rows, tokens: int) -> int:
+    """The fewest rows, from the first one on, that have so many tokens."""
+    begins = (tokens - 1) // rows.tokens_per_epoch * rows.rows_per_epoch
+    epoch = range(begins, begins + rows.rows_per_epoch)
+    return begins + bisect_left(epoch, tokens, key=rows.tokens_before)

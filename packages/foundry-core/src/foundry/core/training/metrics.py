@@ -14,7 +14,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,14 +27,15 @@ from foundry.core.training.distributed import World
 
 FIELDS = (
     "step",
-    "tokens",
+    "tokens",  # that were trained on: targets with a loss weight
+    "positions",  # that were computed, padding included
     "train_loss",  # nats per token, over all micro-batches and ranks
     "val_loss",
     "val_bpb",
     "lr",
     "grad_norm",  # before clipping
     "tokens_per_second",
-    "mfu",
+    "mfu",  # of all positions
     "memory_bytes",
     "micro_batch",  # rows in a forward pass of a rank: at the first step, and where it is halved for want of memory
     "data_wait",  # share of the time spent waiting for rows
@@ -49,20 +50,28 @@ class Metrics:
     Args:
         resumed_at: the step that training goes on from; later rows are dropped.
         micro_batch: at that step; 0 at the beginning.
+        recount: the tokens up to a step, for rows of a version in which `tokens` were positions.
     """
 
-    def __init__(self, run: Run, world: World, *, resumed_at: int, micro_batch: int) -> None:
+    def __init__(
+        self, run: Run, world: World, *, resumed_at: int, micro_batch: int, recount: Callable[[int], int]
+    ) -> None:
         self.run, self.world, self.micro_batch = run, world, micro_batch
         self.pending: list[dict[str, Any]] = []
         self.jsonl, self.csv = run.metrics_file, run.metrics_file.with_suffix(".csv")
         if world.is_main:
-            self._rewrite([row for row in run.metrics() if row["step"] <= resumed_at])
+            rows = [row for row in run.metrics() if row["step"] <= resumed_at]
+            for row in rows:
+                if "positions" not in row:
+                    row["positions"], row["tokens"] = row.get("tokens"), recount(row["step"])
+            self._rewrite(rows)
 
     def record(
         self,
         *,
         step: int,
         tokens: int,
+        positions: int,
         loss_share: Tensor,
         lr: float,
         grad_norm: Tensor,
@@ -71,7 +80,14 @@ class Metrics:
     ) -> None:
         """Note a step. `loss_share` is this rank's part of the mean loss, whose sum over ranks is the loss; so are
         `figure_shares` of what else is reported, the same names on every rank."""
-        row = {"step": step, "tokens": tokens, "train_loss": loss_share, "lr": lr, "grad_norm": grad_norm}
+        row = {
+            "step": step,
+            "tokens": tokens,
+            "positions": positions,
+            "train_loss": loss_share,
+            "lr": lr,
+            "grad_norm": grad_norm,
+        }
         if micro_batch != self.micro_batch:
             row["micro_batch"] = self.micro_batch = micro_batch
         self.pending.append({**row, **{name: each for name, each in figure_shares.items() if name not in FIELDS}})

@@ -14,7 +14,7 @@ from foundry.core.training.claim import refuse_another
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World
 from foundry.core.training.evaluation import evaluate
-from foundry.core.training.horizon import Horizon
+from foundry.core.training.horizon import Horizon, Step, padding_remark
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.rows import open_rows
 
@@ -30,21 +30,24 @@ def plan(experiment: Experiment, out: str | Path | None = None) -> dict[str, Any
     """
     rows = open_rows(experiment)
     figures = analyze(experiment, rows.tokenizer.vocab_size)
-    tokens_per_step = experiment.training.batch_size * experiment.model_args.block_size
-    per_token = figures["training_flops_per_token"]
-    budget = Horizon.of(experiment.training, tokens_per_step=tokens_per_step, flops_per_token=per_token)
+    step, per_position = Step.of(experiment, rows), figures["training_flops_per_token"]
+    budget = Horizon.of(experiment, rows, per_position)
     steps = budget.steps
     pace = step_seconds(experiment, rows.tokenizer.vocab_size, resolve(experiment.training), seconds=0.5)
     return {
         "run": str(Path(out) if out is not None else default_run(experiment).path),
         "identity": experiment.identity,
         **figures,
-        "tokens_per_step": tokens_per_step,
+        "tokens_per_step": step.tokens,
+        "positions_per_step": step.positions,
+        "padding": step.padding,
         "steps": steps,
         "seconds": budget.seconds if steps is None else steps * pace,
-        "tokens": None if steps is None else steps * tokens_per_step,
+        "tokens": None if steps is None else rows.tokens_before(steps * experiment.training.batch_size),
+        "positions": None if steps is None else steps * step.positions,
         "epochs": None if steps is None else steps * experiment.training.batch_size / rows.rows_per_epoch,
-        "flops": None if steps is None else steps * tokens_per_step * per_token,
+        "flops": None if steps is None else steps * step.positions * per_position,
+        "remarks": [remark] if (remark := padding_remark(experiment, rows)) else [],
     }
 
 
@@ -84,3 +87,8 @@ def evaluate_run(
 def vocab_size_of(experiment: Experiment) -> int:
     """V of the experiment's tokenizer. The corpus is prepared if it never was: a tokenizer may learn from it."""
     return int(open_rows(experiment).tokenizer.vocab_size)
+
+
+def padding_of(experiment: Experiment) -> float:
+    """The share of the positions that is padding, in the rows that the experiment trains on."""
+    return Step.of(experiment, open_rows(experiment)).padding

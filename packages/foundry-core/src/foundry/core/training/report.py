@@ -52,6 +52,7 @@ def format_row(row: Mapping[str, Any]) -> str:
     formats = {
         "step": "d",
         "tokens": "d",
+        "positions": "d",
         "train_loss": ".4f",
         "val_loss": ".4f",
         "val_bpb": ".4f",

@@ -32,7 +32,7 @@ from foundry.core.training.diagnosis import diagnosed
 from foundry.core.training.distributed import World, join
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
-from foundry.core.training.horizon import Horizon
+from foundry.core.training.horizon import Horizon, padding_remark
 from foundry.core.training.initial import source_of
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import Objective
@@ -117,7 +117,7 @@ def build(
     device = resolve(training, local_rank=world.local_rank, local_world=world.local_size, saved=saved_device)
     rows = open_rows(experiment, run if config else None, reporter.note)
     _try_sample_prompt(experiment, rows.tokenizer)
-    vocab_size, block_size = rows.tokenizer.vocab_size, experiment.model_args.block_size
+    vocab_size = rows.tokenizer.vocab_size
 
     model = GPT(experiment, vocab_size)
     initialize(model, experiment.seed)
@@ -156,10 +156,16 @@ def build(
         if config is None or origin:
             write_config(run, experiment, device, rows, origin)
 
-    per_token = 3 * flops_per_token(experiment, vocab_size)
+    per_position = 3 * flops_per_token(experiment, vocab_size)
     _try_plugins(experiment, model, device)
-    budget = Horizon.of(training, tokens_per_step=training.batch_size * block_size, flops_per_token=per_token)
-    metrics = Metrics(run, world, resumed_at=progress.step, micro_batch=saved.state["micro_batch"] if saved else 0)
+    budget = Horizon.of(experiment, rows, per_position)
+    metrics = Metrics(
+        run,
+        world,
+        resumed_at=progress.step,
+        micro_batch=saved.state["micro_batch"] if saved else 0,
+        recount=lambda step: rows.tokens_before(step * training.batch_size),
+    )
     peak_flops = device.peak_flops()
     if world.is_main:
         n_parameters = sum(p.numel() for p in model.parameters())
@@ -168,6 +174,8 @@ def build(
         facts |= {"kernels": device.kernels}
         facts |= {"steps": budget.steps, "step": progress.step, "rows_per_epoch": rows.rows_per_epoch}
         reporter.started(facts | {"peak_flops": peak_flops and float(f"{peak_flops:.3g}")})
+        if remark := padding_remark(experiment, rows):
+            reporter.note(remark)
     return Trainer(
         experiment=experiment,
         run=run,
@@ -187,7 +195,7 @@ def build(
         reporter=reporter,
         stop=stop,
         profile=Profile(run.path / "profile" if profile and world.is_main else None, reporter.note),
-        flops_per_token=per_token,
+        flops_per_position=per_position,
         peak_flops=peak_flops,
         progress=progress,
     )
@@ -230,6 +238,8 @@ def _restore(
     known = {field.name for field in fields(Progress)}
     progress = Progress(**{key: value for key, value in state.items() if key in known})
     progress.cursor = cursor
+    if "positions" not in state:  # of a version whose tokens were positions
+        progress.positions, progress.tokens = progress.tokens, rows.tokens_before(cursor)
     return progress
 
 
@@ -242,6 +252,8 @@ def _note_differences(
     for name, before in was.items():
         if before != now[name]:
             reporter.note(f"this run began with {name} {before}, and goes on with {now[name]}")
+    if "positions" not in state and config.get("experiment", {}).get("training", {}).get("tokens") is not None:
+        reporter.note("padding counted as tokens when this run began; its budget of tokens now takes more steps")
     if state["plugins"] != plugins:
         reporter.note("the installed plugins differ from those that this run began with")
 
@@ -284,6 +296,7 @@ def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "seed": experiment.seed,
         "step": at.step,
         "tokens": at.tokens,
+        "positions": at.positions,
         "train_loss": at.train_loss,
         "val_loss": at.val_loss,
         "val_bpb": at.val_bpb,
@@ -292,7 +305,7 @@ def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "best_step": at.best_step,
         "best_val_loss": at.best_val_loss,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "flops": at.tokens * trainer.flops_per_token,
+        "flops": at.positions * trainer.flops_per_position,
         "training_seconds": at.seconds,
         "seconds": seconds,
     }

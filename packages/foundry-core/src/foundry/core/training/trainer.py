@@ -42,7 +42,8 @@ class Progress:
 
     step: int = 0
     cursor: int = 0  # training rows used
-    tokens: int = 0
+    tokens: int = 0  # that were trained on
+    positions: int = 0  # that were computed, padding included
     seconds: float = 0.0  # of training; evaluation, sampling and saving left out
     evaluated_at: int = 0
     saved_at: int = 0
@@ -78,25 +79,26 @@ class Trainer:
     reporter: Reporter
     stop: StopRequest
     profile: Profile
-    flops_per_token: float
+    flops_per_position: float
     peak_flops: float | None
     progress: Progress = field(default_factory=Progress)
     clock: Clock = field(default_factory=Clock)
     reported: Reported = field(default_factory=Reported)  # of the step under way, or the last one
+    step_tokens: float = 0.0  # that the step under way trains on, on all ranks
     stopping: bool = False  # every rank knows that one was asked to stop
 
     def loop(self) -> None:
         """Train until the budget is spent. A signal saves and raises `Stopped`."""
         at = self.progress
         self.model.train()
-        self.clock.start(at.seconds, at.tokens)
+        self.clock.start(at.seconds, at.tokens, at.positions)
         self.housekeeping()
         while not self.budget.spent(at.step, at.seconds):
             lr_factor = self.schedule(at.step, self.budget.progress(at.step, at.seconds))
             loss, grad_norm = self.step(lr_factor)
             lr = self.experiment.training.learning_rate * lr_factor
             self.metrics.record(
-                step=at.step, tokens=at.tokens, loss_share=loss, lr=lr, grad_norm=grad_norm,
+                step=at.step, tokens=at.tokens, positions=at.positions, loss_share=loss, lr=lr, grad_norm=grad_norm,
                 figure_shares=self.reported.figures, micro_batch=at.micro_batch,
             )  # fmt: skip
             self.housekeeping()
@@ -117,8 +119,9 @@ class Trainer:
         if self.ema:
             self.ema.update()
         at.step += 1
+        at.tokens += int(self.step_tokens)
         at.cursor += training.batch_size
-        at.tokens += training.batch_size * self.model.dims.block_size
+        at.positions += training.batch_size * self.model.dims.block_size
         return loss, grad_norm
 
     def forward_backward(self, cursor: int) -> Tensor:
@@ -129,14 +132,15 @@ class Trainer:
         """
         with self.clock.waiting():
             local = self.feed.local(cursor)
-        mine = [self.feed.supervised_tokens(local), float(self.stop.requested)]
+        mine = [self.feed.weight(local), float(self.feed.tokens(local)), float(self.stop.requested)]
         # Ranks must stop, and judge a budget of seconds, at the same step: they agree on both once per step.
-        n_tokens, n_stops, self.progress.seconds = self.world.sum([*mine, self.clock.read() * self.world.is_main])
+        seconds = self.clock.read() * self.world.is_main
+        weight, self.step_tokens, n_stops, self.progress.seconds = self.world.sum([*mine, seconds])
         self.stopping = n_stops > 0
         streams = rng_streams(self.device, self.world.rank)
         while True:
             try:
-                return self._accumulate(local, n_tokens)
+                return self._accumulate(local, weight)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -282,13 +286,13 @@ class Trainer:
         """Speed since the last call."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        seconds, waited, tokens = self.clock.lap(self.progress.tokens)
+        seconds, waited, (tokens, positions) = self.clock.lap(self.progress.tokens, self.progress.positions)
         measured: dict[str, float] = {"memory_bytes": self.device.memory_bytes(), "elapsed": self.clock.read()}
-        if tokens and seconds:
-            rate = tokens / seconds
-            measured |= {"tokens_per_second": rate, "data_wait": waited / seconds}
+        if positions and seconds:
+            measured |= {"tokens_per_second": tokens / seconds, "data_wait": waited / seconds}
             if self.peak_flops:
-                measured["mfu"] = rate * self.flops_per_token / (self.peak_flops * self.world.size)
+                flops = positions * self.flops_per_position
+                measured["mfu"] = flops / seconds / (self.peak_flops * self.world.size)
         return measured
 
 
