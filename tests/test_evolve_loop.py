@@ -83,7 +83,7 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "experiments" / "baseline.yaml").write_text(BASELINE)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("FOUNDRY_CACHE", str(folder.parent / "cache"))
-    monkeypatch.setattr(ideas, "values_on", lambda experiment, metric: VALUES)  # of a real one it takes a second
+    monkeypatch.setattr(ideas, "values_on", lambda experiment, metric, note: VALUES)  # of a real one it takes a second
     return folder
 
 

@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
     try:
-        with Interruptible():
+        with Interruptible(), render.own_stdout():
             code = int(app(list(arguments), prog_name="foundry", standalone_mode=False) or ExitCode.OK)
             render.flush()
         return _interrupted(Interrupt(signal.SIGINT)) if code == ExitCode.SIGINT else code

@@ -14,7 +14,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +25,7 @@ SCHEMA_VERSION = 1
 """Of every JSON document. A new key does not change it; a key that goes or changes its meaning does."""
 
 _json = False
+_stdout: TextIO | None = None  # None: sys.stdout
 
 
 class ClosedPipe(Exception):
@@ -38,6 +40,20 @@ def use_json(wanted: bool) -> None:
 
 def wants_json() -> bool:
     return _json
+
+
+@contextmanager
+def own_stdout() -> Iterator[None]:
+    """With --json nothing but our documents goes to stdout: what the code of a plugin prints goes to stderr."""
+    global _stdout
+    if not _json:
+        yield
+        return
+    _stdout, sys.stdout = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, _stdout = _stdout, None
 
 
 def result(data: Mapping[str, Any], draw: Callable[[], None], next_step: str = "") -> None:
@@ -110,17 +126,18 @@ def error(message: str, hint: str, code: int) -> None:
 
 
 def write(text: str, flush: bool = False) -> None:
+    stdout = _stdout or sys.stdout
     try:
-        sys.stdout.write(text)
+        stdout.write(text)
         if flush:
-            sys.stdout.flush()
+            stdout.flush()
     except BrokenPipeError as gone:
         raise ClosedPipe from gone
 
 
 def flush() -> None:
     try:
-        sys.stdout.flush()
+        (_stdout or sys.stdout).flush()
     except BrokenPipeError as gone:
         raise ClosedPipe from gone
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundry.cli import render
 from foundry.core.ledger.records import span
-from foundry.core.run import Run
+from foundry.core.run import ERROR_LOG, Run
 from foundry.core.sweep.driver import Reporter, Running
 from foundry.core.sweep.request import CONTROL
 
@@ -247,6 +247,8 @@ def say_failed(lab: Lab, sweep: str) -> None:
     if failed := lab.ledger.trials(sweep, status="failed"):
         again = "the same command with --retry trains what failed again"
         render.say(f"{len(failed)} of {len(lab.ledger.trials(sweep))} trials failed: {again}")
+        if logs := [row.run for row in failed if (lab.project / row.run / ERROR_LOG).exists()]:
+            render.say(f"the traceback of the last one: {render.place(lab.project / logs[-1] / ERROR_LOG)}")
 
 
 def next_step(result: SweepResult, command: str) -> str:

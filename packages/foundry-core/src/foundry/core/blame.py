@@ -188,6 +188,18 @@ def place_at(file: str, line: int, function: str = "") -> Place | None:
     return None
 
 
+def running(thread: int | None) -> Place | None:
+    """The line of a plugin's code that a thread of this process is in just now; None where it is in none."""
+    frame = sys._current_frames().get(thread or 0)
+    while frame is not None:
+        code = frame.f_code
+        place = _place(code.co_filename, frame.f_globals.get("__name__", ""), frame.f_lineno, _short(code.co_qualname))
+        if place is not None and place.distribution:
+            return place
+        frame = frame.f_back
+    return None
+
+
 # --------------------------------------------------------------------------------------------------------------------
 
 

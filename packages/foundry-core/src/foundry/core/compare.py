@@ -15,7 +15,7 @@ from foundry.core.config import Experiment
 from foundry.core.config.difference import Change, difference
 from foundry.core.config.mutate import edit, is_held_fixed
 from foundry.core.config.schema import BUDGETS
-from foundry.core.contracts import InvalidExperiment, UsageError
+from foundry.core.contracts import InvalidExperiment, PluginError, UsageError
 from foundry.core.ledger.records import Json, TrialRow
 from foundry.core.sweep.arms import Arm
 from foundry.core.sweep.budget import Budget, Costs, with_budget
@@ -95,6 +95,7 @@ def pair(first: Experiment, second: Experiment, rule: Rule, *, budget: Budget | 
 
     Raises:
         InvalidExperiment: they differ in their data or evaluation: their scores would mean different things.
+        FoundryError: one of them cannot be built.
         UsageError: they are the same experiment, or there is no such metric.
     """
     differences = tuple(change for change in difference(first, second) if change.key != "seed")
@@ -107,7 +108,11 @@ def pair(first: Experiment, second: Experiment, rule: Rule, *, budget: Budget | 
     check_question(question, first)
     names = (first.name, second.name) if first.name != second.name else (f"{first.name} A", f"{second.name} B")
     arms = [Arm(names[0], ours), Arm(names[1], theirs, changes=tuple(map(str, differences)))]
-    plan = plan_of(None, arms, question, jobs, kind="compare")
+    plan, refused = plan_of(None, arms, question, jobs, lambda each, setting: Costs.of(each), kind="compare")
+    if refused:
+        raise (PluginError if refused[0].faulty else InvalidExperiment)(
+            f"{refused[0].name} cannot be built", refused[0].reason
+        )
     if words := plan.entries[1].budget:
         made_equal.append(f"{names[1]} has {words}")
     setting = plan.setting

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from foundry.core.blame import answers_for
 from foundry.core.config import Experiment
 from foundry.core.config.mutate import edit
 from foundry.core.contracts import Edits, Evaluator, InvalidData, Item, Tokenizer
@@ -39,19 +40,22 @@ def evaluate_task(run: Path, task: str) -> Score:
     Raises:
         UsageError: there is no such task.
         InvalidData: it scored nothing, or its scores are not finite, or of two kinds.
+        PluginError: its code cannot be called as a task's, or gives no items.
     """
     handle = RunHandle.of(run)
     variant = handle.experiment.registry.variant("task", task)
-    evaluator: Evaluator = variant.load()(variant.params())
-    items = tuple(evaluator.run(handle))
-    if not items:
-        raise InvalidData(f"task {task} has scored no item")
-    if len({(item.metric, item.higher_is_better) for item in items}) > 1:
-        raise InvalidData(f"task {task} mixes metrics: {', '.join(sorted({item.metric for item in items}))}")
-    mean = math.fsum(item.score for item in items) / len(items)
-    if not math.isfinite(mean):
-        raise InvalidData(f"task {task}: a score is not finite")
-    return Score(mean, items[0].higher_is_better, items)
+    target = variant.load()
+    with answers_for(target):
+        evaluator: Evaluator = target(variant.params())
+        items = tuple(evaluator.run(handle))
+        if not items:
+            raise InvalidData(f"task {task} has scored no item")
+        if len({(item.metric, item.higher_is_better) for item in items}) > 1:
+            raise InvalidData(f"task {task} mixes metrics: {', '.join(sorted({item.metric for item in items}))}")
+        mean = math.fsum(item.score for item in items) / len(items)
+        if not math.isfinite(mean):
+            raise InvalidData(f"task {task}: a score is not finite")
+        return Score(mean, items[0].higher_is_better, items)
 
 
 class RunHandle:

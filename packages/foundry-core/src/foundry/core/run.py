@@ -31,10 +31,12 @@ CONFIG_KEYS = {"name": str, "identity": str, "seed": int, "experiment": dict, "d
 RESULT_KEYS = {"step": int, "tokens": int, "val_loss": float, "val_bpb": float}
 EXPERT_FIELDS = ("expert_usage", "expert_unevenness", "expert_largest_load")
 """What metrics and result.json have of a model with experts, see foundry.core.training.expert_load."""
+ERROR_LOG = "error.log"
+"""The traceback of a trial whose code has failed."""
 # fmt: off
 OWN_NAMES = frozenset((
     "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "metrics.csv", "samples.jsonl", "result.json",
-    "profile",
+    "profile", ERROR_LOG,
 ))
 # fmt: on
 """What a run writes into its folder, beside what is hidden: its lock, and unfinished files."""

@@ -12,6 +12,7 @@ import pluggy
 from pydantic import BaseModel, ConfigDict
 
 from foundry.core.contracts.errors import PluginError
+from foundry.core.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from foundry.core.contracts.model import Dims
@@ -155,7 +156,8 @@ class Section:
 def _import(target: str, whose: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        with undisturbed():
+            return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         from foundry.core.blame import described  # which itself begins with the contracts
 

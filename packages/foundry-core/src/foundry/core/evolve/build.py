@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from foundry.core.blame import FAULTS
 from foundry.core.config import Experiment
 from foundry.core.config.difference import difference
 from foundry.core.config.load import BASELINE, from_text
 from foundry.core.config.mutate import mutate
-from foundry.core.contracts import FoundryError, Stack
+from foundry.core.contracts import Stack
 from foundry.core.evolve.stacks import added, words
 from foundry.core.ledger import Generation
 from foundry.core.sweep.arms import Arm, Refused
@@ -64,10 +65,11 @@ class Ground:
             news = added(stack, control)
             try:
                 experiment, base = self.build(stack)
-            except FoundryError as error:
+                same = seen.get(experiment.identity)
+            except FAULTS as error:
                 refused.append(Refused.because(error, name, news))
                 continue
-            if same := seen.get(experiment.identity):
+            if same:
                 refused.append(Refused(name, f"it is {same}", news, invalid=False))
                 continue
             seen[experiment.identity] = f"the same as {name}"

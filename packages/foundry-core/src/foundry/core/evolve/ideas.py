@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 
-from foundry.core.blame import FAULTS, described
+from foundry.core.blame import FAULTS, answers_for, described
 from foundry.core.contracts import FoundryError, PluginError, Proposer, Space, Stack
 from foundry.core.evolve.build import Ground
 from foundry.core.evolve.quest import Quest
@@ -23,10 +24,12 @@ class Ideas:
     Raises UsageError where there is none of that name.
     """
 
-    def __init__(self, project: Path, quest: Quest) -> None:
+    def __init__(self, project: Path, quest: Quest, note: Callable[[str], None] = lambda text: None) -> None:
         variant = registry(project).variant("proposer", quest.proposer)
-        self.quest = quest
-        self.proposer: Proposer = variant.load()(variant.params())
+        self.quest, self.note = quest, cache(note)  # each remark once
+        target = variant.load()
+        with answers_for(target):
+            self.proposer: Proposer = target(variant.params())
         self._values: dict[str, Mapping[str, Sequence[str]]] = {}  # by identity: it takes a second to find out
 
     def of(self, search: Search, ground: Ground, step: int) -> list[Stack]:
@@ -38,8 +41,9 @@ class Ideas:
         space = Space(search.origin, search.current, self.values(search.current, ground), self.values((), ground))
         random = Random(int(digest("propose", self.quest.seed, step)[:15], 16))
         try:
-            ideas = self.proposer.propose(space, tuple(search.history), self.quest.policy.proposals, random)
-            return [stack_of(idea) for idea in ideas]
+            with answers_for(self.proposer):
+                ideas = self.proposer.propose(space, tuple(search.history), self.quest.policy.proposals, random)
+                return [stack_of(idea) for idea in ideas]
         except FoundryError:
             raise
         except FAULTS as error:
@@ -49,5 +53,5 @@ class Ideas:
         """What can be proposed on top of a stack."""
         experiment, _ = ground.build(stack)
         if experiment.identity not in self._values:
-            self._values[experiment.identity] = values_on(experiment, self.quest.rule.metric)
+            self._values[experiment.identity] = values_on(experiment, self.quest.rule.metric, self.note)
         return self._values[experiment.identity]

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from foundry.core.contracts import InvalidData, InvalidExperiment, Stack
+from foundry.core.contracts import InvalidData, InvalidExperiment, PluginError, Stack
 from foundry.core.evolve.build import Ground
 from foundry.core.evolve.history import earlier
 from foundry.core.evolve.ideas import Ideas
@@ -48,7 +48,7 @@ class LiveSearch:
         self.closing = False  # whether there is no room for another round
         self.audits: list[Audited] = []
         self.trials: set[str] = set()
-        self.ideas = Ideas(lab.project, quest)
+        self.ideas = Ideas(lab.project, quest, lab.reporter.note)
 
     # ---- Step by step ----------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class LiveSearch:
             self.lab.refuse(row.id, plan, refused)
             self.lab.reporter.planned(row.id, plan)
             self.lab.keep(row.id, plan, self.drive(row, plan) if plan.arms else nothing(plan.given_up))
-        except InvalidExperiment:
+        except (InvalidExperiment, PluginError):
             if plan.arms:
                 raise  # else that is the conclusion: no proposal makes a valid experiment
         finally:
@@ -204,10 +204,10 @@ class LiveSearch:
             kind, control, stacks, rule = "audit", step.verified, (step.stack,), within(rule, self.left)
         arms, named, refused = self.ground.arms(control, stacks)
         question = Question(stacks, rule, tasks=self.quest.tasks)
-        plan = plan_of(self.ground.verified, arms, question, self.lab.jobs, kind)
+        plan, unbuilt = plan_of(self.ground.verified, arms, question, self.lab.jobs, self.lab.count, kind)
         if isinstance(step, Round):
             plan = replace(plan, sigma=self.search.sigma, df=self.df)
-        return plan, {**place, "arms": named}, refused
+        return plan, {**place, "arms": named}, refused + unbuilt
 
     def propose(self, search: Search) -> Sequence[Stack]:
         """What was proposed in the next step, as the ledger has it, or the proposer's next ideas."""

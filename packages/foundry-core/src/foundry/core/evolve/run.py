@@ -71,7 +71,7 @@ def _open(lab: Lab, quest: Quest, limits: Limits, tell: Tell, *, begin: bool = T
         return LiveSearch(lab, quest, limits, tell, searches[-1].id, searches[-1].spec)
     check_room(quest.policy, limits, limits.left(Spent()))  # before the noise is measured
     generation, baseline = current_baseline(ledger, lab.project)
-    plan, _ = make_plan(generation, baseline, Question((), quest.rule, tasks=quest.tasks), lab.jobs)
+    plan, _ = make_plan(generation, baseline, Question((), quest.rule, tasks=quest.tasks), lab.jobs, lab.count)
     known = lab.with_noise(plan) if begin else informed(plan, ledger)
     spec = {
         "schema_version": 1,

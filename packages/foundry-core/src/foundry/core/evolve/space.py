@@ -8,16 +8,18 @@ What comparisons hold fixed is no mutation type, and so in no space.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from foundry.core.blame import FAULTS, explained
 from foundry.core.config import Experiment
 from foundry.core.config.mutate import list_mutations, mutate
 from foundry.core.config.write import flow
-from foundry.core.contracts import FoundryError, Params
+from foundry.core.contracts import Params
 from foundry.core.mutations import scaled
+from foundry.core.sweep.failure import is_of_code, reason_of
 
 COMPARES_CORPORA = "val_bpb"
 """The metric that a change of the tokenizer leaves comparable."""
@@ -25,33 +27,42 @@ COMPARES_CORPORA = "val_bpb"
 _BOUNDS = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
 
 
-def values_on(experiment: Experiment, metric: str = "val_loss") -> dict[str, tuple[str, ...]]:
+def values_on(
+    experiment: Experiment, metric: str = "val_loss", note: Callable[[str], None] = lambda text: None
+) -> dict[str, tuple[str, ...]]:
     """Mutation type -> the values whose mutation of `experiment` is valid and new, in the order of the list.
 
     Args:
         metric: what experiments are ranked by; the slots of `data` take part only where it compares them.
+        note: told of a mutation whose code fails; it takes no part.
     """
     values: dict[str, tuple[str, ...]] = {}
     seen = {experiment.identity}
-    for type, value in _candidates(experiment, metric):
+    for type, value in _candidates(experiment, metric, note):
         try:
             identity = mutate(experiment, type, value).experiment.identity
-        except FoundryError:  # not valid here: what the search is spared
-            continue
+        except FAULTS as error:
+            if is_of_code(explained(error)):
+                note(f"{type} {value} is not proposed: {reason_of(error)}")
+            continue  # it is not valid here: what the search is spared
         if identity not in seen:
             seen.add(identity)
             values[type] = (*values.get(type, ()), value)
     return values
 
 
-def _candidates(experiment: Experiment, metric: str) -> Iterator[tuple[str, str]]:
+def _candidates(experiment: Experiment, metric: str, note: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     registry, plain = experiment.registry, experiment.plain()
     for row in list_mutations(registry):
         slot = registry.slots.get(row.type)
         if slot is None:
             mutation = registry.mutations[row.type]
-            for value in [mutation.example] if mutation.nearby is None else mutation.nearby(plain):
-                yield row.type, value
+            try:
+                near = [mutation.example] if mutation.nearby is None else [*mutation.nearby(plain)]
+            except FAULTS as error:
+                note(f"{row.type} is not proposed: {reason_of(error)}")
+                near = []
+            yield from ((row.type, value) for value in near)
         elif slot.section != "data" or metric == COMPARES_CORPORA:
             yield row.type, row.value
     for slot in registry.placed_slots:
@@ -60,8 +71,8 @@ def _candidates(experiment: Experiment, metric: str) -> Iterator[tuple[str, str]
             continue
         for name, field in choice.variant.params.model_fields.items():
             if name not in registry.mutations:  # `weight_decay 0.3` is what one would type
-                for near in near_field(getattr(choice, name), field):
-                    yield "param", f"{slot.key}.{name}={near}"
+                for each in near_field(getattr(choice, name), field):
+                    yield "param", f"{slot.key}.{name}={each}"
 
 
 def near_field(value: Any, field: FieldInfo) -> list[str]:

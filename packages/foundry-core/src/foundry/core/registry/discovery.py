@@ -32,6 +32,7 @@ from foundry.core.contracts import (
     Slot,
     Variant,
 )
+from foundry.core.undisturbed import undisturbed
 
 GROUP = "foundry"
 BUILT_IN = ("foundry-core", "foundry-modules", "foundry-kernels", "foundry-data", "foundry-evals", "foundry-cli")
@@ -92,10 +93,15 @@ def discover(project: Path, selection: Selection = Selection()) -> tuple[list[Pl
     for candidate in (*_installed(), *local_candidates(project)):
         if candidate.distribution not in BUILT_IN and not selection.admits(candidate.distribution, candidate.name):
             continue
+        changes: list[str] = []
         try:
-            plugins.append(candidate.load())
+            with undisturbed(changes.append):
+                plugins.append(candidate.load())
         except Broken as reason:
             problems.append(Problem(candidate.distribution, candidate.name, str(reason)))
+        for change in changes:  # every experiment would have it, whatever it chooses
+            told = f"importing it sets {change}, for every experiment: it is set back"
+            problems.append(Problem(candidate.distribution, candidate.name, told))
     return plugins, problems
 
 

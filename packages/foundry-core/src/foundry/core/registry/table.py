@@ -25,6 +25,7 @@ from foundry.core.contracts import (
     Variant,
 )
 from foundry.core.registry.discovery import BUILT_IN, Plugin
+from foundry.core.undisturbed import undisturbed
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # Among what a name is unique; a slot's name is the third kind, and holds no space.
@@ -103,7 +104,7 @@ class Registry:
         """
         variant = self.variant(slot, choice.type)
         target = variant.load()
-        with answers_for(target):
+        with answers_for(target), undisturbed():
             made = target(choice, *args)
             if made is None:
                 raise TypeError(f"it returns None, and has to make what fills slot {slot}")

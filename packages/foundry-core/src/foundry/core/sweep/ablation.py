@@ -86,7 +86,7 @@ def ablate(lab: Lab, question: Question, seeds: int) -> Ablation:
     if not question.stacks:
         raise UsageError("there is nothing to ablate", "for example: foundry ablate --axis attention=mha,gqa_2kv")
     generation, baseline = current_baseline(lab.ledger, lab.project)
-    plan, refused = make_plan(generation, baseline, question, lab.jobs)
+    plan, refused = make_plan(generation, baseline, question, lab.jobs, lab.count)
     for remark in remarks_on(plan, question, baseline):
         lab.reporter.note(remark)
     sweep, row = lab.newest(replace(plan, kind="ablation"), seeds=seeds)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from foundry.core.blame import running
 from foundry.core.contracts import FoundryError
 from foundry.core.ledger import Attempt, Ledger
 from foundry.core.run import EXPERT_FIELDS, Run, RunInUse
@@ -70,8 +71,10 @@ class Watch:
         if self._over.wait(GRACE_SECONDS):
             return
         if self.timed_out:
+            place = running(threading.main_thread().ident)
+            where = f", in {place} ({place.function})" if place else ""
             with suppress(FoundryError):  # there will be nobody else to say so
-                self.ledger.fail(self.attempt, self.complaint)
+                self.ledger.fail(self.attempt, self.complaint + where)
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -7,15 +7,19 @@ of its own, because a loss before the learning rate's decay says little about th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from foundry.core.config import Experiment
 from foundry.core.config.mutate import edit
 from foundry.core.config.schema import BUDGETS
 from foundry.core.contracts import DROP, Edits, UsageError
+from foundry.core.undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    from foundry.core.sweep.fingerprint import Setting
 
 EQUAL = 0.02
 """Relative difference of FLOPs per token up to which equal tokens are equal FLOPs."""
@@ -87,6 +91,10 @@ def share_of(experiment: Experiment, share: Fraction) -> Experiment:
     return with_budget(experiment, Budget.of(experiment).times(share))
 
 
+Count: TypeAlias = Callable[[Experiment, "Setting"], "Costs"]
+"""How the costs of an experiment are found, which would be trained so."""
+
+
 @dataclass(frozen=True)
 class Costs:
     """What a model costs."""
@@ -97,20 +105,22 @@ class Costs:
     axes: Mapping[str, float]  # COST_AXES
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Costs:
-        """Counted on the modules themselves, once for each experiment; see `foundry.core.analyze`."""
+    def of(cls, experiment: Experiment, count: Callable[[Experiment], Costs] | None = None) -> Costs:
+        """Counted once for each experiment: here, or by `count`, where its variants' code is better run elsewhere."""
         if experiment.identity not in _counted:
-            _counted[experiment.identity] = cls._count(experiment)
+            _counted[experiment.identity] = (count or cls.count_here)(experiment)
         return _counted[experiment.identity]
 
     @classmethod
-    def _count(cls, experiment: Experiment) -> Costs:
+    def count_here(cls, experiment: Experiment) -> Costs:
+        """Counted on the modules themselves; see `foundry.core.analyze`. Runs the code of every chosen variant."""
         from foundry.core.analyze import analyze
         from foundry.core.sweep.fingerprint import training_rows
         from foundry.core.training.horizon import Step
 
         rows = training_rows(experiment)
-        figures: Mapping[str, Any] = analyze(experiment, rows.tokenizer.vocab_size)
+        with undisturbed():
+            figures: Mapping[str, Any] = analyze(experiment, rows.tokenizer.vocab_size)
         figures = {**figures, "memory_bytes": figures["memory"]["total"]}
         step = Step.of(experiment, rows)
         per_token = figures["training_flops_per_token"] * step.positions / step.tokens

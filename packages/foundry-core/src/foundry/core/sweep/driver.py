@@ -9,10 +9,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from foundry.core.blame import FAULTS
 from foundry.core.contracts import Stopped
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Trial, TrialRow
 from foundry.core.sweep.executors.site import Executor
+from foundry.core.sweep.failure import is_the_machines, reason_of
 from foundry.core.sweep.fingerprint import Setting
 from foundry.core.sweep.plan import Plan
 from foundry.core.sweep.request import Answers, Failure, Outcome, Request
@@ -94,8 +96,8 @@ class Driver:
             return ending
 
     def answers(self, requests: Sequence[Request]) -> Mapping[Request, Outcome]:
-        """Have all of them trained, and wait."""
-        trials = {request: self.trials.of(request) for request in requests}
+        """Have all of them trained, and wait. What cannot be made into a trial has failed."""
+        trials, impossible = self._trials(requests)
         for request, trial in trials.items():
             if self.ledger.trial(trial.id) is None:
                 self.trials.begin(request, trial)
@@ -119,7 +121,19 @@ class Driver:
             else:
                 self._look(trials, rows)
                 seen = newest
-        return {request: outcome(rows[trial.id], self.metric) for request, trial in trials.items()}
+        return impossible | {request: outcome(rows[trial.id], self.metric) for request, trial in trials.items()}
+
+    def _trials(self, requests: Sequence[Request]) -> tuple[dict[Request, Trial], dict[Request, Outcome]]:
+        trials: dict[Request, Trial] = {}
+        impossible: dict[Request, Outcome] = {}
+        for request in requests:
+            try:
+                trials[request] = self.trials.of(request)
+            except FAULTS as error:  # an arm at another scale may be no valid experiment; or a plugin's schedule fails
+                if is_the_machines(error):
+                    raise
+                impossible[request] = Failure(reason_of(error))
+        return trials, impossible
 
     def _reclaim(self) -> None:
         """Now and then, queue again what dead workers held."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from foundry.core.config import Experiment
 from foundry.core.config.mutate import edit
-from foundry.core.contracts import Edits, EnvironmentFailure, Params, Rows
+from foundry.core.contracts import Edits, EnvironmentFailure, Params, Rows, Variant
 from foundry.core.ledger.records import Trial, digest
 from foundry.core.registry.discovery import LOCAL
 
@@ -154,7 +154,13 @@ def _sources(experiment: Experiment, tasks: tuple[str, ...]) -> Iterator[tuple[s
             yield package.name, _hash_of(package)
 
 
-def _variants(params: Any) -> Iterator[Any]:
+def foreign_variants(experiment: Experiment) -> list[Variant]:
+    """The chosen variants whose code is not Foundry's own, each once."""
+    chosen = {(variant.slot, variant.name): variant for variant in _variants(experiment)}
+    return [variant for variant in chosen.values() if experiment.registry.is_foreign(variant)]
+
+
+def _variants(params: Any) -> Iterator[Variant]:
     """The variants that an experiment has chosen, anywhere."""
     if isinstance(params, dict):
         for value in params.values():

@@ -15,16 +15,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from foundry.core.blame import explained
+from foundry.core.config import Experiment
 from foundry.core.config.load import BASELINE, from_text
-from foundry.core.contracts import InvalidExperiment, UsageError
+from foundry.core.contracts import InvalidExperiment, PluginError, UsageError
 from foundry.core.ledger import Generation, Ledger, Noise, StaleBaseline, SweepRow
 from foundry.core.ledger.records import Json
 from foundry.core.promotion import current_baseline, promote
 from foundry.core.registry import registry
 from foundry.core.sweep.arms import Refused
+from foundry.core.sweep.budget import Costs
 from foundry.core.sweep.conclusion import Conclusion
 from foundry.core.sweep.driver import Driver, Reporter, Silent
 from foundry.core.sweep.executors.site import Executor, Site
+from foundry.core.sweep.fingerprint import Setting, foreign_variants
 from foundry.core.sweep.measure import Spread, noise_procedure
 from foundry.core.sweep.plan import Plan, informed, make_plan, remarks_on
 from foundry.core.sweep.prefix import drop_checkpoints
@@ -67,7 +71,7 @@ class Lab:
             )
         while True:
             generation, baseline = current_baseline(self.ledger, self.project)
-            plan, refused = make_plan(generation, baseline, question, self.jobs)
+            plan, refused = make_plan(generation, baseline, question, self.jobs, self.count)
             for remark in remarks_on(plan, question, baseline):
                 self.reporter.note(remark)
             try:
@@ -149,20 +153,21 @@ class Lab:
             plan = informed(following, self.ledger)
 
     def refuse(self, sweep: str, plan: Plan, refused: Sequence[Refused]) -> None:
-        """Write down which experiments take part, and which cannot.
+        """Write down which experiments take part, and which cannot, with what differs in them.
 
         Raises:
-            InvalidExperiment: none can.
+            InvalidExperiment, PluginError: none can.
         """
         for entry in plan.entries:
             parent = None if entry is plan.baseline else plan.baseline.identity
             self.ledger.record_config(entry.identity, entry.experiment, parent, entry.mutations, entry.changes)
         for each in refused:
-            self.ledger.record_refusal(sweep, each.name, each.reason)
+            self.ledger.record_refusal(sweep, each.name, each.reason, each.changes)
             self.reporter.note(f"{each.name} is left out: {each.reason}")
         if not plan.arms and any(each.invalid for each in refused):
             self.keep(sweep, plan, _nothing(plan))
-            raise InvalidExperiment("no arm of this sweep can be trained", "\n".join(map(str, refused)))
+            kind = PluginError if all(each.faulty for each in refused) else InvalidExperiment
+            raise kind("no arm of this sweep can be trained", "\n".join(map(str, refused)))
 
     def result(self, sweep: str, refused: Sequence[Refused] = ()) -> SweepResult:
         """What came of a finished sweep."""
@@ -203,6 +208,15 @@ class Lab:
         loss, given_up = result.conclusion.arm(winner).loss, result.conclusion.given_up
         return promote(self.ledger, self.project, decision, experiment, loss=loss, given_up=given_up)
 
+    def count(self, experiment: Experiment, setting: Setting) -> Costs:
+        """What a model costs. That runs its code, which may end the process that it runs in: a plugin's runs where
+        trials do, if the executor offers it."""
+        apart = getattr(self.executor, "count", None) if foreign_variants(experiment) else None
+        try:
+            return Costs.of(experiment, apart and (lambda each: apart(each, setting, lambda: self.stop.requested)))
+        except KeyboardInterrupt as error:  # a signal is noted here, and raises nothing: this is a variant's
+            raise explained(error) from error
+
     # ---- the noise -------------------------------------------------------------------------------------------------
 
     def with_noise(self, plan: Plan) -> Plan:
@@ -222,7 +236,7 @@ class Lab:
         """Measure the spread of the metric between seeds, with the baseline. Of the question only the metric, the
         budget and the tasks count."""
         generation, baseline = current_baseline(self.ledger, self.project)
-        plan, _ = make_plan(generation, baseline, replace(question, stacks=(), lr_factors=()), self.jobs)
+        plan, _ = make_plan(generation, baseline, replace(question, stacks=(), lr_factors=()), self.jobs, self.count)
         return plan, self.measure_noise(plan, seeds)
 
     def measure_noise(self, plan: Plan, seeds: int = NOISE_SEEDS) -> Spread:

@@ -21,7 +21,7 @@ def null_sweeps(lab: Lab, question: Question, *, arms: int, rounds: int) -> Iter
         question: by which rule, for how long.
     """
     generation, baseline = current_baseline(lab.ledger, lab.project)
-    plan, _ = make_plan(generation, baseline, replace(question, stacks=(), lr_factors=()), lab.jobs)
+    plan, _ = make_plan(generation, baseline, replace(question, stacks=(), lr_factors=()), lab.jobs, lab.count)
     plan = lab.with_noise(plan)
     names = [f"null {number}" for number in range(1, arms + 1)]
     entries = (plan.baseline, *(replace(plan.baseline, arm=name, family=name) for name in names))

@@ -28,7 +28,7 @@ def outline(lab: Lab, question: Question) -> dict[str, Any]:
     """The arms, and how many trainings, FLOPs and seconds to expect if none of them is better: what is better ends a
     sweep sooner. Trains nothing; the seconds are an estimate from a few steps on random tokens."""
     generation, baseline = current_baseline(lab.ledger, lab.project)
-    plan, refused = make_plan(generation, baseline, question, lab.jobs)
+    plan, refused = make_plan(generation, baseline, question, lab.jobs, lab.count)
     plan = informed(plan, lab.ledger)
     noise = NOISE_SEEDS if plan.sigma is None and plan.arms else 0
     if plan.sigma is None:

@@ -4,22 +4,24 @@ known of the noise. It is frozen when its sweep starts, so that a sweep that goe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+from foundry.core.blame import FAULTS, explained
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.mutate import mutate
 from foundry.core.config.remarks import remarks
 from foundry.core.config.write import number, to_yaml
-from foundry.core.contracts import Stack, UsageError
+from foundry.core.contracts import FoundryError, Stack, UsageError
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Evidence, Generation, Json, Terms, digest
 from foundry.core.sweep.arms import Arm, Refused, build_arms
-from foundry.core.sweep.budget import COST_AXES, Budget, Costs, equalised
+from foundry.core.sweep.budget import COST_AXES, Budget, Costs, Count, equalised
 from foundry.core.sweep.duel import Contender
+from foundry.core.sweep.failure import is_of_code, reason_of
 from foundry.core.sweep.fingerprint import Setting, code_fingerprint, data_fingerprint
 from foundry.core.sweep.procedure import Procedure, sweep_procedure
 from foundry.core.sweep.question import Question
@@ -132,19 +134,24 @@ class Plan:
 
 
 def make_plan(
-    generation: Generation, baseline: Experiment, question: Question, jobs: int
+    generation: Generation, baseline: Experiment, question: Question, jobs: int, count: Count
 ) -> tuple[Plan, list[Refused]]:
     """What `question` comes to for this baseline on this machine, and the arms that cannot take part.
 
+    Args:
+        count: the costs of an experiment; where it fails, the arm is refused.
+
     Raises:
         UsageError: no such mutation type, value, task, metric or cost axis.
+        FoundryError: the baseline itself cannot be built.
     """
     check_question(question, baseline)
     arms, refused = build_arms(baseline, question.stacks)
     if question.rule.metric == "val_loss" and any(_spells_otherwise(arm.experiment, baseline) for arm in arms):
         # Nats per token of two tokenizers mean different things, bits per byte the same.
         question = replace(question, rule=replace(question.rule, metric="val_bpb"))
-    return plan_of(generation, arms, question, jobs), refused
+    plan, uncounted = plan_of(generation, arms, question, jobs, count)
+    return plan, refused + uncounted
 
 
 def remarks_on(plan: Plan, question: Question, baseline: Experiment) -> list[str]:
@@ -154,33 +161,57 @@ def remarks_on(plan: Plan, question: Question, baseline: Experiment) -> list[str
     of_all = [f"the arms differ in their tokenizer, so {metric} decides"] if metric != question.rule.metric else []
     for entry in plan.entries[1:]:
         experiment = from_plain(entry.experiment, project=baseline.project, registry=baseline.registry)
-        for remark in remarks(baseline, experiment) if entry.arm == entry.family else ():
+        for remark in _remarks(baseline, experiment) if entry.arm == entry.family else ():
             arms.setdefault(remark, []).append(entry.arm)
     return of_all + [f"{', '.join(names)}: {remark}" for remark, names in arms.items()]
 
 
+def _remarks(baseline: Experiment, experiment: Experiment) -> list[str]:
+    try:
+        return remarks(baseline, experiment)
+    except FAULTS as error:  # what is only to be said is no reason to end a sweep
+        return [f"its remarks cannot be had: {reason_of(error)}"]
+
+
 def plan_of(
-    generation: Generation | None, arms: Sequence[Arm], question: Question, jobs: int, kind: str = "sweep"
-) -> Plan:
-    """The plan for arms that are made already, the control first; without a generation, it is not the baseline's.
+    generation: Generation | None,
+    arms: Sequence[Arm],
+    question: Question,
+    jobs: int,
+    count: Count,
+    kind: str = "sweep",
+) -> tuple[Plan, list[Refused]]:
+    """The plan for arms that are made already, the control first, and those of them that cannot be built. Without a
+    generation, it is not the baseline's.
 
     Raises:
         UsageError: a budget in seconds, for trials that share a device.
+        FoundryError: the control itself cannot be built.
     """
-    families = _with_learning_rates(arms, question.lr_factors)
-    control = families[0][0].experiment
-    measured = {each.identity: each for arm, _ in families for each in (arm.experiment, arm.base or control)}
-    costs = {identity: Costs.of(each) for identity, each in measured.items()}
-    entries = [_entry(arm, family, arm.base or control, costs, question) for arm, family in families]
+    control = arms[0].experiment
+    setting = Setting.of(control, jobs, [arm.experiment for arm in arms])
+    identities = {arm.experiment.identity for arm in arms}
+    entries: list[Entry] = []
+    refused: list[Refused] = []
+    for arm in arms:
+        base = arm.base or control
+        try:
+            worth = count(base, setting)
+            costs = count(arm.experiment, setting)  # a learning rate changes none
+            family = [arm, *_at_other_rates(arm, question.lr_factors, identities)]
+            entries += [_entry(each, arm.name, costs, base, worth, question) for each in family]
+        except FAULTS as error:
+            if arm is arms[0]:
+                raise _of_control(arm, error) from error
+            refused.append(Refused.because(error, arm.name, arm.mutations, arm.changes))
     budgeted = from_plain(entries[0].experiment, project=control.project, registry=control.registry)
-    setting = Setting.of(control, jobs, [arm.experiment for arm, _ in families])
     if Budget.of(budgeted).name == "seconds" and jobs > setting.devices():
         raise UsageError(
             f"a budget in seconds, and {jobs} trials at a time on {setting.devices()} {setting.device}: they would "
             "slow each other down",
             "use --budget with steps, tokens or flops, or fewer --jobs",
         )
-    return Plan(
+    plan = Plan(
         question=question,
         generation=generation.number if generation else 0,
         entries=tuple(entries),
@@ -190,6 +221,7 @@ def plan_of(
         given_up=generation.given_up if generation else 0.0,
         kind=kind,
     )
+    return plan, refused
 
 
 def informed(plan: Plan, ledger: Ledger) -> Plan:
@@ -235,29 +267,32 @@ def _spells_otherwise(one: Experiment, other: Experiment) -> bool:
     return one.plain()["data"]["tokenizer"] != other.plain()["data"]["tokenizer"]
 
 
-def _with_learning_rates(arms: Sequence[Arm], factors: Sequence[float]) -> list[tuple[Arm, str]]:
-    """Every arm beside itself at other learning rates, as (arm, family). None is there twice."""
-    families = []
-    identities = {arm.experiment.identity for arm in arms}
-    for arm in arms:
-        families.append((arm, arm.name))
-        for factor in factors:
-            value = number(float(f"{arm.experiment.training.learning_rate * factor:.3g}"))
-            other = mutate(arm.experiment, "lr", value)
-            if other.experiment.identity in identities:
-                continue
-            identities.add(other.experiment.identity)
-            name = f"lr {value}" if arm.name == CONTROL else f"{arm.name} + lr {value}"
-            changes = (*arm.changes, *map(str, other.changes))
-            tuned = Arm(name, other.experiment, (*arm.mutations, ("lr", value)), changes, arm.base)
-            families.append((tuned, arm.name))
-    return families
+def _of_control(control: Arm, error: BaseException) -> FoundryError:
+    """Without a control there is nothing to compare with, and so no sweep."""
+    failure = explained(error)
+    who = "the baseline itself" if control.name == CONTROL else control.name
+    if is_of_code(failure):
+        failure = type(failure)(f"{who} cannot be built: {failure.message}", failure.hint)
+    return failure
 
 
-def _entry(arm: Arm, family: str, control: Experiment, counted: Mapping[str, Costs], question: Question) -> Entry:
-    costs, base = counted[arm.experiment.identity], counted[control.identity]
-    kept, words = equalised(arm.experiment, costs, Budget.of(control), base)
-    trained, words = equalised(arm.experiment, costs, question.budget, base) if question.budget else (kept, words)
+def _at_other_rates(arm: Arm, factors: Sequence[float], identities: set[str]) -> Iterator[Arm]:
+    """An arm at other learning rates, those left out that make an experiment which is there already."""
+    for factor in factors:
+        value = number(float(f"{arm.experiment.training.learning_rate * factor:.3g}"))
+        other = mutate(arm.experiment, "lr", value)
+        if other.experiment.identity in identities:
+            continue
+        identities.add(other.experiment.identity)
+        name = f"lr {value}" if arm.name == CONTROL else f"{arm.name} + lr {value}"
+        changes = (*arm.changes, *map(str, other.changes))
+        yield Arm(name, other.experiment, (*arm.mutations, ("lr", value)), changes, arm.base)
+
+
+def _entry(arm: Arm, family: str, costs: Costs, base: Experiment, worth: Costs, question: Question) -> Entry:
+    """The arm as it is trained: for as much as `base`, which costs `worth`."""
+    kept, words = equalised(arm.experiment, costs, Budget.of(base), worth)
+    trained, words = equalised(arm.experiment, costs, question.budget, worth) if question.budget else (kept, words)
     return Entry(
         arm=arm.name,
         family=family,

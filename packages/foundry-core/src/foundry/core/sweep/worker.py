@@ -2,9 +2,10 @@
 
     python -m foundry.core.sweep.worker PROJECT --name w0 [--sweep ID] [--trial-seconds N]
 
-Each line on its standard input names a sweep that has trials in its queue; when the input ends, whoever started the
-worker is gone, and it saves what it trains and leaves. Started by hand or by a cluster's scheduler, with --sweep, it
-serves that sweep until it is finished. On standard output it says which attempt it works on, on standard error it logs.
+Each line on its standard input is an order: a sweep that has trials in its queue, or an experiment whose costs are to
+be counted. When the input ends, whoever started the worker is gone, and it saves what it trains and leaves. Started by
+hand or by a cluster's scheduler, with --sweep, it serves that sweep until it is finished. On what was its standard
+output it says which attempt it works on; on standard error it logs, and there goes what the code of a variant prints.
 
 A trial is `foundry.core.training.train` in .foundry/trials/ID, as a user would call it. An attempt that was cut short
 goes on where its predecessor's last checkpoint is, bit for bit.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import faulthandler
 import gc
 import json
 import os
@@ -24,17 +26,23 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from foundry.core.blame import FAULTS, explained
 from foundry.core.config import from_plain
-from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, Stopped
+from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, PluginError, Stopped
 from foundry.core.ledger import Attempt, Ledger, LostClaim
+from foundry.core.run import ERROR_LOG
 from foundry.core.sweep.beside import Log, Watch, log, thinned, wait_for_predecessor
+from foundry.core.sweep.budget import Costs
+from foundry.core.sweep.failure import is_the_machines, reason_of
 from foundry.core.system.parents import in_thread, listen
 from foundry.core.system.signals import StopRequest, heeded
+from foundry.core.undisturbed import undisturbed
 
 POLL_SECONDS = 1.0
 
@@ -46,6 +54,7 @@ class Worker:
         trial_seconds: what takes longer has failed; None: nothing has.
         say: told which attempt is begun.
         log: told how its training goes.
+        leaving: whether somebody asked this process to end. If not, a KeyboardInterrupt was raised by a variant.
     """
 
     def __init__(
@@ -55,8 +64,10 @@ class Worker:
         trial_seconds: float | None = None,
         say: Callable[..., None] = lambda **facts: None,
         log: Callable[[str], None] = lambda text: None,
+        leaving: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.ledger, self.name, self.trial_seconds, self.say, self.log = ledger, name, trial_seconds, say, log
+        self.ledger, self.name, self.trial_seconds = ledger, name, trial_seconds
+        self.say, self.log, self.leaving = say, log, leaving
 
     def work(self, sweep: str) -> bool:
         """Train one trial of `sweep`; False if none was queued.
@@ -71,32 +82,31 @@ class Worker:
         self.say(attempt=attempt.id, trial=attempt.trial.id, number=attempt.number, run=attempt.run)
         watch = Watch(self.ledger, attempt, self.trial_seconds)
         try:
-            with watch:
+            with watch, undisturbed(lambda change: self.log(f"the trial has set {change}; it is set back")):
                 result, curve = self.result(attempt, watch)
-        except FoundryError as failure:
-            if watch.timed_out:
-                self.fail(attempt, watch.complaint)
-            elif _is_the_machines(failure):
-                self.ledger.release(attempt)
-                if not watch.taken_over:
-                    raise
-            else:
-                self.fail(attempt, f"{type(failure).__name__}: {failure.message}")
-        except Exception as failure:  # of a plugin's code, or of ours: it is this trial's, and not the sweep's end
-            self.log(f"trial {attempt.trial.id} failed:\n{traceback.format_exc()}")
-            self.fail(attempt, " ".join(f"{type(failure).__name__}: {failure}".split()))
-        except KeyboardInterrupt:  # of `_Orders`, before the trainer listened or after
-            if watch.timed_out:
-                self.fail(attempt, watch.complaint)
-            else:
-                self.ledger.release(attempt)
-            raise
+        except (*FAULTS, KeyboardInterrupt) as failure:
+            self.end(attempt, watch, failure)
         else:
             with suppress(LostClaim):
                 self.ledger.finish(attempt, result, curve)
         finally:
             _free_memory()
         return True
+
+    def end(self, attempt: Attempt, watch: Watch, failure: BaseException) -> None:
+        """After a training that has no result. What is not the trial's own is raised again."""
+        is_asked = isinstance(failure, KeyboardInterrupt) and self.leaving()  # of `_Orders`, while no trainer listened
+        if watch.timed_out:
+            self.fail(attempt, watch.complaint)
+        elif is_asked or is_the_machines(failure):
+            self.ledger.release(attempt)
+            if not watch.taken_over:
+                raise failure
+        else:  # whatever it is, of a plugin's code or of ours: it is this trial's, and not the sweep's end
+            self.keep_traceback(attempt)
+            self.fail(attempt, reason_of(failure))
+        if is_asked:
+            raise failure
 
     def result(self, attempt: Attempt, watch: Watch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Train and evaluate: result.json with every metric, and the curve. What is finished is not trained again."""
@@ -129,15 +139,13 @@ class Worker:
         with suppress(LostClaim):
             self.ledger.fail(attempt, reason)
 
-
-def _is_the_machines(failure: FoundryError) -> bool:
-    """Whether another trial would fail in the same way, and this one would not elsewhere: a full disk, a stop. A model
-    too large for the memory is the trial's own."""
-    from foundry.core.limits import is_out_of_memory
-
-    cause = failure.__cause__
-    own = cause is not None and is_out_of_memory(cause)
-    return isinstance(failure, (Stopped, EnvironmentFailure)) and not own
+    def keep_traceback(self, attempt: Attempt) -> None:
+        """Of the exception that is handled now, for whoever mends the code: in the log, and in the run folder."""
+        self.log(f"trial {attempt.trial.id} failed:\n{traceback.format_exc()}")
+        file = self.ledger.project / attempt.run / ERROR_LOG
+        with suppress(OSError):  # the disk is full: the reason is in the ledger
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(traceback.format_exc(), encoding="utf-8")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -151,25 +159,24 @@ class _Orders:
 
     def __init__(self) -> None:
         self.ended = False
-        self._sweep = ""
+        self._orders: list[dict[str, Any]] = []
         self._news = threading.Condition()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, and meant for the driver
         for number in heeded():
             signal.signal(number, self._leave)
         in_thread(lambda: listen(self._order, self._end))
 
-    def sweeps(self) -> Iterator[str]:
-        """The sweep that was named last, each time that one is named, until there is nobody who could."""
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Each order in turn, until there is nobody who could give one."""
         while not self.ended:
             with self._news:
-                self._news.wait_for(lambda: self._sweep or self.ended)
-                sweep, self._sweep = self._sweep, ""
+                self._news.wait_for(lambda: self._orders or self.ended)
             if not self.ended:
-                yield sweep
+                yield self._orders.pop(0)
 
-    def _order(self, sweep: str) -> None:
+    def _order(self, line: str) -> None:
         with self._news:
-            self._sweep = sweep
+            self._orders.append(json.loads(line))
             self._news.notify()
 
     def _end(self) -> None:
@@ -189,27 +196,46 @@ def main() -> int:
     arguments = parser.parse_args()
     import foundry.core.training  # noqa: F401 - now, while the first trials are still being chosen
 
+    faulthandler.enable()  # which line crashes is then in the log,
+    faulthandler.register(signal.SIGUSR1, all_threads=False)  # and which one hangs
+    say = _words()
     try:
         with Ledger.open(arguments.project, note=log) as ledger:
-            worker = Worker(ledger, arguments.name, arguments.trial_seconds, _say, log)
-            _say(ready=os.getpid())
+            say(ready=os.getpid())
             if arguments.sweep:
-                _serve(worker, arguments.sweep)
+                _serve(Worker(ledger, arguments.name, arguments.trial_seconds, say, log), arguments.sweep)
             else:
                 orders = _Orders()
-                for sweep in orders.sweeps():
-                    while not orders.ended and worker.work(sweep):
+                worker = Worker(ledger, arguments.name, arguments.trial_seconds, say, log, lambda: orders.ended)
+                for order in orders:
+                    if "count" in order:
+                        say(counted=True, **_costs(order["count"], ledger.project))
+                        continue
+                    while not orders.ended and worker.work(order["sweep"]):
                         _freeze()
-                    _say(idle=sweep)
+                    say(idle=order["sweep"])
     except KeyboardInterrupt:
         log("asked to stop")
     except Stopped as stopped:
         log(stopped.message)
     except FoundryError as failure:
         log(str(failure))
-        _say(failure=failure.message, hint=failure.hint)
+        say(failure=failure.message, hint=failure.hint)
         return int(failure.exit_code)
     return 0
+
+
+def _costs(experiment: dict[str, Any], project: Path) -> dict[str, Any]:
+    """What an experiment costs, or why that cannot be said."""
+    try:
+        costs = Costs.count_here(from_plain(experiment, project=project, source="an experiment to count"))
+    except FAULTS as error:
+        log(traceback.format_exc())
+        failure = explained(error)
+        if isinstance(failure, EnvironmentFailure) and not is_the_machines(error):  # too large for the memory
+            failure = PluginError(failure.message, failure.hint)
+        return {"error": [failure.message, failure.hint], "kind": type(failure).__name__}
+    return {"costs": asdict(costs)}
 
 
 def _serve(worker: Worker, sweep: str) -> None:
@@ -218,10 +244,17 @@ def _serve(worker: Worker, sweep: str) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _say(**facts: Any) -> None:
-    """One line to whoever started us."""
-    with suppress(OSError):
-        print(json.dumps(facts), flush=True)
+def _words() -> Callable[..., None]:
+    """Says something to whoever started us, a line each. From now on nothing else goes there: what a variant prints is
+    logged."""
+    words = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # not only Python writes there
+
+    def say(**facts: Any) -> None:
+        with suppress(OSError):
+            print(json.dumps({**facts, "logged": os.fstat(sys.stderr.fileno()).st_size}), file=words, flush=True)
+
+    return say
 
 
 @cache

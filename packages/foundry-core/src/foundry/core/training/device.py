@@ -77,9 +77,9 @@ class Device:
         _use_kernels(self.kernels)
         if self.type == "cpu":
             _keep_freed_memory()
+        torch.set_float32_matmul_precision("high" if self.type == "cuda" else "highest")  # TF32 where fp32 is left
         if self.type == "cuda":
             torch.cuda.set_device(self.local_rank)
-            torch.set_float32_matmul_precision("high")  # TF32 where fp32 is left
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the forward pass runs; parameters and optimizer state stay fp32."""

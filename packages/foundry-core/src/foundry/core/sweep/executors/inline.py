@@ -12,7 +12,8 @@ from foundry.core.sweep.worker import Worker
 
 class Inline:
     def __init__(self, params: Params, site: Site) -> None:
-        self.worker = Worker(site.ledger, "inline", site.trial_seconds)
+        # A signal is noted here, and raises nothing: an interrupt is a variant's.
+        self.worker = Worker(site.ledger, "inline", site.trial_seconds, leaving=lambda: False)
 
     def __enter__(self) -> Self:
         return self

@@ -3,77 +3,38 @@ trains one trial after the other."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from foundry.core.contracts import EnvironmentFailure
+from foundry.core import contracts
+from foundry.core.blame import place_of
+from foundry.core.config import from_plain
+from foundry.core.contracts import EnvironmentFailure, FoundryError, PluginError, Stopped
 from foundry.core.ledger.ledger import FOLDER
-from foundry.core.ledger.records import Attempt
+from foundry.core.ledger.records import Attempt, LostClaim
+from foundry.core.sweep.budget import Costs
 from foundry.core.sweep.executors import LocalParams
+from foundry.core.sweep.executors.process import Process
 from foundry.core.sweep.executors.site import Site
+from foundry.core.sweep.fingerprint import foreign_variants
 
-CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
-"""Signals by which a process ends itself: what it trained is to blame. Any other was sent by somebody."""
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+    from foundry.core.sweep.fingerprint import Setting
+
 SILENT_SECONDS = 10.0
 """A worker that has lost its trial may take so long to notice."""
 MAX_DEATHS = 5
 """So many workers may die one after the other without having begun a trial."""
-
-
-@dataclass
-class _Process:
-    """A worker as its parent sees it."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    orders: IO[bytes]  # its standard input
-    words: IO[bytes]  # its standard output
-    log: Path
-    unread: bytes = b""
-    idle: bool = True  # it has nothing to do, and was not told of anything
-    attempt: Mapping[str, Any] | None = None  # what it said last that it works on
-    failure: EnvironmentFailure | None = None  # what it said about the machine
-    lost: float | None = None  # since when another may train what it works on
-
-    def listen(self) -> None:
-        """Take in what it said since the last time."""
-        while piece := self.words.read(65536):  # None: nothing more now; empty: it has ended
-            self.unread += piece
-        *lines, self.unread = self.unread.split(b"\n")
-        for line in lines:
-            said = json.loads(line)
-            self.idle |= "idle" in said
-            if "attempt" in said:
-                self.attempt = said
-            if "failure" in said:
-                self.failure = EnvironmentFailure(said["failure"], said["hint"])
-
-    def tell(self, sweep: str) -> None:
-        """There is something to train for `sweep`."""
-        self.idle = False
-        with suppress(OSError):  # it died a moment ago, or is frozen and the pipe is full
-            self.orders.write(f"{sweep}\n".encode())
-
-    def dismiss(self) -> None:
-        """End its input: it saves, and leaves."""
-        with suppress(OSError):
-            self.orders.close()
-
-    def kill(self) -> None:
-        """It and what it started, and nothing else: it leads a session of its own."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+COUNT_SECONDS = 300.0
+"""To build and count a model, by a worker that is ready: of the largest it takes some ten seconds."""
+TICK_SECONDS = 0.02
 
 
 class Local:
@@ -81,13 +42,77 @@ class Local:
 
     def __init__(self, params: LocalParams, site: Site) -> None:
         self.params, self.site = params, site
-        self.workers: list[_Process | None] = [None] * site.jobs
+        self.workers: list[Process | None] = [None] * site.jobs
         self.deaths = 0
 
     def __enter__(self) -> Self:
         return self
 
     def work(self, sweep: str, *, waiting: int, device: str, threads: int) -> None:
+        self.look_after()
+        for slot, worker in enumerate(self.workers):
+            if waiting > 0 and (worker is None or worker.idle):
+                worker = self.workers[slot] = worker or self.start(slot, device, threads)
+                worker.train(sweep)
+                waiting -= 1
+
+    def count(self, experiment: Experiment, setting: Setting, stop: Callable[[], bool]) -> Costs:
+        """What `experiment` costs, counted by a worker: code that crashes, hangs or ends its process is an error here.
+
+        Args:
+            stop: whether somebody asked for an end.
+
+        Raises:
+            PluginError: the code of a variant fails, or its process does not survive it.
+            FoundryError: of the experiment's data, of the machine, or `Stopped`.
+        """
+        worker = self.free(setting)
+        worker.count(experiment.plain())
+        end = float("inf")
+        while worker.counted is None:
+            is_dead = worker.process.poll() is not None  # asked first: all that it has said is then there
+            worker.listen()
+            if worker.ready:
+                end = min(end, time.monotonic() + COUNT_SECONDS)
+            if worker.counted is None and (is_dead or time.monotonic() > end):
+                raise self.not_counted(worker, experiment, is_dead)
+            if stop():
+                raise Stopped("the sweep is stopped", "run the same command again, and it goes on from here")
+            time.sleep(TICK_SECONDS)
+        if "costs" in worker.counted:
+            return Costs(**worker.counted["costs"])
+        message, hint = worker.counted["error"]
+        raise getattr(contracts, worker.counted["kind"], FoundryError)(message, hint)
+
+    def free(self, setting: Setting) -> Process:
+        """A worker that has nothing to do, a new one, or one that soon has nothing to do."""
+        self.look_after()
+        here = [worker for worker in self.workers if worker is not None]
+        if None in self.workers and not any(worker.idle for worker in here):
+            slot = self.workers.index(None)
+            worker = self.workers[slot] = self.start(slot, setting.device, setting.threads)
+            return worker
+        return max(here, key=lambda worker: worker.idle)
+
+    def not_counted(self, worker: Process, experiment: Experiment, is_dead: bool) -> FoundryError:
+        """Of a worker that was lost, or has to be, while it built and counted a model."""
+        self.workers[self.workers.index(worker)] = None
+        if not is_dead:
+            worker.look()
+            worker.kill()
+            what = "it takes too long to be built and counted"
+        elif worker.failure is not None:
+            return worker.failure
+        elif worker.ready and worker.ended_itself:
+            what = worker.end
+        else:
+            return EnvironmentFailure(f"{worker.name}: {worker.end}", f"see {worker.log}")
+        if place := worker.last_line():
+            return PluginError(f"{place}: {place.function}: {what}", place.hint)
+        return PluginError(f"{suspects(experiment)}: {what}", f"see {worker.log}")
+
+    def look_after(self) -> None:
+        """Listen to the workers, and bury the dead."""
         for slot, worker in enumerate(self.workers):
             if worker is not None:
                 worker.listen()
@@ -95,13 +120,8 @@ class Local:
                 if worker.process.poll() is not None:
                     self.workers[slot] = None
                     self.bury(worker)
-        for slot, worker in enumerate(self.workers):
-            if waiting > 0 and (worker is None or worker.idle):
-                worker = self.workers[slot] = worker or self.start(slot, device, threads)
-                worker.tell(sweep)
-                waiting -= 1
 
-    def start(self, slot: int, device: str, threads: int) -> _Process:
+    def start(self, slot: int, device: str, threads: int) -> Process:
         name = f"worker-{slot}"
         log = self.site.project / FOLDER / f"{name}.log"
         command = [sys.executable, "-m", "foundry.core.sweep.worker", str(self.site.project), "--name", name]
@@ -122,9 +142,9 @@ class Local:
         assert words is not None
         for pipe in (orders, words):
             os.set_blocking(pipe.fileno(), False)
-        return _Process(name, process, orders, words, log)
+        return Process(name, process, orders, words, log)
 
-    def end_silent(self, worker: _Process) -> None:
+    def end_silent(self, worker: Process) -> None:
         """A worker that is stopped, or starves, loses its trial to another after a while, and does not know. It keeps
         the lock of the run, and a place among the workers: unless it leaves by itself, it is killed."""
         if not self._has_lost(worker):
@@ -135,7 +155,7 @@ class Local:
             self.site.note(f"{worker.name} does not answer, and its trial was given to another")
             worker.kill()
 
-    def _has_lost(self, worker: _Process) -> bool:
+    def _has_lost(self, worker: Process) -> bool:
         """Whether another may train what it works on."""
         said = worker.attempt
         if said is None or worker.idle:
@@ -145,7 +165,7 @@ class Local:
             return False
         return row.status == "queued" or row.attempts != said["number"]
 
-    def bury(self, worker: _Process) -> None:
+    def bury(self, worker: Process) -> None:
         """A worker is dead: say so, and blame the trial that it worked on if that is what killed it.
 
         Raises:
@@ -154,28 +174,28 @@ class Local:
         worker.listen()
         if worker.failure is not None:
             raise worker.failure
-        code = worker.process.returncode
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        self.site.note(f"{worker.name} ended with {how}; another takes its place")
+        self.site.note(f"{worker.name}: {worker.end}; another takes its place")
         if worker.attempt is not None:
             self.deaths = 0
-            if -code in CRASHES:
-                self.blame(worker.attempt, how)
+            if worker.ended_itself:
+                self.blame(worker, worker.attempt)
             return
         self.deaths += 1
         if self.deaths >= MAX_DEATHS:
             last = worker.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise EnvironmentFailure(f"workers die before their first trial ({how}): {last[0]}", f"see {worker.log}")
+            why = f"workers end before their first trial: {worker.end.removeprefix('its worker ')}: {last[0]}"
+            raise EnvironmentFailure(why, f"see {worker.log}")
 
-    def blame(self, said: Mapping[str, Any], how: str) -> None:
+    def blame(self, worker: Process, said: Mapping[str, Any]) -> None:
         """Fail the attempt, unless it ended before its worker did. Three such failures, and the trial has failed."""
-        from foundry.core.ledger.records import LostClaim
-
         row = self.site.ledger.trial(said["trial"])
         if row is not None and row.status == "running":
             attempt = Attempt(said["attempt"], row.trial, said["number"], row.run)
+            place = worker.last_line()
+            experiment = from_plain(row.trial.experiment, project=self.site.project, source=f"trial {row.id}")
+            where = f"{place}: {place.function}" if place else suspects(experiment)
             with suppress(LostClaim):
-                self.site.ledger.fail(attempt, f"its worker crashed: {how}", retry=True)
+                self.site.ledger.fail(attempt, f"{where}: {worker.end}" if where else worker.end, retry=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -190,6 +210,15 @@ class Local:
             except (subprocess.TimeoutExpired, KeyboardInterrupt):
                 worker.kill()
             worker.words.close()
+
+
+def suspects(experiment: Experiment) -> str:
+    """Where the code of plugins is that an experiment runs, for when nobody knows which line it was: the variants, each
+    with its file. Empty: there is none."""
+    return ", ".join(
+        f"{variant.slot} {variant.name} ({place_of(variant.load()) or variant.target})"
+        for variant in foreign_variants(experiment)
+    )
 
 
 def slot_environment(slot: int, device: str, threads: int) -> dict[str, str]:
