@@ -272,8 +272,12 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path.startswith("/api/models/org/tiny/revision/"):
             return self.say(json.dumps({"sha": "c0ffee"}).encode())
-        if path == "/api/models/org/tiny/tree/c0ffee":
-            return self.say(json.dumps([listed(name, data) for name, data in Hub.files.items()]).encode())
+        if path.startswith(tree := "/api/models/org/tiny/tree/c0ffee"):
+            folder = path.removeprefix(tree).lstrip("/")
+            here = [listed(name, data) for name, data in Hub.files.items() if name.rpartition("/")[0] == folder]
+            below = {name.rpartition("/")[0] for name in Hub.files} - {folder, ""}
+            folders = [{"type": "directory", "path": name, "oid": "", "size": 0} for name in below if not folder]
+            return self.say(json.dumps(here + folders).encode())
         name = path.removeprefix("/org/tiny/resolve/c0ffee/")
         if name not in Hub.files:
             return self.send_error(404)
@@ -340,6 +344,15 @@ def test_what_is_not_here_is_downloaded_once(hub, good):
     assert hub.sent == before
     pull("org/tiny")  # asks what there is, and fetches nothing
     assert {name: n for name, n in hub.sent.items() if name} == {name: n for name, n in before.items() if name}
+
+
+def test_what_a_tokenizer_comes_with_is_downloaded_too(hub):
+    files = ("chat_template.jinja", "additional_chat_templates/tools.jinja", "special_tokens_map.json")
+    hub.files |= dict.fromkeys(files, b"{}") | {"onnx/model.json": b"{}", "additional_chat_templates/run.sh": b""}
+    folder = pull("org/tiny")
+    assert all((folder / name).read_bytes() == b"{}" for name in files)
+    assert not (folder / "onnx").exists()
+    assert not (folder / "additional_chat_templates" / "run.sh").exists()
 
 
 def test_a_download_that_broke_off_goes_on_where_it_was(hub):

@@ -213,7 +213,8 @@ def test_a_text_that_would_be_another_is_refused_with_place_and_reason():
     assert "'日本', character 4 of the text, in line 2, as '': its vocabulary lacks that" in refused(
         CHARACTERS, "the\n日本"
     )
-    assert "read 'e\u0301', character 5 of the text" in (said := refused(QWEN, "cafe e\u0301"))
+    said = refused(QWEN, "cafe e\u0301")
+    assert r"read 'e\u0301', character 5 of the text, in line 1, as '\xe9': its normalizer" in said
     assert "its normalizer rewrites text; rewrite it so before, or set data.tokenizer.normalize=true" in said
     assert "'The cat', character 0 of the text, in line 1, as 'the cat': its normalizer" in refused(BERT, "The cat")
     assert "' sat', character 4 of the text, in line 1, as 'sat': it does not keep that" in refused(BERT, "cat  sat")
@@ -380,3 +381,13 @@ def test_a_file_that_is_damaged_is_named(name):
     Path(name).write_bytes(b"\xff{")
     with pytest.raises(InvalidData, match=f"{name}: damaged"):
         PretrainedTokenizer.of(Path("."))
+
+
+def test_a_token_that_only_its_config_has_is_added_as_transformers_adds_it():
+    Path("tokenizer.json").write_text(saved())
+    added = {"8": {"content": "<turn>", "special": True}, "9": {"content": "<tool>", "special": False}}
+    Path("tokenizer_config.json").write_text(json.dumps({"eos_token": "<turn>", "added_tokens_decoder": added}))
+    tokenizer = PretrainedTokenizer.of(Path("."))
+    assert (tokenizer.vocab_size, tokenizer.stops) == (10, (8,))
+    assert tokenizer.decode(ids := tokenizer.encode("ab<tool>")) == "ab<tool>"
+    assert 9 in ids

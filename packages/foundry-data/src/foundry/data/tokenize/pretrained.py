@@ -70,9 +70,10 @@ class PretrainedTokenizer:
         try:
             self._saved = json.loads(files[TOKENIZER])
             self._tokenizer = Tokenizer.from_str(files[TOKENIZER])
+            self._size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
             for number, token in self._said.added_tokens():
                 if number == self._size:  # as transformers adds what a tokenizer.json lacks
-                    self._tokenizer.add_tokens([AddedToken(**token)])
+                    self._size += self._tokenizer.add_tokens([AddedToken(**token)])
         except Exception as error:  # the library raises nothing narrower
             raise InvalidData(f"not a tokenizer.json: {error}") from error
         self._tokenizer.encode_special_tokens = True  # a text that spells a control token holds none
@@ -207,11 +208,6 @@ class PretrainedTokenizer:
     @cached_property
     def _lengths(self) -> np.ndarray:
         return np.array([len(spelled) for spelled in self._table.later], dtype=np.int64)
-
-    @property
-    def _size(self) -> int:
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        return max(vocabulary.values(), default=-1) + 1
 
     @cached_property
     def _control(self) -> Control:

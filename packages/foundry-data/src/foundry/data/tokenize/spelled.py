@@ -14,7 +14,8 @@ from foundry.data.tokenize.huggingface import byte_characters
 from foundry.data.tokenize.tokenizer_json import Json, reads_a_blank_first, steps_of
 
 KNOWN = {"ByteLevel", "ByteFallback", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"}
-BYTE_OF = {character: byte for byte, character in enumerate(byte_characters())}
+BYTE_CHARACTERS = frozenset(byte_characters())
+AS_LATIN_1 = {ord(character): chr(byte) for byte, character in enumerate(byte_characters())}
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _BEFORE = "x"
 """Some text that a token may follow."""
@@ -57,8 +58,8 @@ class Speller:
 
     def _spelled(self, token: str) -> tuple[bytes, bytes]:
         if self._byte_level:
-            known = all(character in BYTE_OF for character in token)  # one with others stands for itself
-            return (bytes(BYTE_OF[character] for character in token) if known else token.encode(),) * 2
+            known = BYTE_CHARACTERS.issuperset(token)  # one with others stands for itself
+            return (token.translate(AS_LATIN_1).encode("latin-1") if known else token.encode(),) * 2
         byte = _BYTE.fullmatch(token) if self._byte_fallback else None
         if byte and int(byte[1], 16) >= 0x80:  # part of a character: there is no text of it
             return (bytes.fromhex(byte[1]),) * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -162,10 +163,8 @@ def unlike(text: str, spelled: bytes, why: str, hint: str) -> InvalidData:
     differs = np.frombuffer(wanted, np.uint8, length) != np.frombuffer(spelled, np.uint8, length)
     same = int(differs.argmax()) if differs.any() else length
     at = len(wanted[:same].decode(errors="ignore"))
-    became = spelled[len(text[:at].encode()) :][:40].decode(errors="replace")
+    near, became = text[at : at + 10], spelled[len(text[:at].encode()) :][:40].decode(errors="replace")[:10]
+    shown = ascii if any(map(unicodedata.combining, near[:2] + became[:2])) else repr  # as 'é' and 'é' look alike
     line = text.count("\n", 0, at) + 1
-    return InvalidData(
-        f"the tokenizer would read {text[at : at + 10]!r}, character {at} of the text, in line {line}, as "
-        f"{became[:10]!r}: {why}",
-        hint,
-    )
+    place = f"character {at} of the text, in line {line}"
+    return InvalidData(f"the tokenizer would read {shown(near)}, {place}, as {shown(became)}: {why}", hint)
