@@ -124,6 +124,57 @@ class Unfilled(Part):
         return x * self.gain
 
 
+class Overwrites(Part):
+    def forward(self, x):
+        root = x.exp()
+        y = root * root  # here: overwrites
+        root.add_(1)
+        return y
+
+
+class Back(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[..., :3]
+
+
+class Shortens(Part):
+    def forward(self, x):
+        return Back.apply(x)  # here: shortens
+
+
+class Mute(RuntimeError):
+    def __str__(self):
+        return self.missing
+
+
+class Unsaid(Part):
+    def forward(self, x):
+        raise Mute  # here: unsaid
+
+
+made = {"__name__": __name__}
+exec("def of_no_file(x): return x.no_such", made)
+
+
+class OfNoFile(Part):
+    def forward(self, x):
+        return made["of_no_file"](x)  # here: ofnofile
+
+
+class OtherRoles(Part):
+    def __init__(self, params, dims):
+        super().__init__(params)
+        self.roles = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return x
+
+
 class NaN(Part):
     def forward(self, x):  # here: nan
         return (x - 100).sqrt()
@@ -160,7 +211,7 @@ def variant(slot, name, target, params=Params):
 VARIANTS = [
     *(variant("activation", each.__name__.lower(), each, ActivationParams) for each in (
         Factory, Forward, Exit, Recursion, Mask, Value, NoReturn, Half, Narrow, NoForward, NoArguments, Unfilled,
-        NaN, Gradient, nothing,
+        Overwrites, Shortens, Unsaid, OfNoFile, OtherRoles, NaN, Gradient, nothing,
     )),
     *(variant("attention", each.__name__.lower(), each, AttentionParams) for each in (
         PerToken, NoAux, NoContext, NoCache,
@@ -184,6 +235,10 @@ WORDS = {
         "noforward": "NoForward.forward is missing",
         "noarguments": "takes 1 positional argument but 3 were given",
         "unfilled": "nothing initialises the parameter gain () of Unfilled",
+        "overwrites": "the way back through this line fails: RuntimeError: one of the variables needed for gradient",
+        "shortens": "the way back through this line fails: RuntimeError: Function BackBackward returned an invalid",
+        "unsaid": "Unsaid.forward: Mute: (its text cannot be had: AttributeError)",
+        "ofnofile": "OfNoFile.forward: AttributeError: 'Tensor' object has no attribute 'no_such'",
         "nothing": "it returns None",
         "nan": "NaN.forward answers what is not finite, of finite input",
         "gradient": "its gradient is not finite: Function 'AbsBackward0' returned nan values",
@@ -252,6 +307,12 @@ def test_the_line_of_a_variant_is_named_with_what_was_expected(fails, tmp_path, 
     assert WORDS[slot][name] in error
     assert "Traceback" not in error
     assert "fault of Foundry's own" not in error
+
+
+def test_an_attribute_roles_that_says_nothing_of_parameters_is_refused(fails, tmp_path):
+    code, error = fails("train", *chosen("activation", "otherroles", tmp_path))
+    assert code == ExitCode.PLUGIN
+    assert "OtherRoles.roles is a Linear, and no mapping" in error
 
 
 def test_every_command_that_builds_the_model_says_the_same_in_words_and_in_json(fails, project, tmp_path):

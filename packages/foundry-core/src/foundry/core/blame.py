@@ -16,11 +16,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from foundry.core.contracts.errors import FoundryError, InternalError, PluginError
+from foundry.core.contracts.errors import FoundryError, InternalError, PluginError, text_of
 from foundry.core.limits import lacking
 
 LOCAL = "local"
@@ -111,7 +112,7 @@ def explained(error: BaseException, doing: str = "") -> FoundryError:
     function = f"{place.function}: " if place.function else ""
     if innermost != place:
         where = f" (raised in {innermost})"
-    expected = next((words for sign, words in EXPECTED if re.search(sign, str(error))), "")
+    expected = next((words for sign, words in EXPECTED if re.search(sign, text_of(error))), "")
     hint = f"{expected}\n{place.hint}" if expected else place.hint
     return PluginError(f"{subject}{place}: {function}{said(error)}{where}", hint)
 
@@ -144,7 +145,7 @@ def described(error: BaseException) -> str:
 
 def said(error: BaseException) -> str:
     """`ValueError: what it says`, in one line."""
-    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else text_of(error)).split())
     text = text if len(text) <= LONG else f"{text[:LONG]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -164,7 +165,7 @@ def place_of(made: Any, attribute: str = "") -> Place | None:
     Args:
         attribute: of a class, the one whose assignment is meant, `self.gain = ...`, where that is found.
     """
-    made = inspect.unwrap(getattr(made, "func", made))  # of a functools.partial
+    made = inspect.unwrap(made.func if isinstance(made, partial) else made)
     if not (inspect.isclass(made) or inspect.isroutine(made)):
         made = type(made)
     try:
@@ -208,7 +209,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     it is the innermost."""
     seen: list[BaseException] = []
     each: BaseException | None = error
-    while each is not None and each not in seen:
+    while each is not None and not any(each is one for one in seen):
         seen.append(each)
         each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
     yield from seen
@@ -233,7 +234,7 @@ def _places(error: BaseException) -> Iterator[Place]:
 def _place(file: str, module: str, line: int, function: str) -> Place | None:
     """None for a file that is a library's, or no file at all."""
     owner = _owner(module)
-    if owner is None:
+    if owner is None or file.startswith("<"):  # what `exec` ran, or a dataclass wrote for itself
         return None
     path = Path(file)
     depth = module.count(".") + (path.stem == "__init__") + 1

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from foundry.core.contracts.errors import EnvironmentFailure
+from foundry.core.contracts.errors import EnvironmentFailure, text_of
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -14,13 +14,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or _is_a("OutOfMemoryError", error):
         return True
     return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("DefaultCPUAllocator", "out of memory")
+        sign in text_of(error) for sign in ("DefaultCPUAllocator", "out of memory")
     )
 
 
 def lacking(error: BaseException) -> EnvironmentFailure | None:
     """What the machine lacks, if that is what the error says."""
-    text = (str(error).strip() or "on the host").splitlines()[0]
+    text = (text_of(error).strip() or "on the host").splitlines()[0]
     if is_out_of_memory(error):
         return EnvironmentFailure(f"out of memory: {text}", "`foundry analyze` shows what takes how much")
     if _is_a("BackendCompilerFailed", error):

@@ -85,3 +85,11 @@ class Stopped(FoundryError):
     """Stopped by a signal after saving a checkpoint; the same command goes on from there."""
 
     exit_code = ExitCode.STOPPED
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says, of which not even that is certain: its author may have written `__str__`."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"(its text cannot be had: {type(another).__name__})"

@@ -13,7 +13,7 @@ two axes or more are `other`, and those with fewer have no role.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from foundry.core.contracts.errors import PluginError
@@ -60,11 +60,11 @@ def role_of(model: nn.Module, path: str) -> Role | None:
     """What the parameter at `path` is: what the nearest module on the path to it says, or what its owner is known for.
 
     Raises:
-        PluginError: what is said is no role, or none for so few axes.
+        PluginError: what is said is no role, or none for so few axes; or `roles` is no mapping.
     """
     on_the_way = list(owners(model, path))
     for owner, name in on_the_way:
-        said: Role | None = getattr(owner, "roles", {}).get(name)
+        said: Role | None = _said(owner, name)
         if said is not None:
             _check(said, getattr(*on_the_way[0]).ndim, f"{type(owner).__qualname__}.roles: {name}")
             return said
@@ -75,6 +75,15 @@ def role_of(model: nn.Module, path: str) -> Role | None:
     if name.endswith("bias"):
         return "bias"
     return "other" if getattr(owner, name).ndim >= 2 else None
+
+
+def _said(owner: nn.Module, name: str) -> Role | None:
+    mapping: Any = getattr(owner, "roles", {})
+    if not isinstance(mapping, Mapping):
+        what = f"{type(owner).__qualname__}.roles is a {type(mapping).__name__}, and no mapping of parameters' names"
+        raise PluginError(what, "it says what parameters are, {'weight': 'matrix'}: call anything else another name")
+    role: Role | None = mapping.get(name)
+    return role
 
 
 def _check(role: str, axes: int, where: str) -> None:

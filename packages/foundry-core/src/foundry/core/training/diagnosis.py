@@ -2,8 +2,8 @@
 
 A loss that is not a number may come of a learning rate, or of a line that takes the root of what is negative. With the
 weights that the run began with, on its first rows and on those where it failed, the first answer that is not finite
-though its input was names that line; so does autograd, of a gradient. And an error that is raised where Foundry works
-with an answer may come of that answer.
+though its input was names that line; so does autograd, of a gradient. An error that is raised where Foundry works with
+an answer may come of that answer. And where the way back fails, autograd remembers which line it was the way back of.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import math
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from foundry.core.blame import place_at
-from foundry.core.contracts import Diverged, FoundryError, PluginError, Variant
+from foundry.core.blame import Place, place_at, said
+from foundry.core.contracts import Batch, Diverged, FoundryError, PluginError, Variant
 from foundry.core.model import initialize
 from foundry.core.model.promises import Promise, kept_promises, parts_of_plugins, place_of_answer, watched
 
@@ -45,6 +46,7 @@ def diagnosed(failure: Exception, trainer: Trainer) -> Exception:
             return _of_numbers(failure, trainer, objective)
         if not isinstance(failure, FoundryError):
             _look_at_answers(trainer, objective)
+            _look_at_the_way_back(trainer, objective)
     except PluginError as reason:
         return reason
     except Exception:  # it fails in another way now, and that is not what was asked
@@ -54,8 +56,21 @@ def diagnosed(failure: Exception, trainer: Trainer) -> Exception:
 
 def _look_at_answers(trainer: Trainer, objective: nn.Module) -> None:
     """Raises PluginError where one is none of its slot."""
-    with kept_promises(objective, trainer.experiment.registry), trainer.device.autocast(), torch.no_grad():
-        objective(next(trainer.feed.micro_batches(trainer.feed.local(0)))[0])
+    batch, _ = next(trainer.feed.micro_batches(trainer.feed.local(0)))
+    with kept_promises(objective, trainer.experiment.registry), torch.no_grad():
+        _loss(trainer, objective, batch)
+
+
+def _look_at_the_way_back(trainer: Trainer, objective: nn.Module) -> None:
+    """Raises PluginError where autograd fails on its way back through a plugin's line."""
+    batch, _ = next(trainer.feed.micro_batches(trainer.feed.local(0)))
+    with _anomalies(check_nan=False) as told:
+        try:
+            _loss(trainer, objective, batch).backward()
+        except RuntimeError as error:
+            if place := _forward_line(told):
+                text = f"{place}: {place.function}: the way back through this line fails: {said(error)}"
+                raise PluginError(text, place.hint) from error
 
 
 def _of_numbers(failure: Diverged, trainer: Trainer, objective: nn.Module) -> Diverged:
@@ -73,17 +88,24 @@ def _lines(trainer: Trainer, objective: nn.Module) -> Iterator[str]:
     for cursor in dict.fromkeys((0, _failed_at(trainer))):
         for batch, _ in trainer.feed.micro_batches(trainer.feed.local(cursor)):
             trainer.optimizer.zero_grad()
-            with warnings.catch_warnings(record=True) as told:
-                warnings.simplefilter("always")
+            with _anomalies() as told:
                 try:
-                    with watched(objective, trainer.experiment.registry, _look), torch.autograd.detect_anomaly():
-                        with trainer.device.autocast():
-                            total, _, _ = objective(batch)
-                        total.backward()
+                    with watched(objective, trainer.experiment.registry, _look):
+                        total = _loss(trainer, objective, batch)
+                    total.backward()
                 except _NotFinite as found:
                     yield str(found)
-                except RuntimeError as error:  # of autograd, which tells the line in a warning
-                    yield from _line_of_gradient(error, [str(each.message) for each in told])
+                except RuntimeError as error:
+                    if place := _forward_line(told):
+                        what = str(error).splitlines()[0]
+                        yield f"{place}: {place.function}: its gradient is not finite: {what}"
+
+
+def _loss(trainer: Trainer, objective: nn.Module, batch: Batch) -> Tensor:
+    """All that a step goes back from, for one batch."""
+    with trainer.device.autocast():
+        total, _, aux = objective(batch)
+    return total + sum(value for name, value in aux.items() if name.endswith("_loss"))
 
 
 def _failed_at(trainer: Trainer) -> int:
@@ -107,7 +129,18 @@ def _is_finite(value: Any) -> bool:
     return all(map(_is_finite, values))
 
 
-def _line_of_gradient(error: RuntimeError, told: list[str]) -> Iterator[str]:
-    frames = [place_at(file, int(line), name) for text in told for file, line, name in FRAME.findall(text)]
-    if place := next((each for each in reversed(frames) if each is not None and each.distribution), None):
-        yield f"{place}: {place.function}: its gradient is not finite: {str(error).splitlines()[0]}"
+@contextmanager
+def _anomalies(check_nan: bool = True) -> Iterator[list[warnings.WarningMessage]]:
+    """Inside, autograd remembers where each operator was called, and warns of that line if the way back fails there.
+    The list holds its warnings."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with torch.autograd.detect_anomaly(check_nan):
+            yield told
+
+
+def _forward_line(told: list[warnings.WarningMessage]) -> Place | None:
+    """The innermost line of a plugin's in the tracebacks that autograd told."""
+    frames = [frame for each in told for frame in FRAME.findall(str(each.message))]
+    places = [place_at(file, int(line), name) for file, line, name in frames]
+    return next((each for each in reversed(places) if each is not None and each.distribution), None)
