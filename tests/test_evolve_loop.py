@@ -259,7 +259,7 @@ def test_a_stack_that_rests_on_many_mutations_is_built_and_promoted(project: Pat
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("raise KeyError('x')", "proposer mine failed: KeyError"),
+        ("raise KeyError('x')", "proposer mine failed: variants/mine.py:5: KeyError"),
         ("return [[('depth', 3)]]", "is no stack of mutations"),
     ],
 )

@@ -185,7 +185,8 @@ def test_a_full_disk_leaves_nothing_half_made(folder, tmp_path):
             export(loaded.config, None, loaded.model, tmp_path / "out")
         with pytest.raises(EnvironmentFailure, match=f"{tmp_path / 'run'}: File too large") as refused:
             convert(folder, tmp_path / "run")
-        assert refused.value.hint == "free some space, then run again"  # there is no run that could go on
+        # not "run again to go on": there is no run that could
+        assert refused.value.hint == "free some space, or choose another place, then run again"
     assert sorted(os.listdir(tmp_path)) == before
     convert(folder, tmp_path / "run")  # nothing is in the way of another try
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from foundry.core.blame import FAULTS
 from foundry.core.config import Experiment
 from foundry.core.config.difference import Change, difference
 from foundry.core.config.mutate import edit, is_held_fixed
@@ -22,7 +23,7 @@ from foundry.core.sweep.budget import Budget, Costs, with_budget
 from foundry.core.sweep.lab import NOISE_SEEDS, Lab
 from foundry.core.sweep.measure import Comparison, compare_procedure
 from foundry.core.sweep.outline import training_seconds
-from foundry.core.sweep.plan import Plan, check_question, plan_of, remarks_on
+from foundry.core.sweep.plan import Plan, check_question, not_built, plan_of, remarks_on
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import CONTROL
 from foundry.core.sweep.rule import Rule
@@ -194,7 +195,7 @@ def _level(first: Experiment, second: Experiment, budget: Budget | None) -> tupl
     """Both with one budget, counted in tokens, and the same text to validate on; and what that took."""
     words = []
     wanted, own = budget or Budget.of(first), Budget.of(second)
-    worth = wanted.in_steps_of(Costs.of(first), Costs.of(second))
+    worth = wanted.in_steps_of(_costs_of(first), _costs_of(second))
     if budget:
         words.append(f"both train for {budget}")
     elif own.edits != worth.edits:
@@ -204,6 +205,13 @@ def _level(first: Experiment, second: Experiment, budget: Budget | None) -> tupl
         words.append(f"both are validated on {'the whole text' if tokens is None else f'{tokens:,} tokens'}")
         second = edit(second, {"training.eval_tokens": tokens}, "the comparison")
     return with_budget(first, wanted), with_budget(second, worth), words
+
+
+def _costs_of(experiment: Experiment) -> Costs:
+    try:
+        return Costs.of(experiment)
+    except FAULTS as error:
+        raise not_built(experiment.name, error) from error
 
 
 def _trials(lab: Lab, sweep: str, arm: str) -> list[TrialRow]:

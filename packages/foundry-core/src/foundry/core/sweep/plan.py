@@ -202,7 +202,7 @@ def plan_of(
             entries += [_entry(each, arm.name, costs, base, worth, question) for each in family]
         except FAULTS as error:
             if arm is arms[0]:
-                raise _of_control(arm, error) from error
+                raise not_built("the baseline itself" if arm.name == CONTROL else arm.name, error) from error
             refused.append(Refused.because(error, arm.name, arm.mutations, arm.changes))
     budgeted = from_plain(entries[0].experiment, project=control.project, registry=control.registry)
     if Budget.of(budgeted).name == "seconds" and jobs > setting.devices():
@@ -267,12 +267,11 @@ def _spells_otherwise(one: Experiment, other: Experiment) -> bool:
     return one.plain()["data"]["tokenizer"] != other.plain()["data"]["tokenizer"]
 
 
-def _of_control(control: Arm, error: BaseException) -> FoundryError:
-    """Without a control there is nothing to compare with, and so no sweep."""
+def not_built(name: str, error: BaseException) -> FoundryError:
+    """Without a control, or one of two that are compared, there is nothing to train: in words, whose fault it is."""
     failure = explained(error)
-    who = "the baseline itself" if control.name == CONTROL else control.name
     if is_of_code(failure):
-        failure = type(failure)(f"{who} cannot be built: {failure.message}", failure.hint)
+        failure = type(failure)(f"{name} cannot be built: {failure.message}", failure.hint)
     return failure
 
 
