@@ -40,4 +40,7 @@ def test_a_few_kernels_on_the_least_processor():
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_everything_that_is_compared(processor):
-    passes_on(processor, *KERNELS, *([] if os.environ.get("FOUNDRY_SLOW_DOSE") == "small" else LAYERS))
+    small = os.environ.get("FOUNDRY_SLOW_DOSE") == "small"
+    if small and processor != "sse":
+        pytest.skip("in small doses, the one that differs most")
+    passes_on(processor, *KERNELS, *([] if small else LAYERS), "-k", "not build and not compile")
