@@ -17,6 +17,8 @@ from foundry.core.config import Experiment, from_plain
 from foundry.core.contracts import Batch, InvalidExperiment
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import registry
+from foundry.core.testing import sums_of
+from foundry.core.testing.rounding import rounding
 from foundry.core.training.objective import Objective
 
 VOCAB, T = 31, 24
@@ -83,14 +85,15 @@ def decodes(model: GPT) -> None:
     for parameter in model.parameters():  # gates and gains that begin at 0 or 1 would hide what they gate
         parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)), alpha=0.02)
     # Where two experts are nearly as good, rounding chooses one. That happens to a text in a thousand, a fault to all.
-    assert min(decoding_error(model, seed) for seed in (0, 1)) < 1e-4
+    assert min(decoding_error(model, seed) for seed in (0, 1)) <= rounding(torch.float32, *sums_of(model))
 
 
 def decoding_error(model: GPT, seed: int) -> float:
+    """Relative to the largest logit."""
     ids = torch.randint(VOCAB, (2, T), generator=torch.Generator().manual_seed(seed))
     expected, _ = model(ids)
     cache, pieces = model.init_cache(2), []
     for start, stop in [(0, 9), (9, 13), *((t, t + 1) for t in range(13, T))]:
         logits, cache = model(ids[:, start:stop], cache=cache)
         pieces.append(logits)
-    return float((torch.cat(pieces, 1) - expected).abs().max())
+    return float((torch.cat(pieces, 1) - expected).abs().max() / expected.abs().max())

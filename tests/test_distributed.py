@@ -11,14 +11,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from foundry.core import load_run
 from foundry.core.config import load_experiment
+from foundry.core.testing import sums_of
+from foundry.core.testing.rounding import rounding
 
 STEPS = 12
 EXPERIMENT = f"""
 model_args: {{n_layer: 2, n_head: 2, n_embd: 32, block_size: 32, attention: gqa_1kv}}
 data: {{dataset: {{type: text, path: corpus.txt}}, tokenizer: byte}}
-training: {{max_iters: {STEPS}, batch_size: 8, learning_rate: 3e-3, eval_interval: 5, threads: 1}}
+training:
+  {{max_iters: {STEPS}, batch_size: 8, learning_rate: 3e-3, eval_interval: 5, threads: 1,
+   optimizer: {{type: adamw, eps: 1e-2}}}}  # which does not blow up the noise of gradients near 0
 logging: {{log_interval: 1, sample_tokens: 0}}
 checkpoints: {{save_interval: 6}}
 """
@@ -49,14 +55,16 @@ def rows(run: Path) -> list[dict]:
 
 
 def assert_same_training(run: Path, reference: Path) -> None:
+    """But for sums in another order, of which each step adds to those before."""
+    allowed = rounding(torch.float32, *sums_of(load_run(reference).model, tokens=8 * 32) * STEPS)
     ours, theirs = rows(run), rows(reference)
     assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, STEPS + 1))
     for a, b in zip(ours, theirs, strict=True):
-        # Sums in another order: equal to 1e-5, the gradient's norm to 1e-4 of itself.
-        for key, tolerance in (("train_loss", 1e-5), ("val_loss", 1e-5), ("grad_norm", 1e-4), ("lr", 0), ("tokens", 0)):
+        assert (a["lr"], a["tokens"]) == (b["lr"], b["tokens"])
+        for key in ("train_loss", "val_loss", "grad_norm"):
             assert (key in a) == (key in b)
             if key in a:
-                assert a[key] == pytest.approx(b[key], abs=tolerance, rel=tolerance), (a["step"], key)
+                assert a[key] == pytest.approx(b[key], rel=allowed), (a["step"], key)
 
 
 @pytest.fixture(scope="module")

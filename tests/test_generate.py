@@ -18,6 +18,8 @@ from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.generate import Sampling, generate_ids
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import registry
+from foundry.core.testing import sums_of
+from foundry.core.testing.rounding import rounding
 from foundry.kernels import few_rows
 
 VOCAB, BLOCK = 61, 20
@@ -69,13 +71,14 @@ def test_each_row_of_a_batch_is_the_likeliest_text_by_itself(monkeypatch, parts,
     monkeypatch.setattr(few_rows, "WORTH_IT", 0)
     monkeypatch.setattr(generate, "decoding_kernels", few_rows.Used if kernels else nullcontext)
     # Where an attention chooses blocks that are nearly as good, rounding decides. A fault is in every text.
-    assert min(greatest_regret(model_with(**parts), seed) for seed in (0, 1)) < 1e-4
+    model = model_with(**parts)
+    assert min(greatest_regret(model, seed) for seed in (0, 1)) <= rounding(torch.float32, *sums_of(model))
 
 
 @torch.no_grad()
 def greatest_regret(model: GPT, seed: int) -> float:
     """By how much, of all tokens that a batch of prompts goes on with, one is below the likeliest, in logits of a pass
-    over the row alone without a cache."""
+    over the row alone without a cache; relative to the largest."""
     lengths, n_new = (3, BLOCK, 11, BLOCK + 7), 3 * BLOCK
     prompts = draw(len(lengths), max(lengths), seed=seed)
     real = torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None]
@@ -87,7 +90,7 @@ def greatest_regret(model: GPT, seed: int) -> float:
             end = min(begin + BLOCK + 1, len(row))
             logits = model(row[None, begin : end - 1])[0][0, stop - 1 - begin :]
             chosen = logits.gather(1, row[stop:end, None])[:, 0]
-            regret = max(regret, float((logits.amax(1) - chosen).max()))
+            regret = max(regret, float((logits.amax(1) - chosen).max() / logits.abs().max()))
             begin, stop = end - BLOCK // 2, end
     return regret
 

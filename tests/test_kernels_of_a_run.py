@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from foundry.cli.__main__ import main
-from foundry.core import load_experiment
+from foundry.core import load_experiment, load_run
 from foundry.core.contracts import EnvironmentFailure, InvalidExperiment
 from foundry.core.ledger import Ledger
 from foundry.core.sweep.fingerprint import Setting, make_trial
 from foundry.core.sweep.worker import Worker
+from foundry.core.testing import sums_of
+from foundry.core.testing.rounding import rounding
 from foundry.core.training import bench
 from foundry.core.training.device import Device, resolve
 from foundry.kernels import matmul, native
@@ -130,6 +133,7 @@ def test_a_step_with_native_kernels_is_the_same_step(project, monkeypatch):
     all_are_here(monkeypatch)
     monkeypatch.setattr(matmul, "WORTH_IT", 1)
     wide = ["model_args.n_embd=64", "training.device=cpu", "logging.log_interval=1"]
+    wide += ["training.optimizer={type: adamw, eps: 1e-2}"]  # which does not blow up the noise of gradients near 0
     losses = {}
     for kernels in ("native", "reference"):
         sets = [f"--set={setting}" for setting in (*wide, f"training.kernels={kernels}")]
@@ -137,7 +141,8 @@ def test_a_step_with_native_kernels_is_the_same_step(project, monkeypatch):
         losses[kernels] = [
             json.loads(line)["train_loss"] for line in Path(kernels, "metrics.jsonl").read_text().splitlines()
         ]
-    assert losses["native"] == pytest.approx(losses["reference"], abs=1e-4)
+    sums = sums_of(load_run("reference").model, tokens=4 * 16) * len(losses["native"])
+    assert losses["native"] == pytest.approx(losses["reference"], rel=rounding(torch.float32, *sums))
 
 
 def test_kernels_can_be_named(project, monkeypatch):

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foundry.cli.__main__ import main
-from foundry.core import load_experiment
+from foundry.core import load_experiment, load_run
 from foundry.core.analyze import analyze
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import UsageError
 from foundry.core.model import GPT, initialize
 from foundry.core.run import EXPERT_FIELDS
-from foundry.core.testing import assert_rounded
+from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training.evaluation import to_device
 from foundry.core.training.metrics import FIELDS
@@ -241,7 +241,9 @@ def test_what_fills_up_a_documents_last_row_is_not_counted(project, tmp_path, ff
     first, second = (
         objective(tensors._replace(tokens=tensors.tokens.where(tensors.is_token, pad)))[::2] for pad in (0, 3)
     )
-    torch.testing.assert_close(first, second)
+    for name, value in {"loss": first[0], **first[1]}.items():
+        same = {"loss": second[0], **second[1]}[name]
+        assert_rounded(value, same, *sums_of(model, tokens=8 * 16), dtype=torch.float32)
     choices = 2 if ffn == "moe_8x2" else 2 * 4
     assert {int(load.sum()) for name, load in first[1].items() if name.endswith("_load")} == {
         batch.is_token.sum() * choices
@@ -265,14 +267,17 @@ def train_on_two_ranks(out: Path, ffn: str, *settings: str) -> None:
 
 @pytest.mark.parametrize("ffn", [BALANCED, RETRIEVING, NORMED])
 def test_two_ranks_are_as_one(project, tmp_path, ffn):
-    one = train(tmp_path / "one", ffn)
-    train_on_two_ranks(tmp_path / "two", ffn)
+    smooth = "training.optimizer={type: adamw, eps: 1e-2}"  # which does not blow up the noise of gradients near 0
+    one = train(tmp_path / "one", ffn, smooth)
+    train_on_two_ranks(tmp_path / "two", ffn, smooth)
     # A sum in another order may choose another expert some day, but not in the first steps.
-    assert losses(tmp_path / "two")[:8] == pytest.approx(losses(one)[:8], abs=1e-4)
+    sums = sums_of(load_run(one).model, tokens=4 * 16) * 8
+    allowed = rounding(torch.float32, *sums)
+    assert losses(tmp_path / "two")[:8] == pytest.approx(losses(one)[:8], rel=allowed)
     if ffn != RETRIEVING:
         ours, theirs = saved(tmp_path / "two", step=8), saved(one, step=8)
         for name in (name for name in theirs if "bias" in name or "running" in name):
-            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
+            assert_rounded(ours[name], theirs[name], *sums)
 
 
 def test_where_the_user_looked_for_it(project):

@@ -14,6 +14,7 @@ from foundry.core.config import load_experiment
 from foundry.core.contracts import InvalidExperiment
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import registry
+from foundry.core.testing import assert_gradients_rounded, assert_rounded, sums_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -56,13 +57,13 @@ def compare(ours: GPT, theirs, names: dict[str, tuple[str, bool]]) -> None:
     ids = torch.randint(VOCAB, (2, T + 1), generator=torch.Generator().manual_seed(0))
     logits, _ = ours.eval()(ids[:, :-1])
     expected = theirs.eval()(ids[:, :-1]).logits
-    assert (logits - expected).abs().max() < 1e-4
+    assert_rounded(logits, expected, *sums_of(ours))
 
     for result in (logits, expected):
         F.cross_entropy(result.flatten(0, 1), ids[:, 1:].flatten()).backward()
-    for name, spec in names.items():
-        ours_grad = assembled(spec, lambda part: own[part].grad)
-        assert (ours_grad - reference[name].grad).abs().max() < 1e-4, name
+    gradients = {name: assembled(spec, lambda part: own[part].grad) for name, spec in names.items()}
+    of_reference = {name: reference[name].grad for name in names}
+    assert_gradients_rounded(gradients, of_reference, *sums_of(ours, tokens=2 * T))
 
 
 def test_gpt2(build):
@@ -167,7 +168,7 @@ def test_decoding_from_the_cache_equals_the_full_forward_pass(build, attention, 
         for start, stop in [(0, 20), (20, 27), *((i, i + 1) for i in range(27, T))]:  # prompt, chunk, token by token
             logits, cache = model(ids[:, start:stop], cache=cache)
             pieces.append(logits)
-    assert (torch.cat(pieces, 1) - expected).abs().max() < 1e-5
+    assert_rounded(torch.cat(pieces, 1), expected, *sums_of(model))
 
 
 @pytest.mark.parametrize("position", ["rope", "alibi", "learned", "sinusoidal", "none"])
@@ -183,8 +184,8 @@ def test_padding_and_neighbouring_documents_change_nothing(build, position):
             segments=torch.tensor([[0] * 9 + [1] * 20]),
             positions=torch.tensor([[*range(9), *range(20)]]),
         )
-    assert (padded[:, 9:] - alone).abs().max() < 1e-5
-    assert (packed[:, 9:] - alone).abs().max() < 1e-5
+    assert_rounded(padded[:, 9:], alone, *sums_of(model))
+    assert_rounded(packed[:, 9:], alone, *sums_of(model))
 
 
 def test_variants_share_the_initial_weights_that_they_have_in_common(build):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from foundry.core import load_run
 from foundry.core.contracts import InvalidData
 from foundry.core.registry import registry
+from foundry.core.testing import assert_rounded, sums_of
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.convert import convert, experiment_from
 from foundry.zoo.express import experiment_of
@@ -70,7 +71,7 @@ def test_a_base_model_old_tables_and_a_head_that_is_the_embedding(change, tmp_pa
         assert "embed_tokens.weight" in WeightsFolder(tmp_path).shapes  # no `model.` before it
     else:
         edit(tmp_path / "model.safetensors", change)
-    assert (load_pretrained(tmp_path)(ids())[0] - theirs(ids()).logits).abs().max() < 1e-4
+    assert_rounded(load_pretrained(tmp_path)(ids())[0], theirs(ids()).logits, *sums_of(theirs))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_layers_that_only_look_further_ahead_are_named_and_not_read(tmp_path):
 
     edit(tmp_path / "model.safetensors", with_layer(2))
     said: list[str] = []
-    assert (load_pretrained(tmp_path, note=said.append)(ids())[0] - theirs(ids()).logits).abs().max() < 1e-4
+    assert_rounded(load_pretrained(tmp_path, note=said.append)(ids())[0], theirs(ids()).logits, *sums_of(theirs))
     assert [line.split(" (")[0] for line in said] == ["not read: model.layers.2"]
     edit(tmp_path / "model.safetensors", with_layer(20))
     with pytest.raises(InvalidData, match=r"the tensor model\.layers\.20\..* is not of this deepseek_v3"):
@@ -155,7 +156,7 @@ def test_type_mode_and_context_are_the_files_or_as_asked_for(tmp_path):
     short = load_pretrained(tmp_path / "theirs", dtype="fp32", block_size=20)
     assert {parameter.dtype for parameter in short.parameters()} == {torch.float32}
     assert short.dims.block_size == experiment_from(tmp_path / "theirs", block_size=20).model_args.block_size == 20
-    assert (short(ids(20))[0] - theirs.float()(ids(20)).logits).abs().max() < 1e-4
+    assert_rounded(short(ids(20))[0], theirs.float()(ids(20)).logits, *sums_of(theirs))
 
 
 def test_a_run_has_the_tokenizer_the_type_and_the_context_that_were_asked_for(tmp_path):

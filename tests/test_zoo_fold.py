@@ -16,6 +16,7 @@ from foundry.core.config.mutate import mutate
 from foundry.core.contracts import InvalidData
 from foundry.core.model import GPT
 from foundry.core.model.init import init_buffers
+from foundry.core.testing import assert_rounded, sums_of
 from foundry.zoo import export, load
 from foundry.zoo.fold import folded
 
@@ -87,10 +88,10 @@ def test_transformers_computes_what_the_rule_multiplied(name, ids, tmp_path):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     with torch.no_grad():
         logits, _ = model(ids)
-        assert (theirs(ids).logits - logits).abs().max() < 1e-4
+        assert_rounded(theirs(ids).logits, logits, *sums_of(model))
         again = load(tmp_path / "out")  # comes in as a model without a rule
         assert again.config.model_args.scaling.type == "none"
-        assert (again.model(ids)[0] - logits).abs().max() < 1e-4
+        assert_rounded(again.model(ids)[0], logits, *sums_of(model))
 
 
 @pytest.mark.parametrize(("rule", "mutation"), [("mup", "width"), ("completep", "width"), ("completep", "depth")])
@@ -102,7 +103,7 @@ def test_a_wider_and_a_deeper_mutation_leave_too(rule, mutation, ids, tmp_path):
     export(config, None, model, tmp_path / "out")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     with torch.no_grad():
-        assert (theirs(ids).logits - model(ids)[0]).abs().max() < 1e-4
+        assert_rounded(theirs(ids).logits, model(ids)[0], *sums_of(model))
 
 
 def test_at_its_base_a_rule_leaves_every_bit(tmp_path):
@@ -130,7 +131,7 @@ def test_parts_that_only_a_plugins_architecture_has_take_their_multipliers_too(n
     with torch.no_grad():
         for path, parameter in plain.named_parameters():
             parameter *= factors.get(path, 1.0)
-        assert (plain(ids)[0] - model(ids)[0]).abs().max() < 1e-4
+        assert_rounded(plain(ids)[0], model(ids)[0], *sums_of(model))
 
 
 class PlusOne(nn.Module):

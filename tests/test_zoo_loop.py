@@ -16,6 +16,7 @@ import torch
 from foundry.cli.__main__ import main
 from foundry.core import load_run
 from foundry.core.generate import Sampling, first_ids, generate_ids
+from foundry.core.testing import assert_rounded, sums_of
 from foundry.zoo.shards import WeightsFolder, sha256_of
 
 transformers = pytest.importorskip("transformers")
@@ -65,7 +66,7 @@ def test_transformers_takes_what_was_trained_with_its_tokenizer(project, capsys,
         assert theirs(spelled).input_ids == first_ids(ours, spelled)
     prompt = torch.tensor([ids[:9]])
     with torch.no_grad():
-        assert (model(prompt).logits - mine(prompt)[0]).abs().max() < 1e-4
+        assert_rounded(model(prompt).logits, mine(prompt)[0], *sums_of(mine))
         written = torch.cat(list(generate_ids(mine, prompt, 8, Sampling(temperature=0), stop=ours.stops)))
         said = model.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)
     assert said[0, 9:].tolist() == written.tolist()
@@ -94,7 +95,7 @@ def test_a_run_begins_with_a_folder_of_weights(project, capsys):
     assert began == {"run": str(project / "out"), "step": 0, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
     _, _, after = load_run("more")
     for a, b in zip(before.parameters(), after.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+        assert_rounded(a, b, 1)  # a step of 1e-9 is less than the last bit
     capsys.readouterr()
     assert main([*command[:3], "other", *command[4:], "--set=data.tokenizer=byte"]) == 3
     assert "set data.tokenizer=pretrained" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("foundry_plugin_example")
 
-from foundry.core.testing import DIMS, Conformance
+from foundry.core.testing import DIMS, Conformance, assert_rounded, sums_of
 from foundry_plugin_example.heads import change_heads
 from foundry_plugin_example.params import XIELUParams
 from foundry_plugin_example.xielu import XIELU
@@ -29,9 +29,10 @@ def test_xielu_is_the_papers_formula_and_smooth_at_zero():
     x = torch.linspace(-3, 3, 61, dtype=torch.float64, requires_grad=True)
     y = xielu(XIELUParams(beta=0.25, alpha=0.75)).double()(x)
     expected = torch.where(x > 0, 0.75 * x**2, 0.75 * (torch.exp(x) - 1 - x)) + 0.25 * x
-    torch.testing.assert_close(y, expected, atol=1e-7, rtol=1e-6)
+    # Curvatures are kept in fp32, as what softplus makes 0.75 and 0.5 of; the rest is fp64.
+    assert_rounded(y, expected, *sums_of(XIELU(XIELUParams(), DIMS)), dtype=torch.float32)
     (slope,) = torch.autograd.grad(y.sum(), x)
-    assert slope[30].item() == pytest.approx(0.25)  # x = 0
+    assert slope[30].item() == pytest.approx(0.25)  # x = 0, where no curvature is in it
     large = torch.tensor([1e4], requires_grad=True)
     xielu(XIELUParams())(large).sum().backward()
     assert large.grad is not None
