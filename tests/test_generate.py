@@ -63,7 +63,7 @@ def compositions() -> list:
     return draw.sample(found, len(found))
 
 
-@pytest.mark.parametrize(("parts", "kernels"), dose(compositions(), everyday=12))
+@pytest.mark.parametrize(("parts", "kernels"), dose(compositions(), everyday=6))
 def test_each_row_of_a_batch_is_the_likeliest_text_by_itself(monkeypatch, parts, kernels):
     """Past the end of the context several times, each row when its own is full: it goes on from its newer half."""
     if kernels and few_rows.missing():

@@ -55,7 +55,7 @@ FAULTS = {
     "cache": (
         "k, v = ctx.cache.extend(k, v)",
         "ctx.cache.length += new",
-        "from its cache, token by token, the model says something else than of the whole text: logits differ by",
+        "from its cache, token by token, the model says something else than of the whole row alone: logits differ by",
     ),
     "offset of the cache": (".tril(old)", ".tril()", "from its cache"),
     "ahead": ("scaled_dot_product_attention(q, k, v, sees)", "scaled_dot_product_attention(q, k, v)", "follows it"),
@@ -111,11 +111,20 @@ def test_a_wrong_part_is_told_before_it_is_trained(project, capsys, fault):
 def test_a_wrong_cache_is_told_where_decoding_begins(project, capsys):
     write(project, *FAULTS["cache"][:2])
     assert said(capsys, *TRAIN, "--set", "logging.sample_tokens=0")[0] == 0
-    for prompts in (["--prompt", "the"], ["--prompt", "the", "--prompt", "hen"]):
+    for prompts in (["--prompt", "the"], ["--prompt", "the", "--prompt", "rather"]):
         assert main(["generate", "run", *prompts]) == 4
         shown = capsys.readouterr()
         assert shown.out == ""
         assert re.search(rf"variants/mine\.py:{LINE}: attention mine: from its cache.* differ by [\d.]+", shown.err)
+
+
+def test_padding_that_is_seen_is_told_where_prompts_differ_in_length(project, capsys):
+    write(project)
+    assert said(capsys, *TRAIN)[0] == 0
+    assert main(["generate", "run", "--prompt", "the", "--prompt", "hen", "--max-tokens", "3"]) == 0
+    code, told = said(capsys, "generate", "run", "--prompt", "the", "--prompt", "rather")
+    assert code == 4
+    assert "attention mine: from its cache, padded on the left, the model says something else" in told
 
 
 def test_a_right_one_trains_and_writes(project, capsys):
@@ -130,7 +139,7 @@ def test_what_rounds_is_no_fault(monkeypatch, slot, dtype):
     """Foundry's own parts, taken for a plugin's, with weights that make much of little."""
     monkeypatch.setattr(self_test, "plugin_parts", lambda model: {"attention": self_test.place_of(GPT)})
     for name in registry().variants(slot):
-        sizes = {"n_layer": 4, "n_head": 4, "n_embd": 64, "block_size": 32}
+        sizes = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 24}
         model = GPT(from_plain({"model_args": {**sizes, slot: name}}), 97)
         initialize(model, seed=5)
         generator = torch.Generator().manual_seed(6)
@@ -138,7 +147,7 @@ def test_what_rounds_is_no_fault(monkeypatch, slot, dtype):
             torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.3, generator=generator)
         model.to(dtype)
         self_test.check_causality(model)
-        self_test.check_decoding(model)
+        self_test.check_decoding(model, padded=True)
 
 
 def test_a_model_is_tried_once(monkeypatch):

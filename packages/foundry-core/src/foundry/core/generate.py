@@ -89,8 +89,9 @@ def generate_ids(
         UsageError: at once: `attention_mask` has padding elsewhere than on the left, or a row of nothing else.
         PluginError: at once: the model says something else from its cache than of the whole text.
     """
-    check_decoding(model)
-    lengths = [prompt.shape[1]] * len(prompt) if attention_mask is None else _lengths(attention_mask)
+    longest = min(prompt.shape[1], model.dims.block_size)
+    lengths = [longest] * len(prompt) if attention_mask is None else _lengths(attention_mask[:, -longest:])
+    check_decoding(model, padded=len(set(lengths)) > 1)
     return _generated(model, prompt, lengths, max_tokens, sampling, seed, stop)
 
 
@@ -106,7 +107,7 @@ def _generated(
 ) -> Iterator[Tensor]:
     model.eval()
     block_size, device = model.dims.block_size, prompt.device
-    seen = _Seen(model, prompt, [min(length, block_size) for length in lengths], max_tokens)
+    seen = _Seen(model, prompt, lengths, max_tokens)
     generators = [torch.Generator(device).manual_seed((seed + row) % 2**64) for row in range(len(prompt))]
     last = torch.tensor([*stop], dtype=torch.long, device=device)
     ended = torch.zeros(len(prompt), dtype=torch.bool, device=device)

@@ -14,7 +14,7 @@ every row.
 
 from __future__ import annotations
 
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -25,8 +25,8 @@ from foundry.core.kernels import decoding_kernels
 from foundry.core.model.gpt import GPT
 from foundry.core.registry import Registry
 
-_decoding: WeakSet[GPT] = WeakSet()
-"""The models of which it is known that they decode."""
+_decoding: WeakKeyDictionary[GPT, set[tuple[int, int]]] = WeakKeyDictionary()
+"""The models of which it is known that they decode, and with which padding on the left of two rows."""
 
 
 def plugin_parts(model: GPT) -> dict[str, Place]:
@@ -87,29 +87,51 @@ def check_checkpoint(model: GPT, again: GPT) -> None:
         )
 
 
-@torch.inference_mode()
-def check_decoding(model: GPT) -> None:
+def check_decoding(model: GPT, *, padded: bool = False) -> None:
     """Tried once for each model.
 
+    Args:
+        padded: whether rows will be padded on the left, as prompts of different lengths are.
+
     Raises:
-        PluginError: it says something else from its cache.
+        PluginError: from its cache it says something else than of the whole row.
     """
-    if model in _decoding:
+    known = _decoding.setdefault(model, set())
+    paddings = [(0, 0), (1, 3)] if padded and model.dims.block_size > 4 else [(0, 0)]
+    for padding in paddings:
+        if padding not in known and plugin_parts(model):
+            _try_decoding(model, padding)
+        known.add(padding)
+
+
+@torch.inference_mode()
+def _try_decoding(model: GPT, padding: tuple[int, int]) -> None:
+    """
+    Args:
+        padding: on the left of each row.
+    """
+    length, shortest = min(model.dims.block_size, 12), max(padding)
+    ids, cache, prompt = _rows(model, length, seed=0), model.init_cache(2, length), max(1, length - 3)
+    real = torch.arange(length, device=ids.device) >= ids.new_tensor(padding)[:, None] if shortest else None
+    pieces = [_logits(model, ids[:, :prompt], cache, real)]
+    with decoding_kernels():
+        pieces += [_logits(model, ids[:, at : at + 1], cache, real) for at in range(prompt, length)]
+    alone = [
+        _logits(model, row[None, before:])[:, shortest - before :] for row, before in zip(ids, padding, strict=True)
+    ]
+    if not (difference := _difference(torch.cat(pieces, 1)[:, shortest:], torch.cat(alone), rounding=1e-3)):
         return
-    if plugin_parts(model):
-        length = min(model.dims.block_size, 12)
-        prompt = max(1, length - 3)
-        ids, cache = _rows(model, length, seed=0), model.init_cache(2, length)
-        pieces = [_logits(model, ids[:, :prompt], cache)]
-        with decoding_kernels():
-            pieces += [_logits(model, ids[:, at : at + 1], cache) for at in range(prompt, length)]
-        if difference := _difference(torch.cat(pieces, 1), _logits(model, ids), rounding=1e-3):
-            raise _fault(
-                model,
-                f"from its cache, token by token, the model says something else than of the whole text: {difference}",
-                "an attention adds to ctx.cache what later tokens need, and attends to all that the cache holds",
-            )
-    _decoding.add(model)
+    what, way_out = (
+        "token by token",
+        "adds to ctx.cache what later tokens need, and attends to all that the cache holds",
+    )
+    if shortest:
+        what, way_out = (
+            "padded on the left",
+            "leaves out what ctx.key_padding says is no token, and counts by positions",
+        )
+    what = f"from its cache, {what}, the model says something else than of the whole row alone: {difference}"
+    raise _fault(model, what, f"an attention {way_out}")
 
 
 def _rows(model: GPT, length: int, seed: int) -> Tensor:
@@ -119,10 +141,11 @@ def _rows(model: GPT, length: int, seed: int) -> Tensor:
     return ids.to(model.embed.weight.device)
 
 
-def _logits(model: GPT, ids: Tensor, cache: list[Cache] | None = None) -> Tensor:
-    was_training = model.training
+def _logits(model: GPT, ids: Tensor, cache: list[Cache] | None = None, real: Tensor | None = None) -> Tensor:
+    was_training, filled = model.training, 0 if cache is None else cache[0].length
+    mask = None if real is None else real[:, : filled + ids.shape[1]]
     try:
-        return model.eval()(ids, cache=cache)[0]
+        return model.eval()(ids, cache=cache, attention_mask=mask)[0]
     finally:
         model.train(was_training)
 

@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 
 from pydantic import ValidationError
 
-from foundry.core.blame import FAULTS, described, place_of, said
+from foundry.core.blame import FAULTS, blamed, described, place_of, said
 from foundry.core.contracts import Shorthand, Variant
 from foundry.core.registry import Plugin, Registry
 from foundry.core.registry.check import Check
@@ -71,7 +71,10 @@ def _fault(check: Checking, case: Case) -> tuple[str, str]:
         promise = " ".join((inspect.getdoc(check) or "").split())
         return f"{_told(error)} ({promise.rstrip('.')})", str(place_of(case.target) or "")
     except FAULTS as error:
-        return described(error), str(place_of(case.variant.params) or "")
+        place, _ = blamed(error)
+        if place is None or not place.distribution:
+            place = place_of(case.variant.params)
+        return said(error), str(place or "")
     return "", ""
 
 
