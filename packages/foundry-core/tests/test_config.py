@@ -369,7 +369,7 @@ class Kinds(Params):
         ("texts", "[2024, on, null, a b]", ["2024", "on", "null", "a b"]), ("texts", "['a, b', ' c']", ["a, b", " c"]),
         ("pair", "[1e-4]", ["1e-4"]), ("pair", "null", None), ("by_name", "{a: 1, b: '2 #3'}", {"a": "1", "b": "2 #3"}),
         ("text_or_texts", "a, b", "a, b"), ("text_or_texts", "[1, b]", ["1", "b"]), ("text_or_texts", "null", "null"),
-        ("numbers", "[1e-4, 2]", [1e-4, 2.0]),
+        ("numbers", "[1e-4, 2]", [1e-4, 2.0]), ("text_or_number", "[3]", "[3]"), ("word_or_number", " 3 ", 3),
     ],
 )  # fmt: skip
 def test_what_a_flag_and_a_mutation_mean_by_the_type_of_their_field(
@@ -396,7 +396,11 @@ def test_what_a_flag_and_a_mutation_mean_by_the_type_of_their_field(
         ("training.distributed=on", "got the text 'on'; needs auto, none"),
         ("data.dataset={type: text, path: 2024}", "got 2024; needs text of at least 1 characters; put it in quotes"),
         ("data.dataset.path=caf\udce9", r"'caf\udce9' is no Unicode text"),
-        ("training.ema=[", "did not find expected"),
+        ("training.ema=[", "got the text '['; needs a number"),
+        ("training.learning_rate=3e-4 # low", "got the text '3e-4 # low'; needs a number"),
+        ("training.max_iters=", "got the text ''; needs a whole number"),
+        ("model_args.attention=gqa # x", "attention has no variant 'gqa # x'"),
+        ("model_args.attention={type: gqa", "did not find expected"),
     ],
 )
 def test_a_flag_that_is_no_value_says_what_is(tmp_path: Path, flag: str, words: str) -> None:

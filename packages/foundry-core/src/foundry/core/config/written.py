@@ -4,8 +4,9 @@
     text, a path, one of some words                 itself, whatever stands in it
     text or null                                    itself, but for `null`
     text or a number, true, false                   the number if it is one, else itself
-    a list or mapping of text                       YAML, in which every item is text: [2024, on]
-    anything else                                   YAML: 3e-4, null, [0.9, 0.95], {type: yarn, factor: 4}
+    a number, true, false, null, a choice           that: 3e-4, gqa; nothing may stand beside it
+    a list or mapping                               YAML, if it begins as one: [0.9, 0.95], {type: yarn, factor: 4};
+                                                    where only text may be in it, every item is text: [2024, on]
 
 The field is known once all documents are there: `data.dataset.path` is a field of the dataset that they choose.
 """
@@ -41,7 +42,7 @@ class Written:
     source: str  # what messages call it
 
     def read(self, annotation: Any) -> Any:
-        """The value that a field of this type has by it; None: a field that nothing has.
+        """The value that a field of this type has by it; None: the field is not known.
 
         Raises:
             InvalidExperiment: it is a broken list or mapping.
@@ -49,21 +50,14 @@ class Written:
         kinds = list(kinds_of(annotation))
         if self.text == "null" and None in kinds:
             return None
-        if not any(map(_is_text, kinds)):
-            return self._yaml(any(map(_is_of_text, kinds)))
-        if any(map(_has_parts, kinds)) and self.text.startswith(("[", "{")):
-            return self._yaml(any(map(_is_of_text, kinds)))
-        meant = scalar(self.text)
-        is_meant = not isinstance(meant, str) and any(_is_number(meant, kind) for kind in kinds)
-        return meant if is_meant else self.text
-
-    def _yaml(self, only_text: bool) -> Any:
-        try:
-            return read_value(self.text, self.source, only_text=only_text)
-        except InvalidExperiment:
-            if self.text.lstrip().startswith(("[", "{", "!")):
-                raise
-            return self.text  # what the field needs instead is said where it is validated
+        may_have_parts = annotation is None or any(map(_has_parts, kinds))
+        if may_have_parts and self.text.lstrip().startswith(("[", "{")):
+            return read_value(self.text, self.source, only_text=any(map(_is_of_text, kinds)))
+        if any(map(_is_text, kinds)):
+            meant = scalar(self.text)
+            is_meant = not isinstance(meant, str) and any(_is_number(meant, kind) for kind in kinds)
+            return meant if is_meant else self.text
+        return scalar(self.text.strip()) if self.text.strip() else self.text
 
 
 def read_written(documents: Sequence[Document], registry: Registry) -> None:
@@ -110,9 +104,11 @@ def _is_text(kind: Any) -> bool:
 
 
 def _has_parts(kind: Any) -> bool:
+    """Whether a field of this kind may hold a list or a mapping."""
     origin = get_origin(kind) or kind
-    is_collection = isinstance(origin, type) and issubclass(origin, Sequence | set | frozenset | Mapping | BaseModel)
-    return is_collection and not _is_text(origin)
+    if kind is Any or not isinstance(origin, type):
+        return kind is Any
+    return issubclass(origin, Sequence | set | frozenset | Mapping | BaseModel) and not _is_text(origin)
 
 
 def _is_of_text(kind: Any) -> bool:
