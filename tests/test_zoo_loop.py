@@ -75,6 +75,21 @@ def test_transformers_takes_what_was_trained_with_its_tokenizer(project, capsys,
     assert [place["name"] for place in checked["places"]] == ["embedding", "layer 0", "layer 1", "norm", "logits"]
 
 
+def test_a_converted_run_is_scored_and_never_trained_in_place(project, capsys):
+    """It has no loader's state, no optimizer and no random streams, because nothing was trained there."""
+    (project / "experiments" / "baseline.yaml").write_text(TINY.replace("TOKENIZER", "byte"))
+    assert main(["train", "--out", "run"]) == 0
+    foundry(capsys, "export", "run", "out", "--to", "hf")
+    foundry(capsys, "zoo", "convert", "out", "--run", "converted")
+    scored = foundry(capsys, "train", "--eval-only", "--out", "converted")
+    assert (scored["step"], scored["tokens"] > 0, scored["val_loss"] > 0) == (0, True, True)
+    for options in ((), ("--resume", "must")):
+        assert main(["train", "--out", "converted", *options]) == 3
+        assert "holds pretrained weights, and no training to go on with" in capsys.readouterr().err
+    started = ("--set", "init_from=converted", "--set", "data.tokenizer=pretrained", "--set", "training.max_iters=1")
+    assert foundry(capsys, "train", *started, "--out", "further")["step"] == 1
+
+
 def test_a_run_begins_with_a_folder_of_weights(project, capsys):
     (project / "experiments" / "baseline.yaml").write_text(TINY.replace("TOKENIZER", "byte"))
     assert main(["train", "--out", "run"]) == 0

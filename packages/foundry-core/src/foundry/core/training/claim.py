@@ -38,11 +38,24 @@ def claim(
         if resume == "never" and (aside := run.set_aside()):
             note(f"the earlier run is now {aside}")
         if run.config_file.exists():
+            _refuse_weights_alone(run)
             refuse_another(run, experiment)
             _note_another_origin(run, experiment, note)
         if resume == "must" and not checkpoints.steps(run.checkpoints):
             raise InvalidData(f"{run.path} has no checkpoint to resume from", "drop --resume must to start it")
         return nullcontext() if run.result() else run.held()
+
+
+def _refuse_weights_alone(run: Run) -> None:
+    """Raises:
+    InvalidData: the run was made of a pretrained model: it has no rows, no optimizer and no random streams to go on
+        with, and its identity does not say that its weights are not those of its seed.
+    """
+    if not run.config().get("data"):
+        raise InvalidData(
+            f"{run.path} holds pretrained weights, and no training to go on with",
+            f"train from them into another folder: --set init_from={run.path} --set data.tokenizer=pretrained",
+        )
 
 
 def refuse_another(run: Run, experiment: Experiment) -> None:

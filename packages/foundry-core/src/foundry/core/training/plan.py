@@ -71,7 +71,10 @@ def evaluate_run(
     config, tokenizer, model = restored(run, saved)
     device = resolve(config.training, saved=Device.saved_in(run.config(), source=str(run.config_file)))
     rows = open_rows(config, run, reporter.note)
-    rows.resume(saved.state["loader"])
+    if saved.state["loader"]:
+        rows.resume(saved.state["loader"])
+    else:  # nothing was trained here that other text could spoil
+        reporter.note(f"{run.path} holds weights as they came; they are scored on the text of its config.json")
     with within_limits():
         scored = evaluate(model.to(device.torch), rows.validation, tokenizer, device, World())
     assert scored is not None
