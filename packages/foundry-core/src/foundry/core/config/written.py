@@ -54,7 +54,7 @@ class Written:
         if may_have_parts and self.text.lstrip().startswith(("[", "{")):
             return read_value(self.text, self.source, only_text=any(map(_is_of_text, kinds)))
         if any(map(_is_text, kinds)):
-            meant = scalar(self.text)
+            meant = scalar(self.text if any(map(_is_any_text, kinds)) else self.text.strip())
             is_meant = not isinstance(meant, str) and any(_is_number(meant, kind) for kind in kinds)
             return meant if is_meant else self.text
         return scalar(self.text.strip()) if self.text.strip() else self.text
@@ -101,6 +101,11 @@ def _is_text(kind: Any) -> bool:
             return all(isinstance(each.value, str) for each in kind)
         return issubclass(kind, str | os.PathLike)
     return isinstance(kind, str) or kind is os.PathLike
+
+
+def _is_any_text(kind: Any) -> bool:
+    """Whether a field of this kind holds whatever text there is: blanks around a number may be meant."""
+    return _is_text(kind) and not isinstance(kind, str) and not (isinstance(kind, type) and issubclass(kind, Enum))
 
 
 def _has_parts(kind: Any) -> bool:
