@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -307,6 +308,15 @@ def test_the_line_of_a_variant_is_named_with_what_was_expected(fails, tmp_path, 
     assert WORDS[slot][name] in error
     assert "Traceback" not in error
     assert "fault of Foundry's own" not in error
+
+
+def test_of_two_ranks_each_names_the_line_on_the_way_back(project, tmp_path):
+    command = [sys.executable, "-m", "foundry.cli", "train", *chosen("activation", "overwrites", tmp_path)]
+    ended = subprocess.run([*command, "--nproc", "2"], cwd=project, capture_output=True, text=True)
+    assert ended.returncode == ExitCode.PLUGIN
+    named = f"error: {line_of('overwrites')}: forward: the way back through this line fails"
+    assert ended.stderr.count(named) == 2
+    assert "fault of Foundry's own" not in ended.stderr
 
 
 def test_an_attribute_roles_that_says_nothing_of_parameters_is_refused(fails, tmp_path):

@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from foundry.core.blame import Place, place_at, said
 from foundry.core.contracts import Batch, Diverged, FoundryError, PluginError, Variant
 from foundry.core.model import initialize
 from foundry.core.model.promises import Promise, kept_promises, parts_of_plugins, place_of_answer, watched
+from foundry.core.training.objective import Objective
 
 if TYPE_CHECKING:
     from foundry.core.training.trainer import Trainer
@@ -36,12 +37,11 @@ class _NotFinite(Exception):
 
 def diagnosed(failure: Exception, trainer: Trainer) -> Exception:
     """The failure of a run that is over, in other words where a plugin's answer is the reason. The weights of the
-    trainer are lost."""
-    objective = getattr(trainer.objective, "_orig_mod", trainer.objective)  # not compiled
-    is_alone = trainer.world.size == 1  # else its peers would wait for this rank
-    if not is_alone or not parts_of_plugins(objective, trainer.experiment.registry):
-        return failure
+    trainer are lost. Each rank looks for itself, and waits for no other."""
     try:
+        objective = _alone(trainer)
+        if not parts_of_plugins(objective, trainer.experiment.registry):
+            return failure
         if isinstance(failure, Diverged):
             return _of_numbers(failure, trainer, objective)
         if not isinstance(failure, FoundryError):
@@ -54,14 +54,31 @@ def diagnosed(failure: Exception, trainer: Trainer) -> Exception:
     return failure
 
 
-def _look_at_answers(trainer: Trainer, objective: nn.Module) -> None:
+def _alone(trainer: Trainer) -> Objective:
+    """What is trained, neither compiled nor wrapped. Of several ranks with new parameters, of the same numbers: the old
+    ones call upon the other ranks when they get a gradient."""
+    if trainer.world.size == 1:
+        return _not_compiled(trainer.objective)
+    objective = _not_compiled(cast(nn.Module, trainer.objective.module))
+    new: dict[nn.Parameter, nn.Parameter] = {}  # one that several modules share stays shared
+    for module in objective.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, new.setdefault(parameter, nn.Parameter(parameter.detach(), parameter.requires_grad)))
+    return objective
+
+
+def _not_compiled(objective: nn.Module) -> Objective:
+    return cast(Objective, getattr(objective, "_orig_mod", objective))
+
+
+def _look_at_answers(trainer: Trainer, objective: Objective) -> None:
     """Raises PluginError where one is none of its slot."""
     batch, _ = next(trainer.feed.micro_batches(trainer.feed.local(0)))
     with kept_promises(objective, trainer.experiment.registry), torch.no_grad():
         _loss(trainer, objective, batch)
 
 
-def _look_at_the_way_back(trainer: Trainer, objective: nn.Module) -> None:
+def _look_at_the_way_back(trainer: Trainer, objective: Objective) -> None:
     """Raises PluginError where autograd fails on its way back through a plugin's line."""
     batch, _ = next(trainer.feed.micro_batches(trainer.feed.local(0)))
     with _anomalies(check_nan=False) as told:
@@ -73,21 +90,21 @@ def _look_at_the_way_back(trainer: Trainer, objective: nn.Module) -> None:
                 raise PluginError(text, place.hint) from error
 
 
-def _of_numbers(failure: Diverged, trainer: Trainer, objective: nn.Module) -> Diverged:
+def _of_numbers(failure: Diverged, trainer: Trainer, objective: Objective) -> Diverged:
     if trainer.experiment.init_from:  # whose weights are not made anew here
         return failure
-    initialize(trainer.model, trainer.experiment.seed)
+    initialize(objective.model, trainer.experiment.seed)
     line = next(_lines(trainer, objective), None)
     if line is None:
         return failure
     return Diverged(f"{line}\n{failure.message}", "with the weights that the run began with, too: no setting helps")
 
 
-def _lines(trainer: Trainer, objective: nn.Module) -> Iterator[str]:
+def _lines(trainer: Trainer, objective: Objective) -> Iterator[str]:
     """What is wrong, and where, for each batch that is tried."""
     for cursor in dict.fromkeys((0, _failed_at(trainer))):
         for batch, _ in trainer.feed.micro_batches(trainer.feed.local(cursor)):
-            trainer.optimizer.zero_grad()
+            objective.zero_grad()
             with _anomalies() as told:
                 try:
                     with watched(objective, trainer.experiment.registry, _look):
