@@ -4,7 +4,6 @@ that has torch imported, so that to start one costs a fraction of a second; and 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -15,6 +14,8 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
+
+from tests.processes import server
 
 from foundry.core.ledger import Ledger
 from foundry.core.ledger.journal import Journal
@@ -39,14 +40,6 @@ checkpoints: {save_interval: 6}
 ARMS, DELTA, PAIRS = ("1e-2", "1.5e-2", "1e-3"), 0.03, 8  # much better, much better and noisy, much worse
 QUESTION = Question(stacks=tuple((("lr", value),) for value in ARMS), rule=Rule(delta=DELTA, n_max=PAIRS))
 COMMAND = ["sweep", "lr", *ARMS, "--delta", str(DELTA), "--max-pairs", str(PAIRS), "--jobs", "2", "--promote"]
-
-server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload([
-    "foundry.core.training", "foundry.core.sweep.lab", "foundry.core.sweep.executors.local",
-    "foundry.core.sweep.worker", "foundry.modules.attention.mha", "foundry.modules.optimizer.adamw",
-    "foundry.data.corpora.text", "foundry.data.tokenize.char", "foundry.data.rows",
-    "torch._dynamo",  # 4.5 s, which the first optimizer would import
-])  # fmt: skip
 
 
 def make_project(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.processes import run_ranks
 
 from foundry.core import load_run
 from foundry.core.config import load_experiment
@@ -89,8 +90,7 @@ def test_torchrun_equals_one_rank(project, one_rank):
 
 
 def test_gradient_accumulation_on_two_ranks_equals_one_rank(project, one_rank):
-    done = foundry(project, "--out", "accumulated", "--nproc", "2", "--set", "training.micro_batch=2")
-    assert done.returncode == 0, done.stderr
+    run_ranks(2, project, ["train", "experiment.yaml", "--out", "accumulated", "--set", "training.micro_batch=2"])
     assert_same_training(project / "accumulated", one_rank)
 
 

@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import math
-import multiprocessing
 import os
 import random
 import resource
@@ -23,6 +22,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.processes import server
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
@@ -315,9 +315,6 @@ def test_a_changed_corpus_is_refused_by_name(project, unfinished, capsys):
 
 
 # ---- the disk -------------------------------------------------------------------------------------------------------
-
-server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["foundry.core.training", "foundry.cli.app", "foundry.data.rows"])
 
 
 def limit_files(n_bytes: int) -> None:

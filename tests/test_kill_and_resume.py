@@ -6,7 +6,6 @@ Runs are real processes, forked from a server that has torch imported, so that a
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -15,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.processes import server
 
 from foundry.core.config import load_experiment
 from foundry.core.contracts import InvalidData
@@ -34,9 +34,6 @@ training:
 logging: {{log_interval: 3, sample_interval: 16, sample_prompt: "th", sample_tokens: 5}}
 checkpoints: {{save_interval: {SAVE_INTERVAL}, keep: 2}}
 """
-
-server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["foundry.core.training", "foundry.modules.optimizer.muon", "foundry.data.rows"])
 
 
 def train_in_child(file: str, out: str, die_at_sync: int | None) -> None:

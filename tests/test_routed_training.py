@@ -6,16 +6,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.processes import run_ranks
 from torch import Tensor
 
 from foundry.cli.__main__ import main
@@ -258,11 +256,8 @@ def test_without_experts_nothing_is_told(project, tmp_path):
 
 
 def train_on_two_ranks(out: Path, ffn: str, *settings: str) -> None:
-    command = [sys.executable, "-m", "foundry.cli", "train", "experiments/baseline.yaml", "--nproc", "2"]
-    command += ["--out", str(out), *(f"--set={setting}" for setting in (f"model_args.ffn={ffn}", *settings))]
-    kept = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    done = subprocess.run(command, env={**kept, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    sets = [f"--set={setting}" for setting in (f"model_args.ffn={ffn}", *settings)]
+    run_ranks(2, Path.cwd(), ["train", "experiments/baseline.yaml", "--out", str(out), *sets])
 
 
 @pytest.mark.parametrize("ffn", [BALANCED, RETRIEVING, NORMED])

@@ -183,8 +183,10 @@ def place_of(made: Any, attribute: str = "") -> Place | None:
 def place_at(file: str, line: int, function: str = "") -> Place | None:
     """The place that a printed traceback tells; None for what is neither a plugin's nor Foundry's."""
     path = Path(file)
+    folder = str(path.parent)
     for name, package in list(sys.modules.items()):  # of which the module itself may not have come to be one
-        if _owner(name) is not None and str(path.parent) in getattr(package, "__path__", ()):
+        folders = getattr(package, "__dict__", {}).get("__path__") or ()  # there are modules that answer for any name
+        if folder in folders and _owner(name) is not None:
             return _place(file, name if path.stem == "__init__" else f"{name}.{path.stem}", line, _short(function))
     return None
 

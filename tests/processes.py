@@ -1,0 +1,51 @@
+"""Processes of Foundry as tests start them: forked from one server that has torch imported, so that to start one costs
+a fraction of a second, and not the seconds in which `python -m foundry.cli` imports it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload([
+    "foundry.core.training", "foundry.core.sweep.lab", "foundry.core.sweep.executors.local",
+    "foundry.core.sweep.worker", "foundry.cli.app", "foundry.modules.attention.mha", "foundry.modules.optimizer.adamw",
+    "foundry.modules.optimizer.muon", "foundry.data.corpora.text", "foundry.data.tokenize.char", "foundry.data.rows",
+    "torch._dynamo",  # which the first optimizer would import, for seconds
+    "torch.nn.parallel",
+])  # fmt: skip
+
+
+def run_ranks(size: int, folder: Path, arguments: Sequence[str]) -> None:
+    """`foundry ARGUMENTS` in `folder` by several ranks, as `--nproc` or torchrun would start them; all have to succeed.
+    What they print is in `folder`/rank-N.txt."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    around = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    around["FOUNDRY_CACHE"] = os.environ.get("FOUNDRY_CACHE", f"{folder}/cache")
+    ranks = [
+        server.Process(target=_rank, args=(folder, {**around, "RANK": n, "LOCAL_RANK": n}, arguments))
+        for n in range(size)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    said = "\n".join((folder / f"rank-{n}.txt").read_text() for n in range(size))
+    assert [rank.exitcode for rank in ranks] == [0] * size, said
+
+
+def _rank(folder: Path, environment: dict[str, object], arguments: Sequence[str]) -> None:
+    from foundry.cli.__main__ import main
+
+    os.chdir(folder)
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    words = os.open(f"rank-{environment['RANK']}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(words, 1)
+    os.dup2(words, 2)
+    sys.exit(main(arguments))
