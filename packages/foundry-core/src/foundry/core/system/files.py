@@ -106,7 +106,7 @@ class Abilities(NamedTuple):
 
 
 def abilities(folder: Path) -> Abilities:
-    """What the file system of `folder` can do. Where nothing can be written, all of it: who writes there is told why."""
+    """What the file system of `folder` can do. Where nothing can be written, all: who writes there is told why."""
     with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"0")
         file.flush()
