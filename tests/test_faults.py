@@ -7,6 +7,7 @@ for byte as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import math
@@ -26,10 +27,11 @@ from tests.processes import server
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
-from foundry.core.contracts import Diverged
+from foundry.core.contracts import Diverged, InvalidData
 from foundry.core.generate import stream_text
+from foundry.core.tensors import write_tensors
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training import trainer
+from foundry.core.training import device, trainer
 from foundry.core.training.objective import Objective
 from foundry.core.training.report import PlainReporter
 
@@ -353,6 +355,24 @@ def test_a_full_disk_loses_nothing(project, finished, tmp_path, what, capsys):
     assert_same(out, finished)
 
 
+def test_tensors_that_cannot_be_written_name_their_file(tmp_path):
+    file = tmp_path / "none" / "model.safetensors"
+    with pytest.raises(FileNotFoundError) as failed:
+        write_tensors(file, {"weight": torch.ones(3)})
+    assert failed.value.filename == str(file)
+
+
+def test_a_file_that_the_disk_cannot_read_any_more_is_named(stopped, monkeypatch):
+    def broken(path, real=Path.read_bytes):
+        if path.suffix == ".safetensors":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # of a read, which has no name in it
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(InvalidData, match="step-00000012: Input/output error"):
+        checkpoints.load(stopped / "checkpoints" / "step-00000012")
+
+
 # ---- the numbers ----------------------------------------------------------------------------------------------------
 
 
@@ -439,6 +459,23 @@ def test_out_of_memory_with_a_fixed_micro_batch(project, room_for_two_rows, tmp_
 def test_a_model_too_large_for_any_memory(project, tmp_path, capsys):
     assert train("--set", "model_args.n_embd=1048576", "--out", tmp_path / "run") == 6
     assert "out of memory" in capsys.readouterr().err
+
+
+# ---- the processor --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("said", "threads"), [("", 1), ("2", 2)])
+def test_torch_has_no_thread_beyond_a_containers_quota(finished, monkeypatch, said, threads):
+    """Unless somebody says so."""
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr(device, "available_cores", lambda: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert main(["generate", str(finished), "--prompt", "th", "--max-tokens", "1"]) == 0
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 # ---- the text -------------------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def test_two_hundred_kills(project, uninterrupted):
     assert_same_run(out, uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_the_run_goes_on_from_there(project, uninterrupted, number):
     out = project / f"stopped-{number}"
     child = start(project, out)

@@ -12,6 +12,7 @@ import pytest
 
 from foundry.cli import __main__ as entry
 from foundry.cli.app import app
+from foundry.cli.progress import BarReporter, reporter
 from foundry.core.config import load_experiment
 from foundry.core.contracts import ExitCode, InvalidExperiment, PluginError, Stopped
 
@@ -110,6 +111,52 @@ def test_ctrl_c_while_python_imports_is_one_line_and_exit_130(project, entry_poi
     assert sent, f"{imported} is not imported"
     assert process.wait() == 130
     assert words == ["interrupted\n"]
+
+
+ENDS = {
+    "it raises": "signal.raise_signal(number)",
+    "a library takes it for its own": """
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt as interrupt:
+        raise ImportError("numpy") from interrupt""",
+    "a library swallows it": """
+    try:
+        signal.raise_signal(number)
+    except BaseException:
+        pass""",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("becomes", ENDS)
+def test_a_signal_is_the_exit_code_whatever_becomes_of_it(number, becomes):
+    """typer makes 130 of all three, as if it had been Ctrl-C."""
+    script = f"""
+import signal, sys
+from foundry.cli import __main__ as entry
+from foundry.cli.app import app
+@app.command()
+def ends(number: int) -> None:
+    {ENDS[becomes].strip()}
+sys.exit(entry.main())"""
+
+    def as_a_shell_does() -> None:
+        for each in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_DFL)
+
+    command = [sys.executable, "-c", script, "ends", str(int(number))]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=as_a_shell_does)
+    words = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal is gone"}
+    assert (done.returncode, done.stderr) == (128 + number, f"{words[number]}\n")
+
+
+def test_the_end_of_a_file_is_an_error_with_words(failing, capsys, monkeypatch):
+    """Of which typer makes an Abort, and would say nothing."""
+    monkeypatch.delenv("FOUNDRY_DEBUG", raising=False)
+    failing(EOFError("Compressed file ended before the end-of-stream marker was reached"))
+    assert entry.main(["fail"]) == 1
+    assert "Compressed file ended" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(failing, monkeypatch):
@@ -248,6 +295,37 @@ def test_a_table_is_whole_values_between_tabs_off_a_terminal_and_drawn_on_one(pr
     assert process.wait() == 0
     assert "─" in drawn.decode()
     assert "\t" not in drawn.decode()
+
+
+@pytest.fixture
+def gone():
+    """A terminal that was closed: whatever is written there fails."""
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as terminal:
+        assert terminal.isatty()
+        yield terminal, lambda: os.close(ours)
+
+
+def test_what_is_drawn_on_a_terminal_that_is_gone_goes_nowhere(gone, monkeypatch):
+    """A training under nohup goes on."""
+    terminal, close = gone
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    plan = {"run": "runs/x", "parameters": 1, "device": "cpu", "precision": "fp32", "threads": 1, "steps": 2, "step": 0}
+    with reporter() as bar:
+        assert isinstance(bar, BarReporter)
+        bar.started(plan)
+        close()
+        bar.step({"step": 1, "train_loss": 1.0, "val_loss": 1.0}, 0.5, 1.0)
+        bar.note("still there")
+        bar.finished({})
+
+
+def test_a_result_for_a_terminal_that_is_gone_is_a_closed_pipe(gone, monkeypatch):
+    terminal, close = gone
+    monkeypatch.setattr(sys, "stdout", terminal)
+    close()
+    assert entry.main(["config", "schema"]) == 141
 
 
 def test_init_writes_the_repositorys_baseline_once(tmp_path):

@@ -13,7 +13,7 @@ import typer
 
 from foundry.cli import render
 from foundry.cli.app import app
-from foundry.cli.interrupts import Interrupt, Interruptible
+from foundry.cli.interrupts import CODES, Interrupt, Interruptible
 from foundry.core.blame import blamed, explained
 from foundry.core.contracts import ExitCode, FoundryError, InternalError, PluginError
 from foundry.core.system.refusals import refusal
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
         with Interruptible(), render.own_stdout():
             code = int(app(list(arguments), prog_name="foundry", standalone_mode=False) or ExitCode.OK)
             render.flush()
-        return _interrupted(Interrupt(signal.SIGINT)) if code == ExitCode.SIGINT else code
+        return _interrupted(Interrupt(code - 128)) if code in CODES else code
     except FoundryError as failure:
         if debugging():
             raise
@@ -42,8 +42,8 @@ def run(arguments: Sequence[str]) -> int:
         return _usage(failure)
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt)
-    except typer.Abort:
-        return ExitCode.FAILURE
+    except typer.Abort as failure:  # typer's word for the end of a file
+        return _unexpected(failure.__cause__ or failure)
     except render.ClosedPipe:
         render.drop(sys.stdout)
         return CLOSED_PIPE

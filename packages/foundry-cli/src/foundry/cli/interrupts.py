@@ -43,18 +43,36 @@ def take_over() -> bool:
 
 
 class Interruptible:
-    """Inside, the signals that are ours raise KeyboardInterrupt."""
+    """Inside, the signals that are ours raise an Interrupt. It leaves as one, whatever became of it on the way: typer
+    makes an exit code of it, which is SIGINT's, and a library may take it for an error of its own.
+
+    Raises:
+        Interrupt: one of them came.
+    """
 
     def __enter__(self) -> None:
-        _exchange(leave, _interrupt)
+        self.number = 0
+        _exchange(leave, self._interrupt)
 
-    def __exit__(self, *_: object) -> None:
-        _exchange(_interrupt, leave)
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        _exchange(self._interrupt, leave)
+        if self.number and not isinstance(error, Interrupt):
+            raise Interrupt(self.number) from error
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """In the middle of an import numpy would turn the exception into an ImportError, and torch, in C++, into an
+        abort."""
+        while frame is not None:
+            if frame.f_code.co_filename == IMPORTING:
+                leave(number)
+            frame = frame.f_back
+        self.number = number
+        raise Interrupt(number)
 
 
 def _exchange(before: object, now: object) -> None:
     for number in NUMBERS:
-        if signal.getsignal(number) is before:
+        if signal.getsignal(number) == before:
             signal.signal(number, now)  # type: ignore[arg-type]
 
 
@@ -65,16 +83,6 @@ def leave(number: int, frame: FrameType | None = None) -> None:
     except OSError:
         pass  # the terminal is gone
     os._exit(128 + number)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """In the middle of an import numpy would turn the exception into an ImportError, and torch, in C++, into an
-    abort."""
-    while frame is not None:
-        if frame.f_code.co_filename == IMPORTING:
-            leave(number)
-        frame = frame.f_back
-    raise Interrupt(number)
 
 
 def _unraisable(failure: sys.UnraisableHookArgs) -> None:

@@ -45,7 +45,6 @@ class BarReporter(PlainReporter):
     """A bar that stays at the bottom, with a line above it for each evaluation and remark."""
 
     def started(self, plan: Mapping[str, Any]) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         at = f", from step {plan['step']}" if plan["step"] else ""
@@ -54,7 +53,7 @@ class BarReporter(PlainReporter):
             f"{render.place(plan['run'])}: {plan['parameters']:,} parameters on {plan['device']}, "
             f"{plan['precision']}, {threads}{at}"
         )
-        console = Console(stderr=True)
+        console = render.screen()
         self.is_wide = console.width >= WIDE
         self.steps = f"/{plan['steps']}" if plan["steps"] else ""
         self.progress = Progress(

@@ -10,16 +10,21 @@ Every write to stdout goes through here, so that a reader who leaves early ends 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from foundry.core.contracts import ExitCode, Problem
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SCHEMA_VERSION = 1
 """Of every JSON document. A new key does not change it; a key that goes or changes its meaning does."""
@@ -29,7 +34,8 @@ _stdout: TextIO | None = None  # None: sys.stdout
 
 
 class ClosedPipe(Exception):
-    """Whoever read our stdout has gone: `foundry ... | head`. Not an OSError, which typer would turn into exit 1."""
+    """Whoever read our stdout has gone: `foundry ... | head`, a terminal that was closed. Not an OSError, which typer
+    would turn into exit 1."""
 
 
 def use_json(wanted: bool) -> None:
@@ -127,23 +133,62 @@ def error(message: str, hint: str, code: int) -> None:
 
 def write(text: str, flush: bool = False) -> None:
     stdout = _stdout or sys.stdout
-    try:
+    with _readers_of(stdout):
         stdout.write(text)
         if flush:
             stdout.flush()
-    except BrokenPipeError as gone:
-        raise ClosedPipe from gone
 
 
 def flush() -> None:
+    stdout = _stdout or sys.stdout
+    with _readers_of(stdout):
+        stdout.flush()
+
+
+@contextmanager
+def _readers_of(stream: TextIO) -> Iterator[None]:
+    """Tells their leaving from the other things that may go wrong. A terminal that is gone answers EIO, as does a disk
+    that is broken."""
     try:
-        (_stdout or sys.stdout).flush()
+        yield
     except BrokenPipeError as gone:
         raise ClosedPipe from gone
+    except OSError as error:
+        if error.errno != errno.EIO or not stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+            raise
+        raise ClosedPipe from error
+
+
+def screen() -> Console:
+    """stderr, for what draws on it. Once the terminal is gone, what is drawn goes nowhere."""
+    from rich.console import Console
+
+    return Console(file=cast(TextIO, _Heedless()))
+
+
+class _Heedless:
+    def __init__(self) -> None:
+        self._stream = sys.stderr  # as it is now: rich puts something else in its place
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except OSError:
+            drop(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def drop(stream: TextIO) -> None:
-    """After a closed pipe: nothing more is written, and the interpreter's own flush at exit stays quiet."""
+    """After its reader has gone: nothing more is written, and the interpreter's own flush at exit stays quiet."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -145,12 +145,11 @@ class LiveTable(Lines):
             self.live = None
 
     def _draw(self) -> None:
-        from rich.console import Console
         from rich.live import Live
 
         self.drawn = time.monotonic()
         if self.live is None:
-            self.live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+            self.live = Live(console=render.screen(), transient=True, auto_refresh=False)
             self.live.start()
         self.live.update(self._table(), refresh=True)
 

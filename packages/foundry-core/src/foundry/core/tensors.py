@@ -28,6 +28,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     except SafetensorError as error:  # which has the system's number in its text alone
         number = re.search(r"os error (\d+)", str(error))
         code = int(number[1]) if number else errno.EIO
-        raise OSError(code, os.strerror(code)) from error
+        raise OSError(code, os.strerror(code), str(path)) from error
     with open(path, "rb") as file:
         sync_file(file)

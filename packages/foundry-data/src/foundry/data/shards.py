@@ -170,7 +170,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             for name, file in part["files"].items():
                 _verify(folder / name, file["bytes"], file["sha256"])
     except OSError as error:
-        raise InvalidData(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise InvalidData(f"{error.filename or folder}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidData(f"{path}: damaged: {error!r}") from error
     return manifest

@@ -35,9 +35,11 @@ def export(
     Example: foundry export runs/baseline-1a2b3c4d-1337 --to hf exported
     """
     from foundry.core.loading import load_run
+    from foundry.core.training.device import stay_within_quota
     from foundry.zoo import export
     from foundry.zoo.pretrained import dtype_of
 
+    stay_within_quota()
     kept = dtype_of(dtype)  # a word that is no dtype is refused before the weights are read
     config, tokenizer, model = load_run(run, checkpoint, note=render.say)
     limit = int(max_shard * 1e9)

@@ -51,7 +51,9 @@ def generate(
     """
     from foundry.core.generate import Sampling, continuations, stream_text
     from foundry.core.loading import load_run
+    from foundry.core.training.device import stay_within_quota
 
+    stay_within_quota()
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
     _, tokenizer, model = load_run(run, checkpoint, device=device.value, note=render.say)
     prompts = prompt or [""]

@@ -38,8 +38,10 @@ def build(json: Json = False) -> int:
 def check(json: Json = False) -> int:
     """Compare each kernel with torch's own: results and speed. Exit code 1 if one is wrong."""
     from foundry.core.kernels import native_kernels
+    from foundry.core.training.device import stay_within_quota
     from foundry.kernels.check import compare
 
+    stay_within_quota()
     native_kernels()  # which says where they are kept
     found = compare()
 

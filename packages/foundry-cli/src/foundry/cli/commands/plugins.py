@@ -62,7 +62,9 @@ def check(
     from foundry.core.registry import registry
     from foundry.core.registry.check import check, find_plugins
     from foundry.core.testing.conform import conform
+    from foundry.core.training.device import stay_within_quota
 
+    stay_within_quota()
     found, plugins = find_plugins(plugin, registry())
     rows = [(each, result) for each in plugins for result in (*check(each, found), *conform(each, found))]
     loaded = {each.distribution for each in plugins}  # their problems are among their checks

@@ -86,10 +86,12 @@ def convert(
 
     Example: foundry zoo convert gpt2 --experiment experiments/gpt2.yaml --block-size 256
     """
+    from foundry.core.training.device import stay_within_quota
     from foundry.zoo.convert import convert, experiment_from
 
     if run is None and experiment is None:
         raise UsageError("convert to what?", "give --run DIR, or --experiment FILE, or both")
+    stay_within_quota()
     wrote: dict[str, str] = {}
     if experiment is not None:
         from foundry.core.config.write import to_yaml
@@ -118,8 +120,10 @@ def check(
 
     Needs transformers: pip install 'foundry-core[transformers]'.
     """
+    from foundry.core.training.device import stay_within_quota
     from foundry.zoo.check import check, first_drift, tokenizer_differences
 
+    stay_within_quota()
     differences = tokenizer_differences(model)
     places = check(model, tokens=tokens, tolerance=tolerance)
     drift = first_drift(places)

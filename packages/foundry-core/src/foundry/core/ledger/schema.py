@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
+from foundry.core.system.files import Abilities
 
 SCHEMA_VERSION = 2
 """Of the tables and of the events. A ledger of another version is refused, never guessed at."""
 
 APPLICATION_ID = 0x464F554E  # "FOUN", in the header of the file: this database is ours
 BUSY_SECONDS = 30.0
-NO_SHARED_MEMORY = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL)
 
 TABLES = """
 CREATE TABLE event (seq INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL);
@@ -63,32 +63,36 @@ CREATE TABLE driver (sweep TEXT NOT NULL, process TEXT NOT NULL, PRIMARY KEY (sw
 VOLATILE = ("heartbeat", "driver")
 
 
-def connect(path: Path, has_locks: bool = True) -> sqlite3.Connection:
-    """A connection for this thread of this process. Write-ahead logging, so that readers never wait, where the file
-    system has shared memory; synchronous FULL, so that what was committed is still there after the power failed.
+def connect(path: Path, can: Abilities) -> sqlite3.Connection:
+    """A connection for this thread of this process. Write-ahead logging, so that readers never wait; synchronous FULL,
+    so that what was committed is still there after the power failed.
 
     Args:
-        has_locks: False: SQLite locks nothing, and the caller sees to it that nobody else is at it.
+        can: what the file system can do. One that cannot lock: SQLite locks nothing, and the caller sees to it that
+            nobody else is at it. Without memory that processes share there is no write-ahead logging.
     """
-    try:
-        return _opened(path, has_locks)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in NO_SHARED_MEMORY:
-            raise
-    # Written elsewhere, it is in that mode: a process that has it alone needs no shared memory to leave it.
-    _opened(path, has_locks, "PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = DELETE").close()
-    return _opened(path, has_locks, "PRAGMA journal_mode = DELETE")
+    journal = "WAL" if can.lock and can.map else "DELETE"
+    flushes = f"synchronous = {'FULL' if can.flush else 'OFF'}"
+    if journal == "DELETE" and _is_in_wal_mode(path):
+        # Written elsewhere. A process that has it alone needs no shared memory to leave that mode.
+        _opened(path, can, "locking_mode = EXCLUSIVE", flushes, "journal_mode = DELETE").close()
+    return _opened(path, can, flushes, f"journal_mode = {journal}")
 
 
-def _opened(path: Path, has_locks: bool, *choose_journal: str) -> sqlite3.Connection:
-    where = path.absolute().as_uri() + ("" if has_locks else "?vfs=unix-none")
+def _is_in_wal_mode(path: Path) -> bool:
+    """By the file's header, where byte 18 is 2: see the file format of SQLite, 1.3.3."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(19)[18:] == b"\2"
+    return False
+
+
+def _opened(path: Path, can: Abilities, *pragmas: str) -> sqlite3.Connection:
+    where = path.absolute().as_uri() + ("" if can.lock else "?vfs=unix-none")
     db = sqlite3.connect(where, timeout=BUSY_SECONDS, isolation_level=None, uri=True)
     db.row_factory = sqlite3.Row
     try:
-        if not choose_journal and db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            choose_journal = ("PRAGMA journal_mode = WAL",)  # it stays as it is where that cannot be had
-        for statement in (*choose_journal, "PRAGMA synchronous = FULL"):
-            db.execute(statement)
+        for pragma in pragmas:
+            db.execute(f"PRAGMA {pragma}")
     except sqlite3.Error:
         db.close()
         raise

@@ -26,7 +26,7 @@ from foundry.core.ledger import lease, schema
 from foundry.core.ledger.events import project
 from foundry.core.ledger.journal import Event, Journal, encode
 from foundry.core.system import locked, writing
-from foundry.core.system.locks import has_record_locks
+from foundry.core.system.files import Abilities, abilities
 
 Record = Callable[[str, Mapping[str, Any]], int]
 
@@ -110,8 +110,8 @@ class Store:
                 if _file(self.path) is None:
                     for rest in ("-wal", "-shm"):  # of the file that was lost
                         self.path.with_name(self.path.name + rest).unlink(missing_ok=True)
-                    schema.connect(self.path, self._has_locks).close()
-        db = schema.connect(self.path, self._has_locks)
+                    schema.connect(self.path, self._can).close()
+        db = schema.connect(self.path, self._can)
         if not schema.is_made(db, self.path):
             with self._turn(), _immediate(db):
                 if not schema.is_made(db, self.path):
@@ -133,13 +133,13 @@ class Store:
                 local.has_turn = False
 
     @cached_property
-    def _has_locks(self) -> bool:
-        """Whether SQLite can keep processes apart here. If not, it is told to lock nothing, and they take turns."""
-        return has_record_locks(self.path.parent)
+    def _can(self) -> Abilities:
+        """What the file system can do. If it cannot lock, SQLite is told to lock nothing, and processes take turns."""
+        return abilities(self.path.parent)
 
     def _quiet(self) -> AbstractContextManager[None]:
         """Nobody writes meanwhile what would be half there."""
-        return nullcontext() if self._has_locks else self._turn()
+        return nullcontext() if self._can.lock else self._turn()
 
     def _make(self, db: sqlite3.Connection) -> None:
         schema.make(db)

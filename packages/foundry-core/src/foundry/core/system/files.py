@@ -7,11 +7,15 @@ would have been flushed is then written, and as safe as that file system makes i
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import shutil
+import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 _CANNOT_FLUSH = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
 _CANNOT_OPEN_FOLDERS = frozenset((errno.EACCES, errno.EISDIR, errno.EBADF, errno.EPERM))
@@ -91,3 +95,32 @@ def copy_or_link(source: Path, target: Path) -> None:
         os.link(source, target)
         return
     shutil.copyfile(source, target)
+
+
+class Abilities(NamedTuple):
+    """What a file system can do, of that which SQLite asks of it."""
+
+    lock: bool  # by POSIX: parts of a file
+    map: bool  # a file as memory that processes share
+    flush: bool  # a file to the disk
+
+
+def abilities(folder: Path) -> Abilities:
+    """What the file system of `folder` can do. Where nothing can be written, all: who writes there is told why."""
+    with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"0")
+        file.flush()
+        return Abilities(
+            lock=_works(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)),
+            map=_works(lambda: mmap.mmap(file.fileno(), 1).close()),
+            flush=_works(lambda: os.fsync(file.fileno())),
+        )
+    return Abilities(lock=True, map=True, flush=True)
+
+
+def _works(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except OSError:
+        return False
+    return True

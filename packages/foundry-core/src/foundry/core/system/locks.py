@@ -72,18 +72,6 @@ def _flock(file: IO[bytes], path: Path, wait: bool, waiting: Callable[[str], Non
     return True
 
 
-def has_record_locks(folder: Path) -> bool:
-    """Whether the file system of `folder` has the locks of POSIX, by which SQLite keeps processes apart."""
-    from tempfile import TemporaryFile
-
-    with suppress(OSError), TemporaryFile(dir=folder) as file:  # which cannot be written: SQLite will say so
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
-
-
 class _Name:
     """A lock by the existence of a file."""
 

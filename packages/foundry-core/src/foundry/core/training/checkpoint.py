@@ -126,7 +126,7 @@ def load(path: Path) -> Checkpoint:
         if state["step"] != expected["step"] or path_of(path.parent, state["step"]).name != path.name:
             raise InvalidData(f"{path}: holds step {state['step']}, not the one its name says")
     except OSError as error:
-        raise InvalidData(f"{error.filename}: {error.strerror}") from error
+        raise InvalidData(f"{error.filename or path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise InvalidData(f"{path}: damaged: {type(error).__name__}: {error}") from error
     return Checkpoint(tensors, state, hashes(path))

@@ -210,6 +210,12 @@ def share_of_cores(processes: int) -> int:
     return _threads_asked_for() or max(1, available_cores() // processes)
 
 
+def stay_within_quota() -> None:
+    """For what computes without a `Device`: torch has a thread for each core, and knows of no container's quota."""
+    if not _threads_asked_for() and available_cores() < torch.get_num_threads():
+        torch.set_num_threads(available_cores())
+
+
 def _threads_asked_for() -> int:
     """OMP_NUM_THREADS, by which users and launchers share a machine; 0 if it says nothing. Two runs that each take all
     cores are up to ten times slower than two that take half."""
