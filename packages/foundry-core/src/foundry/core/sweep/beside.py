@@ -21,6 +21,8 @@ HEARTBEAT_SECONDS = 10.0
 WATCH_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 """What is asked to stop may take so long to finish its step; then its process is ended."""
+BUILD_SECONDS = 300.0
+"""From the data to the first step, where trials have a time limit: some seconds, of the largest models a minute."""
 LOCK_SECONDS = 60.0
 """How long an attempt waits for its predecessor's process to leave the run."""
 CURVE_POINTS = 200
@@ -29,13 +31,14 @@ CURVE_POINTS = 200
 
 class Watch:
     """The heartbeat of an attempt and its time limit, which counts from the first step: what a new process has to
-    import is not the trial's fault. Either ends the training by SIGTERM, on which the trainer saves; a step that never
-    returns is ended by a second one, and the process with it."""
+    import, and a corpus to prepare, is not the trial's fault. To be built it has a limit of its own, or what never
+    comes to a first step would never end. Either ends the training by SIGTERM, on which the trainer saves; a step that
+    never returns is ended with its process, by SIGKILL: a call into C may run no handler of ours."""
 
     def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None) -> None:
         self.ledger, self.attempt, self.seconds = ledger, attempt, seconds
         self.timed_out = self.taken_over = False
-        self.complaint = f"timeout: it took longer than {seconds:g} s" if seconds is not None else ""
+        self.complaint = ""
         self._end = float("inf")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -48,9 +51,17 @@ class Watch:
         self._over.set()
         self._thread.join()
 
+    def building_begins(self) -> None:
+        if self.seconds is not None:
+            self._allow(max(self.seconds, BUILD_SECONDS), " to be built")
+
     def training_begins(self) -> None:
         if self.seconds is not None:
-            self._end = time.monotonic() + self.seconds
+            self._allow(self.seconds)
+
+    def _allow(self, seconds: float, to_do_what: str = "") -> None:
+        self.complaint = f"timeout: it took longer than {seconds:g} s{to_do_what}"
+        self._end = time.monotonic() + seconds
 
     def _watch(self) -> None:
         beat = time.monotonic()
@@ -75,7 +86,7 @@ class Watch:
             where = f", in {place} ({place.function})" if place else ""
             with suppress(FoundryError):  # there will be nobody else to say so
                 self.ledger.fail(self.attempt, self.complaint + where)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def wait_for_predecessor(run: Run, log: Callable[[str], None]) -> None:

@@ -111,7 +111,7 @@ class Worker:
     def result(self, attempt: Attempt, watch: Watch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Train and evaluate: result.json with every metric, and the curve. What is finished is not trained again."""
         from foundry.core.run import Run
-        from foundry.core.sweep.fingerprint import code_fingerprint
+        from foundry.core.sweep.fingerprint import code_fingerprint, data_fingerprint
         from foundry.core.training import train
 
         project = self.ledger.project
@@ -120,6 +120,8 @@ class Worker:
             raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
         run = Run(project / attempt.run)
         wait_for_predecessor(run, self.log)
+        data_fingerprint(experiment)  # where the corpus was never prepared, that takes as long as it takes
+        watch.building_begins()
         with StopRequest():  # while it is built, too: it is the trial that is asked to stop, and the worker goes on
             trained = train(experiment, run.path, reporter=Log(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
