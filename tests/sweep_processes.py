@@ -98,6 +98,26 @@ def command(project: Path, spares: int) -> None:
     sys.exit(main(COMMAND))
 
 
+def work(project: Path, sweep: str, late: int = 0) -> None:
+    """A worker with one order, to which the signal `late` comes when its first training has made its last step."""
+    from foundry.core.sweep import worker
+    from foundry.core.training import setup
+
+    def finish(*arguments, real=setup._finish):
+        result = real(*arguments)
+        if late:
+            os.kill(os.getpid(), late)
+        return result
+
+    setup._finish = finish
+    settle(project, spares=0)
+    orders, ours = os.pipe()
+    os.dup2(orders, 0)
+    os.write(ours, json.dumps({"sweep": sweep}).encode() + b"\n")
+    sys.argv = ["worker", str(project), "--name", "worker-0"]
+    sys.exit(worker.main())
+
+
 def look(project: Path) -> None:
     """What any command does first: repair the file of a promotion that was cut short."""
     settle(project, spares=0)

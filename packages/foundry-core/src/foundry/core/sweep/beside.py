@@ -15,6 +15,7 @@ from foundry.core.blame import running
 from foundry.core.contracts import FoundryError
 from foundry.core.ledger import Attempt, Ledger
 from foundry.core.run import EXPERT_FIELDS, Run, RunInUse
+from foundry.core.system.signals import StopRequest
 
 HEARTBEAT_SECONDS = 10.0
 """A lease lasts 18 of them: a trial is not taken away from a machine that is merely slow."""
@@ -32,11 +33,15 @@ CURVE_POINTS = 200
 class Watch:
     """The heartbeat of an attempt and its time limit, which counts from the first step: what a new process has to
     import, and a corpus to prepare, is not the trial's fault. To be built it has a limit of its own, or what never
-    comes to a first step would never end. Either ends the training by SIGTERM, on which the trainer saves; a step that
-    never returns is ended with its process, by SIGKILL: a call into C may run no handler of ours."""
+    comes to a first step would never end. Either asks the training to stop, which then saves; a step that never returns
+    is ended with its process, by SIGKILL: a call into C may run no handler of ours.
 
-    def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None) -> None:
-        self.ledger, self.attempt, self.seconds = ledger, attempt, seconds
+    Args:
+        stop: what the training looks at.
+    """
+
+    def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None, stop: StopRequest) -> None:
+        self.ledger, self.attempt, self.seconds, self.stop = ledger, attempt, seconds, stop
         self.timed_out = self.taken_over = False
         self.complaint = ""
         self._end = float("inf")
@@ -78,7 +83,7 @@ class Watch:
         self.ledger.close()  # this thread's connection
 
     def _stop(self) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        self.stop.ask()
         if self._over.wait(GRACE_SECONDS):
             return
         if self.timed_out:

@@ -29,7 +29,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from foundry.core.blame import FAULTS, explained
@@ -39,9 +38,10 @@ from foundry.core.ledger import Attempt, Ledger, LostClaim
 from foundry.core.run import ERROR_LOG
 from foundry.core.sweep.beside import Log, Watch, log, thinned, wait_for_predecessor
 from foundry.core.sweep.budget import Costs
+from foundry.core.sweep.executors.process import TELL_AND_END
 from foundry.core.sweep.failure import is_the_machines, reason_of
 from foundry.core.system.parents import in_thread, listen
-from foundry.core.system.signals import StopRequest, heeded
+from foundry.core.system.signals import Interrupt, StopRequest
 from foundry.core.undisturbed import undisturbed
 
 POLL_SECONDS = 1.0
@@ -80,7 +80,8 @@ class Worker:
         if attempt is None:
             return False
         self.say(attempt=attempt.id, trial=attempt.trial.id, number=attempt.number, run=attempt.run)
-        watch = Watch(self.ledger, attempt, self.trial_seconds)
+        stop = StopRequest()
+        watch = Watch(self.ledger, attempt, self.trial_seconds, stop)
         try:
             with watch, undisturbed(lambda change: self.log(f"the trial has set {change}; it is set back")):
                 result, curve = self.result(attempt, watch)
@@ -91,11 +92,13 @@ class Worker:
                 self.ledger.finish(attempt, result, curve)
         finally:
             _free_memory()
+        if stop.number:  # it came when the training did not look any more
+            raise Stopped(f"stopped by {stop.name}", "run the same command again, and it goes on from here")
         return True
 
     def end(self, attempt: Attempt, watch: Watch, failure: BaseException) -> None:
         """After a training that has no result. What is not the trial's own is raised again."""
-        is_asked = isinstance(failure, KeyboardInterrupt) and self.leaving()  # of `_Orders`, while no trainer listened
+        is_asked = isinstance(failure, KeyboardInterrupt) and self.leaving()  # while no trainer listened
         if watch.timed_out:
             self.fail(attempt, watch.complaint)
         elif is_asked or is_the_machines(failure):
@@ -122,7 +125,7 @@ class Worker:
         wait_for_predecessor(run, self.log)
         data_fingerprint(experiment)  # where the corpus was never prepared, that takes as long as it takes
         watch.building_begins()
-        with StopRequest():  # while it is built, too: it is the trial that is asked to stop, and the worker goes on
+        with watch.stop:  # while it is built, too
             trained = train(experiment, run.path, reporter=Log(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
         if trained["training_seconds"] > 0:
@@ -157,15 +160,12 @@ class Worker:
 class _Orders:
     """What the driver writes on our standard input, read by a thread, so that its end is noticed in the middle of a
     training. The main thread learns of that as of SIGTERM: while it trains the trainer notices, and saves; at any other
-    instant it leaves. A signal in a training's last moments changes nothing there, so `ended` is looked at, too."""
+    instant it leaves."""
 
     def __init__(self) -> None:
         self.ended = False
         self._orders: list[dict[str, Any]] = []
         self._news = threading.Condition()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, and meant for the driver
-        for number in heeded():
-            signal.signal(number, self._leave)
         in_thread(lambda: listen(self._order, self._end))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -184,10 +184,6 @@ class _Orders:
     def _end(self) -> None:
         self.ended = True
 
-    def _leave(self, number: int, frame: FrameType | None) -> None:
-        self.ended = True
-        raise KeyboardInterrupt  # raised while a plugin is imported, anything else would be the plugin's fault
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="foundry.core.sweep.worker", description="Trains the trials of a sweep.")
@@ -199,16 +195,19 @@ def main() -> int:
     import foundry.core.training  # noqa: F401 - now, while the first trials are still being chosen
 
     faulthandler.enable()  # which line crashes is then in the log,
-    faulthandler.register(signal.SIGUSR1, all_threads=False)  # and which one hangs
+    faulthandler.register(TELL_AND_END, all_threads=False, chain=True)  # and which one hangs
+    if not arguments.sweep:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, and meant for the driver
     say = _words()
     try:
+        interrupt = Interrupt()
         with Ledger.open(arguments.project, note=log) as ledger:
             say(ready=os.getpid())
+            worker = Worker(ledger, arguments.name, arguments.trial_seconds, say, log, lambda: interrupt.came)
             if arguments.sweep:
-                _serve(Worker(ledger, arguments.name, arguments.trial_seconds, say, log), arguments.sweep)
+                _serve(worker, arguments.sweep)
             else:
                 orders = _Orders()
-                worker = Worker(ledger, arguments.name, arguments.trial_seconds, say, log, lambda: orders.ended)
                 for order in orders:
                     if "count" in order:
                         say(counted=True, **_costs(order["count"], ledger.project))
