@@ -98,18 +98,22 @@ def command(project: Path, spares: int) -> None:
     sys.exit(main(COMMAND))
 
 
-def work(project: Path, sweep: str, late: int = 0) -> None:
-    """A worker with one order, to which the signal `late` comes when its first training has made its last step."""
+def work(project: Path, sweep: str, instant: str = "") -> None:
+    """A worker with one order, to which SIGTERM comes when it has `claimed` a trial, or `trained` one to its last
+    step."""
     from foundry.core.sweep import worker
     from foundry.core.training import setup
 
-    def finish(*arguments, real=setup._finish):
-        result = real(*arguments)
-        if late:
-            os.kill(os.getpid(), late)
-        return result
+    def and_then(name, real):
+        def call(*arguments):
+            result = real(*arguments)
+            if name == instant:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return result
 
-    setup._finish = finish
+        return call
+
+    Ledger.claim, setup._finish = and_then("claimed", Ledger.claim), and_then("trained", setup._finish)
     settle(project, spares=0)
     orders, ours = os.pipe()
     os.dup2(orders, 0)

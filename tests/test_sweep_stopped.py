@@ -98,13 +98,14 @@ def test_a_worker_saves_on_every_signal_that_asks_for_it(project, number):
     assert list((run / "checkpoints").glob("step-*"))
 
 
-def test_a_signal_in_the_last_moments_of_a_training_ends_its_worker_all_the_same(project):
+@pytest.mark.parametrize(("instant", "status"), [("claimed", "queued"), ("trained", "finished")])
+def test_a_signal_just_before_or_after_a_training_ends_its_worker_all_the_same(project, instant, status):
     with Ledger.open(project) as ledger:
         sweep, trials = ask_for(ledger, 1, 2)
-        child = start(work, project, sweep, signal.SIGTERM)
+        child = start(work, project, sweep, instant)
         child.join()
         assert child.exitcode == 0
-        assert [ledger.trial(trial.id).status for trial in trials] == ["finished", "queued"]
+        assert [ledger.trial(trial.id).status for trial in trials] == [status, "queued"]
 
 
 def test_who_gets_the_trial_of_a_stopped_worker_waits_until_it_has_left(project):

@@ -1,4 +1,4 @@
-"""What goes on beside a worker's training: a heartbeat, a time limit, a log."""
+"""What goes on beside a worker's training: a watch on its claim and its time, and a log."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from foundry.core.ledger import Attempt, Ledger
 from foundry.core.run import EXPERT_FIELDS, Run, RunInUse
 from foundry.core.system.signals import StopRequest
 
-HEARTBEAT_SECONDS = 10.0
-"""A lease lasts 18 of them: a trial is not taken away from a machine that is merely slow."""
 WATCH_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 """What is asked to stop may take so long to finish its step; then its process is ended."""
@@ -31,10 +29,11 @@ CURVE_POINTS = 200
 
 
 class Watch:
-    """The heartbeat of an attempt and its time limit, which counts from the first step: what a new process has to
-    import, and a corpus to prepare, is not the trial's fault. To be built it has a limit of its own, or what never
-    comes to a first step would never end. Either asks the training to stop, which then saves; a step that never returns
-    is ended with its process, by SIGKILL: a call into C may run no handler of ours.
+    """Whether an attempt still holds its trial, and its time limit. Either asks the training to stop, which then saves;
+    a step that never returns is ended with its process, by SIGKILL: a call into C may run no handler of ours.
+
+    The limit counts from the first step: what a new process has to import, and a corpus to prepare, is not the trial's
+    fault. To be built it has a limit of its own, or what never comes to a first step would never end.
 
     Args:
         stop: what the training looks at.
@@ -68,15 +67,13 @@ class Watch:
         self.complaint = f"timeout: it took longer than {seconds:g} s{to_do_what}"
         self._end = time.monotonic() + seconds
 
+    def renew(self) -> None:
+        """The attempt's heartbeat."""
+        self.taken_over = not self.ledger.renew(self.attempt)
+
     def _watch(self) -> None:
-        beat = time.monotonic()
         while not self._over.wait(WATCH_SECONDS):
-            now = time.monotonic()
-            self.timed_out = now >= self._end
-            if now >= beat + HEARTBEAT_SECONDS:
-                beat = now
-                with suppress(FoundryError):  # the disk is full: the trial may still end, and say so itself
-                    self.taken_over = not self.ledger.renew(self.attempt)
+            self.timed_out = time.monotonic() >= self._end
             if self.timed_out or self.taken_over:
                 self._stop()
                 break
@@ -94,9 +91,12 @@ class Watch:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_for_predecessor(run: Run, log: Callable[[str], None]) -> None:
+def wait_for_predecessor(run: Run, tell: Callable[[str], None]) -> None:
     """Until nobody trains into the folder of a run. A process that is stopped keeps its lock when its lease has ended:
     once it goes on, it notices and leaves; an executor may end it before.
+
+    Args:
+        tell: told once whom it waits for, and how long.
 
     Raises:
         RunInUse: it is still there after LOCK_SECONDS.
@@ -110,7 +110,7 @@ def wait_for_predecessor(run: Run, log: Callable[[str], None]) -> None:
             if time.monotonic() > end:
                 raise
             if not told:
-                log(f"waiting: {failure.message}")
+                tell(f"waits for up to {LOCK_SECONDS:.0f} s: {failure.message}")
                 told = True
         time.sleep(WATCH_SECONDS)
 

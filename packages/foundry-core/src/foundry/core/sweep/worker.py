@@ -5,7 +5,8 @@
 Each line on its standard input is an order: a sweep that has trials in its queue, or an experiment whose costs are to
 be counted. When the input ends, whoever started the worker is gone, and it saves what it trains and leaves. Started by
 hand or by a cluster's scheduler, with --sweep, it serves that sweep until it is finished. On what was its standard
-output it says which attempt it works on; on standard error it logs, and there goes what the code of a variant prints.
+output it says which attempt it works on, and whom it waits for; on standard error it logs, and there goes what the code
+of a variant prints.
 
 A trial is `foundry.core.training.train` in .foundry/trials/ID, as a user would call it. An attempt that was cut short
 goes on where its predecessor's last checkpoint is, bit for bit.
@@ -40,6 +41,7 @@ from foundry.core.sweep.beside import Log, Watch, log, thinned, wait_for_predece
 from foundry.core.sweep.budget import Costs
 from foundry.core.sweep.executors.process import TELL_AND_END
 from foundry.core.sweep.failure import is_the_machines, reason_of
+from foundry.core.sweep.heartbeat import Heartbeat
 from foundry.core.system.parents import in_thread, listen
 from foundry.core.system.signals import Interrupt, StopRequest
 from foundry.core.undisturbed import undisturbed
@@ -52,7 +54,7 @@ class Worker:
 
     Args:
         trial_seconds: what takes longer has failed; None: nothing has.
-        say: told which attempt is begun.
+        say: told which attempt is begun, and whom it waits for.
         log: told how its training goes.
         leaving: whether somebody asked this process to end. If not, a KeyboardInterrupt was raised by a variant.
     """
@@ -83,7 +85,7 @@ class Worker:
         stop = StopRequest()
         watch = Watch(self.ledger, attempt, self.trial_seconds, stop)
         try:
-            with watch, undisturbed(lambda change: self.log(f"the trial has set {change}; it is set back")):
+            with watch, Heartbeat(self.ledger, watch.renew), undisturbed(self.changed):
                 result, curve = self.result(attempt, watch)
         except (*FAULTS, KeyboardInterrupt) as failure:
             self.end(attempt, watch, failure)
@@ -122,7 +124,7 @@ class Worker:
         if code_fingerprint(experiment, attempt.trial.tasks) != attempt.trial.code:  # edited since, or not loaded here
             raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
         run = Run(project / attempt.run)
-        wait_for_predecessor(run, self.log)
+        wait_for_predecessor(run, self.waits)
         data_fingerprint(experiment)  # where the corpus was never prepared, that takes as long as it takes
         watch.building_begins()
         with watch.stop:  # while it is built, too
@@ -139,6 +141,13 @@ class Worker:
             higher += [task] if score.higher_is_better else []
         result = {**trained, "run": attempt.run, "metrics": metrics, "higher_is_better": higher}
         return result, thinned(list(run.metrics()))
+
+    def changed(self, change: str) -> None:
+        self.log(f"the trial has set {change}; it is set back")
+
+    def waits(self, text: str) -> None:
+        self.log(text)
+        self.say(waits=text)
 
     def fail(self, attempt: Attempt, reason: str) -> None:
         with suppress(LostClaim):
@@ -204,17 +213,14 @@ def main() -> int:
         with Ledger.open(arguments.project, note=log) as ledger:
             say(ready=os.getpid())
             worker = Worker(ledger, arguments.name, arguments.trial_seconds, say, log, lambda: interrupt.came)
-            if arguments.sweep:
-                _serve(worker, arguments.sweep)
-            else:
-                orders = _Orders()
-                for order in orders:
-                    if "count" in order:
-                        say(counted=True, **_costs(order["count"], ledger.project))
-                        continue
-                    while not orders.ended and worker.work(order["sweep"]):
-                        _freeze()
-                    say(idle=order["sweep"])
+            try:
+                if arguments.sweep:
+                    _serve(worker, arguments.sweep)
+                else:
+                    _obey(worker, _Orders())
+            finally:  # a signal may have come between a claim and its training
+                with suppress(FoundryError):
+                    ledger.release_all()
     except KeyboardInterrupt:
         log("asked to stop")
     except Stopped as stopped:
@@ -224,6 +230,16 @@ def main() -> int:
         say(failure=failure.message, hint=failure.hint)
         return int(failure.exit_code)
     return 0
+
+
+def _obey(worker: Worker, orders: _Orders) -> None:
+    for order in orders:
+        if "count" in order:
+            worker.say(counted=True, **_costs(order["count"], worker.ledger.project))
+            continue
+        while not orders.ended and worker.work(order["sweep"]):
+            _freeze()
+        worker.say(idle=order["sweep"])
 
 
 def _costs(experiment: dict[str, Any], project: Path) -> dict[str, Any]:

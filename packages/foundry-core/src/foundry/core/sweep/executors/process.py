@@ -45,6 +45,7 @@ class Process:
     attempt: Mapping[str, Any] | None = None  # what it said last that it works on
     counted: Mapping[str, Any] | None = None  # what it said last of an experiment's costs
     failure: EnvironmentFailure | None = None  # what it said about the machine
+    waits: str = ""  # what it said that it waits for, until somebody was told
     lost: float | None = None  # since when another may train what it works on
 
     def listen(self) -> None:
@@ -58,6 +59,8 @@ class Process:
             self.idle |= "idle" in said
             if "attempt" in said:
                 self.attempt, self.logged = said, said["logged"]
+            if "waits" in said:
+                self.waits = said["waits"]
             if "counted" in said:
                 self.counted = said
             if "failure" in said:
