@@ -26,14 +26,14 @@ class Beat:
 
     @classmethod
     def now(cls) -> Beat:
-        return cls(this_process().boot, time.clock_gettime(time.CLOCK_MONOTONIC), time.time())
+        return cls(this_process().boot, _clock(), time.time())
 
     @property
     def age(self) -> float:
         """In seconds. By the clock of its boot if that is ours: then neither a change of the time of day nor a closed
         lid makes a lease old."""
-        now = Beat.now()
-        return now.clock - self.clock if self.boot and self.boot == now.boot else now.wall - self.wall
+        is_ours = bool(self.boot) and self.boot == this_process().boot
+        return _clock() - self.clock if is_ours else time.time() - self.wall
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,7 @@ class Holder:
 
     def __str__(self) -> str:
         return f"{self.name}, {self.process}" if self.name else str(self.process)
+
+
+def _clock() -> float:
+    return time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from functools import lru_cache
 from sqlite3 import Row
 from typing import Any
 
@@ -43,7 +44,13 @@ def sweep(row: Row, driven: bool) -> SweepRow:
 
 def holder(row: Row) -> Holder:
     name = row["worker"] if "worker" in row.keys() else ""  # noqa: SIM118 - a Row iterates over its values
-    return Holder(Process(**json.loads(row["process"])), Beat(row["boot"], row["clock"], row["wall"]), name)
+    return Holder(_process(row["process"]), Beat(row["boot"], row["clock"], row["wall"]), name)
+
+
+@lru_cache(maxsize=256)
+def _process(text: str) -> Process:
+    """One may hold many things, and is looked at before every claim."""
+    return Process(**json.loads(text))
 
 
 def wanted(row: Row) -> Wanted:
