@@ -120,7 +120,7 @@ def test_who_gets_the_trial_of_a_stopped_worker_waits_until_it_has_left(project)
         let_lease_end(project)
         second = worker(project, "second", sweep)
         for said in second.stderr:
-            if "waiting" in said:
+            if "waits for" in said:
                 break
         assert f"another process ({first.pid}) is training" in said
         assert attempts(project) == [("lost", "first"), ("running", "second")]
