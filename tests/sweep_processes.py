@@ -91,6 +91,30 @@ def command(project: Path, spares: int) -> None:
     sys.exit(main(COMMAND))
 
 
+def work(project: Path, sweep: str, instant: str = "") -> None:
+    """A worker with one order, to which SIGTERM comes when it has `claimed` a trial, or `trained` one to its last
+    step."""
+    from foundry.core.sweep import worker
+    from foundry.core.training import setup
+
+    def and_then(name, real):
+        def call(*arguments):
+            result = real(*arguments)
+            if name == instant:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return result
+
+        return call
+
+    Ledger.claim, setup._finish = and_then("claimed", Ledger.claim), and_then("trained", setup._finish)
+    settle(project, spares=0)
+    orders, ours = os.pipe()
+    os.dup2(orders, 0)
+    os.write(ours, json.dumps({"sweep": sweep}).encode() + b"\n")
+    sys.argv = ["worker", str(project), "--name", "worker-0"]
+    sys.exit(worker.main())
+
+
 def look(project: Path) -> None:
     """What any command does first: repair the file of a promotion that was cut short."""
     settle(project, spares=0)

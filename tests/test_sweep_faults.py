@@ -18,7 +18,7 @@ from foundry.core.sweep.fingerprint import data_fingerprint
 from foundry.core.sweep.plan import noise_context
 
 PLUGIN = """
-import ctypes, os
+import ctypes, os, time
 import torch
 from torch import nn
 from foundry.core.contracts import ActivationParams, Mutation, Params, Variant
@@ -80,6 +80,18 @@ class Poison(Part):
 class Slow(Part):
     def forward(self, x):
         while True: pass
+
+class Asleep(Part):
+    def train_(self): time.sleep(3600)
+
+class Deadlock(Part):
+    def train_(self):  # in C, where no handler of Python's ever runs
+        mutex = ctypes.create_string_buffer(64)
+        for _ in range(2): ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+class Unbuilt(Part):
+    def begin(self):
+        if torch.empty(0).device.type != "meta": time.sleep(3600)
 
 class Plain(Part): ...
 
@@ -242,13 +254,15 @@ def test_a_search_is_spared_mutations_whose_code_fails(foundry):
 
 
 def sweep_apart(project: Path, *arms: str) -> None:
-    """The command in a process of its own, whose workers are processes."""
+    """The command in a process of its own, whose workers are processes, with less patience than usual."""
     from foundry.core.ledger import events
+    from foundry.core.sweep import beside
     from foundry.core.sweep.executors import local
 
-    settle(project, spares=8)
     local.COUNT_SECONDS = 20
     events.MAX_FAILURES = 1
+    beside.GRACE_SECONDS = beside.BUILD_SECONDS = 1.0
+    settle(project, spares=8)
     os.dup2(os.open("out", os.O_CREAT | os.O_WRONLY), 1)
     main(["sweep", "activation", *arms, "--max-pairs", "1", "--json"])
 
@@ -282,3 +296,18 @@ def test_a_model_that_never_gets_built_is_its_arms_failure(project):
     reason = result["refused"][0]["reason"]
     assert reason.startswith(f"{line_of('while True')}: forward: it takes too long to be built and counted")
     assert [arm["arm"] for arm in result["arms"]] == ["activation plain"]
+
+
+@pytest.mark.slow
+def test_a_training_that_never_returns_ends_with_its_time_limit(project):
+    """Asleep, in C, or before its first step."""
+    child = start(sweep_apart, project, "asleep", "deadlock", "unbuilt", "--trial-seconds", "5")
+    child.join()
+    result = json.loads((project / "out").read_text().splitlines()[-1])
+    reasons = {arm["arm"].split()[1]: arm["reason"] for arm in result["arms"]}
+    for name, line, what in (
+        ("asleep", "def train_(self): time.sleep", ", in {} (Asleep.train_)"),
+        ("deadlock", "pthread_mutex_lock", ", in {} (Deadlock.train_)"),
+        ("unbuilt", '!= "meta": time', " to be built, in {} (Unbuilt.begin)"),
+    ):
+        assert f"timeout: it took longer than 5 s{what.format(line_of(line))}" in reasons[name]

@@ -1,4 +1,6 @@
-"""A worker that is stopped - by SIGSTOP, a debugger, a frozen container - keeps the lock of its run when its lease has
+"""A worker that is asked to stop, by whatever signal, saves what it trains and leaves.
+
+A worker that is stopped - by SIGSTOP, a debugger, a frozen container - keeps the lock of its run when its lease has
 ended. Whoever gets its trial waits; the worker notices when it goes on, or is ended by who started it."""
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.sweep_processes import make_project
+from tests.doses import dose
+from tests.sweep_processes import make_project, start, work
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, train
 from foundry.core.config import from_plain
-from foundry.core.ledger import Ledger
+from foundry.core.ledger import Ledger, Trial
 from foundry.core.sweep.executors import local
 from foundry.core.sweep.fingerprint import Setting, make_trial
+from foundry.core.system.signals import RESERVED
 
 STEPS = 400
 
@@ -48,7 +52,7 @@ def wait_for(condition, seconds: float = 120):
 def trains(project: Path) -> Path | None:
     """A run of the sweep that is in its first half."""
     for file in (project / ".foundry" / "trials").glob("*/metrics.jsonl"):
-        if not (file.parent / "result.json").exists() and len(file.read_text().splitlines()) < STEPS / 2:
+        if not (file.parent / "result.json").exists() and 0 < len(file.read_text().splitlines()) < STEPS / 2:
             return file.parent
     return None
 
@@ -71,6 +75,39 @@ def worker(project: Path, name: str, sweep: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+def ask_for(ledger: Ledger, *seeds: int) -> tuple[str, list[Trial]]:
+    """A sweep that wants the baseline with some seeds."""
+    experiment = load_experiment(None, [f"training.max_iters={STEPS}", "checkpoints.save_interval=0"])
+    trials = [make_trial(experiment, seed, Setting.of(experiment, 1)) for seed in seeds]
+    sweep = ledger.start_sweep({"kind": "sweep"})
+    ledger.request(sweep, [(trial, order, "screen", "baseline", "1") for order, trial in enumerate(trials)])
+    return sweep, trials
+
+
+@pytest.mark.parametrize("number", dose([pytest.param(number, id=number.name) for number in RESERVED], everyday=1))
+def test_a_worker_saves_on_every_signal_that_asks_for_it(project, number):
+    with Ledger.open(project) as ledger:
+        sweep, (trial,) = ask_for(ledger, 1)
+        child = start(work, project, sweep)
+        run = wait_for(lambda: trains(project))
+        os.kill(child.pid, number)
+        child.join()
+        assert child.exitcode == 0
+        assert attempts(project) == [("lost", "worker-0")]
+        assert ledger.trial(trial.id).status == "queued"
+    assert list((run / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.parametrize(("instant", "status"), [("claimed", "queued"), ("trained", "finished")])
+def test_a_signal_just_before_or_after_a_training_ends_its_worker_all_the_same(project, instant, status):
+    with Ledger.open(project) as ledger:
+        sweep, trials = ask_for(ledger, 1, 2)
+        child = start(work, project, sweep, instant)
+        child.join()
+        assert child.exitcode == 0
+        assert [ledger.trial(trial.id).status for trial in trials] == [status, "queued"]
+
+
 def test_who_gets_the_trial_of_a_stopped_worker_waits_until_it_has_left(project):
     experiment = load_experiment(None, [f"training.max_iters={STEPS}"])
     trial = make_trial(experiment, 1, Setting.of(experiment, 1))
@@ -83,7 +120,7 @@ def test_who_gets_the_trial_of_a_stopped_worker_waits_until_it_has_left(project)
         let_lease_end(project)
         second = worker(project, "second", sweep)
         for said in second.stderr:
-            if "waiting" in said:
+            if "waits for" in said:
                 break
         assert f"another process ({first.pid}) is training" in said
         assert attempts(project) == [("lost", "first"), ("running", "second")]

@@ -9,14 +9,14 @@ import resource
 import shutil
 import sqlite3
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, UsageError
 from foundry.core.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Terms, Trial
-from foundry.core.ledger.lease import this_process
+from foundry.core.system.processes import this_process
 
 EXPERIMENT = {"training": {"max_iters": 10}}
 DECISION = Decision(
@@ -156,11 +156,37 @@ def test_only_the_last_claim_counts(ledger, sweep):
     ledger.finish(second, {"metrics": {}})
 
 
+def test_a_driver_that_cannot_be_seen_holds_its_sweep_as_long_as_it_was_heard_of_lately(ledger, sweep, tmp_path):
+    ledger.request(sweep, asked(1))
+    ledger.claim("w")
+    me = this_process()
+    for elsewhere in (replace(me, namespace="a container"), replace(me, boot="another"), replace(me, host="far")):
+        for table in ("driver", "attempt"):
+            play(tmp_path, f"UPDATE {table} SET process = ?", json.dumps(asdict(elsewhere)))
+        assert ledger.sweep(sweep).status == "running"
+        assert ledger.reclaim() == 0
+        play(tmp_path, "UPDATE driver SET clock = clock - ?, wall = wall - ?", 3600, 3600)
+        assert ledger.sweep(sweep).status == "interrupted"
+        play(tmp_path, "UPDATE driver SET clock = clock + ?, wall = wall + ?", 3600, 3600)
+    play(tmp_path, "UPDATE heartbeat SET clock = clock - ?, wall = wall - ?", 3600, 3600)
+    with Ledger.open(tmp_path) as looked_at:
+        assert seeds(looked_at, status="queued") == [1]
+    play(tmp_path, "UPDATE driver SET process = ?", json.dumps(asdict(replace(me, start="1"))))
+    assert ledger.sweep(sweep).status == "interrupted"  # it can be seen to be gone, whenever it was heard of
+
+
+def play(project: Path, statement: str, *values: object) -> None:
+    """As if another process had written it."""
+    with sqlite3.connect(project / ".foundry" / "ledger.db", timeout=30) as db:
+        db.execute(statement, values)
+    db.close()
+
+
 def test_who_is_certainly_dead():
     me = this_process()
     assert not me.is_gone()
     assert replace(me, start="1").is_gone()  # a process that had our pid before
-    assert replace(me, boot="another").is_gone()
+    assert not replace(me, boot="another").is_gone()  # a machine of that name, or ours before it was started anew
     assert not replace(me, host="elsewhere", start="1").is_gone()  # nobody knows from here
     assert not replace(me, namespace="a container", start="1").is_gone()
 
@@ -264,7 +290,22 @@ def test_another_version(ledger, tmp_path):
     ledger.close()
     with sqlite3.connect(tmp_path / ".foundry" / "ledger.db") as db:
         db.execute("PRAGMA user_version = 99")
-    assert "schema version 99, this Foundry reads 2" in refused(tmp_path, InvalidData)
+    assert "schema version 99, this Foundry reads 3" in refused(tmp_path, InvalidData)
+
+
+def test_a_ledger_whose_drivers_had_no_heartbeat_is_taken_over_with_all_that_it_holds(ledger, sweep, tmp_path):
+    ledger.request(sweep, asked(1))
+    ledger.close()
+    with sqlite3.connect(tmp_path / ".foundry" / "ledger.db") as db:
+        db.execute("DROP TABLE driver")
+        db.execute("CREATE TABLE driver (sweep TEXT NOT NULL, process TEXT NOT NULL, PRIMARY KEY (sweep, process))")
+        db.execute("PRAGMA user_version = 2")
+    db.close()
+    with Ledger.open(tmp_path) as taken_over:
+        assert taken_over.sweep(sweep).status == "interrupted"
+        assert taken_over.start_sweep(taken_over.sweep(sweep).spec) == sweep
+        assert taken_over.sweep(sweep).status == "running"
+        assert seeds(taken_over, status="queued") == [1]
 
 
 def test_events_of_another_version_or_kind(ledger, sweep, tmp_path):

@@ -5,7 +5,7 @@
                 queue.py, what is run, and archive.py, what was learnt
     store.py    transactions that are events, and the database's recovery
     events.py   what each kind of event does to the tables;  schema.py  the tables;  journal.py  events.jsonl
-    lease.py    who holds a claim, and whether that process is alive
+    lease.py    who holds a claim, and whether it still does
     query.py    `slot=attention verdict=reject` -> rows;  why.py  what a decision rests on
     lineage.py  generations as lines, and as the head of experiments/baseline.yaml
 

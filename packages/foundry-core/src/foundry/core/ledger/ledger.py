@@ -29,7 +29,7 @@ class Ledger(Queue, Archive):
     def __init__(self, project: Path, store: Store, lease_seconds: float) -> None:
         self.project = project
         self._store = store
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
 
     @classmethod
     def open(
@@ -39,7 +39,7 @@ class Ledger(Queue, Archive):
         note: Callable[[str], None] = lambda text: None,
         lease_seconds: float = LEASE_SECONDS,
     ) -> Ledger:
-        """The ledger of a project folder, made if there is none.
+        """The ledger of a project folder, made if there is none. What dead workers held is queued again.
 
         Args:
             note: told when the database was lost or behind, and was made anew from the events.
@@ -50,7 +50,9 @@ class Ledger(Queue, Archive):
             EnvironmentFailure: the folder cannot be written, or the disk is full.
         """
         project = Path(project).resolve()
-        return cls(project, Store(_folder(project), note), lease_seconds)
+        ledger = cls(project, Store(_folder(project), note), lease_seconds)
+        ledger.reclaim()
+        return ledger
 
     @staticmethod
     def is_in(project: Path) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
+from functools import cache
+from sqlite3 import Row
 from typing import Any
 
 from foundry.core.contracts import UsageError
@@ -25,6 +26,7 @@ from foundry.core.ledger.records import (
     digest,
 )
 from foundry.core.ledger.store import Store
+from foundry.core.system.processes import Process, this_process
 
 MEASURED = ("sigma", "df", "evidence", "setting")
 """Keys of a sweep's spec that were known when it started, and do not make it another sweep."""
@@ -34,19 +36,20 @@ class Queue:
     """The half of the ledger that changes while something is trained."""
 
     _store: Store
-    _lease_seconds: float
+    lease_seconds: float
 
     # ----------------------------------------------------------------------------------------------------------------
     # Sweeps
 
     def start_sweep(self, spec: Json) -> str:
         """The id of the sweep that `spec` describes; the same spec is the same sweep, whose first spec stays. The
-        calling process counts as its driver until it dies or leaves."""
+        calling process counts as its driver until it dies, is silent for too long, or leaves. There may be others."""
         id = _sweep_id(spec)
         with self._store.transaction() as record:
             if self.sweep(id) is None:
                 record("sweep_started", {"id": id, "spec": dict(spec)})
-            self._store.touch("INSERT OR IGNORE INTO driver VALUES (?, ?)", (id, _process()))
+            beat = astuple(lease.Beat.now())
+            self._store.touch("INSERT OR REPLACE INTO driver VALUES (?, ?, ?, ?, ?)", (id, _process(), *beat))
         return id
 
     def knows_sweep(self, spec: Json) -> bool:
@@ -56,6 +59,16 @@ class Queue:
     def leave_sweep(self, id: str) -> None:
         """This process drives the sweep no longer: unless another does, it is interrupted."""
         self._store.touch("DELETE FROM driver WHERE sweep = ? AND process = ?", (id, _process()))
+
+    def renew_sweeps(self) -> None:
+        """A heartbeat, for all that this process drives."""
+        beat = astuple(lease.Beat.now())
+        self._store.touch("UPDATE driver SET boot = ?, clock = ?, wall = ? WHERE process = ?", (*beat, _process()))
+
+    def drivers(self, sweep: str) -> list[lease.Holder]:
+        """Who drives a sweep, as far as is known."""
+        found = map(rows.holder, self._store.rows("SELECT * FROM driver WHERE sweep = ?", (sweep,)))
+        return [driver for driver in found if not driver.loss(self.lease_seconds)]
 
     def finish_sweep(self, id: str, conclusion: Json) -> None:
         """The sweep is over; what only it had queued is cancelled. A second conclusion changes nothing."""
@@ -74,11 +87,8 @@ class Queue:
         return [sweep for sweep in self._sweeps("ORDER BY seq") if status in (None, sweep.status)]
 
     def _sweeps(self, where: str, values: Sequence[Any] = ()) -> list[SweepRow]:
-        drivers: dict[str, list[lease.Process]] = {}
-        for sweep, process in self._store.rows("SELECT sweep, process FROM driver"):
-            drivers.setdefault(sweep, []).append(lease.Process(**json.loads(process)))
         return [
-            rows.sweep(row, driven=not all(process.is_gone() for process in drivers.get(row["id"], [])))
+            rows.sweep(row, driven=row["status"] != "finished" and bool(self.drivers(row["id"])))
             for row in self._store.rows(f"SELECT * FROM sweep {where}", values)
         ]
 
@@ -188,7 +198,7 @@ class Queue:
             if not found:
                 return None
             row = rows.trial(found[0])
-            process = asdict(lease.this_process())
+            process = asdict(this_process())
             data = {"trial": row.id, "number": row.attempts + 1, "worker": worker, "process": process}
             attempt = Attempt(record("trial_claimed", data), row.trial, row.attempts + 1, row.run)
             self._beat(attempt)
@@ -224,21 +234,34 @@ class Queue:
         if self._holds(attempt):
             self._lose(attempt.id, attempt.trial.id, "given back", counts=False)
 
+    def release_all(self) -> None:
+        """Give back whatever this process has claimed, as one does that leaves."""
+        for row in self._running():
+            if row["process"] == _process():
+                self._lose(row["attempt"], row["trial"], "given back", counts=False)
+
     def reclaim(self) -> int:
         """Queue again what is claimed by processes that are dead, or were silent for too long; how many."""
-        running = self._store.rows(
-            "SELECT attempt.id, trial, process, heartbeat.boot, heartbeat.clock, heartbeat.wall FROM attempt"
+        is_gone = cache(Process.is_gone)  # one process may hold many
+        losses = [(row, rows.holder(row).loss(self.lease_seconds, is_gone)) for row in self._running()]
+        return sum(self._lose(row["attempt"], row["trial"], loss) for row, loss in losses if loss)
+
+    def holders(self) -> dict[str, lease.Holder]:
+        """Who trains what now: by the trial's id."""
+        return {row["trial"]: rows.holder(row) for row in self._running()}
+
+    def waiting_for(self, holder: lease.Holder) -> str:
+        """Who holds what somebody waits for, and for how long, in words."""
+        silent = holder.beat.age
+        left = max(0.0, self.lease_seconds - silent)
+        heard = f"was last heard of {silent:.0f} s ago"
+        return f"{holder} has it, and {heard}; without a sign it is taken over in {left:.0f} s"
+
+    def _running(self) -> list[Row]:
+        return self._store.rows(
+            "SELECT trial, worker, process, heartbeat.* FROM attempt"
             " JOIN heartbeat ON heartbeat.attempt = attempt.id WHERE status = 'running'"
         )
-        gone = {text for text in {row["process"] for row in running} if lease.Process(**json.loads(text)).is_gone()}
-        lost = 0
-        for row in running:
-            silent = lease.age(row["boot"], row["clock"], row["wall"])
-            if row["process"] in gone:
-                lost += self._lose(row["id"], row["trial"], "its process is gone")
-            elif silent > self._lease_seconds:
-                lost += self._lose(row["id"], row["trial"], f"no heartbeat for {silent:.0f} s")
-        return lost
 
     def _lose(self, attempt: int, trial: str, reason: str, counts: bool = True) -> bool:
         with self._store.transaction() as record:
@@ -263,7 +286,7 @@ class Queue:
         return found[0][0] if found else ""
 
     def _beat(self, attempt: Attempt) -> None:
-        beat = (attempt.id, lease.this_process().boot, lease.clock(), time.time())
+        beat = (attempt.id, *astuple(lease.Beat.now()))
         self._store.touch("INSERT OR REPLACE INTO heartbeat VALUES (?, ?, ?, ?)", beat)
 
 
@@ -272,4 +295,4 @@ def _sweep_id(spec: Json) -> str:
 
 
 def _process() -> str:
-    return encode(asdict(lease.this_process()))
+    return encode(asdict(this_process()))

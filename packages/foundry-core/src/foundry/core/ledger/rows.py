@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from functools import lru_cache
 from sqlite3 import Row
 from typing import Any
 
 from foundry.core.contracts import UsageError
+from foundry.core.ledger.lease import Beat, Holder
 from foundry.core.ledger.records import (
     Config,
     Decision,
@@ -21,6 +23,7 @@ from foundry.core.ledger.records import (
     TrialRow,
     Wanted,
 )
+from foundry.core.system.processes import Process
 
 
 def trial(row: Row) -> TrialRow:
@@ -37,6 +40,17 @@ def sweep(row: Row, driven: bool) -> SweepRow:
     status: SweepStatus = row["status"] if row["status"] == "finished" or driven else "interrupted"
     conclusion = None if row["conclusion"] is None else json.loads(row["conclusion"])
     return SweepRow(row["id"], status, json.loads(row["spec"]), row["created"], conclusion)
+
+
+def holder(row: Row) -> Holder:
+    name = row["worker"] if "worker" in row.keys() else ""  # noqa: SIM118 - a Row iterates over its values
+    return Holder(_process(row["process"]), Beat(row["boot"], row["clock"], row["wall"]), name)
+
+
+@lru_cache(maxsize=256)
+def _process(text: str) -> Process:
+    """One may hold many things, and is looked at before every claim."""
+    return Process(**json.loads(text))
 
 
 def wanted(row: Row) -> Wanted:

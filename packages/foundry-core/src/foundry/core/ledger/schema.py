@@ -1,7 +1,7 @@
 """The tables of .foundry/ledger.db, and how the file is opened.
 
-All but the last two are projections of `event`: they can be made anew from it. What belongs to living processes is
-volatile and no event.
+All but the last two are projections of `event`: they can be made anew from it. What belongs to living processes, who
+drives a sweep and when who was heard of last, is volatile and no event.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from pathlib import Path
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
 from foundry.core.system.files import Abilities
 
-SCHEMA_VERSION = 2
-"""Of the tables and of the events. A ledger of another version is refused, never guessed at."""
+EVENTS_VERSION = 2
+SCHEMA_VERSION = 3
+"""Of the tables. A ledger of another version, in these or in its events, is refused, never guessed at."""
+WITHOUT_BEATS = 2
+"""The version in which a driver had no heartbeat. It differs in a volatile table alone, which is made anew."""
 
 APPLICATION_ID = 0x464F554E  # "FOUN", in the header of the file: this database is ours
 BUSY_SECONDS = 30.0
@@ -57,7 +60,10 @@ CREATE TABLE generation (number INTEGER PRIMARY KEY, identity TEXT NOT NULL, exp
   ancestry TEXT NOT NULL, rendered INTEGER NOT NULL, restores INTEGER);
 
 CREATE TABLE heartbeat (attempt INTEGER PRIMARY KEY, boot TEXT NOT NULL, clock REAL NOT NULL, wall REAL NOT NULL);
-CREATE TABLE driver (sweep TEXT NOT NULL, process TEXT NOT NULL, PRIMARY KEY (sweep, process));
+"""
+DRIVERS = """
+CREATE TABLE driver (sweep TEXT NOT NULL, process TEXT NOT NULL, boot TEXT NOT NULL, clock REAL NOT NULL,
+  wall REAL NOT NULL, PRIMARY KEY (sweep, process))
 """
 
 VOLATILE = ("heartbeat", "driver")
@@ -100,7 +106,7 @@ def _opened(path: Path, can: Abilities, *pragmas: str) -> sqlite3.Connection:
 
 
 def is_made(db: sqlite3.Connection, path: Path) -> bool:
-    """Whether the tables are there.
+    """Whether the tables are there, of this version.
 
     Raises:
         InvalidData: the database is somebody else's, or a ledger of another version.
@@ -110,20 +116,24 @@ def is_made(db: sqlite3.Connection, path: Path) -> bool:
     application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
     if application != APPLICATION_ID:
         raise InvalidData(f"{path} is a database, but no ledger of Foundry", "move it away")
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, WITHOUT_BEATS):
         raise InvalidData(f"{path} has schema version {version}, this Foundry reads {SCHEMA_VERSION}", OTHER_VERSION)
-    return True
+    return bool(version == SCHEMA_VERSION)
 
 
 OTHER_VERSION = "use the Foundry that wrote it, or move .foundry/ away to begin a new ledger"
 
 
-def make(db: sqlite3.Connection) -> None:
-    """Create the tables, inside the transaction of the caller: `executescript` would commit it."""
-    for statement in TABLES.split(";"):
+def make(db: sqlite3.Connection) -> bool:
+    """Create the tables, or bring them to this version, inside the transaction of the caller: `executescript` would
+    commit it. Whether they are new, and hold nothing yet."""
+    is_new = not db.execute("SELECT 1 FROM sqlite_master").fetchone()
+    for statement in TABLES.split(";") if is_new else ["DROP TABLE driver"]:
         db.execute(statement)
+    db.execute(DRIVERS)
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return is_new
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,11 @@ class Store:
             self.journal.catch_up(self._events)
 
     def close(self) -> None:
-        """Close this thread's connection."""
+        """Close this thread's connection. Other threads keep theirs."""
         db = getattr(self._local, "db", None)
         if db is not None:
             db.close()
-        self._thread_local = threading.local()
+            self._local.db = None
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -142,11 +143,12 @@ class Store:
         return nullcontext() if self._can.lock else self._turn()
 
     def _make(self, db: sqlite3.Connection) -> None:
-        schema.make(db)
+        if not schema.make(db):
+            return
         if count := self._replay(db):
             self._note(f"{self.path} was lost, and made anew from {count} events of {self.journal.path.name}")
         else:
-            data = {"id": os.urandom(8).hex(), "schema": schema.SCHEMA_VERSION}
+            data = {"id": os.urandom(8).hex(), "schema": schema.EVENTS_VERSION}
             project(db, Event(1, time.time(), "ledger_created", encode(data)))
 
     def _agree(self, db: sqlite3.Connection) -> None:
@@ -174,15 +176,15 @@ class Store:
             count += 1
         db.execute(  # who trains on meanwhile gets the time to say so
             "INSERT OR IGNORE INTO heartbeat SELECT id, ?, ?, ? FROM attempt WHERE status = 'running'",
-            (lease.this_process().boot, lease.clock(), time.time()),
+            astuple(lease.Beat.now()),
         )
         return count
 
     def _check_version(self, event: Event) -> None:
         version = json.loads(event.data)["schema"]
-        if version != schema.SCHEMA_VERSION:
+        if version != schema.EVENTS_VERSION:
             raise InvalidData(
-                f"{self.journal.path} has schema version {version}, this Foundry reads {schema.SCHEMA_VERSION}",
+                f"{self.journal.path} has schema version {version}, this Foundry reads {schema.EVENTS_VERSION}",
                 schema.OTHER_VERSION,
             )
 

@@ -1,4 +1,4 @@
-"""What goes on beside a worker's training: a heartbeat, a time limit, a log."""
+"""What goes on beside a worker's training: a watch on its claim and its time, and a log."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from foundry.core.blame import running
 from foundry.core.contracts import FoundryError
 from foundry.core.ledger import Attempt, Ledger
 from foundry.core.run import EXPERT_FIELDS, Run, RunInUse
+from foundry.core.system.signals import StopRequest
 
-HEARTBEAT_SECONDS = 10.0
-"""A lease lasts 18 of them: a trial is not taken away from a machine that is merely slow."""
 WATCH_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 """What is asked to stop may take so long to finish its step; then its process is ended."""
+BUILD_SECONDS = 300.0
+"""From the data to the first step, where trials have a time limit: some seconds, of the largest models a minute."""
 LOCK_SECONDS = 60.0
 """How long an attempt waits for its predecessor's process to leave the run."""
 CURVE_POINTS = 200
@@ -28,14 +29,20 @@ CURVE_POINTS = 200
 
 
 class Watch:
-    """The heartbeat of an attempt and its time limit, which counts from the first step: what a new process has to
-    import is not the trial's fault. Either ends the training by SIGTERM, on which the trainer saves; a step that never
-    returns is ended by a second one, and the process with it."""
+    """Whether an attempt still holds its trial, and its time limit. Either asks the training to stop, which then saves;
+    a step that never returns is ended with its process, by SIGKILL: a call into C may run no handler of ours.
 
-    def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None) -> None:
-        self.ledger, self.attempt, self.seconds = ledger, attempt, seconds
+    The limit counts from the first step: what a new process has to import, and a corpus to prepare, is not the trial's
+    fault. To be built it has a limit of its own, or what never comes to a first step would never end.
+
+    Args:
+        stop: what the training looks at.
+    """
+
+    def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None, stop: StopRequest) -> None:
+        self.ledger, self.attempt, self.seconds, self.stop = ledger, attempt, seconds, stop
         self.timed_out = self.taken_over = False
-        self.complaint = f"timeout: it took longer than {seconds:g} s" if seconds is not None else ""
+        self.complaint = ""
         self._end = float("inf")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -48,26 +55,32 @@ class Watch:
         self._over.set()
         self._thread.join()
 
+    def building_begins(self) -> None:
+        if self.seconds is not None:
+            self._allow(max(self.seconds, BUILD_SECONDS), " to be built")
+
     def training_begins(self) -> None:
         if self.seconds is not None:
-            self._end = time.monotonic() + self.seconds
+            self._allow(self.seconds)
+
+    def _allow(self, seconds: float, to_do_what: str = "") -> None:
+        self.complaint = f"timeout: it took longer than {seconds:g} s{to_do_what}"
+        self._end = time.monotonic() + seconds
+
+    def renew(self) -> None:
+        """The attempt's heartbeat."""
+        self.taken_over = not self.ledger.renew(self.attempt)
 
     def _watch(self) -> None:
-        beat = time.monotonic()
         while not self._over.wait(WATCH_SECONDS):
-            now = time.monotonic()
-            self.timed_out = now >= self._end
-            if now >= beat + HEARTBEAT_SECONDS:
-                beat = now
-                with suppress(FoundryError):  # the disk is full: the trial may still end, and say so itself
-                    self.taken_over = not self.ledger.renew(self.attempt)
+            self.timed_out = time.monotonic() >= self._end
             if self.timed_out or self.taken_over:
                 self._stop()
                 break
         self.ledger.close()  # this thread's connection
 
     def _stop(self) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        self.stop.ask()
         if self._over.wait(GRACE_SECONDS):
             return
         if self.timed_out:
@@ -75,12 +88,15 @@ class Watch:
             where = f", in {place} ({place.function})" if place else ""
             with suppress(FoundryError):  # there will be nobody else to say so
                 self.ledger.fail(self.attempt, self.complaint + where)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_for_predecessor(run: Run, log: Callable[[str], None]) -> None:
+def wait_for_predecessor(run: Run, tell: Callable[[str], None]) -> None:
     """Until nobody trains into the folder of a run. A process that is stopped keeps its lock when its lease has ended:
     once it goes on, it notices and leaves; an executor may end it before.
+
+    Args:
+        tell: told once whom it waits for, and how long.
 
     Raises:
         RunInUse: it is still there after LOCK_SECONDS.
@@ -94,7 +110,7 @@ def wait_for_predecessor(run: Run, log: Callable[[str], None]) -> None:
             if time.monotonic() > end:
                 raise
             if not told:
-                log(f"waiting: {failure.message}")
+                tell(f"waits for up to {LOCK_SECONDS:.0f} s: {failure.message}")
                 told = True
         time.sleep(WATCH_SECONDS)
 

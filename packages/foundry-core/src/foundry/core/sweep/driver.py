@@ -16,6 +16,7 @@ from foundry.core.ledger.records import Trial, TrialRow
 from foundry.core.sweep.executors.site import Executor
 from foundry.core.sweep.failure import is_the_machines, reason_of
 from foundry.core.sweep.fingerprint import Setting
+from foundry.core.sweep.heartbeat import SILENT_SECONDS
 from foundry.core.sweep.plan import Plan
 from foundry.core.sweep.request import Answers, Failure, Outcome, Request
 from foundry.core.sweep.workload import Workload
@@ -80,6 +81,7 @@ class Driver:
     retry: bool = False
     order: int = 0
     _reclaimed: float = 0.0
+    _told: set[tuple[str, int]] = field(default_factory=set)  # attempts that it has told are waited for
 
     def drive(self, procedure: Generator[Sequence[Request], Answers, Ending]) -> Ending:
         """The end of the procedure.
@@ -116,7 +118,7 @@ class Driver:
             newest = self.ledger.last_event()
             if newest == seen:
                 self.reporter.tick()
-                self._reclaim()
+                self._look_after_claims(trials, rows)
                 time.sleep(TICK_SECONDS)
             else:
                 self._look(trials, rows)
@@ -135,11 +137,18 @@ class Driver:
                 impossible[request] = Failure(reason_of(error))
         return trials, impossible
 
-    def _reclaim(self) -> None:
-        """Now and then, queue again what dead workers held."""
-        if time.monotonic() - self._reclaimed > RECLAIM_SECONDS:
-            self._reclaimed = time.monotonic()
-            self.ledger.reclaim()
+    def _look_after_claims(self, trials: Mapping[Request, Trial], rows: Mapping[str, TrialRow]) -> None:
+        """Now and then, queue again what dead workers held, and tell of those that may be."""
+        if time.monotonic() - self._reclaimed < RECLAIM_SECONDS:
+            return
+        self._reclaimed = time.monotonic()
+        self.ledger.reclaim()
+        holders = self.ledger.holders()
+        for request, trial in trials.items():
+            holder, attempt = holders.get(trial.id), (trial.id, rows[trial.id].attempts)
+            if holder and holder.beat.age > SILENT_SECONDS and attempt not in self._told:
+                self._told.add(attempt)
+                self.reporter.note(f"trial {trial.id} ({request.arm}): {self.ledger.waiting_for(holder)}")
 
     def _look(self, trials: Mapping[Request, Trial], rows: dict[str, TrialRow]) -> None:
         """Take in what has changed."""

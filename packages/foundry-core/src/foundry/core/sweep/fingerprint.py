@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -118,7 +119,8 @@ class _Data:
 
 
 def _data_of(experiment: Experiment) -> _Data:
-    key = digest(experiment.plain()["data"], experiment.model_args.block_size, experiment.init_from)
+    # With the working directory, from which a corpus by path is looked for.
+    key = digest(os.getcwd(), experiment.plain()["data"], experiment.model_args.block_size, experiment.init_from)
     if key not in _opened:
         from foundry.core.training.initial import origin_of
         from foundry.core.training.rows import open_rows

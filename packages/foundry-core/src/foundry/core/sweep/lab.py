@@ -8,6 +8,7 @@ One laboratory serves one sweep after the other, so that its workers stay warm.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,8 +19,9 @@ from typing import Any
 from foundry.core.blame import explained
 from foundry.core.config import Experiment
 from foundry.core.config.load import BASELINE, from_text
-from foundry.core.contracts import InvalidExperiment, PluginError, UsageError
+from foundry.core.contracts import InvalidExperiment, PluginError, Stopped, UsageError
 from foundry.core.ledger import Generation, Ledger, Noise, StaleBaseline, SweepRow
+from foundry.core.ledger.lease import Beat, Holder
 from foundry.core.ledger.records import Json
 from foundry.core.promotion import current_baseline, promote
 from foundry.core.registry import registry
@@ -29,6 +31,7 @@ from foundry.core.sweep.conclusion import Conclusion
 from foundry.core.sweep.driver import Driver, Reporter, Silent
 from foundry.core.sweep.executors.site import Executor, Site
 from foundry.core.sweep.fingerprint import Setting, foreign_variants
+from foundry.core.sweep.heartbeat import Heartbeat
 from foundry.core.sweep.measure import Spread, noise_procedure
 from foundry.core.sweep.plan import Plan, informed, make_plan, remarks_on
 from foundry.core.sweep.prefix import drop_checkpoints
@@ -37,8 +40,11 @@ from foundry.core.sweep.request import CONTROL
 from foundry.core.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
 from foundry.core.sweep.rule import Rule
 from foundry.core.sweep.workload import Workload
+from foundry.core.system.processes import Process
 from foundry.core.system.signals import StopRequest
 
+WAIT_SECONDS = 0.5
+"""Between two looks at a driver that may be dead."""
 NOISE_SEEDS = 8
 """Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
 
@@ -81,22 +87,48 @@ class Lab:
 
     def resume(self, *, promote: bool = False) -> SweepResult:
         """Go on with the sweep that was interrupted last; with `promote`, also with one that has found a winner, which
-        nobody made the baseline.
+        nobody made the baseline. Of a driver that cannot be seen from here, and was heard of lately, a sign is waited
+        for, until its lease has ended.
 
         Raises:
             UsageError: there is none.
+            Stopped: somebody asked for it.
         """
-        left = [row for row in self.ledger.sweeps("interrupted") if row.spec["kind"] in ("sweep", "noise")]
+        left = [
+            row for row in self.ledger.sweeps() if row.spec["kind"] in ("sweep", "noise") and row.status != "finished"
+        ]
         unpromoted = self._unpromoted()
-        rows = sorted(left + (unpromoted if promote else []), key=lambda row: row.created)
-        asked = [Question.from_json(row.spec.get("asked_by") or row.spec["question"]) for row in rows]
-        questions = [question for question in asked if question.stacks]
-        if not questions:
-            hint = "name what to compare: foundry sweep attention mha"
-            if unpromoted:
-                hint = "the last one has found a winner: foundry sweep --resume --promote"
-            raise UsageError("no sweep was interrupted", hint)
-        return self.sweep(questions[-1], promote=promote)
+        rows = sorted(left + (unpromoted if promote else []), key=lambda row: row.created, reverse=True)
+        driven = ""
+        for row in rows:
+            question = Question.from_json(row.spec.get("asked_by") or row.spec["question"])
+            if not question.stacks:
+                continue
+            driver = None if row.status == "finished" else self._driver_of(row.id)
+            if driver is None:
+                return self.sweep(question, promote=promote)
+            driven = driven or f": {row.id} is driven by {driver}"
+        hint = "name what to compare: foundry sweep attention mha"
+        if driven:
+            hint = "end that process first, or wait for it"
+        elif unpromoted:
+            hint = "the last one has found a winner: foundry sweep --resume --promote"
+        raise UsageError(f"no sweep was interrupted{driven}", hint)
+
+    def _driver_of(self, sweep: str) -> Holder | None:
+        """Who certainly drives a sweep: it can be seen, or gives a sign while it is waited for."""
+        heard: dict[Process, Beat] = {}
+        while drivers := self.ledger.drivers(sweep):
+            for driver in drivers:
+                if driver.process.is_visible() or heard.get(driver.process, driver.beat) != driver.beat:
+                    return driver
+            if not heard:
+                self.reporter.note(f"sweep {sweep}: {self.ledger.waiting_for(drivers[0])}")
+            heard = {driver.process: driver.beat for driver in drivers} | heard
+            if self.stop.requested:
+                raise Stopped("stopped while it waited for a driver", "run the same command again")
+            time.sleep(WAIT_SECONDS)
+        return None
 
     def _unpromoted(self) -> list[SweepRow]:
         """The sweeps whose winner is better than the baseline that still holds."""
@@ -297,7 +329,7 @@ def open_lab(
     """
     reporter = reporter or Silent()
     variant = registry(project).variant("executor", executor)
-    with Ledger.open(project, note=reporter.note) as ledger:
+    with Ledger.open(project, note=reporter.note) as ledger, Heartbeat(ledger, ledger.renew_sweeps):
         site = Site(project.resolve(), ledger, jobs, trial_seconds, reporter.note)
         with StopRequest() as stop, variant.load()(variant.params(), site) as workers:
             yield Lab(site.project, ledger, jobs, workers, reporter, stop, retry)

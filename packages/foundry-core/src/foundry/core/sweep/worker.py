@@ -5,7 +5,8 @@
 Each line on its standard input is an order: a sweep that has trials in its queue, or an experiment whose costs are to
 be counted. When the input ends, whoever started the worker is gone, and it saves what it trains and leaves. Started by
 hand or by a cluster's scheduler, with --sweep, it serves that sweep until it is finished. On what was its standard
-output it says which attempt it works on; on standard error it logs, and there goes what the code of a variant prints.
+output it says which attempt it works on, and whom it waits for; on standard error it logs, and there goes what the code
+of a variant prints.
 
 A trial is `foundry.core.training.train` in .foundry/trials/ID, as a user would call it. An attempt that was cut short
 goes on where its predecessor's last checkpoint is, bit for bit.
@@ -29,7 +30,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from foundry.core.blame import FAULTS, explained
@@ -39,9 +39,11 @@ from foundry.core.ledger import Attempt, Ledger, LostClaim
 from foundry.core.run import ERROR_LOG
 from foundry.core.sweep.beside import Log, Watch, log, thinned, wait_for_predecessor
 from foundry.core.sweep.budget import Costs
+from foundry.core.sweep.executors.process import TELL_AND_END
 from foundry.core.sweep.failure import is_the_machines, reason_of
+from foundry.core.sweep.heartbeat import Heartbeat
 from foundry.core.system.parents import in_thread, listen
-from foundry.core.system.signals import StopRequest, heeded
+from foundry.core.system.signals import Interrupt, StopRequest
 from foundry.core.undisturbed import undisturbed
 
 POLL_SECONDS = 1.0
@@ -52,7 +54,7 @@ class Worker:
 
     Args:
         trial_seconds: what takes longer has failed; None: nothing has.
-        say: told which attempt is begun.
+        say: told which attempt is begun, and whom it waits for.
         log: told how its training goes.
         leaving: whether somebody asked this process to end. If not, a KeyboardInterrupt was raised by a variant.
     """
@@ -80,9 +82,10 @@ class Worker:
         if attempt is None:
             return False
         self.say(attempt=attempt.id, trial=attempt.trial.id, number=attempt.number, run=attempt.run)
-        watch = Watch(self.ledger, attempt, self.trial_seconds)
+        stop = StopRequest()
+        watch = Watch(self.ledger, attempt, self.trial_seconds, stop)
         try:
-            with watch, undisturbed(lambda change: self.log(f"the trial has set {change}; it is set back")):
+            with watch, Heartbeat(self.ledger, watch.renew), undisturbed(self.changed):
                 result, curve = self.result(attempt, watch)
         except (*FAULTS, KeyboardInterrupt) as failure:
             self.end(attempt, watch, failure)
@@ -91,11 +94,13 @@ class Worker:
                 self.ledger.finish(attempt, result, curve)
         finally:
             _free_memory()
+        if stop.number:  # it came when the training did not look any more
+            raise Stopped(f"stopped by {stop.name}", "run the same command again, and it goes on from here")
         return True
 
     def end(self, attempt: Attempt, watch: Watch, failure: BaseException) -> None:
         """After a training that has no result. What is not the trial's own is raised again."""
-        is_asked = isinstance(failure, KeyboardInterrupt) and self.leaving()  # of `_Orders`, while no trainer listened
+        is_asked = isinstance(failure, KeyboardInterrupt) and self.leaving()  # while no trainer listened
         if watch.timed_out:
             self.fail(attempt, watch.complaint)
         elif is_asked or is_the_machines(failure):
@@ -111,7 +116,7 @@ class Worker:
     def result(self, attempt: Attempt, watch: Watch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Train and evaluate: result.json with every metric, and the curve. What is finished is not trained again."""
         from foundry.core.run import Run
-        from foundry.core.sweep.fingerprint import code_fingerprint
+        from foundry.core.sweep.fingerprint import code_fingerprint, data_fingerprint
         from foundry.core.training import train
 
         project = self.ledger.project
@@ -119,8 +124,10 @@ class Worker:
         if code_fingerprint(experiment, attempt.trial.tasks) != attempt.trial.code:  # edited since, or not loaded here
             raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
         run = Run(project / attempt.run)
-        wait_for_predecessor(run, self.log)
-        with StopRequest():  # while it is built, too: it is the trial that is asked to stop, and the worker goes on
+        wait_for_predecessor(run, self.waits)
+        data_fingerprint(experiment)  # where the corpus was never prepared, that takes as long as it takes
+        watch.building_begins()
+        with watch.stop:  # while it is built, too
             trained = train(experiment, run.path, reporter=Log(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
         if trained["training_seconds"] > 0:
@@ -134,6 +141,13 @@ class Worker:
             higher += [task] if score.higher_is_better else []
         result = {**trained, "run": attempt.run, "metrics": metrics, "higher_is_better": higher}
         return result, thinned(list(run.metrics()))
+
+    def changed(self, change: str) -> None:
+        self.log(f"the trial has set {change}; it is set back")
+
+    def waits(self, text: str) -> None:
+        self.log(text)
+        self.say(waits=text)
 
     def fail(self, attempt: Attempt, reason: str) -> None:
         with suppress(LostClaim):
@@ -155,15 +169,12 @@ class Worker:
 class _Orders:
     """What the driver writes on our standard input, read by a thread, so that its end is noticed in the middle of a
     training. The main thread learns of that as of SIGTERM: while it trains the trainer notices, and saves; at any other
-    instant it leaves. A signal in a training's last moments changes nothing there, so `ended` is looked at, too."""
+    instant it leaves."""
 
     def __init__(self) -> None:
         self.ended = False
         self._orders: list[dict[str, Any]] = []
         self._news = threading.Condition()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, and meant for the driver
-        for number in heeded():
-            signal.signal(number, self._leave)
         in_thread(lambda: listen(self._order, self._end))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -182,10 +193,6 @@ class _Orders:
     def _end(self) -> None:
         self.ended = True
 
-    def _leave(self, number: int, frame: FrameType | None) -> None:
-        self.ended = True
-        raise KeyboardInterrupt  # raised while a plugin is imported, anything else would be the plugin's fault
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="foundry.core.sweep.worker", description="Trains the trials of a sweep.")
@@ -197,23 +204,23 @@ def main() -> int:
     import foundry.core.training  # noqa: F401 - now, while the first trials are still being chosen
 
     faulthandler.enable()  # which line crashes is then in the log,
-    faulthandler.register(signal.SIGUSR1, all_threads=False)  # and which one hangs
+    faulthandler.register(TELL_AND_END, all_threads=False, chain=True)  # and which one hangs
+    if not arguments.sweep:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, and meant for the driver
     say = _words()
     try:
+        interrupt = Interrupt()
         with Ledger.open(arguments.project, note=log) as ledger:
             say(ready=os.getpid())
-            if arguments.sweep:
-                _serve(Worker(ledger, arguments.name, arguments.trial_seconds, say, log), arguments.sweep)
-            else:
-                orders = _Orders()
-                worker = Worker(ledger, arguments.name, arguments.trial_seconds, say, log, lambda: orders.ended)
-                for order in orders:
-                    if "count" in order:
-                        say(counted=True, **_costs(order["count"], ledger.project))
-                        continue
-                    while not orders.ended and worker.work(order["sweep"]):
-                        _freeze()
-                    say(idle=order["sweep"])
+            worker = Worker(ledger, arguments.name, arguments.trial_seconds, say, log, lambda: interrupt.came)
+            try:
+                if arguments.sweep:
+                    _serve(worker, arguments.sweep)
+                else:
+                    _obey(worker, _Orders())
+            finally:  # a signal may have come between a claim and its training
+                with suppress(FoundryError):
+                    ledger.release_all()
     except KeyboardInterrupt:
         log("asked to stop")
     except Stopped as stopped:
@@ -223,6 +230,16 @@ def main() -> int:
         say(failure=failure.message, hint=failure.hint)
         return int(failure.exit_code)
     return 0
+
+
+def _obey(worker: Worker, orders: _Orders) -> None:
+    for order in orders:
+        if "count" in order:
+            worker.say(counted=True, **_costs(order["count"], worker.ledger.project))
+            continue
+        while not orders.ended and worker.work(order["sweep"]):
+            _freeze()
+        worker.say(idle=order["sweep"])
 
 
 def _costs(experiment: dict[str, Any], project: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@
 
 By flock, which the system releases when its holder dies. Where a file system has none (NFS without its lock daemon,
 Lustre without its mount option, some that FUSE brings), by a file NAME.held beside it: only one process can create it,
-and it says which. That of a process that is known to be gone is taken over; of one on another machine nothing is known.
+and it says which. That of a process that is known to be gone is taken over; of one on another machine, or from before
+this one was started anew, nothing is known.
 """
 
 from __future__ import annotations
@@ -174,4 +175,4 @@ class _Holder:
     def __str__(self) -> str:
         if self.process is None:
             return "another process"
-        return f"process {self.process.pid}{'' if self.is_visible() else f' on {self.process.host}'}"
+        return str(self.process)

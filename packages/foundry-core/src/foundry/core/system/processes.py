@@ -1,8 +1,13 @@
 """Which process something belongs to, and whether it can still be alive.
 
-A process is known by host, boot, pid namespace, pid and start time, so that a reused pid is not mistaken for it. Of a
-process on this machine the answer is certain and at once, as far as the system tells: without /proc, or where it hides
-other people's processes, a pid that is there counts as alive.
+A process is known by host, boot, pid namespace, pid and start time, so that a reused pid is not mistaken for it. Of one
+that can be seen from here - the same boot of the same machine, the same container - the answer is certain and at once,
+as far as the system tells: without /proc, or where it hides other people's processes, a pid that is there counts as
+alive.
+
+Of any other nothing is known, also where it has our host's name and another boot. That may be this machine before it
+was started anew, or another one that is called so: containers and virtual machines made of one image are, and each has
+a kernel, and so a boot, of its own.
 """
 
 from __future__ import annotations
@@ -25,9 +30,6 @@ class Process:
 
     def is_gone(self) -> bool:
         """Whether it is certainly not running any more; False where that cannot be known from here."""
-        here = this_process()
-        if self.host == here.host and self.boot != here.boot:
-            return bool(self.boot and here.boot)
         if not self.is_visible():
             return False
         if not _is_there(self.pid):
@@ -39,6 +41,15 @@ class Process:
         """Whether its pid means here what it means there."""
         here = this_process()
         return (self.host, self.boot, self.namespace) == (here.host, here.boot, here.namespace)
+
+    def __str__(self) -> str:
+        here = this_process()
+        if self.is_visible():
+            return f"process {self.pid}"
+        if self.host != here.host:
+            return f"process {self.pid} on {self.host}"
+        where = "in another container" if self.boot == here.boot else "on another boot, or machine, of that name"
+        return f"process {self.pid} on {self.host}, {where}"
 
 
 def this_process() -> Process:

@@ -157,7 +157,6 @@ def build(
             write_config(run, experiment, device, rows, origin)
 
     per_position = 3 * flops_per_token(experiment, vocab_size)
-    _try_plugins(experiment, model, device)
     budget = Horizon.of(experiment, rows, per_position)
     metrics = Metrics(
         run,
@@ -176,6 +175,7 @@ def build(
         reporter.started(facts | {"peak_flops": peak_flops and float(f"{peak_flops:.3g}")})
         if remark := padding_remark(experiment, rows):
             reporter.note(remark)
+    _try_plugins(experiment, model, device)  # after `started`: it is their first step that may hang, not one of ours
     return Trainer(
         experiment=experiment,
         run=run,

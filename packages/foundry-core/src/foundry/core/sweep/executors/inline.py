@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from foundry.core.contracts import Params
 from foundry.core.sweep.executors.site import Site
@@ -13,7 +13,8 @@ from foundry.core.sweep.worker import Worker
 class Inline:
     def __init__(self, params: Params, site: Site) -> None:
         # A signal is noted here, and raises nothing: an interrupt is a variant's.
-        self.worker = Worker(site.ledger, "inline", site.trial_seconds, leaving=lambda: False)
+        self.site = site
+        self.worker = Worker(site.ledger, "inline", site.trial_seconds, self.told, leaving=lambda: False)
 
     def __enter__(self) -> Self:
         return self
@@ -21,6 +22,10 @@ class Inline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+    def told(self, **facts: Any) -> None:
+        if "waits" in facts:
+            self.site.note(f"the trial {facts['waits']}")
 
     def work(self, sweep: str, *, waiting: int, device: str, threads: int) -> None:
         self.worker.work(sweep)

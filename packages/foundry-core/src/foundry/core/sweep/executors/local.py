@@ -116,6 +116,9 @@ class Local:
         for slot, worker in enumerate(self.workers):
             if worker is not None:
                 worker.listen()
+                if worker.waits:
+                    self.site.note(f"{worker.name} {worker.waits}")
+                    worker.waits = ""
                 self.end_silent(worker)
                 if worker.process.poll() is not None:
                     self.workers[slot] = None

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,8 +21,12 @@ CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.
 STACK = re.compile(r"(?:Current thread|Stack) [^\n]*\n((?:  (?:File|\.\.\.)[^\n]*\n)*)")
 FRAME = re.compile(r'File "(.+)", line (\d+) in (\S+)')
 """Of what Python's fault handler writes, the innermost frame first."""
-LOOK_SECONDS = 1.0
-"""For a worker to write which line it is in."""
+TELL_AND_END = signal.SIGALRM
+"""On which a worker writes which line it is in, and ends. Python's fault handler does it, even where no handler of
+Python's would ever run; it marks no end of what it writes, so that of the process is waited for. What schedulers send
+before they kill, SIGUSR1 and SIGUSR2, is for them; SIGQUIT, as others use it, would leave a core."""
+LOOK_SECONDS = 10.0
+"""For a worker to write that."""
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Process:
     attempt: Mapping[str, Any] | None = None  # what it said last that it works on
     counted: Mapping[str, Any] | None = None  # what it said last of an experiment's costs
     failure: EnvironmentFailure | None = None  # what it said about the machine
+    waits: str = ""  # what it said that it waits for, until somebody was told
     lost: float | None = None  # since when another may train what it works on
 
     def listen(self) -> None:
@@ -55,6 +59,8 @@ class Process:
             self.idle |= "idle" in said
             if "attempt" in said:
                 self.attempt, self.logged = said, said["logged"]
+            if "waits" in said:
+                self.waits = said["waits"]
             if "counted" in said:
                 self.counted = said
             if "failure" in said:
@@ -101,13 +107,11 @@ class Process:
         return next((place for place in places if place is not None and place.distribution), None)
 
     def look(self) -> None:
-        """Have it write which line it is in."""
-        before = self.log.stat().st_size
-        end = time.monotonic() + LOOK_SECONDS
+        """Have it write which line it is in, and end."""
         with suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGUSR1)
-        while self.log.stat().st_size == before and time.monotonic() < end:
-            time.sleep(0.01)
+            os.kill(self.process.pid, TELL_AND_END)
+        with suppress(subprocess.TimeoutExpired):  # it is stopped: it says nothing
+            self.process.wait(LOOK_SECONDS)
 
     def dismiss(self) -> None:
         """End its input: it saves, and leaves."""
