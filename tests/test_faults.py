@@ -180,6 +180,27 @@ def test_a_signal_while_a_sample_is_written(project, finished, tmp_path, monkeyp
     assert samples[-1] == json.loads((finished / "samples.jsonl").read_text())
 
 
+def test_a_checkpoint_that_cannot_be_read_now_is_not_set_aside(finished, unfinished, capsys, monkeypatch):
+    """Too many open files say nothing of the file."""
+    real = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.match("checkpoints/step-00000015/model.safetensors"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return real(path)
+
+    before = files(unfinished)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_bytes)
+        assert train("--out", unfinished) == 6
+    assert "step-00000015/model.safetensors: Too many open files\n  this process may open no more" in (
+        capsys.readouterr().err
+    )
+    assert {name: text for name, text in files(unfinished).items() if name in before} == before
+    assert train("--out", unfinished) == 0
+    assert_same(unfinished, finished)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_nobody_listening_is_no_reason_to_stop(project, finished, tmp_path, monkeypatch):
     with open("/dev/full", "w") as full, monkeypatch.context() as patch:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.doses import SMALL
 from tests.processes import server
 
 from foundry.core.config import load_experiment
@@ -158,7 +159,7 @@ def test_kills_in_the_middle_of_saving(project, uninterrupted):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)  # one to two seconds a kill
 def test_two_hundred_kills(project, uninterrupted):
-    kills = 20 if os.environ.get("FOUNDRY_SLOW_DOSE") == "small" else 200
+    kills = 10 if SMALL else 200
     seed = int(time.time())
     print("seed", seed)
     out = project / "killed-many"

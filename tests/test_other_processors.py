@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.doses import SMALL
 
 PROCESSORS = {
     "sse": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "FOUNDRY_MAX_CPU_ISA": "sse"},
@@ -40,7 +41,6 @@ def test_a_few_kernels_on_the_least_processor():
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_everything_that_is_compared(processor):
-    small = os.environ.get("FOUNDRY_SLOW_DOSE") == "small"
-    if small and processor != "sse":
+    if SMALL and processor != "sse":
         pytest.skip("in small doses, the one that differs most")
-    passes_on(processor, *KERNELS, *([] if small else LAYERS), "-k", "not build and not compile")
+    passes_on(processor, *KERNELS, *([] if SMALL else LAYERS), "-k", "not build and not compile")

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.doses import not_in_small_doses
 from tests.sweep_processes import processes
 
 STEPS = 2000
@@ -38,7 +39,6 @@ checkpoints: {{save_interval: 20}}
 """
 TRAIN = ("train", "--out", "run")
 SWEEP = ("sweep", "lr", "1e-2", "--delta", "0.03", "--max-pairs", "2")
-SMALL = os.environ.get("FOUNDRY_SLOW_DOSE") == "small"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -114,10 +114,9 @@ def goes_on(project: Path) -> None:
     assert f" step={from_step} " in said.decode()
 
 
+@not_in_small_doses  # there, a terminal sends one
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_ends_a_training_which_is_saved(project, number):
-    if SMALL:
-        pytest.skip("in small doses, a terminal sends one")
     process = start(project, *TRAIN)
     wait_until(lambda: saved(project / "run"))
     process.send_signal(number)
@@ -135,6 +134,7 @@ def test_a_terminal_that_closes_ends_a_training_which_is_saved(project):
     goes_on(project)
 
 
+@not_in_small_doses
 def test_under_nohup_a_training_outlives_its_terminal(project):
     """Its bar has nowhere to be drawn any more, and its result no reader."""
     with in_a_terminal(project, *TRAIN, ignored=(signal.SIGHUP,)) as (pid, ours):
@@ -156,11 +156,10 @@ def test_a_training_of_two_ranks_ends_with_its_launcher(project):
     goes_on(project)
 
 
+@not_in_small_doses  # there, in test_sweep_kills.py
 @pytest.mark.parametrize("how", ["SIGHUP", "its terminal closes", "SIGKILL"])
 def test_a_sweep_ends_and_goes_on(project, how):
     """So do its workers. What was trained by then is not trained again."""
-    if SMALL and how != "its terminal closes":
-        pytest.skip("in small doses, by its terminal")
     sweep = [*SWEEP, "--budget", "60 steps"]
     journal = project / ".foundry" / "events.jsonl"
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.doses import SMALL
 from tests.sweep_processes import command, drive, look, make_project, processes, start
 
 from foundry.core.ledger import Ledger
@@ -188,7 +189,7 @@ def test_twenty_kills_at_random_instants(folder, undisturbed):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)  # one to three seconds a kill
 def test_two_hundred_kills(folder, undisturbed):
-    kills = 20 if os.environ.get("FOUNDRY_SLOW_DOSE") == "small" else 200
+    kills = 10 if SMALL else 200
     seed = int(time.time())
     print("seed", seed)
     kill_at_random(folder / "killed-many", undisturbed, kills, seed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import re
 from collections.abc import Iterator
@@ -17,11 +16,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from tests.doses import SMALL
 from tests.refusing_system import COMPILER, LACKS, Lack, System, refusing_system
 
 from foundry.cli.app import app
 
-SMALL = os.environ.get("FOUNDRY_SLOW_DOSE") == "small"
 BASELINE = """
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
 data: {dataset: {type: text, path: corpus.txt}, tokenizer: byte}
@@ -188,4 +187,5 @@ def test_every_command(system, unhindered, tmp_path, lack):
     if SMALL and lack != "everything":
         pytest.skip("in small doses, all of it at once")
     commands = [command for command in COMMANDS if not (SMALL and command.long)]
-    assert run(system, LACKS[lack], make_project(tmp_path / "project"), commands) == unhindered(commands)
+    told = run(system, LACKS[lack], make_project(tmp_path / "project"), commands)
+    assert SMALL or told == unhindered(commands)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.doses import SMALL
 
 from foundry.core.ledger import Generation, Ledger, LostClaim, StaleBaseline, Trial
 
@@ -224,4 +225,4 @@ def test_sigkill_in_the_middle_of_writes_loses_no_result(tmp_path):
 
 @pytest.mark.slow
 def test_sigkill_in_the_middle_of_writes_loses_no_result_many_times(tmp_path):
-    kill_and_check(tmp_path, kills=100, chance=random.Random(2))
+    kill_and_check(tmp_path, kills=20 if SMALL else 100, chance=random.Random(2))

@@ -26,7 +26,7 @@ from foundry.core.system.files import (
 from foundry.core.system.locks import Busy, locked
 from foundry.core.system.machine import available_cores, memory_bytes
 from foundry.core.system.places import cache_folder, temporary_folder, user_path
-from foundry.core.system.refusals import way_out, writing
+from foundry.core.system.refusals import unread, way_out, writing
 
 __all__ = [
     "Busy",
@@ -40,6 +40,7 @@ __all__ = [
     "sync_file",
     "sync_folder",
     "temporary_folder",
+    "unread",
     "user_path",
     "way_out",
     "write_durably",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from foundry.core.contracts import EnvironmentFailure
+from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 NOT_OURS = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
@@ -29,6 +29,19 @@ _WAYS_OUT = {
     errno.ENOLCK: "this file system has no locks: choose another one",
 }
 """Beside FULL and NOT_OURS, where it depends on what is written."""
+
+
+NOT_NOW = NOT_OURS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENODEV}
+"""What is answered of a file that may be whole: it cannot be read now, or not by us."""
+
+
+def unread(error: OSError, path: Path) -> FoundryError:
+    """Why a file could not be read: because of the file, which is missing or broken, or because of the machine."""
+    where = f"{error.filename or path}: {error.strerror}"
+    if error.errno not in NOT_NOW:
+        return InvalidData(where)
+    hint = "make it readable for this account" if error.errno in NOT_OURS else way_out(error)
+    return EnvironmentFailure(f"cannot read {where}", hint)
 
 
 def refusal(error: BaseException) -> EnvironmentFailure | None:

@@ -28,7 +28,7 @@ from safetensors.torch import load as load_bytes
 from torch import Tensor
 
 from foundry.core.contracts import Diverged, EnvironmentFailure, InvalidData
-from foundry.core.system import move_folder, sync_folder, way_out, write_durably
+from foundry.core.system import move_folder, sync_folder, unread, way_out, write_durably
 from foundry.core.tensors import write_tensors
 
 SCHEMA_VERSION = 1
@@ -106,6 +106,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises:
         InvalidData: a file is missing, truncated, swapped or altered; the message names it.
+        EnvironmentFailure: a file cannot be read now, or not by us; it may be whole.
     """
     expected, tensors, state = _manifest(path), {}, None
     try:
@@ -126,7 +127,7 @@ def load(path: Path) -> Checkpoint:
         if state["step"] != expected["step"] or path_of(path.parent, state["step"]).name != path.name:
             raise InvalidData(f"{path}: holds step {state['step']}, not the one its name says")
     except OSError as error:
-        raise InvalidData(f"{error.filename or path}: {error.strerror}") from error
+        raise unread(error, path) from error
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise InvalidData(f"{path}: damaged: {type(error).__name__}: {error}") from error
     return Checkpoint(tensors, state, hashes(path))
@@ -150,7 +151,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         for entry in manifest["files"].values():
             entry["bytes"], entry["sha256"]
     except OSError as error:
-        raise InvalidData(f"{file}: {error.strerror}") from error
+        raise unread(error, file) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidData(f"{file}: damaged: {type(error).__name__}: {error}") from error
     return manifest
@@ -162,6 +163,7 @@ def newest(folder: Path, warn: Callable[[str], None], *, quarantine: bool = True
     Raises:
         InvalidData: there are checkpoints, or were before they were set aside, but none can be used. Never a silent
             fresh start.
+        EnvironmentFailure: a checkpoint cannot be read now, or not by us: it may be whole, so it is not set aside.
     """
     reasons = []
     for step in reversed(steps(folder)):
