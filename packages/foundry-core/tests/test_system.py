@@ -240,8 +240,7 @@ def test_a_process_is_known_by_more_than_its_pid() -> None:
     here = this_process()
     assert not here.is_gone()
     assert replace(here, start="1").is_gone()  # its pid was given to another
-    others = ({"host": "far"}, {"boot": "another"}, {"namespace": "pid:[1]"})
-    for elsewhere in (replace(here, **other) for other in others):
+    for elsewhere in (replace(here, host="far"), replace(here, boot="another"), replace(here, namespace="pid:[1]")):
         assert not elsewhere.is_visible()
         assert not replace(elsewhere, pid=2**22, start="1").is_gone()  # nobody here can know
 
