@@ -49,14 +49,14 @@ print(prepared.fingerprint, seconds, status["VmHWM"].split()[0])
 # VmHWM is of this program's own memory; what the system tells of a finished child begins at its parent's.
 
 PRETRAINED = """
-import json, sys
+import sys
 from pathlib import Path
 from foundry.data.tokenize import BPETokenizer
 tokenizer = BPETokenizer(4096)
 text = Path(sys.argv[1])
 files = [text] if text.is_file() else sorted(text.iterdir())[:1000]
 tokenizer.fit(file.open().read(4_000_000) for file in files)
-Path(sys.argv[2]).write_text(json.dumps(tokenizer.to_huggingface()))
+Path(sys.argv[2]).write_text(tokenizer.to_huggingface()["tokenizer.json"])
 """
 # A tokenizer.json of GPT's kind; the library `tokenizers` reads it.
 
