@@ -62,11 +62,13 @@ def require_memory(needed: float, what: str, way_out: str = "take a machine that
 
 def out_of(there: float, needed: float, what: str, way_out: str) -> EnvironmentFailure:
     """The refusal of what needs more memory than is there, in bytes."""
-    failure = EnvironmentFailure(
-        f"{what} takes {needed / 1e9:,.1f} GB of memory, and there are {there / 1e9:,.1f} GB", way_out
-    )
+    failure = EnvironmentFailure(f"{what} takes {_size(needed)} of memory, and there are {_size(there)}", way_out)
     failure.__cause__ = MemoryError()
     return failure
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 _MEMORY = ("memory.max", "memory.limit_in_bytes")
