@@ -19,6 +19,7 @@ import stat
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -36,7 +37,7 @@ class UnfitFile(OSError):
     """What has a file's name, and is none that can be read: no regular file, or one that is too long."""
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BufferedReader:
     """The file, opened for reading at once: a FIFO without a writer would wait for one.
 
     Raises:
