@@ -261,6 +261,7 @@ class Hub(BaseHTTPRequestHandler):
     sent: ClassVar[dict[str, int]] = {}
     break_after: int | None = None
     spoil, gated = False, False
+    endless, ignores_ranges, elsewhere = False, False, ""
     tokens: ClassVar[list[str | None]] = []
 
     def log_message(self, *args):
@@ -280,23 +281,39 @@ class Hub(BaseHTTPRequestHandler):
             folders = [{"type": "directory", "path": name, "oid": "", "size": 0} for name in below if not folder]
             return self.say(json.dumps(here + folders).encode())
         name = path.removeprefix("/org/tiny/resolve/c0ffee/")
+        if Hub.elsewhere and not self.headers.get("Host", "").startswith("localhost"):
+            self.send_response(302)
+            self.send_header("Location", Hub.elsewhere + path)
+            return self.end_headers()
         if name not in Hub.files:
             return self.send_error(404)
         self.say(Hub.files[name], name)
 
     def say(self, data: bytes, name: str = "") -> None:
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        asked = "bytes=0-" if Hub.ignores_ranges else self.headers.get("Range", "bytes=0-")
+        start = int(asked.removeprefix("bytes=").rstrip("-"))
         if Hub.spoil and name.endswith(".safetensors"):
             data = bytes(len(data))
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
+        if not (name and Hub.endless):
+            self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
+        if name and Hub.endless:
+            return self.send_without_end(data)
         part = data[start:]
         if name and Hub.break_after is not None and len(part) > Hub.break_after:
             part = part[: Hub.break_after]
             self.close_connection = True
         Hub.sent[name] = Hub.sent.get(name, 0) + len(part)
         self.wfile.write(part)
+
+    def send_without_end(self, data: bytes) -> None:
+        """As much as anybody takes, a gigabyte at most."""
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(data)
+            for _ in range(1024):
+                self.wfile.write(bytes(1 << 20))
+                Hub.sent["too much"] = Hub.sent.get("too much", 0) + 1
 
 
 def listed(name: str, data: bytes) -> dict:
@@ -315,6 +332,9 @@ def hub(good, tmp_path, monkeypatch):
         "break_after": None,
         "spoil": False,
         "gated": False,
+        "endless": False,
+        "ignores_ranges": False,
+        "elsewhere": "",
         "tokens": [],
     }
     for key, value in nothing_yet.items():
@@ -387,6 +407,46 @@ def test_a_gated_model_says_what_to_do(hub, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert main(["zoo", "pull", "org/tiny", "--json"]) == 0
     assert hub.tokens[-1] == "Bearer hf_secret"
+
+
+def test_a_file_longer_than_the_hub_lists_is_cut_off_and_not_kept(hub):
+    hub.endless = True
+    with pytest.raises(InvalidData, match=r"has more than the [\d,]+ bytes that the hub lists"):
+        pull("org/tiny")
+    assert hub.sent.get("too much", 0) < 64  # what lay in buffers
+    assert not list(zoo_folder().rglob("*.part"))
+    hub.endless = False
+    load_pretrained("org/tiny")
+
+
+def test_an_answer_of_the_hub_has_a_bound(hub, monkeypatch):
+    monkeypatch.setattr("foundry.zoo.hub.JSON_BYTES", 100)
+    with pytest.raises(InvalidData, match="answers with more than 100 bytes"):
+        pull("org/tiny")
+
+
+def test_a_hub_that_ignores_ranges_begins_anew(hub):
+    hub.break_after = 9_000
+    with pytest.raises(EnvironmentFailure, match="cannot be downloaded"):
+        pull("org/tiny")
+    assert list(zoo_folder().rglob("*.part"))
+    hub.break_after, hub.ignores_ranges = None, True
+    load_pretrained("org/tiny")
+
+
+def test_the_token_is_for_the_hub_and_not_for_where_it_sends_us(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.elsewhere = os.environ["HF_ENDPOINT"].replace("127.0.0.1", "localhost")
+    pull("org/tiny")
+    assert {None, "Bearer hf_secret"} == set(hub.tokens)
+    files = len([name for name in hub.sent if name])
+    assert hub.tokens.count(None) == files
+
+
+def test_a_model_beyond_the_memory_is_refused_before_it_is_read(good, monkeypatch):
+    monkeypatch.setattr("foundry.core.system.machine.memory_bytes", lambda: 1000)
+    with pytest.raises(EnvironmentFailure, match="of memory, and there are"):
+        load_pretrained(good)
 
 
 def test_a_repository_of_pickles_is_refused(hub):

@@ -1,4 +1,5 @@
-"""Files that commands write at their end: whether they can is known before anything is trained."""
+"""Files that commands write at their end: whether they can is known before anything is trained, and what is there
+already is only replaced where Foundry made it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from foundry.cli import outputs, plots
 from foundry.cli.__main__ import main
+from foundry.cli.commands import ablate
+from foundry.core.contracts import UsageError
 
 COMMANDS = [
     ("ablate", "--axis", "attention=mha", "--csv"),
@@ -43,3 +47,31 @@ def test_a_file_that_could_not_be_written_is_refused_at_once(refused, command):
     if Path("/proc/self").exists():  # nobody can make a file there
         code, said = refused(command, "/proc/x.png")
         assert (code, "cannot write /proc/x.png" in said) == (6, True)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, ("zoo", "convert", "gpt2", "--experiment")], ids=" ".join)
+def test_a_file_of_somebodys_is_not_overwritten(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    notes = tmp_path / "notes.png"
+    notes.write_bytes(b"\x89PNG or years of work")
+    assert main([*command, "notes.png"]) == 2
+    assert "notes.png is there already" in capsys.readouterr().err
+    assert notes.read_bytes() == b"\x89PNG or years of work"
+    (tmp_path / "null.png").symlink_to("/dev/null")  # which is no file to be replaced
+    assert main([*command, "null.png"]) == 3
+    assert (tmp_path / "null.png").is_symlink()
+
+
+def test_what_foundry_wrote_before_is_replaced(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["report", "--out", "page.html"]) == 0
+        ablate._write_csv([{"arm": "attention mha", "runs": 2}], outputs.table(Path("table.csv")))
+        for suffix in outputs.PICTURES:
+            plots._save(Figure(), outputs.picture(Path(f"picture{suffix}")))
+    with pytest.raises(UsageError, match="not a picture of Foundry's"):
+        outputs.picture(Path("page.html").rename("page.svg"))
+    (tmp_path / "empty.csv").touch()
+    assert outputs.table(Path("empty.csv")) == Path("empty.csv")

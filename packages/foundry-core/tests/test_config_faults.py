@@ -76,7 +76,7 @@ def test_there_are_at_least_sixty() -> None:
         (b"\xff\xfes\x00e\x00e\x00d\x00", "1:1: byte 0xff is not UTF-8 text"),
         (b"name: \x1b[31mred\n", "1:7: character U+001B is not text"),
         (b'name: "\\uD800"\n', "1:"),
-        (b"#" * (MAX_BYTES + 1), "holds 1000001 bytes, more than the 1000000 of any experiment; not read"),
+        (b"#" * (MAX_BYTES + 1), "holds 1,000,001 bytes, more than the 1,000,000 that it may; not read"),
         (b"a: [" + b"1, " * 10_000 + b"1]\n", "holds more than 5000 values"),
         (b"a: " * 3000 + b"1", "1:5: a second colon"),
         (b"seed: " + b"9" * 100_000, "1:1: seed: got inf"),

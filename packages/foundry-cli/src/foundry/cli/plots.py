@@ -112,6 +112,7 @@ def draw_comparison(compared: Compared, path: Path) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     drawn = BytesIO()
-    figure.savefig(drawn, format=path.suffix[1:], dpi=150)
+    maker = "Software" if path.suffix == ".png" else "Creator"
+    figure.savefig(drawn, format=path.suffix[1:], dpi=150, metadata={maker: outputs.MADE_BY})
     outputs.write(path, drawn.getvalue())
     render.say(f"wrote {render.place(path)}")

@@ -89,7 +89,7 @@ class BarReporter(PlainReporter):
 
     def _print(self, text: str) -> None:
         if hasattr(self, "progress") and self.progress.live.is_started:
-            self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            render.above(self.progress.console, text)
         else:
             super()._print(text)
 

@@ -5,7 +5,10 @@
     record(data)                    one line of a stream, with --json
     say(text)                       a remark on stderr
 
-Every write to stdout goes through here, so that a reader who leaves early ends the command quietly.
+Every write goes through here: to stdout, so that a reader who leaves early ends the command quietly; to a terminal, so
+that what others wrote (a run's files, a plugin's names, a model's text) is shown and never obeyed. Stdout that is no
+terminal is data, and exact: JSON has escapes of its own, a cell of a table has its blanks joined. Stderr is always for
+people.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from foundry.core.contracts import ExitCode, Problem
+from foundry.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 SCHEMA_VERSION = 1
 """Of every JSON document. A new key does not change it; a key that goes or changes its meaning does."""
@@ -66,7 +71,7 @@ def result(data: Mapping[str, Any], draw: Callable[[], None], next_step: str = "
     """A command's result. `next_step` is the command that a user would type now."""
     if _json:
         extra = {"next": next_step} if next_step else {}
-        write(json.dumps({"schema_version": SCHEMA_VERSION, **data, **extra}, indent=2, default=str) + "\n")
+        write(_as_json({"schema_version": SCHEMA_VERSION, **data, **extra}, indent=2))
         return
     draw()
     if next_step:
@@ -75,12 +80,12 @@ def result(data: Mapping[str, Any], draw: Callable[[], None], next_step: str = "
 
 def document(data: Mapping[str, Any]) -> None:
     """A document whose form others have laid down, such as a JSON Schema: printed as it is."""
-    write(json.dumps(data, indent=2) + "\n")
+    write(_as_json(data, indent=2))
 
 
 def record(data: Mapping[str, Any]) -> None:
     """One line of a JSON Lines stream."""
-    write(json.dumps({"schema_version": SCHEMA_VERSION, **data}, default=str) + "\n", flush=True)
+    write(_as_json({"schema_version": SCHEMA_VERSION, **data}), flush=True)
 
 
 def line(text: str = "") -> None:
@@ -93,18 +98,30 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = ""
         for row in (columns, *rows):
             line("\t".join(" ".join(_cell(value).split()) for value in row))
         return
-    from rich import box
     from rich.console import Console
+
+    console = Console()
+    with console.capture() as capture:
+        console.print(drawn(columns, rows, title))
+    _emit(capture.get())
+
+
+def drawn(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
+    """A table as a terminal shows it."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*columns, title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    def shown(value: Any, style: str = "") -> Text:  # which is no markup of rich's, either
+        return Text(printable(_cell(value)), style)
+
+    heading = shown(title, "table.title") if title else None
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(shown(column))
     for row in rows:
-        drawn.add_row(*(Text(_cell(value)) for value in row))
-    console = Console()
-    with console.capture() as capture:
-        console.print(drawn)
-    write(capture.get())
+        table.add_row(*map(shown, row))
+    return table
 
 
 def say(text: str) -> None:
@@ -123,7 +140,7 @@ def error(message: str, hint: str, code: int) -> None:
     """The one way in which commands fail: what is wrong, and what to do about it."""
     if _json:
         body = {"message": message, "hint": hint, "exit_code": int(code), "kind": _kind(code)}
-        _to_stderr(json.dumps({"schema_version": SCHEMA_VERSION, "error": body}))
+        _to_stderr(_as_json({"schema_version": SCHEMA_VERSION, "error": body}).rstrip("\n"))
         return
     asked = code in (ExitCode.STOPPED, ExitCode.SIGHUP, ExitCode.SIGINT, ExitCode.SIGTERM)  # that is no error
     _to_stderr(message if asked else f"error: {message}")
@@ -132,6 +149,11 @@ def error(message: str, hint: str, code: int) -> None:
 
 
 def write(text: str, flush: bool = False) -> None:
+    """To stdout: what others wrote, as it is, or as a terminal may have it."""
+    _emit(printable(text) if (_stdout or sys.stdout).isatty() else text, flush)
+
+
+def _emit(text: str, flush: bool = False) -> None:
     stdout = _stdout or sys.stdout
     with _readers_of(stdout):
         stdout.write(text)
@@ -164,6 +186,11 @@ def screen() -> Console:
     from rich.console import Console
 
     return Console(file=cast(TextIO, _Heedless()))
+
+
+def above(console: Console, text: str) -> None:
+    """A remark above what is drawn there."""
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 class _Heedless:
@@ -220,12 +247,17 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _as_json(data: Mapping[str, Any], indent: int | None = None) -> str:
+    """A document and its end of line, of printable ASCII: the one sign that JSON leaves as it is, DEL, is escaped."""
+    return json.dumps(data, indent=indent, default=str).replace("\x7f", "\\u007f") + "\n"
+
+
 def _kind(code: int) -> str:
     return ExitCode(code).name.lower() if code in set(ExitCode) else "failure"
 
 
 def _to_stderr(text: str) -> None:
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
     except OSError:  # nobody listens any more: that is no reason to fail
         drop(sys.stderr)

@@ -154,23 +154,18 @@ class LiveTable(Lines):
         self.live.update(self._table(), refresh=True)
 
     def _table(self) -> Any:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
         done = sum(trial.row.status in ("finished", "failed") for trial in self.trials)
         columns = ("arm", "budget", "done", "running", self.metric)
         title = f"{self.title}: {done} of {len(self.trials)} trials, {time.monotonic() - self.began:.0f} s"
-        table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        rows = []
         for (arm, share), trials in grouped(self.trials).items():
             states = Counter(trial.row.status for trial in trials)
             scores = [score for trial in trials if (score := trial.row.metric(self.metric)) is not None]
             running = [self._progress(trial) for trial in trials if trial.row.status == "running"]
             failed = f", {states['failed']} failed" if states["failed"] else ""
             mean = f"{sum(scores) / len(scores):.4f}" if scores else ""
-            row = (arm, share, f"{states['finished']}/{len(trials)}{failed}", ", ".join(running), mean)
-            table.add_row(*map(Text, row))
-        return table
+            rows.append((arm, share, f"{states['finished']}/{len(trials)}{failed}", ", ".join(running), mean))
+        return render.drawn(columns, rows, title)
 
     def _progress(self, trial: Running) -> str:
         """`step 120/300`, as far as the run's metrics tell."""
@@ -180,7 +175,7 @@ class LiveTable(Lines):
 
     def _print(self, text: str) -> None:
         if self.live is not None:
-            self.live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            render.above(self.live.console, text)
         else:
             render.say(text)
 
@@ -274,5 +269,5 @@ def _row(arm: ArmConclusion) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    text = f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
     return f'"{text}"' if " " in text else text

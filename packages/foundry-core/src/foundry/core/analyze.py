@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,6 +29,28 @@ def flops_per_token(experiment: Experiment, vocab_size: int) -> float:
     about half. Training costs three times as much: the backward pass has two products for each one of the forward pass.
     """
     return _forward_flops(experiment, _meta_model(experiment, vocab_size))[0]
+
+
+def training_bytes(experiment: Experiment, vocab_size: int) -> int:
+    """What no step of a training can do without, on each rank: weights, gradients, the optimizer's state, the moving
+    average. Without activations, of which a smaller micro-batch has less, and without gradients that are row-sparse.
+    Of a plugin's optimizer no state is counted: it may keep less than others do."""
+    model = _meta_model(experiment, vocab_size)
+    weights = sum(parameter.numel() for parameter in model.parameters()) * FP32_BYTES
+    tables = (module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse)
+    total = 2 * weights - sum(table.numel() for table in tables) * FP32_BYTES
+    if experiment.training.ema:
+        total += weights
+    choice = experiment.training.optimizer
+    variant = experiment.registry.variant("optimizer", choice.type)
+    if not experiment.registry.is_foreign(variant):
+        total += _optimizer_bytes(variant.load()(choice, model, experiment.training.learning_rate))
+    return total
+
+
+def parameter_count(experiment: Experiment, vocab_size: int) -> int:
+    """Of the whole model, one that two parts share once."""
+    return sum(parameter.numel() for parameter in _meta_model(experiment, vocab_size).parameters())
 
 
 def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:

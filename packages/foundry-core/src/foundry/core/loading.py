@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from foundry.core.contracts import InvalidData, Tokenizer
 from foundry.core.run import Run, read_json
+from foundry.core.system import TOKENIZER_BYTES
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -66,7 +67,7 @@ def rebuilt(experiment: Experiment, vocab_size: int, weights: Mapping[str, Any],
     """The model that named tensors are of.
 
     Raises:
-        InvalidData: as `restore_weights` does.
+        InvalidData: as `check_weights` does.
     """
     import torch
 
@@ -75,6 +76,7 @@ def rebuilt(experiment: Experiment, vocab_size: int, weights: Mapping[str, Any],
 
     with torch.device("meta"):
         model = GPT(experiment, vocab_size)
+    check_weights(model, weights, source=source)  # what does not fit is said before memory is spent
     model.to_empty(device=device)
     for buffer in model.buffers():  # what nobody fills is then seen
         buffer.fill_(float("nan") if buffer.is_floating_point() else 0)
@@ -83,14 +85,13 @@ def rebuilt(experiment: Experiment, vocab_size: int, weights: Mapping[str, Any],
     return model
 
 
-def restore_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> None:
-    """Copy named tensors into a model's parameters.
+def check_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """A model's parameters and saved buffers, of which each is to have its value among `weights`. The model may be on
+    the meta device.
 
     Raises:
         InvalidData: a parameter is missing, unknown, or has another shape; the message names the first.
     """
-    import torch
-
     own = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in model.state_dict()}
     for name in sorted(own.keys() | weights.keys()):
         if name not in weights or name not in own:
@@ -99,6 +100,18 @@ def restore_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> N
         if own[name].shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}"
             raise InvalidData(f"{source}: parameter {name} has shape {shapes}")
+    return own
+
+
+def restore_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> None:
+    """Copy named tensors into a model's parameters.
+
+    Raises:
+        InvalidData: as `check_weights` does.
+    """
+    import torch
+
+    own = check_weights(model, weights, source=source)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
@@ -111,7 +124,7 @@ def read_tokenizer(run: Run, experiment: Experiment) -> Tokenizer:
         InvalidData: its file is missing, damaged or altered, or of a type that no plugin here knows.
     """
     file = run.tokenizer_file
-    data = read_json(file, {"type": str}, "restore it from a copy of the run")
+    data = read_json(file, {"type": str}, "restore it from a copy of the run", at_most=TOKENIZER_BYTES)
     if data["type"] not in experiment.registry.variants("tokenizer"):
         raise InvalidData(f"{file}: no tokenizer is of type {data['type']!r}", "install the plugin that has it")
     try:

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from foundry.core.config.difference import difference
 from foundry.core.config.load import assemble, from_plain, load_experiment
 from foundry.core.config.write import to_yaml
-from foundry.core.config.yaml import read_text
+from foundry.core.config.yaml import MAX_BYTES, read_text
 from foundry.core.contracts import FoundryError, InvalidExperiment, UsageError
 from foundry.core.ledger import Decision, Generation, Ledger
 from foundry.core.ledger.ledger import FOLDER
 from foundry.core.ledger.lineage import ancestry, hash_of, lineage, rendered, split
 from foundry.core.registry import BASELINE, registry
-from foundry.core.system import locked, replace_durably, writing
+from foundry.core.system import locked, read_regular, replace_durably, writing
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -112,7 +112,7 @@ def _current(ledger: Ledger, project: Path) -> tuple[Generation, Experiment]:
         raise InvalidExperiment(f"there is no {BASELINE} in {project}", "`foundry init` writes one")
     if newest is not None and not file.exists():
         _write(ledger, project, newest)
-    content = file.read_bytes()
+    content = read_regular(file, MAX_BYTES)
     try:
         experiment = load_experiment(file)
     except InvalidExperiment as failure:
@@ -130,7 +130,7 @@ def _repair(ledger: Ledger, project: Path, newest: Generation) -> Generation:
     to whoever looks next."""
     file = project / BASELINE
     before = {each.number: each.file_hash for each in ledger.generations()}
-    there = hash_of(file.read_bytes()) if file.exists() else None
+    there = hash_of(read_regular(file, MAX_BYTES)) if file.exists() else None
     if there is None or (newest.previous is not None and there == before[newest.previous]):
         _write(ledger, project, newest)
     else:

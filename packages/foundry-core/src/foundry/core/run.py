@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
-from foundry.core.system import Busy, locked, move_folder, writing
+from foundry.core.system import JSON_BYTES, Busy, locked, move_folder, open_regular, read_regular, writing
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
 
 SCHEMA_VERSION = 1
+LINE_BYTES = 2**24
+"""Of any row of metrics or of samples; a longer line is damaged, and never held whole."""
 CONFIG_KEYS = {"name": str, "identity": str, "seed": int, "experiment": dict, "device": dict}
 RESULT_KEYS = {"step": int, "tokens": int, "val_loss": float, "val_bpb": float}
 EXPERT_FIELDS = ("expert_usage", "expert_unevenness", "expert_largest_load")
@@ -122,7 +124,7 @@ class Run:
             try:
                 file = leaving.enter_context(locked(lock, wait=False))
             except Busy as busy:
-                pid = lock.read_bytes().decode(errors="replace") if lock.exists() else ""
+                pid = _said_in(lock)
                 who = f"another process ({pid})" if pid else "another process"
                 raise RunInUse(f"{who} is training in {self.path}", f"{busy.hint}; or choose another --out") from busy
             with suppress(OSError):  # the disk is full
@@ -160,6 +162,13 @@ class Run:
         return aside
 
 
+def _said_in(lock: Path) -> str:
+    """The process that has a lock, as the lock's file says; empty where it says none."""
+    with suppress(OSError):
+        return read_regular(lock, 100).decode(errors="replace")
+    return ""
+
+
 def default_run(experiment: Experiment) -> Run:
     """runs/NAME-HASH8-SEED in the experiment's project."""
     return Run(experiment.project / "runs" / f"{experiment.name}-{experiment.identity[:8]}-{experiment.seed}")
@@ -177,20 +186,24 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON Lines file. A line that is none, torn by a crash or damaged since, is left out."""
     if not path.is_file():
         return
-    with open(path, "rb") as file:
-        for line in file:
+    with open_regular(path) as file:
+        torn = False
+        while line := file.readline(LINE_BYTES):
+            torn, is_rest = not line.endswith(b"\n"), torn
+            if torn or is_rest:
+                continue
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if line.endswith(b"\n") and isinstance(row, dict):
+            if isinstance(row, dict):
                 yield row
 
 
-def read_json(path: Path, keys: Mapping[str, type], way_out: str) -> dict[str, Any]:
+def read_json(path: Path, keys: Mapping[str, type], way_out: str, *, at_most: int = JSON_BYTES) -> dict[str, Any]:
     """The object in a JSON file, which has at least these keys with values of these types."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path, at_most))
     except OSError as error:
         raise InvalidData(f"{path}: cannot be read: {error.strerror}", way_out) from error
     except (ValueError, RecursionError) as error:

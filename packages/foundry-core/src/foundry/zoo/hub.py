@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
-from foundry.core.system import copy_or_link, move_folder, replace_durably, writing
+from foundry.core.system import JSON_BYTES, copy_or_link, move_folder, open_regular, replace_durably, writing
 from foundry.zoo.catalog import pulled, repository_of
 from foundry.zoo.shards import INDEX, PICKLES
 
@@ -114,6 +114,8 @@ class Hub:
                 for entry in tree
                 if entry["type"] == "file"
             ]
+            if any(file.size < 0 for file in listed):
+                raise ValueError("a size below 0")
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidData(f"{self.endpoint}: an answer that is no list of files: {error!r}") from error
         wanted = [file for file in listed if WANTED.fullmatch(file.path)]
@@ -141,15 +143,21 @@ class Hub:
         if had < file.size or file.size == 0:
             url = f"{self.endpoint}/{self.repository}/resolve/{commit}/{urllib.parse.quote(file.path)}"
             with self._open(url, {"Range": f"bytes={had}-"} if had else {}) as answer:
-                resumed = answer.status == http.client.PARTIAL_CONTENT
-                with open(part, "ab" if resumed else "wb") as sink:
+                had = had if _goes_on(answer, had) else 0
+                with open(part, "ab" if had else "wb") as sink:
                     try:
-                        while block := answer.read(BLOCK):
-                            sink.write(block)
+                        while block := answer.read(min(BLOCK, file.size - had + 1)):
+                            had += sink.write(block)
                     except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
                         raise _broken(url, error) from error
-            if part.stat().st_size < file.size:
-                raise _broken(url, f"{part.stat().st_size:,} of {file.size:,} bytes came")
+            if had < file.size:
+                raise _broken(url, f"{had:,} of {file.size:,} bytes came")
+            if had > file.size:
+                part.unlink()
+                raise InvalidData(
+                    f"{self.repository}: {file.path} has more than the {file.size:,} bytes that the hub lists",
+                    "nothing of it was kept; try again, and look for a proxy that changes what it passes on",
+                )
         if not _is(part, file):
             part.unlink()
             raise InvalidData(
@@ -162,8 +170,11 @@ class Hub:
         url = f"{self.endpoint}{path}"
         with self._open(url, {}) as answer:
             try:
-                return json.loads(answer.read())
-            except (ValueError, OSError, http.client.HTTPException) as error:
+                text = answer.read(JSON_BYTES + 1)
+                if len(text) > JSON_BYTES:
+                    raise InvalidData(f"{url}: answers with more than {JSON_BYTES:,} bytes", "is this a hub?")
+                return json.loads(text)
+            except (ValueError, RecursionError, OSError, http.client.HTTPException) as error:
                 raise _broken(url, error) from error
 
     def _open(self, url: str, headers: Mapping[str, str]) -> Any:
@@ -191,12 +202,18 @@ class Hub:
         return _broken(url, f"HTTP {status}")
 
 
+def _goes_on(answer: Any, start: int) -> bool:
+    """Whether what comes begins at byte `start`: a hub may ignore the range that it was asked for, or send another."""
+    sent = answer.headers.get("Content-Range") or f"bytes {start}-"
+    return answer.status == http.client.PARTIAL_CONTENT and sent.startswith(f"bytes {start}-")
+
+
 def _is(path: Path, file: RemoteFile) -> bool:
     """Whether a file is the one that the hub lists: by its sha256, or as a git blob, which is what small ones are."""
     if path.stat().st_size != file.size:
         return False
     digest = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
-    with open(path, "rb") as content:
+    with open_regular(path) as content:
         while block := content.read(BLOCK):
             digest.update(block)
     return digest.hexdigest() == (file.sha256 or file.blob)

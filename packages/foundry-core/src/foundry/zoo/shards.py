@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.contracts import InvalidData
+from foundry.core.system import JSON_BYTES, open_regular, read_regular
 from foundry.zoo.family import Config
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class WeightsFolder:
 
 def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -156,7 +157,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InvalidData: it is missing, or not JSON.
     """
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path, JSON_BYTES))
     except OSError as error:
         raise InvalidData(f"{path}: cannot be read: {error.strerror}", AGAIN) from error
     except (ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foundry.core.contracts import InvalidData
 from foundry.core.model import GPT
 from foundry.core.model.init import init_buffers
+from foundry.core.system import require_memory
 from foundry.zoo.family import Config, Family, Weight
 from foundry.zoo.shards import AGAIN, WeightsFolder
 from foundry.zoo.views import ORDERS, VIEWS
@@ -183,7 +184,14 @@ def outline(experiment: Experiment, vocab_size: int, dtype: torch.dtype) -> GPT:
 
 
 def with_storage(model: GPT, device: str) -> GPT:
-    """The same model on a device; its tables are filled, its parameters are not."""
+    """The same model on a device; its tables are filled, its parameters are not.
+
+    Raises:
+        EnvironmentFailure: the machine has not that much memory.
+    """
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    if device == "cpu":
+        require_memory(size, "this model", "take one with fewer parameters, or another dtype")
     model.to_empty(device=device)
     init_buffers(model)
     return model

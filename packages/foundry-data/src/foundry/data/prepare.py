@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foundry.core.contracts import InvalidData, Params, Tokenizer
-from foundry.core.system import cache_folder, locked, move_folder, sync_folder
+from foundry.core.system import TOKENIZER_BYTES, cache_folder, locked, move_folder, read_regular, sync_folder
 from foundry.data.corpora import Dataset
 from foundry.data.params import DataParams, variant_of
 from foundry.data.shards import (
@@ -96,8 +96,8 @@ def _learned(choice: Params, text: SplitText, source: dict[str, Any], cache: Pat
     path = cache / "tokenizers" / f"{hash_of({'schema': SCHEMA, **source, 'tokenizer': asked})}.json"
     if path.exists():
         try:
-            return tokenizer_class.from_json(json.loads(path.read_bytes()))
-        except (InvalidData, ValueError) as error:
+            return tokenizer_class.from_json(json.loads(read_regular(path, TOKENIZER_BYTES)))
+        except (InvalidData, OSError, ValueError, RecursionError) as error:
             say(f"{path}: {str(error).splitlines()[0]}; learning it again")
     say(f"learning the {variant.name} tokenizer")
     tokenizer = tokenizer_class.learn(choice, text)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foundry.core.contracts import InvalidData
-from foundry.core.system import sync_file, write_durably
+from foundry.core.system import JSON_BYTES, open_regular, read_regular, sync_file, write_durably
 from foundry.data.split import Part
 from foundry.data.storage import hash_of
 
@@ -161,7 +161,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(read_regular(path, JSON_BYTES))
         if manifest["schema"] != SCHEMA:
             raise InvalidData(f"{path}: of schema {manifest['schema']}, where this version reads {SCHEMA}")
         if manifest["fingerprint"] != hash_of(manifest["data"]):
@@ -171,7 +171,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 _verify(folder / name, file["bytes"], file["sha256"])
     except OSError as error:
         raise InvalidData(f"{error.filename or folder}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidData(f"{path}: damaged: {error!r}") from error
     return manifest
 
@@ -180,6 +180,6 @@ def _verify(path: Path, size: int, sha256: str) -> None:
     actual = path.stat().st_size
     if actual != size:
         raise InvalidData(f"{path}: damaged: {actual} bytes where the manifest says {size}")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise InvalidData(f"{path}: damaged: its sha256 is not the manifest's")

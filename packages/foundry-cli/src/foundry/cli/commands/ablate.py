@@ -33,7 +33,7 @@ def ablate(
     axis: Annotated[list[str], typer.Option(metavar="TYPE=A,B", help="One axis of the grid. Repeatable.")],
     seeds: Annotated[int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Runs of each combination.")] = 2,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write every combination as a row.", callback=outputs.file)
+        Path | None, typer.Option(metavar="FILE", help="Write every combination as a row.", callback=outputs.table)
     ] = None,
     plot: Annotated[
         Path | None,

@@ -19,8 +19,10 @@ def lineage(json: Json = False) -> None:
 
     A tree on a terminal, a table elsewhere. What a rollback has left behind stands beside the trunk.
     """
+    from foundry.core.config.yaml import MAX_BYTES
     from foundry.core.ledger.lineage import ancestry, standing, was_edited
     from foundry.core.registry import BASELINE, find_project
+    from foundry.core.system import read_regular
 
     project = find_project(Path.cwd())
     with history.ledger() as ledger:
@@ -28,7 +30,7 @@ def lineage(json: Json = False) -> None:
         decisions = {} if ledger is None else {decision.id: decision for decision in ledger.decisions()}
     file = project / BASELINE
     edited = bool(generations) and was_edited(file, generations[-1])
-    told = ancestry(file.read_text(errors="replace")) if file.exists() and not generations else []
+    told = ancestry(read_regular(file, MAX_BYTES).decode(errors="replace")) if file.exists() and not generations else []
     ancestors = list(generations[0].ancestry) if generations else told
     entries = _entries(generations, decisions, standing(generations))
 

@@ -19,25 +19,26 @@ PAGE = Path("report.html")
 def report(
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the page goes.", show_default=str(PAGE), callback=outputs.file),
+        typer.Option(metavar="FILE", help="Where the page goes.", show_default=str(PAGE), callback=outputs.page),
     ] = None,
     open: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     json: Json = False,
 ) -> None:
     """Write one HTML page about everything that was tried. Lineage, leaderboard, curves, failures, keep rates, noise.
 
-    The page needs no network and no other file. With --json its data is printed, and a page written only where --out
-    or --open asks for one.
+    The page needs no network and no other file, and replaces an earlier one; any other file of that name is refused.
+    With --json its data is printed, and a page written only where --out or --open asks for one.
 
     Example: foundry report --open
     """
     from foundry.core.registry import find_project
     from foundry.core.report import read
 
-    contents = read(find_project(Path.cwd()))
     path = None
     if out or open or not render.wants_json():
-        path = (out or PAGE).absolute()
+        outputs.page(path := (out or PAGE).absolute())
+    contents = read(find_project(Path.cwd()))
+    if path:
         _write(contents, path)
     if open and path:
         _show(path)

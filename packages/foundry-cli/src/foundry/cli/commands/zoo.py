@@ -72,7 +72,7 @@ def convert(
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a run folder, with the weights.")] = None,
     experiment: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", callback=outputs.file, help="Write an experiment that trains the model further."),
+        typer.Option(metavar="FILE", callback=outputs.new, help="Write an experiment that trains the model further."),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Of the run's weights.", show_default="the file's")
@@ -96,8 +96,6 @@ def convert(
     if experiment is not None:
         from foundry.core.config.write import to_yaml
 
-        if experiment.exists():
-            raise UsageError(f"{render.place(experiment)} is there already", "choose another name, or remove it")
         outputs.write(experiment, to_yaml(experiment_from(model, block_size=block_size)).encode())
         wrote["experiment"] = str(experiment)
     if run is not None:

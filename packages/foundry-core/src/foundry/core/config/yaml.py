@@ -9,7 +9,6 @@ that multiply are errors. Built from the parser's events, so that nothing hostil
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -19,8 +18,9 @@ import yaml
 
 from foundry.core.config.document import Document, Fault, Path, Place
 from foundry.core.contracts import InvalidExperiment
+from foundry.core.system.files import UnfitFile, read_regular
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 1_000_000  # of any experiment
 MAX_DEPTH = 32
 MAX_VALUES = 5_000  # after aliases are expanded; a large experiment has a few hundred
 
@@ -44,17 +44,13 @@ def read_file(path: File) -> Document:
     """
     source = str(path)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            _refuse(source, "is a directory, not an experiment file")
-        if not stat.S_ISREG(status.st_mode):
-            _refuse(source, "is not a regular file")
-        if status.st_size > MAX_BYTES:
-            _refuse(source, f"holds {status.st_size} bytes, more than the {MAX_BYTES} of any experiment; not read")
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_regular(path, MAX_BYTES)
     except FileNotFoundError:
         _refuse(source, "there is no such file")
+    except IsADirectoryError:
+        _refuse(source, "is a directory, not an experiment file")
+    except UnfitFile as error:
+        _refuse(source, str(error.strerror))
     except (OSError, ValueError) as error:
         _refuse(source, f"cannot be read: {getattr(error, 'strerror', None) or error}")
     try:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foundry.core.config.write import comment
+from foundry.core.config.yaml import MAX_BYTES
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Decision, Generation, span
+from foundry.core.system import read_regular
 
 HEAD = """\
 # The baseline: what `foundry train` trains, and what a sweep compares with and may replace. Edit it as you like:
@@ -70,7 +72,7 @@ def standing(generations: Sequence[Generation]) -> set[int]:
 
 def was_edited(file: Path, newest: Generation) -> bool:
     """Whether the baseline file is no more what the newest generation says: the next sweep will import it."""
-    return newest.rendered and file.exists() and hash_of(file.read_bytes()) != newest.file_hash
+    return newest.rendered and file.exists() and hash_of(read_regular(file, MAX_BYTES)) != newest.file_hash
 
 
 def hash_of(content: bytes) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
-from foundry.core.system.files import Abilities
+from foundry.core.system.files import Abilities, open_regular
 
 EVENTS_VERSION = 2
 SCHEMA_VERSION = 3
@@ -87,7 +87,7 @@ def connect(path: Path, can: Abilities) -> sqlite3.Connection:
 
 def _is_in_wal_mode(path: Path) -> bool:
     """By the file's header, where byte 18 is 2: see the file format of SQLite, 1.3.3."""
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), open_regular(path) as file:
         return file.read(19)[18:] == b"\2"
     return False
 

@@ -25,6 +25,7 @@ from foundry.core.registry.discovery import (
     local_candidates,
 )
 from foundry.core.registry.table import Registry, label
+from foundry.core.system.files import JSON_BYTES, read_regular
 
 HEAVY = ("torch", "numpy", "triton", "transformers", "jax", "tensorflow")
 """What a plugin may import only when one of its variants is built: listing would take seconds."""
@@ -93,7 +94,7 @@ def _candidates(path: Path) -> Iterator[Candidate]:
         yield from (each for each in local_candidates(path.parent.parent) if each.name == path.stem)
         return
     try:
-        project = tomllib.loads((path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        project = tomllib.loads(read_regular(path / "pyproject.toml", JSON_BYTES).decode())["project"]
         entry_points = project["entry-points"]["foundry"]
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(

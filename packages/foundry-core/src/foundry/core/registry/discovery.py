@@ -32,6 +32,7 @@ from foundry.core.contracts import (
     Slot,
     Variant,
 )
+from foundry.core.system.files import JSON_BYTES, read_regular
 from foundry.core.undisturbed import undisturbed
 
 GROUP = "foundry"
@@ -174,7 +175,7 @@ def local_candidates(project: Path) -> Iterator[Candidate]:
 
 def _content(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_regular(file, JSON_BYTES)
     except OSError:  # a folder, or not ours to read: importing it says so, under its name
         return b""
 

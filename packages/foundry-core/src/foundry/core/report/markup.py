@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TypeAlias
 from xml.etree.ElementTree import Element, tostring
 
-Child: TypeAlias = "str | int | Element | Iterable[Child] | None"
+from foundry.core.printable import printable
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
-"""What HTML forbids, and the marks that make a terminal or a browser show text in another order than it is written."""
+Child: TypeAlias = "str | int | Element | Iterable[Child] | None"
 
 
 def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> Element:
@@ -33,7 +31,7 @@ def text(value: str | float) -> str:
     """What may stand in a page. Numbers of a drawing keep two digits after the point: a hundredth of a pixel."""
     if isinstance(value, float):
         return f"{value:.2f}".rstrip("0").rstrip(".")
-    return _UNPRINTABLE.sub("\ufffd", str(value))
+    return printable(str(value))
 
 
 def _append(node: Element, child: Child) -> None:

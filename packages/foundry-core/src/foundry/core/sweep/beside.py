@@ -14,6 +14,7 @@ from typing import Any
 from foundry.core.blame import running
 from foundry.core.contracts import FoundryError
 from foundry.core.ledger import Attempt, Ledger
+from foundry.core.printable import printable
 from foundry.core.run import EXPERT_FIELDS, Run, RunInUse
 from foundry.core.system.signals import StopRequest
 
@@ -147,4 +148,4 @@ def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def log(text: str) -> None:
     """A line on standard error, with the time."""
     with suppress(OSError):
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {printable(text)}", file=sys.stderr, flush=True)

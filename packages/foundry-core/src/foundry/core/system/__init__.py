@@ -6,7 +6,7 @@ The table is in docs/architecture.md. Nothing else in Foundry calls flock, fsync
 nothing here imports torch or numpy; besides the contracts, this is what a sibling package or a plugin may import.
 
     refusals    what the system may answer, and what to do about it
-    files       files and folders that a crash leaves old or new, never half
+    files       files and folders that a crash leaves old or new, never half; files of others, as far as one may trust
     locks       one process at a time
     places      the home folder, the cache, a path that a person wrote
     machine     how many cores and how much memory are ours
@@ -16,19 +16,25 @@ nothing here imports torch or numpy; besides the contracts, this is what a sibli
 """
 
 from foundry.core.system.files import (
+    JSON_BYTES,
+    TOKENIZER_BYTES,
     copy_or_link,
     move_folder,
+    open_regular,
+    read_regular,
     replace_durably,
     sync_file,
     sync_folder,
     write_durably,
 )
 from foundry.core.system.locks import Busy, locked
-from foundry.core.system.machine import available_cores, memory_bytes
+from foundry.core.system.machine import available_cores, memory_bytes, require_memory
 from foundry.core.system.places import cache_folder, temporary_folder, user_path
 from foundry.core.system.refusals import unread, way_out, writing
 
 __all__ = [
+    "JSON_BYTES",
+    "TOKENIZER_BYTES",
     "Busy",
     "available_cores",
     "cache_folder",
@@ -36,7 +42,10 @@ __all__ = [
     "locked",
     "memory_bytes",
     "move_folder",
+    "open_regular",
+    "read_regular",
     "replace_durably",
+    "require_memory",
     "sync_file",
     "sync_folder",
     "temporary_folder",

@@ -1,7 +1,11 @@
-"""Files and folders of which a crash leaves the old content or the new, never a part.
+"""Files and folders of which a crash leaves the old content or the new, never a part; and files that others wrote.
 
 What is written is flushed to the disk, the folder's list of names included. Some file systems have no such call: what
 would have been flushed is then written, and as safe as that file system makes it.
+
+What is read may be anything: under the name of a JSON file lies a FIFO, which nobody writes to, a link to /dev/zero, or
+400 GB. So every file that others may have written is opened by `open_regular`, and one that is held whole is read by
+`read_regular`, which says how much of it is believed.
 """
 
 from __future__ import annotations
@@ -11,15 +15,65 @@ import fcntl
 import mmap
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, NamedTuple
 
 _CANNOT_FLUSH = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
 _CANNOT_OPEN_FOLDERS = frozenset((errno.EACCES, errno.EISDIR, errno.EBADF, errno.EPERM))
 """As PostgreSQL's fsync_fname_ext: a folder that may be written may still not be opened to be flushed."""
+
+JSON_BYTES = 2**26
+"""Of any JSON document that is read whole. The longest known are lists of shards: 14 MB for a trillion parameters."""
+TOKENIZER_BYTES = 2**28
+"""Of a tokenizer's file. The longest known have 35 MB."""
+
+
+class UnfitFile(OSError):
+    """What has a file's name, and is none that can be read: no regular file, or one that is too long."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """The file, opened for reading at once: a FIFO without a writer would wait for one.
+
+    Raises:
+        UnfitFile: it is a FIFO, a socket, a device, or a link to one.
+        OSError: it is a folder, or the system refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise UnfitFile(errno.EINVAL, "is not a regular file", str(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path, at_most: int) -> bytes:
+    """The content of a file of no more than `at_most` bytes.
+
+    Raises:
+        UnfitFile: it is no regular file, or longer.
+        OSError: it is a folder, or the system refuses.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1) if size <= at_most else b""
+        if len(content) > size:  # it grows, or is of a file system that tells no sizes
+            content += file.read(max(0, at_most - size))
+            size = len(content)
+    if size > at_most:
+        why = f"holds {size:,} bytes, more than the {at_most:,} that it may; not read"
+        raise UnfitFile(errno.EINVAL, why, str(path))
+    return content
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import IO
 
 from foundry.core.contracts import EnvironmentFailure
+from foundry.core.system.files import UnfitFile, read_regular
 from foundry.core.system.processes import Process, this_process
 from foundry.core.system.refusals import writing
 
+HOLDER_BYTES = 4096
 _POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 60.0
 """For a holder of whom nothing is known, where the caller tells nobody that it waits."""
@@ -154,11 +156,11 @@ class _Holder:
     def of(cls, path: Path) -> _Holder | None:
         """As the file says; None where there is none."""
         try:
-            said = json.loads(path.read_bytes())
+            said = json.loads(read_regular(path, HOLDER_BYTES))
             return cls(said.pop("nonce"), Process(**said))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, AttributeError, KeyError):
+        except (UnfitFile, ValueError, TypeError, AttributeError, KeyError, RecursionError):
             return cls("nameless", None)
 
     @property

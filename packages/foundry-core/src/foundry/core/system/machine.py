@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from foundry.core.contracts import EnvironmentFailure
+
 ROOT = Path("/")
 
 
@@ -45,6 +47,28 @@ def memory_bytes(root: Path = ROOT) -> int | None:
         installed = 0
     limits = [_number(group / name) for group in _groups("memory", root) for name in _MEMORY]
     return min((limit for limit in [installed, *limits] if limit), default=None)
+
+
+def require_memory(needed: float, what: str, way_out: str = "take a machine that has it") -> None:
+    """Refuse what cannot fit before any of it is there: the system would end this process later, or another one.
+
+    Raises:
+        EnvironmentFailure: `needed` bytes are more than this process may use. Its cause says that it is the memory.
+    """
+    there = memory_bytes()
+    if there is not None and needed > there:
+        raise out_of(there, needed, what, way_out)
+
+
+def out_of(there: float, needed: float, what: str, way_out: str) -> EnvironmentFailure:
+    """The refusal of what needs more memory than is there, in bytes."""
+    failure = EnvironmentFailure(f"{what} takes {_size(needed)} of memory, and there are {_size(there)}", way_out)
+    failure.__cause__ = MemoryError()
+    return failure
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 _MEMORY = ("memory.max", "memory.limit_in_bytes")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
+from foundry.core.system.files import UnfitFile
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 NOT_OURS = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
@@ -44,10 +45,13 @@ def unread(error: OSError, path: Path) -> FoundryError:
     return EnvironmentFailure(f"cannot read {where}", hint)
 
 
-def refusal(error: BaseException) -> EnvironmentFailure | None:
-    """What nobody expected, where it is the machine's answer, and no mistake of Foundry's or of a plugin's."""
+def refusal(error: BaseException) -> FoundryError | None:
+    """What nobody expected, where it is the machine's answer, or a file's, and no mistake of Foundry's or of a
+    plugin's."""
     if not isinstance(error, OSError):
         return None
+    if isinstance(error, UnfitFile):
+        return InvalidData(f"{error.filename}: {error.strerror}", "remove it, or put the right file in its place")
     if error.errno in FULL | NOT_OURS or error.errno in _WAYS_OUT:
         place = f": {error.filename}" if error.filename else ""
         return EnvironmentFailure(f"{error.strerror}{place}", way_out(error))

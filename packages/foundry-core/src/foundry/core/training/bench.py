@@ -22,6 +22,7 @@ from foundry.core.system import available_cores
 from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
 from foundry.core.training.objective import Objective
 from foundry.core.training.optimization import clip_gradients
+from foundry.core.training.room import require_room
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -95,6 +96,7 @@ def bench(
 
 def step_seconds(experiment: Experiment, vocab_size: int, device: Device, seconds: float) -> float:
     """Median seconds of an optimizer step."""
+    require_room(experiment, vocab_size, device)
     device.activate()
     training, registry = experiment.training, experiment.registry
     model = GPT(experiment, vocab_size)

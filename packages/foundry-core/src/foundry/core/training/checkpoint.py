@@ -28,7 +28,17 @@ from safetensors.torch import load as load_bytes
 from torch import Tensor
 
 from foundry.core.contracts import Diverged, EnvironmentFailure, InvalidData
-from foundry.core.system import move_folder, sync_folder, unread, way_out, write_durably
+from foundry.core.system import (
+    JSON_BYTES,
+    move_folder,
+    open_regular,
+    read_regular,
+    require_memory,
+    sync_folder,
+    unread,
+    way_out,
+    write_durably,
+)
 from foundry.core.tensors import write_tensors
 
 SCHEMA_VERSION = 1
@@ -111,9 +121,10 @@ def load(path: Path) -> Checkpoint:
     expected, tensors, state = _manifest(path), {}, None
     try:
         for name, file in expected["files"].items():
-            data = (path / name).read_bytes()
-            if len(data) != file["bytes"]:
-                raise InvalidData(f"{path / name}: {len(data)} bytes, the manifest says {file['bytes']}")
+            if (actual := (path / name).stat().st_size) != file["bytes"]:
+                raise InvalidData(f"{path / name}: {actual} bytes, the manifest says {file['bytes']}")
+            require_memory(file["bytes"], f"{path / name}: to read it")
+            data = read_regular(path / name, file["bytes"] if name.endswith(".safetensors") else JSON_BYTES)
             if hashlib.sha256(data).hexdigest() != file["sha256"]:
                 raise InvalidData(f"{path / name}: its sha256 is not the manifest's")
             if name.endswith(".safetensors"):
@@ -128,7 +139,7 @@ def load(path: Path) -> Checkpoint:
             raise InvalidData(f"{path}: holds step {state['step']}, not the one its name says")
     except OSError as error:
         raise unread(error, path) from error
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InvalidData(f"{path}: damaged: {type(error).__name__}: {error}") from error
     return Checkpoint(tensors, state, hashes(path))
 
@@ -145,14 +156,14 @@ def hashes(path: Path) -> dict[str, str]:
 def _manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(file.read_bytes())
+        manifest: dict[str, Any] = json.loads(read_regular(file, JSON_BYTES))
         if manifest["schema_version"] > SCHEMA_VERSION:
             raise InvalidData(f"{path}: written by a newer Foundry (schema {manifest['schema_version']})")
         for entry in manifest["files"].values():
-            entry["bytes"], entry["sha256"]
+            entry["bytes"] + 0, entry["sha256"]
     except OSError as error:
         raise unread(error, file) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidData(f"{file}: damaged: {type(error).__name__}: {error}") from error
     return manifest
 
@@ -216,5 +227,5 @@ def _quarantine(path: Path) -> None:
 
 
 def _sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

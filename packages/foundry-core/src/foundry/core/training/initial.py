@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from foundry.core.contracts import InvalidData, Tokenizer
 from foundry.core.loading import choose_checkpoint, read_tokenizer, restore_weights
 from foundry.core.run import Run
-from foundry.core.system import user_path
+from foundry.core.system import JSON_BYTES, read_regular, user_path
 from foundry.core.training import checkpoint as checkpoints
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _are(saved: Any, settings: Any) -> bool:
 def _is_pretrained(path: Path) -> bool:
     """Whether a folder's config.json is that of a pretrained model, and not of a run."""
     try:
-        config = json.loads((path / "config.json").read_bytes())
+        config = json.loads(read_regular(path / "config.json", JSON_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and "model_type" in config

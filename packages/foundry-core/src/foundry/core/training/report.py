@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
+from foundry.core.printable import printable
+
 
 class Reporter(Protocol):
     """What the trainer calls on rank 0. Nothing it does may change the training."""
@@ -44,7 +46,7 @@ class PlainReporter:
 
     def _print(self, text: str) -> None:
         with suppress(OSError):  # whoever listened is gone, or the log's disk is full: the training goes on
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def format_row(row: Mapping[str, Any]) -> str:

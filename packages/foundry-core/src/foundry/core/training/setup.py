@@ -40,6 +40,7 @@ from foundry.core.training.optimization import MovingAverage, OptimizerSet
 from foundry.core.training.profile import Profile
 from foundry.core.training.randomness import restore_rng_streams
 from foundry.core.training.report import PlainReporter, Reporter
+from foundry.core.training.room import require_room
 from foundry.core.training.rows import open_rows
 from foundry.core.training.samples import drop_samples_after
 from foundry.core.training.trainer import Progress, Trainer, saved_tensors
@@ -119,6 +120,7 @@ def build(
     _try_sample_prompt(experiment, rows.tokenizer)
     vocab_size = rows.tokenizer.vocab_size
 
+    require_room(experiment, vocab_size, device, world.local_size)
     model = GPT(experiment, vocab_size)
     initialize(model, experiment.seed)
     model.to(device.torch)

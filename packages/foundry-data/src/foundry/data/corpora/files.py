@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from foundry.core.contracts import InvalidData
+from foundry.core.system import open_regular
 from foundry.data.corpora import PART, Document
 
 
@@ -76,7 +77,7 @@ def _parts(path: Path, digest: str) -> Iterator[str]:
 
 def _blocks(path: Path) -> Iterator[bytes]:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             while block := file.read(PART):
                 yield block
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry.core.contracts import InvalidData
+from foundry.core.system import TOKENIZER_BYTES, read_regular
 from foundry.data.tokenize.bpe import BPETokenizer
 from foundry.data.tokenize.byte import ByteTokenizer
 from foundry.data.tokenize.char import CharTokenizer
@@ -28,7 +29,7 @@ def load_tokenizer(source: str | Path | Mapping[str, Any]) -> SpellingTokenizer:
     if path.is_dir():
         path = path / "tokenizer.json"
     try:
-        saved = json.loads(path.read_bytes())
+        saved = json.loads(read_regular(path, TOKENIZER_BYTES))
         return _class_of(saved).from_json(saved)
     except OSError as error:
         raise InvalidData(f"{path}: cannot be read: {error.strerror}") from error

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from foundry.core.contracts import InvalidData
+from foundry.core.system import TOKENIZER_BYTES, read_regular
 
 TOKENIZER, CONFIG = "tokenizer.json", "config.json"
 CONFIG_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -36,7 +37,7 @@ def read(file: Path) -> dict[str, str]:
 
 def _text(file: Path) -> str:
     try:
-        text = file.read_bytes().decode()
+        text = read_regular(file, TOKENIZER_BYTES).decode()
         if file.suffix == ".json" and not isinstance(json.loads(text), dict):
             raise ValueError("it holds no object")
     except OSError as error:

@@ -185,9 +185,8 @@ class Local:
             return
         self.deaths += 1
         if self.deaths >= MAX_DEATHS:
-            last = worker.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            why = f"workers end before their first trial: {worker.end.removeprefix('its worker ')}: {last[0]}"
-            raise EnvironmentFailure(why, f"see {worker.log}")
+            why = f"{worker.end.removeprefix('its worker ')}: {worker.last_words()}"
+            raise EnvironmentFailure(f"workers end before their first trial: {why}", f"see {worker.log}")
 
     def blame(self, worker: Process, said: Mapping[str, Any]) -> None:
         """Fail the attempt, unless it ended before its worker did. Three such failures, and the trial has failed."""

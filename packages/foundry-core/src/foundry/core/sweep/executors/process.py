@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from foundry.core.blame import Place, place_at
 from foundry.core.contracts import EnvironmentFailure
+from foundry.core.system import open_regular
 
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 """Signals by which a process ends itself: what it trained is to blame. Any other was sent by somebody."""
@@ -27,6 +28,8 @@ Python's would ever run; it marks no end of what it writes, so that of the proce
 before they kill, SIGUSR1 and SIGUSR2, is for them; SIGQUIT, as others use it, would leave a core."""
 LOOK_SECONDS = 10.0
 """For a worker to write that."""
+LOG_BYTES = 2**20
+"""Of a log's end, which is all that is read of it."""
 
 
 @dataclass
@@ -99,12 +102,20 @@ class Process:
     def last_line(self) -> Place | None:
         """The line of a plugin's code in which it crashed, or was when `look` was called: Python writes it into the
         log."""
-        with open(self.log, "rb") as log:
-            log.seek(self.logged)
-            stacks = STACK.findall(log.read().decode(errors="replace"))
+        stacks = STACK.findall(self._written_since(self.logged))
         frames = FRAME.findall(stacks[-1]) if stacks else []
         places = (place_at(file, int(line), function) for file, line, function in frames)
         return next((place for place in places if place is not None and place.distribution), None)
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        return (self._written_since(0).strip().splitlines() or ["it said nothing"])[-1]
+
+    def _written_since(self, start: int) -> str:
+        """The end of what its log has from there on: a trial may print gigabytes."""
+        with open_regular(self.log) as log:
+            log.seek(max(start, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            return log.read(LOG_BYTES).decode(errors="replace")
 
     def look(self) -> None:
         """Have it write which line it is in, and end."""
