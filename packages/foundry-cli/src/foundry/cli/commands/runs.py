@@ -56,7 +56,7 @@ def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     from foundry.cli.history import day
     from foundry.core.ledger import Ledger
 
-    with Ledger.open(project, note=render.say) as ledger:
+    with Ledger.look(project, note=render.say) as ledger:
         started, tried = ledger.sweeps(), ledger.tried()
     counts = Counter(
         (row["sweep"], row["status"]) for row in {(row["sweep"], row["id"]): row for row in tried}.values()

@@ -19,13 +19,14 @@ from foundry.core.ledger.records import (
     StaleBaseline,
     digest,
 )
+from foundry.core.ledger.reader import Reader
 from foundry.core.ledger.store import Store
 
 
 class Archive:
     """The half of the ledger that outlives its runs."""
 
-    _store: Store
+    _store: Store | Reader
 
     def record_config(
         self,

@@ -18,6 +18,7 @@ from foundry.core.contracts import InvalidData
 from foundry.core.ledger.archive import Archive
 from foundry.core.ledger.lease import LEASE_SECONDS
 from foundry.core.ledger.queue import Queue
+from foundry.core.ledger.reader import Reader, can_be_written
 from foundry.core.ledger.store import Store
 
 FOLDER = ".foundry"
@@ -26,7 +27,7 @@ FOLDER = ".foundry"
 class Ledger(Queue, Archive):
     """Opened by `Ledger.open`. One object serves all threads of a process, and goes on working after a fork."""
 
-    def __init__(self, project: Path, store: Store, lease_seconds: float) -> None:
+    def __init__(self, project: Path, store: Store | Reader, lease_seconds: float) -> None:
         self.project = project
         self._store = store
         self.lease_seconds = lease_seconds
@@ -53,6 +54,23 @@ class Ledger(Queue, Archive):
         ledger = cls(project, Store(_folder(project), note), lease_seconds)
         ledger.reclaim()
         return ledger
+
+    @classmethod
+    def look(cls, project: Path, *, note: Callable[[str], None] = lambda text: None) -> Ledger:
+        """The ledger for who only reads it: opened, and where nothing can be written, as it is there.
+
+        Raises:
+            InvalidData: as `open`.
+        """
+        folder = _folder(Path(project).resolve())
+        if can_be_written(folder):
+            return cls.open(project, note=note)
+        return cls(Path(project).resolve(), Reader(folder, note), LEASE_SECONDS)
+
+    def check(self) -> list[str]:
+        """Compare both copies of all events, and mend what differs, where that can be written: what was wrong, in
+        words. An opened ledger was compared by its ends alone, if it is large."""
+        return self._store.check()
 
     @staticmethod
     def is_in(project: Path) -> bool:

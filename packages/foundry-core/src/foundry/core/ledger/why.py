@@ -88,8 +88,8 @@ def _pairs(ledger: Ledger, decision: Decision, sweep: SweepRow, control: str) ->
         return
     ran: dict[tuple[str, int], Mapping[str, float]] = {
         (trial["arm"], trial["seed"]): trial["metrics"]
-        for trial in ledger.tried()
-        if trial["sweep"] == decision.sweep and trial["role"] == "confirm" and trial["status"] == "finished"
+        for trial in ledger.tried(decision.sweep)
+        if trial["role"] == "confirm" and trial["status"] == "finished"
     }
     for i, difference in enumerate(evidence.differences):
         seed = evidence.seed(i)

@@ -29,7 +29,7 @@ def read(project: Path) -> Contents:
     """
     if not Ledger.is_in(project):
         return _empty(project)
-    with Ledger.open(project) as ledger:
+    with Ledger.look(project) as ledger:
         snapshot = Snapshot(ledger)
         entries = arms.arms(snapshot)
         lineage = _lineage(snapshot, entries)
