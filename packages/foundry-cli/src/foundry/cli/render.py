@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 """Of every JSON document. A new key does not change it; a key that goes or changes its meaning does."""
 
+INDENTED = 1 << 20
+"""Characters up to which a document is indented, for people."""
+LISTED = 1000
+"""Rows of a long list that are shown without --json."""
+
 _json = False
 _stdout: TextIO | None = None  # None: sys.stdout
 
@@ -66,7 +71,11 @@ def result(data: Mapping[str, Any], draw: Callable[[], None], next_step: str = "
     """A command's result. `next_step` is the command that a user would type now."""
     if _json:
         extra = {"next": next_step} if next_step else {}
-        write(json.dumps({"schema_version": SCHEMA_VERSION, **data, **extra}, indent=2, default=str) + "\n")
+        document = {"schema_version": SCHEMA_VERSION, **data, **extra}
+        text = json.dumps(document, default=str)
+        if len(text) < INDENTED:  # Python indents, C does not: 50,000 rows would take 20 s
+            text = json.dumps(document, indent=2, default=str)
+        write(text + "\n")
         return
     draw()
     if next_step:
@@ -76,6 +85,18 @@ def result(data: Mapping[str, Any], draw: Callable[[], None], next_step: str = "
 def document(data: Mapping[str, Any]) -> None:
     """A document whose form others have laid down, such as a JSON Schema: printed as it is."""
     write(json.dumps(data, indent=2) + "\n")
+
+
+def newest(rows: Sequence[Any], what: str, rest: str = "--json has all") -> Sequence[Any]:
+    """The end of a list that is too long to be read; a remark says so.
+
+    Args:
+        what: `trials`.
+        rest: how to get the others.
+    """
+    if len(rows) > LISTED:
+        say(f"the newest {LISTED:,} of {len(rows):,} {what}; {rest}")
+    return rows[-LISTED:]
 
 
 def record(data: Mapping[str, Any]) -> None:

@@ -58,7 +58,8 @@ class Archive:
                 record("arm_refused", {"sweep": sweep, "arm": arm, "reason": reason, "changes": list(changes)})
 
     def refusals(self, sweep: str | None = None) -> list[Refusal]:
-        found = self._store.rows("SELECT * FROM refusal WHERE ? IN (sweep, '') ORDER BY seq", (sweep or "",))
+        where = "WHERE sweep = ?" if sweep else ""
+        found = self._store.rows(f"SELECT * FROM refusal {where} ORDER BY seq", (sweep,) if sweep else ())
         return [rows.refusal(row) for row in found]
 
     def record_noise(self, noise: Noise) -> None:

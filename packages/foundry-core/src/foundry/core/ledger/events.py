@@ -26,6 +26,9 @@ MAX_LOSSES = 25  # attempts whose process was gone: a trial that kills its worke
 SUMMARY = ("metrics", "higher_is_better", "tokens", "flops", "training_seconds")
 """Of a result: what is asked about many trials at once."""
 
+OUTLINE = ("arm", "family", "identity", "mutations", "changes")
+"""Of an entry of a sweep: all but its experiment, which is most of it."""
+
 RUNS = ".foundry/trials"  # the run folders of trials, in the project
 
 _PROJECTIONS: dict[str, Projection] = {}
@@ -66,8 +69,11 @@ def event_lost(db: sqlite3.Connection, event: Event, data: Data) -> None:
 
 @_projection
 def sweep_started(db: sqlite3.Connection, event: Event, data: Data) -> None:
-    row = (data["id"], event.seq, encode(data["spec"]), "running", event.time, None)
-    db.execute("INSERT INTO sweep VALUES (?, ?, ?, ?, ?, ?)", row)
+    spec = data["spec"]
+    entries = [{key: each[key] for key in OUTLINE if key in each} for each in spec.get("entries", ())]
+    outline = encode({**spec, "entries": entries} if entries else spec)
+    row = (data["id"], event.seq, "running", event.time, outline, None, encode(spec))
+    db.execute("INSERT INTO sweep VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 @_projection

@@ -134,6 +134,10 @@ class Queue:
         """What a sweep asked for, in its order."""
         return self._wanted(sweep)
 
+    def all_wanted(self) -> list[Wanted]:
+        """What every sweep asked for, each in its order."""
+        return [rows.wanted(row) for row in self._store.rows("SELECT * FROM wanted ORDER BY sweep, ord, arm, role")]
+
     def _wanted(self, sweep: str, also: str = "") -> list[Wanted]:
         found = self._store.rows(f"SELECT * FROM wanted WHERE sweep = ? {also} ORDER BY ord, arm, role", (sweep,))
         return [rows.wanted(row) for row in found]
@@ -154,6 +158,11 @@ class Queue:
         given = [(test, value) for test, value in tests if value is not None]
         where = "WHERE " + " AND ".join(test for test, _ in given) if given else ""
         return self._trials(f"{where} ORDER BY trial.seq, trial.rowid", [value for _, value in given])
+
+    def brief_trials(self) -> list[TrialRow]:
+        """All trials, oldest first, without their experiments, and of their results the SUMMARY: those of 50,000 take
+        200 MB."""
+        return [rows.brief_trial(row) for row in self._store.rows("SELECT * FROM trial ORDER BY seq, rowid")]
 
     def _trials(self, where: str, values: Sequence[Any] = ()) -> list[TrialRow]:
         texts = "experiment.data AS experiment, result.data AS result"

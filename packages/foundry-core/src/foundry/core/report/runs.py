@@ -15,6 +15,10 @@ DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
 END = math.inf
 POINTS = 48
 """Of a curve, at most: more than that the eye does not see, and 500 curves stay below a megabyte."""
+CURVES = 400
+"""That are read, at most: those of the newest arms, of the best, and of their controls."""
+SEEDS = 32
+"""Of a curve, at most, and the newest: a mean over more looks the same."""
 
 
 def trials(snapshot: Snapshot, arms: Iterable[ArmEntry]) -> list[TrialEntry]:
@@ -29,15 +33,15 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
     Args:
         points: the curve of a trial, by its id.
     """
+    arms = list(arms)
     outcomes = _outcomes(arms)
     grouped: dict[tuple[Key, str], list[Asked]] = defaultdict(list)
     for asked in snapshot.trials:
         if asked.trial.status == "finished" and asked.want.role != "guard":
             grouped[asked.key, asked.want.share].append(asked)
     found = []
-    for (key, share), members in grouped.items():
-        if key.generation is None:
-            continue
+    for key, share in _drawn([name for name in grouped if name[0].generation is not None], arms):
+        members = grouped[key, share][-SEEDS:]
         rows = _mean([_thinned(points(each.trial.id)) for each in members])
         if len(rows) < 2:
             continue
@@ -49,7 +53,7 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
             "generation": key.generation,
             "outcome": outcomes.get(key, "baseline"),
             "share": share,
-            "seeds": len(members),
+            "seeds": len(grouped[key, share]),
             "flops_per_token": fmean(per_token) if per_token else None,
             "tokens": [row["tokens"] for row in rows],
             "val_loss": [row["val_loss"] for row in rows],
@@ -59,6 +63,19 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
         }
         found.append(curve)
     return found
+
+
+def _drawn(names: Sequence[tuple[Key, str]], arms: Sequence[ArmEntry]) -> list[tuple[Key, str]]:
+    """The curves that are drawn, in the order of `names`: all, unless they are too many."""
+    if len(names) <= CURVES:
+        return list(names)
+    ranks = {Key(arm["generation"], arm["on"], arm["arm"]): rank for rank, arm in enumerate(arms)}
+    controls = [name for name in names if name[0] not in ranks][-CURVES // 4 :]
+    tried = [name for name in names if name[0] in ranks]
+    best = sorted(tried, key=lambda name: ranks[name[0]])[: CURVES // 2]
+    newest = [name for name in reversed(tried) if name not in set(best)][: CURVES - len(best) - len(controls)]
+    chosen = {*controls, *best, *newest}
+    return [name for name in names if name in chosen]
 
 
 def _entry(asked: Asked, outcomes: dict[Key, Drawn]) -> TrialEntry:
