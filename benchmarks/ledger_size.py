@@ -6,7 +6,8 @@ uv run python benchmarks/ledger_size.py --project DIR --keep DIR   # the ledger 
 
 A small real sweep is cloned, event by event, until there are so many trials: with other ids, other arms and later
 times. Every side gets the same events.jsonl, makes its own database of it, and runs the same commands, each a process of
-its own; the two sides take turns. Seconds are the least of --rounds, memory the most.
+its own; the two sides take turns. Seconds are the least of --rounds, memory the most. On a busy machine read the
+processor's seconds, which are those that the process had the processor for.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,7 @@ class Cost(NamedTuple):
     """Of one process."""
 
     seconds: float
+    cpu: float  # seconds of the processor
     peak: float  # bytes
     written: int  # bytes on standard output
 
@@ -85,13 +87,14 @@ def cloned(lines: Sequence[bytes], trials: int) -> Iterator[bytes]:
                 data = {**data, "attempt": moved[data["attempt"]]}
             text = json.dumps(_renamed(data, clone), sort_keys=True, separators=(",", ":"))
             if clone and event["kind"] not in KINDS_OF_PROJECT:
-                text = IDS.sub(lambda found: f'"{_other(found[1], clone)}"', text)
+                text = IDS.sub(partial(_other, clone), text)
             head = json.dumps({"seq": seq, "time": event["time"] + clone * span, "kind": event["kind"]})
             yield f'{head[:-1]}, "data": {text}}}\n'.encode()
 
 
-def _other(id: str, clone: int) -> str:
-    return hashlib.sha256(f"{clone} {id}".encode()).hexdigest()[: len(id)]
+def _other(clone: int, found: re.Match[str]) -> str:
+    id = found[1]
+    return f'"{hashlib.sha256(f"{clone} {id}".encode()).hexdigest()[: len(id)]}"'
 
 
 def _renamed(value: Any, clone: int) -> Any:
@@ -121,7 +124,7 @@ def cost(command: Sequence[str], project: Path) -> Cost:
         if status:
             said.seek(0)
             raise SystemExit(f"{' '.join(command)}\n{said.read().decode()}")
-        return Cost(seconds, usage.ru_maxrss * 1024, out.seek(0, os.SEEK_END))
+        return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, out.seek(0, os.SEEK_END))
 
 
 def commands(project: Path) -> dict[str, list[str]]:
@@ -167,13 +170,14 @@ def main() -> None:
                 count = sum(1 for line in cloned(lines, options.trials) if file.write(line))
             made = cost([*foundry(checkout), "lineage"], project)
             sizes = [(project / ".foundry" / each).stat().st_size / 1e6 for each in ("events.jsonl", "ledger.db")]
-            print(f"{side}: {count:,} events, {sizes[0]:.0f} MB; the database {sizes[1]:.0f} MB, made in {made.seconds:.0f} s")
+            what = f"{count:,} events, {sizes[0]:.0f} MB, the database {sizes[1]:.0f} MB"
+            print(f"{side}: {what}, made in {made.seconds:.0f} s")
+        print(f"load of this machine before: {os.getloadavg()[0]:.1f}, of {os.cpu_count()} processors")
         measure(sides, folder, options.rounds)
 
 
 def measure(sides: dict[str, Path], folder: Path, rounds: int) -> None:
-    words = "  ".join(f"{side:>8} s   MB peak   MB out" for side in sides)
-    print(f"{'':40}{words}")
+    print(f"{'':40}" + "".join(f"{side:>8}: s  CPU s  MB peak  MB out" for side in sides))
     every = commands(folder / "ours")
     for name, arguments in [*every.items(), ("opening, and a sweep's first claim", [])]:
         runs: dict[str, list[Cost]] = {side: [] for side in sides}
@@ -181,14 +185,16 @@ def measure(sides: dict[str, Path], folder: Path, rounds: int) -> None:
             for side, checkout in list(sides.items())[:: 1 if turn % 2 else -1]:
                 python = [str(checkout / ".venv/bin/python"), "-c", START]
                 runs[side].append(cost([*foundry(checkout), *arguments] if arguments else python, folder / side))
-        shown = "  ".join(
-            f"{min(each.seconds for each in got):10.2f} {max(each.peak for each in got) / 1e6:9.0f} {got[0].written / 1e6:8.1f}"
-            for got in runs.values()
-        )
+        shown = "".join(map(_words, runs.values()))
         print(f"{name:40}{shown}", flush=True)
     for side in sides:
         page = (folder / side / "page.html").read_bytes()
         print(f"{side}: the report's page has {len(page) / 1e6:.1f} MB and {page.count(b'<tr'):,} rows")
+
+
+def _words(got: Sequence[Cost]) -> str:
+    seconds, cpu = min(each.seconds for each in got), min(each.cpu for each in got)
+    return f"{seconds:11.2f}{cpu:7.2f}{max(each.peak for each in got) / 1e6:9.0f}{got[0].written / 1e6:8.1f}"
 
 
 if __name__ == "__main__":

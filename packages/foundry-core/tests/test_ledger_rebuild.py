@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundry.core.contracts import InvalidData
 from foundry.core.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Trial
 from foundry.core.ledger.schema import VOLATILE
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from foundry.core.ledger import rows
+from foundry.core.ledger.reader import Reader
 from foundry.core.ledger.records import (
     Config,
     Decision,
@@ -19,7 +20,6 @@ from foundry.core.ledger.records import (
     StaleBaseline,
     digest,
 )
-from foundry.core.ledger.reader import Reader
 from foundry.core.ledger.store import Store
 
 

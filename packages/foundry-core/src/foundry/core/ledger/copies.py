@@ -161,18 +161,18 @@ def _rows(db: sqlite3.Connection | None) -> Iterator[_Row]:
         columns = [row[1] for row in db.execute("PRAGMA table_info(event)")]
         checksum = "checksum" if "checksum" in columns else "NULL"
         last = int(db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0])
-    except sqlite3.DatabaseError:
+    except schema.FAULTS:
         return
     seq, query = 0, f"SELECT seq, time, kind, data, {checksum} FROM event"
     try:
         for row in db.execute(f"{query} ORDER BY seq"):
             seq = row[0]
             yield _row(row)
-    except sqlite3.DatabaseError:  # behind a broken page there may be whole ones
+    except schema.FAULTS:  # behind a broken page there may be whole ones
         for each in range(seq + 1, last + 1):
             try:
                 row = db.execute(f"{query} WHERE seq = ?", (each,)).fetchone()
-            except sqlite3.DatabaseError:
+            except schema.FAULTS:
                 row = None
             yield _Row(each, None, True) if row is None else _row(row)
 
@@ -257,7 +257,7 @@ def as_it_is(open: Callable[[], sqlite3.Connection], path: Path) -> Iterator[sql
             else:
                 db.close()
                 db = None
-    except sqlite3.Error as error:
+    except schema.FAULTS as error:
         if db is not None:
             db.close()
             db = None
@@ -286,7 +286,7 @@ def differs(db: sqlite3.Connection, anew: sqlite3.Connection) -> str:
             if any(one != other for one, other in pairs):
                 return f"{what} is not what the events say"
         said = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
-    except sqlite3.DatabaseError as error:
+    except schema.FAULTS as error:
         return str(error)
     return "" if said == "ok" else said
 

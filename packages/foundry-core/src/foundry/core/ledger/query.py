@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from foundry.core.contracts import UsageError
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Decision, Generation, Json, Refusal
+from foundry.core.ledger.rows import many
 
 Row: TypeAlias = dict[str, Any]
 
@@ -109,7 +110,8 @@ def query(ledger: Ledger, words: Sequence[str]) -> list[Row]:
         UsageError: a term cannot be read, or nothing has such a key.
     """
     terms = parse(words)
-    rows = sorted(_rows(ledger, terms), key=lambda row: row["created"])
+    with many():
+        rows = sorted(_rows(ledger, terms), key=lambda row: row["created"])
     for term in terms:
         if term.key not in KEYS and term.key not in (known := {*KEYS, *(key for row in rows for key in row)}):
             near = get_close_matches(term.key, known, n=1)

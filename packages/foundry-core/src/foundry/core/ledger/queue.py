@@ -12,6 +12,7 @@ from typing import Any
 from foundry.core.contracts import UsageError
 from foundry.core.ledger import lease, rows
 from foundry.core.ledger.journal import encode
+from foundry.core.ledger.reader import Reader
 from foundry.core.ledger.records import (
     Attempt,
     Json,
@@ -25,7 +26,6 @@ from foundry.core.ledger.records import (
     Wanted,
     digest,
 )
-from foundry.core.ledger.reader import Reader
 from foundry.core.ledger.store import Store
 from foundry.core.system.processes import Process, this_process
 
@@ -185,10 +185,10 @@ class Queue:
             (sweep,) if sweep else (),
         )
         tried: list[Json] = []
-        for row in map(dict, found):
-            summary = json.loads(row.pop("summary") or "{}")
-            row["metrics"] = summary.get("metrics", {})
-            tried.append(row)
+        with rows.many():
+            for row in map(dict, found):
+                row["metrics"] = json.loads(row.pop("summary") or "{}").get("metrics", {})
+                tried.append(row)
         return tried
 
     def _status(self, trial: str) -> TrialStatus | None:

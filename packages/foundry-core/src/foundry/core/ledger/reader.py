@@ -64,7 +64,7 @@ class Reader:
                 if is_ours and ends_meet(db, self.journal) and not is_small(self.path, self.journal):
                     return db
                 db.close()
-        except sqlite3.Error as error:
+        except schema.FAULTS as error:
             if not schema.is_damage(error):
                 raise
         with as_it_is(self._connected, self.path) as found:
@@ -95,7 +95,7 @@ def _read_only(path: Path, how: str) -> sqlite3.Connection:
     db.row_factory = sqlite3.Row
     try:
         db.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.Error:
+    except schema.FAULTS:
         db.close()
         raise
     return db

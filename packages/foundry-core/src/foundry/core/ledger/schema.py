@@ -23,6 +23,8 @@ OLDER = (2, 3)
 
 APPLICATION_ID = 0x464F554E  # "FOUN", in the header of the file: this database is ours
 BUSY_SECONDS = 30.0
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What may come of a statement: what SQLite says of a damaged file may quote it, and then is no text."""
 
 TABLES = """
 CREATE TABLE event (seq INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL,
@@ -103,7 +105,7 @@ def _opened(path: Path, can: Abilities, *pragmas: str) -> sqlite3.Connection:
     try:
         for pragma in pragmas:
             db.execute(f"PRAGMA {pragma}")
-    except sqlite3.Error:
+    except FAULTS:
         db.close()
         raise
     return db
@@ -144,11 +146,11 @@ def database(path: Path) -> Iterator[None]:
     """Turns what SQLite answers into the FoundryError that says what to do."""
     try:
         yield
-    except sqlite3.Error as error:
+    except FAULTS as error:
         raise _explained(error, path) from error
 
 
-def _explained(error: sqlite3.Error, path: Path) -> FoundryError:
+def _explained(error: Exception, path: Path) -> FoundryError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte; the rest says more precisely where
     if is_damage(error):
         return InvalidData(
@@ -163,8 +165,10 @@ def _explained(error: sqlite3.Error, path: Path) -> FoundryError:
     return InvalidData(f"{path}: {error}", "is it a ledger of this version of Foundry?")
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether that is what a damaged file answers: no database, a broken tree, a table or a text that is none. The
     tables are ours, and so a statement about them is wrong only where they are."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_MISMATCH)

@@ -11,7 +11,6 @@ other; a database that is lost, even under a process that has it open, is made a
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
@@ -59,7 +58,7 @@ class Store:
             try:
                 with self._quiet():
                     return self._db.execute(query, values).fetchall()
-            except sqlite3.Error as error:
+            except schema.FAULTS as error:
                 if not schema.is_damage(error) or self._is_in_transaction:
                     raise
             self.check()
@@ -195,7 +194,7 @@ class Store:
                 newest, last = _last_seq(self._db), self.journal.last()
             if last is None or last.event is None or last.event.seq < newest:
                 self.journal.catch_up(self._events)
-        except sqlite3.Error as error:
+        except schema.FAULTS as error:
             if not schema.is_damage(error):
                 raise
             return False
@@ -238,9 +237,9 @@ class Store:
     def _publish(self, anew: sqlite3.Connection, old: sqlite3.Connection | None) -> None:
         """Put a database in the place of the old one, with what is volatile in that. Whoever has the old one open
         notices before the next statement."""
-        for table in schema.VOLATILE if old is not None else ():
-            with suppress(sqlite3.Error):  # of a damaged one, as much as can be read
-                for row in old.execute(f"SELECT * FROM {table}"):
+        for table in schema.VOLATILE:
+            with suppress(*schema.FAULTS):  # of a damaged one, as much as can be read
+                for row in old.execute(f"SELECT * FROM {table}") if old is not None else ():
                     anew.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
         anew.execute(  # who trains on meanwhile gets the time to say so
             "INSERT OR IGNORE INTO heartbeat SELECT id, ?, ?, ? FROM attempt WHERE status = 'running'",

@@ -105,8 +105,9 @@ def _main(contents: Contents, is_empty: bool) -> Element:
         ),
         _section(
             "curves",
-            "The mean over the seeds of each arm, of the best and the newest where they are many. Where a group has many, its band holds the middle 80 % of them and "
-            "the dashed line is their median; point at a curve, or use the arrow keys, to see whose it is."
+            "The mean over the seeds of each arm, of the best and the newest where they are many. Where a group has "
+            "many, its band holds the middle 80 % of them and the dashed line is their median; point at a curve, or "
+            "use the arrow keys, to see whose it is."
             + EXPERTS
             * any(curve["expert_usage"] for curve in contents["curves"]),
             _chart("curves-chart", f"{metric} of every arm while it trains"),
@@ -215,7 +216,9 @@ def _thinned(dots: list[list[Any]]) -> list[list[Any]]:
     """At most DOTS of them: what was kept, what was the best of its time, and of the rest every so many."""
     if len(dots) <= DOTS:
         return dots
-    best, marked, rest = float("inf"), [], []
+    best = float("inf")
+    marked: list[list[Any]] = []
+    rest: list[list[Any]] = []
     for dot in dots:
         loss, outcome = dot[2], dot[3]
         is_best = loss is not None and loss < best

@@ -40,7 +40,9 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
         if asked.trial.status == "finished" and asked.want.role != "guard":
             grouped[asked.key, asked.want.share].append(asked)
     found = []
-    for key, share in _drawn([name for name in grouped if name[0].generation is not None], arms):
+    for key, share in _drawn(list(grouped), arms):
+        if key.generation is None:
+            continue
         members = grouped[key, share][-SEEDS:]
         rows = _mean([_thinned(points(each.trial.id)) for each in members])
         if len(rows) < 2:
@@ -67,8 +69,9 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
 
 def _drawn(names: Sequence[tuple[Key, str]], arms: Sequence[ArmEntry]) -> list[tuple[Key, str]]:
     """The curves that are drawn, in the order of `names`: all, unless they are too many."""
+    names = [name for name in names if name[0].generation is not None]
     if len(names) <= CURVES:
-        return list(names)
+        return names
     ranks = {Key(arm["generation"], arm["on"], arm["arm"]): rank for rank, arm in enumerate(arms)}
     controls = [name for name in names if name[0] not in ranks][-CURVES // 4 :]
     tried = [name for name in names if name[0] in ranks]
