@@ -5,8 +5,8 @@ uv run python benchmarks/ledger_size.py --peer CHECKOUT            # and the cod
 uv run python benchmarks/ledger_size.py --project DIR --keep DIR   # the ledger to clone, where the large one stays
 
 A small real sweep is cloned, event by event, until there are so many trials: with other ids, other arms and later
-times. Every side gets the same events.jsonl, makes its own database of it, and runs the same commands, each a process of
-its own; the two sides take turns. Seconds are the least of --rounds, memory the most. On a busy machine read the
+times. Every side gets the same events.jsonl, makes its own database of it, and runs the same commands, each a process
+of its own; the two sides take turns. Seconds are the least of --rounds, memory the most. On a busy machine read the
 processor's seconds, which are those that the process had the processor for.
 """
 

@@ -17,7 +17,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ class Copies:
         self.is_stored = db is not None  # whether the database has every event, whole
         has_checksums = {row.seq for row in self._read_database() if row.has_checksum}
         self._read_journal()
-        self._stored_until = max(self._stored, default=0)
+        self.stored_until = max(self._stored, default=0)  # the last event of the database
         self._compare(has_checksums)
         self._tell()
 
@@ -67,7 +67,7 @@ class Copies:
     @property
     def behind(self) -> int:
         """Events at the end of the journal that the database lacks."""
-        return max(0, self.last_seq - self._stored_until) if self._db is not None else 0
+        return max(0, self.last_seq - self.stored_until) if self._db is not None else 0
 
     def events(self) -> Iterator[Event]:
         """Every event in order. In the place of one that is lost stands an `event_lost` that says what is known."""
@@ -144,7 +144,7 @@ class Copies:
         for seq in range(1, last + 1):
             if seq not in self._stored and seq not in self._lines:
                 self._torn.setdefault(seq, []).append(f"event {seq} is missing")
-            elif seq not in self._stored and seq < self._stored_until and seq not in self._torn:
+            elif seq not in self._stored and seq < self.stored_until and seq not in self._torn:
                 self._torn[seq] = [f"{self._path}: event {seq} is missing"]
         for seq, places in sorted(self._torn.items()):
             is_whole = seq in self._stored or seq in self._lines
@@ -209,14 +209,17 @@ def examined(db: sqlite3.Connection | None, path: Path, journal: Journal) -> Cop
     """Both copies, with what is wrong with the tables, too. Changes nothing."""
     copies = Copies(db, path, journal)
     if db is not None and not copies.damage:
-        with closing(built(copies)) as anew:
+        with closing(built(copies, until=copies.stored_until)) as anew:  # others may be writing just now
             if said := differs(db, anew):
                 copies.damage.append(f"{path}: {said}")
     return copies
 
 
-def built(copies: Copies) -> sqlite3.Connection:
+def built(copies: Copies, until: int | None = None) -> sqlite3.Connection:
     """A database from the events alone: in memory, and where it is large in a temporary file.
+
+    Args:
+        until: the last event that is in it; None is all.
 
     Raises:
         InvalidData: another version of Foundry wrote them.
@@ -225,7 +228,7 @@ def built(copies: Copies) -> sqlite3.Connection:
     db.row_factory = sqlite3.Row
     db.execute("BEGIN")
     schema.make(db)
-    for event in copies.events():
+    for event in islice(copies.events(), until):
         if event.kind == "ledger_created":
             _check_version(event, copies.journal.path)
         project(db, event)
