@@ -178,7 +178,8 @@ def test_what_is_damaged_in_the_only_copy_is_named_and_the_rest_is_kept(project)
     with Ledger.open(project, note=said.append):
         kept = events(project).read_bytes().splitlines(keepends=True)
     assert kept[:2] + kept[3:] == lines[:2] + lines[3:]
-    assert json.loads(kept[2])["kind"] == "event_lost"
+    lost = json.loads(kept[2])
+    assert (lost["kind"], lost["data"]["text"]) == ("event_lost", "{not json\n")
     assert any(f"events.jsonl:3: event 3 is damaged, 10 bytes from byte {len(lines[0] + lines[1])} on" in each
                for each in said)  # fmt: skip
     assert any("events.jsonl:5: event 4 stands there a second time" in each for each in said)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from foundry.core.contracts import InvalidData
 from foundry.core.ledger import schema
 from foundry.core.ledger.events import project
-from foundry.core.ledger.journal import Event, Journal, Line, encode
+from foundry.core.ledger.journal import Event, Journal, Line, encode, parse
 
 SMALL = 1 << 20
 """Bytes of both copies, up to which they are compared whole whenever the ledger is opened: it takes 30 ms."""
@@ -50,6 +50,7 @@ class Copies:
         self._stored: dict[int, str] = {}  # the checksums of the database's events, of those that are whole
         self._lines: dict[int, tuple[Line, str]] = {}  # where the journal's are, without their texts, and the checksums
         self._torn: dict[int, list[str]] = {}  # where an event is damaged, in words
+        self._remains: dict[int, Line] = {}  # the damaged line in the place of an event
         self.damage: list[str] = []
         self.keep: int | None = None  # bytes of the journal that stay; None: it is whole, though it may be behind
         self.is_stored = db is not None  # whether the database has every event, whole
@@ -70,18 +71,20 @@ class Copies:
         return max(0, self.last_seq - self.stored_until) if self._db is not None else 0
 
     def events(self) -> Iterator[Event]:
-        """Every event in order. In the place of one that is lost stands an `event_lost` that says what is known."""
+        """Every event in order. In the place of one that is lost stands an `event_lost` with what is left of it."""
         newest = 0.0
-        with self.journal.reading() if self._lines else nullcontext() as event_of:
+        with self.journal.reading() if self._lines or self._remains else nullcontext() as text_of:
             for seq in range(1, self.last_seq + 1):
                 event = None
                 if seq in self._stored and self._db is not None:
                     query = "SELECT seq, time, kind, data FROM event WHERE seq = ?"
                     event = Event(*self._db.execute(query, (seq,)).fetchone())
-                elif seq in self._lines and event_of is not None:
-                    event = event_of(self._lines[seq][0])
+                elif seq in self._lines and text_of is not None:
+                    event = parse(text_of(self._lines[seq][0]))
                 if event is None:
-                    event = Event(seq, newest, "event_lost", encode({"where": self._torn.get(seq, [])}))
+                    remains = text_of(self._remains[seq]) if seq in self._remains and text_of is not None else b""
+                    lost = {"where": self._torn.get(seq, []), "text": remains.decode("latin-1")}
+                    event = Event(seq, newest, "event_lost", encode(lost))
                 newest = event.time
                 yield event
 
@@ -103,6 +106,7 @@ class Copies:
             if event is None:
                 where = f"{place}: event {expected} is damaged, {line.size} bytes from byte {line.offset} on"
                 self._torn.setdefault(expected, []).append(where)
+                self._remains[expected] = line
             elif event.seq in self._lines:
                 self.damage.append(f"{place}: event {event.seq} stands there a second time")
             else:

@@ -121,15 +121,20 @@ class Journal:
                 offset += len(text)
 
     @contextmanager
-    def reading(self) -> Iterator[Callable[[Line], Event | None]]:
-        """`event_of(line)`: what stands where that line was found."""
+    def reading(self) -> Iterator[Callable[[Line], bytes]]:
+        """`text_of(line)`: what stands where that line was found."""
         with open(self.path, "rb") as file:
 
-            def event_of(line: Line) -> Event | None:
+            def text_of(line: Line) -> bytes:
                 file.seek(line.offset)
-                return _read(file.read(line.size), line.number, line.offset).event
+                return file.read(line.size)
 
-            yield event_of
+            yield text_of
+
+
+def parse(text: bytes) -> Event | None:
+    """The event of a line; None where the line is damaged."""
+    return _read(text, 0, 0).event
 
 
 def _read(text: bytes, number: int, offset: int) -> Line:

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from foundry.core.ledger.records import Json
 from foundry.core.report.contents import ArmEntry, Curve, Drawn, TrialEntry
-from foundry.core.report.snapshot import Asked, Key, Snapshot, metric_of
+from foundry.core.report.snapshot import Asked, Key, Snapshot
 
 DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
 END = math.inf
@@ -93,7 +93,7 @@ def _entry(asked: Asked, outcomes: dict[Key, Drawn]) -> TrialEntry:
         "share": asked.want.share,
         "seed": trial.trial.seed,
         "status": trial.status,
-        "loss": asked.score(metric_of(asked.sweep)),
+        "loss": asked.score(asked.metric),
         "tokens": result.get("tokens"),
         "flops": result.get("flops"),
         "seconds": result.get("training_seconds"),

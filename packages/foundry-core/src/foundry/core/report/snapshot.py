@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -26,22 +25,29 @@ class Key(NamedTuple):
     arm: str
 
 
-@dataclass(frozen=True)
+class Terms(NamedTuple):
+    """What holds for everything that a sweep asked for: read once for each sweep, not for each of 50,000 trials."""
+
+    sweep: SweepRow
+    generation: int | None
+    on: str
+    is_self_test: bool
+    metric: str  # what it ranks by
+
+    @classmethod
+    def of(cls, sweep: SweepRow) -> Terms:
+        return cls(sweep, generation_of(sweep), on(sweep), kind_of(sweep) in SELF_TESTS, metric_of(sweep))
+
+
 class Asked:
     """A trial, and why a sweep asked for it."""
 
-    sweep: SweepRow
-    want: Wanted
-    trial: TrialRow
-    against: tuple[int | None, str]  # the generation, and what is kept on top of it
+    __slots__ = ("is_control", "key", "metric", "sweep", "trial", "want")
 
-    @cached_property
-    def is_control(self) -> bool:
-        return self.want.arm == CONTROL or kind_of(self.sweep) in SELF_TESTS
-
-    @cached_property
-    def key(self) -> Key:
-        return Key(*self.against, CONTROL if self.is_control else self.want.arm)
+    def __init__(self, terms: Terms, want: Wanted, trial: TrialRow) -> None:
+        self.sweep, self.want, self.trial, self.metric = terms.sweep, want, trial, terms.metric
+        self.is_control = want.arm == CONTROL or terms.is_self_test
+        self.key = Key(terms.generation, terms.on, CONTROL if self.is_control else want.arm)
 
     def score(self, metric: str) -> float | None:
         """The trial's value of a metric, if it has one that is a number."""
@@ -66,10 +72,9 @@ class Snapshot:
     def asked(self) -> list[Asked]:
         """Every trial once for each sweep and arm that asked for it."""
         return [
-            Asked(sweep, want, self._trials[want.trial], against)
-            for sweep in self.sweeps
-            for against in [(generation_of(sweep), on(sweep))]
-            for want in self._wanted[sweep.id]
+            Asked(terms, want, self._trials[want.trial])
+            for terms in map(Terms.of, self.sweeps)
+            for want in self._wanted[terms.sweep.id]
             if want.trial in self._trials
         ]
 
