@@ -19,6 +19,7 @@ from foundry.core.report.arms import KEPT
 from foundry.core.report.contents import Contents
 from foundry.core.report.lineage import lineage
 from foundry.core.report.markup import Child, el, html, text
+from foundry.core.report.runs import spread
 
 SCRIPTS = ("theme.js", "tables.js", "plot.js", "progress.js", "curves.js")
 SECTIONS = (
@@ -224,10 +225,8 @@ def _thinned(dots: list[list[Any]]) -> list[list[Any]]:
         is_best = loss is not None and loss < best
         best = loss if is_best else best
         (marked if is_best or outcome in KEPT else rest).append(dot)
-    marked = marked[-DOTS // 2 :]
-    step = len(rest) / (DOTS - len(marked))
-    spread = [rest[int(i * step)] for i in range(DOTS - len(marked))]
-    return sorted([*marked, *spread], key=lambda dot: dot[0])
+    marked = spread(marked, DOTS // 2)
+    return sorted([*marked, *spread(rest, DOTS - len(marked))], key=lambda dot: dot[0])
 
 
 def _clean(value: Any) -> Any:

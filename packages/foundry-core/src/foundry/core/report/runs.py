@@ -6,11 +6,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
+from typing import TypeVar
 
 from foundry.core.ledger.records import Json
 from foundry.core.report.contents import ArmEntry, Curve, Drawn, TrialEntry
 from foundry.core.report.snapshot import Asked, Key, Snapshot
 
+T = TypeVar("T")
 DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
 END = math.inf
 POINTS = 48
@@ -55,7 +57,7 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
             "generation": key.generation,
             "outcome": outcomes.get(key, "baseline"),
             "share": share,
-            "seeds": len(grouped[key, share]),
+            "seeds": len(members),
             "flops_per_token": fmean(per_token) if per_token else None,
             "tokens": [row["tokens"] for row in rows],
             "val_loss": [row["val_loss"] for row in rows],
@@ -116,11 +118,11 @@ def _thinned(points: Sequence[Json]) -> list[dict]:
     # Between them, rather those that say how experts are used: only what was logged does.
     others = [i for i, row in enumerate(rows) if row["expert_usage"] is not None] or range(len(rows))
     spare = POINTS - len(evaluated)
-    kept = set(_spread(evaluated, POINTS)) | (set(_spread(others, spare)) if spare > 1 else set())
+    kept = set(spread(evaluated, POINTS)) | (set(spread(others, spare)) if spare > 1 else set())
     return [row for i, row in enumerate(rows) if i in kept]
 
 
-def _spread(values: Sequence[int], n: int) -> list[int]:
+def spread(values: Sequence[T], n: int) -> list[T]:
     """`n` of the values at equal distances, the first and the last among them."""
     if len(values) <= n:
         return list(values)
