@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.core.contracts import FoundryError
+from foundry.core.contracts import FoundryError, InvalidData
 from foundry.core.ledger import Decision, Generation, Ledger, Trial
 
 GENERATION = Generation(0, "identity", {"seed": 1}, "manual", "imported", None, None, "hash", 0.0, text="seed: 1\n")
@@ -120,3 +120,33 @@ def test_a_line_that_stands_twice_is_dropped(whole, tmp_path):
     Ledger.open(tmp_path, note=said.append).close()
     assert "stands there a second time" in said[0]
     assert events.read_bytes() == content
+
+
+def test_who_has_a_ledger_open_goes_on_when_another_mends_it(whole, tmp_path):
+    shutil.copytree(whole / ".foundry", tmp_path / ".foundry")
+    with Ledger.open(tmp_path) as first:
+        expected = contents(first)
+        with sqlite3.connect(tmp_path / ".foundry" / "ledger.db") as db:
+            db.execute("UPDATE event SET data = replace(data, 'norm', 'nurm')")
+            db.execute("UPDATE wanted SET arm = 'nurm 1'")
+        db.close()
+        said: list[str] = []
+        with Ledger.open(tmp_path, note=said.append) as second:
+            assert contents(second) == contents(first) == expected
+            sweep = first.start_sweep({"kind": "sweep", "generation": 0, "n": "after"})
+            assert second.sweep(sweep) is not None
+        assert said
+    quiet: list[str] = []
+    with Ledger.open(tmp_path, note=quiet.append) as ledger:
+        assert ledger.sweep(sweep) is not None
+    assert quiet == []
+
+
+def test_two_copies_that_went_on_without_each_other_are_refused(whole, tmp_path):
+    for name in ("one", "other"):
+        shutil.copytree(whole / ".foundry", tmp_path / name / ".foundry")
+        with Ledger.open(tmp_path / name) as ledger:
+            ledger.start_sweep({"kind": "sweep", "generation": 0, "n": name})
+    shutil.copy(tmp_path / "one" / ".foundry" / "events.jsonl", tmp_path / "other" / ".foundry" / "events.jsonl")
+    with pytest.raises(InvalidData, match=r"are of one ledger, and differ from event \d+ on"):
+        Ledger.open(tmp_path / "other")

@@ -43,11 +43,13 @@ class Ledger(Queue, Archive):
         """The ledger of a project folder, made if there is none. What dead workers held is queued again.
 
         Args:
-            note: told when the database was lost or behind, and was made anew from the events.
+            note: told when the database was lost or behind, and was made anew from the events; and which events were
+                damaged in which copy.
             lease_seconds: without a heartbeat for so long, a claim is taken over.
 
         Raises:
-            InvalidData: ledger.db or events.jsonl is damaged, somebody else's, or of another version.
+            InvalidData: ledger.db or events.jsonl is somebody else's, or of another version, or nothing of either can
+                be read.
             EnvironmentFailure: the folder cannot be written, or the disk is full.
         """
         project = Path(project).resolve()
