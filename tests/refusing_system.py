@@ -66,10 +66,10 @@ class System:
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self.process, self.folder = process, folder
 
-    def foundry(self, lack: Lack, cwd: Path, *arguments: str, **environment: str) -> Done:
-        """`foundry ARGUMENTS` in the folder `cwd`, of which it may write everything."""
-        stranger = not lack.account and os.getuid() == 0
-        if stranger:
+    def foundry(self, lack: Lack, cwd: Path, *arguments: str, owner: bool = True, **environment: str) -> Done:
+        """`foundry ARGUMENTS` in the folder `cwd`, of which it may write everything, unless another is its owner."""
+        stranger = not (lack.account and owner) and os.getuid() == 0
+        if stranger and owner:
             give(cwd, STRANGER)
         lacking = {} if lack.account else dict.fromkeys(NAMES)
         refused = " ".join(f"{call}={number}" for call, number in lack.refused.items())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import shutil
 import subprocess
 import sys
 
@@ -201,3 +203,25 @@ def test_a_file_in_the_ledgers_place_is_an_error_and_not_a_project_without_a_pas
     capsys.readouterr()
     assert main([command]) == 3
     assert f"{tmp_path / '.foundry'} is a file" in capsys.readouterr().err
+
+
+def test_a_long_list_is_cut_for_readers_and_whole_for_programs(history, foundry, monkeypatch):
+    monkeypatch.setattr("foundry.cli.render.LISTED", 2)
+    for arguments, key in ((["query", "what=trial"], "rows"), (["runs"], "trials")):
+        every = foundry(history, *arguments, "--json")[key]
+        shown = foundry(history, *arguments)
+        ids = [each.get("trial") or each["id"] for each in every]
+        assert [id for id in ids if id in shown.out] == ids[-2:]
+        assert f"the newest 2 of {len(ids)} {key}; --json has all" in shown.err
+
+
+def test_doctor_looks_at_every_event_of_both_copies(history, foundry, tmp_path, monkeypatch):
+    monkeypatch.setattr("foundry.core.ledger.copies.SMALL", 0)
+    shutil.copytree(history, tmp_path / "copy")
+    events = tmp_path / "copy" / ".foundry" / "events.jsonl"
+    whole = events.read_bytes()
+    assert "whole in both copies" in foundry(tmp_path / "copy", "doctor").out
+    events.write_bytes(whole.replace(b"layernorm", b"layernorn", 1))
+    said = foundry(tmp_path / "copy", "doctor").out
+    assert re.search(r"events\.jsonl:\d+: event \d+ is damaged, .* whole in the other copy", said)
+    assert events.read_bytes() == whole

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundry.core.contracts import InvalidData
 from foundry.core.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Trial
 from foundry.core.ledger.schema import VOLATILE
 
@@ -171,13 +170,22 @@ def test_an_old_copy_of_the_database_is_brought_up_to_date(project, tmp_path):
     assert "was behind: 1 events" in said[0]
 
 
-def test_a_damaged_event_is_named_by_its_line(project):
+def test_what_is_damaged_in_the_only_copy_is_named_and_the_rest_is_kept(project):
     lines = events(project).read_bytes().splitlines(keepends=True)
-    for damaged in (b"{not json\n", lines[4]):
-        events(project).write_bytes(b"".join([*lines[:2], damaged, *lines[3:]]))
-        lose_database(project)
-        with pytest.raises(InvalidData, match=r"events\.jsonl:[34]: is damaged"):
-            Ledger.open(project)
+    lose_database(project)
+    events(project).write_bytes(b"".join([*lines[:2], b"{not json\n", lines[3], lines[3], *lines[4:]]))
+    said: list[str] = []
+    with Ledger.open(project, note=said.append):
+        kept = events(project).read_bytes().splitlines(keepends=True)
+    assert kept[:2] + kept[3:] == lines[:2] + lines[3:]
+    lost = json.loads(kept[2])
+    assert (lost["kind"], lost["data"]["text"]) == ("event_lost", "{not json\n")
+    assert any(f"events.jsonl:3: event 3 is damaged, 10 bytes from byte {len(lines[0] + lines[1])} on" in each
+               for each in said)  # fmt: skip
+    assert any("events.jsonl:5: event 4 stands there a second time" in each for each in said)
+    quiet: list[str] = []
+    Ledger.open(project, note=quiet.append).close()
+    assert quiet == []
 
 
 def test_a_database_that_is_lost_under_an_open_ledger_is_made_anew(tmp_path):

@@ -117,6 +117,39 @@ def test_keep_rates_count_every_arm_and_chance_every_decided_sweep(made_up_proje
     assert (contents["errors"]["null_sweeps"], contents["errors"]["null_promotions"]) == (1, 0)
 
 
+def test_a_page_of_very_many_trials_shows_the_best_and_the_newest_and_says_where_the_rest_is(
+    contents, page, monkeypatch
+):
+    for name, most in (("tables.ROWS", 30), ("page.DOTS", 100), ("page.GENERATIONS", 3)):
+        monkeypatch.setattr(f"foundry.core.report.{name}", most)
+    thinned = render(contents)
+    assert thinned.count("<tr") - thinned.count('<th scope="row"') <= 3 * 30 + 10
+    for which, total, terms in (
+        ("newest", len(contents["trials"]), "what=trial"),
+        ("best", len([arm for arm in contents["arms"] if arm["difference"]]), "what=decision"),
+    ):
+        assert f"Here are the {which} 30 of {total} " in thinned
+        assert f"foundry query {terms} --json" in thinned
+        assert f"Here are the {which}" not in page
+    dots = json.loads(re.search(r'"trials":(\[\[.*?\]\])', thinned)[1])
+    assert len(dots) == 100
+    assert [dot[0] for dot in dots] == sorted(dot[0] for dot in dots)
+    losses = [each["loss"] for each in contents["trials"] if each["loss"] is not None and each["share"] == "1"
+              and each["role"] != "guard" and each["generation"] is not None]  # fmt: skip
+    assert min(losses) in [dot[2] for dot in dots]
+    assert thinned.count('id="generation-') == 3
+
+
+def test_of_very_many_curves_those_of_the_best_and_the_newest_arms_are_drawn(made_up_project, contents, monkeypatch):
+    monkeypatch.setattr("foundry.core.report.runs.CURVES", 20)
+    drawn = read(made_up_project)["curves"]
+    assert len(drawn) <= 20
+    names = [(each["generation"], each["on"], each["arm"]) for each in drawn]
+    best = next(arm for arm in contents["arms"] if arm["runs"])
+    assert (best["generation"], best["on"], best["arm"]) in names
+    assert all(each in contents["curves"] for each in drawn)
+
+
 class Checked(HTMLParser):
     """Follows a page: every element that was opened is closed, in its order."""
 

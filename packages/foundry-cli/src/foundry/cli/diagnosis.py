@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from foundry.core.contracts import EnvironmentFailure
+from foundry.core.contracts import EnvironmentFailure, FoundryError
 from foundry.core.registry import find_project, registry
 from foundry.core.registry.discovery import BUILT_IN
 from foundry.core.system import available_cores, cache_folder, memory_bytes
@@ -37,6 +37,8 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
         for problem in found.problems
         if problem.distribution in BUILT_IN
     ]
+    kept, damage = _ledger(project)
+    reasons += damage
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "executable": sys.executable,
@@ -47,6 +49,7 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
         "memory_bytes": memory_bytes(),
         "disk_free_bytes": free,
         "project": str(project),
+        "ledger": kept,
         "cache": cache,
         "compiler": shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"),
         "packages": packages,
@@ -54,6 +57,22 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
         "plugin_problems": [f"{p.distribution} ({p.plugin}): {p.message}" for p in found.problems],
     }
     return facts, reasons
+
+
+def _ledger(project: Path) -> tuple[str | list[str], list[str]]:
+    """What is found when every event of both its copies is looked at, in words, and why it cannot be used. What one
+    copy has whole is mended in the other."""
+    from foundry.core.ledger import Ledger
+
+    found: list[str] = []
+    try:
+        if not Ledger.is_in(project):
+            return "none yet", []
+        with Ledger.look(project, note=found.append) as ledger:
+            found += [each for each in ledger.check() if each not in found]
+            return found or f"{ledger.last_event()} events, whole in both copies", []
+    except FoundryError as failure:
+        return "cannot be read", [f"{failure.message}: {failure.hint}"]
 
 
 def _torch() -> tuple[dict[str, Any], list[str]]:

@@ -25,7 +25,7 @@ def ledger() -> Iterator[Ledger | None]:
         render.say(f"nothing was tried in {project} yet")
         yield None
         return
-    with Ledger.open(project, note=render.say) as opened:
+    with Ledger.look(project, note=render.say) as opened:
         yield opened
 
 

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 """Of every JSON document. A new key does not change it; a key that goes or changes its meaning does."""
 
+INDENTED = 1 << 20
+"""Characters up to which a document is indented, for people."""
+LISTED = 1000
+"""Rows of a long list that are shown without --json."""
+
 _json = False
 _stdout: TextIO | None = None  # None: sys.stdout
 
@@ -71,7 +76,11 @@ def result(data: Mapping[str, Any], draw: Callable[[], None], next_step: str = "
     """A command's result. `next_step` is the command that a user would type now."""
     if _json:
         extra = {"next": next_step} if next_step else {}
-        write(_as_json({"schema_version": SCHEMA_VERSION, **data, **extra}, indent=2))
+        document = {"schema_version": SCHEMA_VERSION, **data, **extra}
+        text = _as_json(document)
+        if len(text) < INDENTED:  # Python indents, C does not: 50,000 rows would take 20 s
+            text = _as_json(document, indent=2)
+        write(text)
         return
     draw()
     if next_step:
@@ -81,6 +90,18 @@ def result(data: Mapping[str, Any], draw: Callable[[], None], next_step: str = "
 def document(data: Mapping[str, Any]) -> None:
     """A document whose form others have laid down, such as a JSON Schema: printed as it is."""
     write(_as_json(data, indent=2))
+
+
+def newest(rows: Sequence[Any], what: str, rest: str = "--json has all") -> Sequence[Any]:
+    """The end of a list that is too long to be read; a remark says so.
+
+    Args:
+        what: `trials`.
+        rest: how to get the others.
+    """
+    if len(rows) > LISTED:
+        say(f"the newest {LISTED:,} of {len(rows):,} {what}; {rest}")
+    return rows[-LISTED:]
 
 
 def record(data: Mapping[str, Any]) -> None:

@@ -44,6 +44,7 @@ def query(
 def _draw(rows: list[dict[str, Any]]) -> None:
     from foundry.core.ledger.query import KEYS
 
+    rows = list(render.newest(rows, "rows", "--json has all, and terms find fewer"))
     metrics = [key for row in rows for key in row if key not in KEYS]
     columns = [key for key in (*COLUMNS, *dict.fromkeys(metrics), *LAST_COLUMNS) if any(row.get(key) for row in rows)]
     if rows:

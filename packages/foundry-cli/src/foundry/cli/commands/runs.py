@@ -39,11 +39,12 @@ def runs(
         next_step = "foundry sweep --resume"
 
     def draw() -> None:
-        render.table(columns, rows)
+        render.table(columns, render.newest(rows, "runs"))
         for title, listed in (("sweeps", sweeps), ("trials", trials)):
             if listed:
                 render.line()
-                render.table(list(listed[0]), [[_figure(each) for each in row.values()] for row in listed], title)
+                shown = [[_figure(each) for each in row.values()] for row in render.newest(listed, title)]
+                render.table(list(listed[0]), shown, title)
 
     data = {"folder": str(folder), "runs": found, "sweeps": sweeps, "trials": trials}
     render.result(data, draw, next_step)
@@ -56,7 +57,7 @@ def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     from foundry.cli.history import day
     from foundry.core.ledger import Ledger
 
-    with Ledger.open(project, note=render.say) as ledger:
+    with Ledger.look(project, note=render.say) as ledger:
         started, tried = ledger.sweeps(), ledger.tried()
     counts = Counter(
         (row["sweep"], row["status"]) for row in {(row["sweep"], row["id"]): row for row in tried}.values()
@@ -67,7 +68,7 @@ def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         told = {
             "sweep": sweep.id,
             "status": sweep.status,
-            "kind": sweep.spec.get("kind"),
+            "kind": sweep.outline.get("kind"),
             "started": day(sweep.created),
         }
         sweeps.append({**told, **{state: counts[sweep.id, state] for state in states}})

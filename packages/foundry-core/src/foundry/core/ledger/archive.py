@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from foundry.core.ledger import rows
+from foundry.core.ledger.reader import Reader
 from foundry.core.ledger.records import (
     Config,
     Decision,
@@ -25,7 +26,7 @@ from foundry.core.ledger.store import Store
 class Archive:
     """The half of the ledger that outlives its runs."""
 
-    _store: Store
+    _store: Store | Reader
 
     def record_config(
         self,
@@ -57,7 +58,8 @@ class Archive:
                 record("arm_refused", {"sweep": sweep, "arm": arm, "reason": reason, "changes": list(changes)})
 
     def refusals(self, sweep: str | None = None) -> list[Refusal]:
-        found = self._store.rows("SELECT * FROM refusal WHERE ? IN (sweep, '') ORDER BY seq", (sweep or "",))
+        where = "WHERE sweep = ?" if sweep else ""
+        found = self._store.rows(f"SELECT * FROM refusal {where} ORDER BY seq", (sweep,) if sweep else ())
         return [rows.refusal(row) for row in found]
 
     def record_noise(self, noise: Noise) -> None:

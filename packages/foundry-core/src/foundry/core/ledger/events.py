@@ -1,6 +1,7 @@
 """What each kind of event does to the tables. A projection depends on the event and the tables alone, so that replaying
 all events makes the same tables again.
 
+    ledger_created, event_lost
     sweep_started, sweep_finished, trials_requested, trials_cancelled
     trial_claimed, trial_finished, trial_failed, claim_lost
     config_recorded, arm_refused, noise_measured, evidence_grew, decided, baseline_set, baseline_rendered
@@ -22,6 +23,12 @@ Projection: TypeAlias = Callable[[sqlite3.Connection, Event, Data], None]
 MAX_FAILURES = 3  # attempts that ended with a reason, before the trial has failed for good
 MAX_LOSSES = 25  # attempts whose process was gone: a trial that kills its worker must end, an unlucky one must not
 
+SUMMARY = ("metrics", "higher_is_better", "tokens", "flops", "training_seconds")
+"""Of a result: what is asked about many trials at once."""
+
+OUTLINE = ("arm", "family", "identity", "mutations", "changes")
+"""Of an entry of a sweep: all but its experiment, which is most of it."""
+
 RUNS = ".foundry/trials"  # the run folders of trials, in the project
 
 _PROJECTIONS: dict[str, Projection] = {}
@@ -37,7 +44,7 @@ def project(db: sqlite3.Connection, event: Event) -> None:
         raise InvalidData(
             f"the ledger holds an event of an unknown kind: {event.kind}", "use the Foundry that wrote it"
         )
-    db.execute("INSERT INTO event VALUES (?, ?, ?, ?)", event)
+    db.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (*event, event.checksum))
     _PROJECTIONS[event.kind](db, event, json.loads(event.data))
 
 
@@ -56,9 +63,17 @@ def ledger_created(db: sqlite3.Connection, event: Event, data: Data) -> None:
 
 
 @_projection
+def event_lost(db: sqlite3.Connection, event: Event, data: Data) -> None:
+    """In the place of one that was damaged in both copies. What it did is not known, and what follows goes on."""
+
+
+@_projection
 def sweep_started(db: sqlite3.Connection, event: Event, data: Data) -> None:
-    row = (data["id"], event.seq, encode(data["spec"]), "running", event.time, None)
-    db.execute("INSERT INTO sweep VALUES (?, ?, ?, ?, ?, ?)", row)
+    spec = data["spec"]
+    entries = [{key: each[key] for key in OUTLINE if key in each} for each in spec.get("entries", ())]
+    outline = encode({**spec, "entries": entries} if entries else spec)
+    row = (data["id"], event.seq, "running", event.time, outline, None, encode(spec))
+    db.execute("INSERT INTO sweep VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 @_projection
@@ -73,13 +88,14 @@ def sweep_finished(db: sqlite3.Connection, event: Event, data: Data) -> None:
 def trials_requested(db: sqlite3.Connection, event: Event, data: Data) -> None:
     for trial in data["trials"]:
         db.execute(
-            "INSERT INTO trial (id, seq, identity, seed, code, data, tasks, experiment, run, status, created)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?)",
+            "INSERT INTO trial (id, seq, identity, seed, code, data, tasks, run, status, created)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?)",
             (
                 *(trial["id"], event.seq, trial["identity"], trial["seed"], trial["code"], trial["data"]),
-                *(encode(trial["tasks"]), encode(trial["experiment"]), f"{RUNS}/{trial['id']}", event.time),
+                *(encode(trial["tasks"]), f"{RUNS}/{trial['id']}", event.time),
             ),
         )
+        db.execute("INSERT INTO experiment VALUES (?, ?)", (trial["id"], encode(trial["experiment"])))
     for want in data["wanted"]:
         row = (data["sweep"], want["trial"], want["arm"], want["role"], want["share"], want["order"])
         db.execute("INSERT OR REPLACE INTO wanted VALUES (?, ?, ?, ?, ?, ?, 1)", row)
@@ -121,10 +137,11 @@ def trial_claimed(db: sqlite3.Connection, event: Event, data: Data) -> None:
 @_projection
 def trial_finished(db: sqlite3.Connection, event: Event, data: Data) -> None:
     _end_attempt(db, event, data["attempt"], "finished")
-    update = "UPDATE trial SET status = 'finished', result = ?, reason = '', ended = ? WHERE id = ?"
-    db.execute(update, (encode(data["result"]), event.time, data["trial"]))
-    points = [(data["trial"], point, encode(row)) for point, row in enumerate(data["curve"])]
-    db.executemany("INSERT INTO curve VALUES (?, ?, ?)", points)
+    update = "UPDATE trial SET status = 'finished', summary = ?, reason = '', ended = ? WHERE id = ?"
+    summary = {key: data["result"][key] for key in SUMMARY if key in data["result"]}
+    db.execute(update, (encode(summary), event.time, data["trial"]))
+    for table, value in (("result", data["result"]), ("curve", data["curve"])):
+        db.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (data["trial"], encode(value)))
 
 
 @_projection
@@ -132,8 +149,7 @@ def trial_failed(db: sqlite3.Connection, event: Event, data: Data) -> None:
     """The attempt ended with a reason."""
     _end_attempt(db, event, data["attempt"], "failed", data["reason"])
     db.execute("UPDATE trial SET failures = failures + 1 WHERE id = ?", (data["trial"],))
-    failures = db.execute("SELECT failures FROM trial WHERE id = ?", (data["trial"],)).fetchone()[0]
-    _queue_or_give_up(db, event, data, data["retry"] and failures < MAX_FAILURES)
+    _queue_or_give_up(db, event, data, data["retry"] and _count(db, "failures", data) < MAX_FAILURES)
 
 
 @_projection
@@ -141,8 +157,13 @@ def claim_lost(db: sqlite3.Connection, event: Event, data: Data) -> None:
     """The attempt's process is gone or silent, or gave the trial back."""
     _end_attempt(db, event, data["attempt"], "lost", data["reason"])
     db.execute("UPDATE trial SET losses = losses + ? WHERE id = ?", (int(data["counts"]), data["trial"]))
-    losses = db.execute("SELECT losses FROM trial WHERE id = ?", (data["trial"],)).fetchone()[0]
-    _queue_or_give_up(db, event, data, losses < MAX_LOSSES)
+    _queue_or_give_up(db, event, data, _count(db, "losses", data) < MAX_LOSSES)
+
+
+def _count(db: sqlite3.Connection, column: str, data: Data) -> int:
+    """Of the event's trial; 0 where the event that asked for it was lost."""
+    found = db.execute(f"SELECT {column} FROM trial WHERE id = ?", (data["trial"],)).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _end_attempt(db: sqlite3.Connection, event: Event, attempt: int, status: str, reason: str = "") -> None:

@@ -18,6 +18,7 @@ from foundry.core.contracts import InvalidData
 from foundry.core.ledger.archive import Archive
 from foundry.core.ledger.lease import LEASE_SECONDS
 from foundry.core.ledger.queue import Queue
+from foundry.core.ledger.reader import Reader, can_be_written
 from foundry.core.ledger.store import Store
 
 FOLDER = ".foundry"
@@ -26,7 +27,7 @@ FOLDER = ".foundry"
 class Ledger(Queue, Archive):
     """Opened by `Ledger.open`. One object serves all threads of a process, and goes on working after a fork."""
 
-    def __init__(self, project: Path, store: Store, lease_seconds: float) -> None:
+    def __init__(self, project: Path, store: Store | Reader, lease_seconds: float) -> None:
         self.project = project
         self._store = store
         self.lease_seconds = lease_seconds
@@ -42,17 +43,36 @@ class Ledger(Queue, Archive):
         """The ledger of a project folder, made if there is none. What dead workers held is queued again.
 
         Args:
-            note: told when the database was lost or behind, and was made anew from the events.
+            note: told when the database was lost or behind, and was made anew from the events; and which events were
+                damaged in which copy.
             lease_seconds: without a heartbeat for so long, a claim is taken over.
 
         Raises:
-            InvalidData: ledger.db or events.jsonl is damaged, somebody else's, or of another version.
+            InvalidData: ledger.db or events.jsonl is somebody else's, or of another version, or nothing of either can
+                be read.
             EnvironmentFailure: the folder cannot be written, or the disk is full.
         """
         project = Path(project).resolve()
         ledger = cls(project, Store(_folder(project), note), lease_seconds)
         ledger.reclaim()
         return ledger
+
+    @classmethod
+    def look(cls, project: Path, *, note: Callable[[str], None] = lambda text: None) -> Ledger:
+        """The ledger for who only reads it: opened, and where nothing can be written, as it is there.
+
+        Raises:
+            InvalidData: as `open`.
+        """
+        folder = _folder(Path(project).resolve())
+        if can_be_written(folder):
+            return cls.open(project, note=note)
+        return cls(Path(project).resolve(), Reader(folder, note), LEASE_SECONDS)
+
+    def check(self) -> list[str]:
+        """Compare both copies of all events, and mend what differs, where that can be written: what was wrong, in
+        words. An opened ledger was compared by its ends alone, if it is large."""
+        return self._store.check()
 
     @staticmethod
     def is_in(project: Path) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from foundry.core.contracts import UsageError
 from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Decision, Generation, Refusal
+from foundry.core.ledger.records import Decision, Generation, Json, Refusal
+from foundry.core.ledger.rows import many
 
 Row: TypeAlias = dict[str, Any]
 
@@ -109,35 +110,57 @@ def query(ledger: Ledger, words: Sequence[str]) -> list[Row]:
         UsageError: a term cannot be read, or nothing has such a key.
     """
     terms = parse(words)
-    rows = sorted(_rows(ledger), key=lambda row: row["created"])
-    known = {*KEYS, *(key for row in rows for key in row)}
+    with many():
+        rows = sorted(_rows(ledger, terms), key=lambda row: row["created"])
     for term in terms:
-        if term.key not in known:
+        if term.key not in KEYS and term.key not in (known := {*KEYS, *(key for row in rows for key in row)}):
             near = get_close_matches(term.key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
             raise UsageError(f"nothing in the ledger has a {term.key!r}", hint)
     return [row for row in rows if all(term.holds(row) for term in terms)]
 
 
-def _rows(ledger: Ledger) -> Iterator[Row]:
-    decisions = {decision.id: decision for decision in ledger.decisions()}
-    yield from map(_decision, decisions.values())
+ELSEWHERE = {
+    "trial": {"verdict", "kind", "metric", "effect", "low", "high", "confidence", "n", "llr", "sigma", "generation"},
+    "decision": {"status", "role", "share", "seed", "attempts", "run", "kind"},
+}
+"""Keys that no row of a kind has: where a term asks for one, that kind need not be read."""
+
+
+def _rows(ledger: Ledger, terms: Sequence[Term]) -> Iterator[Row]:
+    """Whatever may hold for all terms, and perhaps more. Of a key that is not among KEYS, who has it is not known
+    before all are read."""
+    asked = {term.key for term in terms}
+    exact = asked <= set(KEYS)
+    wanted = [set(term.value.split(",")) for term in terms if (term.key, term.test) == ("what", "=")]
+
+    def may_hold(what: str) -> bool:
+        return not exact or (asked.isdisjoint(ELSEWHERE.get(what, ())) and all(what in values for values in wanted))
+
+    if may_hold("decision") or may_hold("generation"):
+        decisions = {decision.id: decision for decision in ledger.decisions()}
+        yield from map(_decision, decisions.values())
+        for each in ledger.generations():
+            yield _generation(each, decisions.get(each.decision or ""))
     yield from map(_refusal, ledger.refusals())
-    for each in ledger.generations():
-        yield _generation(each, decisions.get(each.decision or ""))
-    for trial in ledger.tried():
-        metrics = trial["metrics"]
-        own = {key: value for key, value in trial.items() if key != "metrics"}
-        yield {"what": "trial", **metrics, **own, "slot": slots(trial["arm"])}
+    if may_hold("trial"):
+        yield from map(_trial, ledger.tried())
+
+
+def _trial(trial: Json) -> Row:
+    row = {"what": "trial", **trial["metrics"], **trial, "slot": slots(trial["arm"])}
+    del row["metrics"]
+    return row
 
 
 def _decision(decision: Decision) -> Row:
-    row = {"what": "decision", **asdict(decision), "slot": slots(decision.arm), "identity": decision.candidate}
-    return {key: value for key, value in row.items() if key not in ("candidate", "rule")}
+    row = {"what": "decision", **vars(decision), "slot": slots(decision.arm), "identity": decision.candidate}
+    del row["candidate"], row["rule"]
+    return row
 
 
 def _refusal(refusal: Refusal) -> Row:
-    return {"what": "refusal", **asdict(refusal), "slot": slots(refusal.arm)}
+    return {"what": "refusal", **vars(refusal), "slot": slots(refusal.arm)}
 
 
 def _generation(generation: Generation, decision: Decision | None) -> Row:
@@ -150,7 +173,7 @@ def _generation(generation: Generation, decision: Decision | None) -> Row:
 
 def slots(arm: str) -> list[str]:
     """The mutation types of an arm: `attention mla + norm layernorm` -> attention, norm."""
-    return [part.split()[0] for part in arm.split(" + ") if " " in part]
+    return [part.split(maxsplit=1)[0] for part in arm.split(" + ") if " " in part]
 
 
 def _each(value: Any) -> list[Any]:

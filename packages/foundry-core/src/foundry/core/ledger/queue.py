@@ -12,6 +12,7 @@ from typing import Any
 from foundry.core.contracts import UsageError
 from foundry.core.ledger import lease, rows
 from foundry.core.ledger.journal import encode
+from foundry.core.ledger.reader import Reader
 from foundry.core.ledger.records import (
     Attempt,
     Json,
@@ -35,7 +36,7 @@ MEASURED = ("sigma", "df", "evidence", "setting")
 class Queue:
     """The half of the ledger that changes while something is trained."""
 
-    _store: Store
+    _store: Store | Reader
     lease_seconds: float
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -133,6 +134,10 @@ class Queue:
         """What a sweep asked for, in its order."""
         return self._wanted(sweep)
 
+    def all_wanted(self) -> list[Wanted]:
+        """What every sweep asked for, each in its order."""
+        return [rows.wanted(row) for row in self._store.rows("SELECT * FROM wanted ORDER BY sweep, ord, arm, role")]
+
     def _wanted(self, sweep: str, also: str = "") -> list[Wanted]:
         found = self._store.rows(f"SELECT * FROM wanted WHERE sweep = ? {also} ORDER BY ord, arm, role", (sweep,))
         return [rows.wanted(row) for row in found]
@@ -152,23 +157,38 @@ class Queue:
         tests += [("status = ?", status), ("identity = ?", identity)]
         given = [(test, value) for test, value in tests if value is not None]
         where = "WHERE " + " AND ".join(test for test, _ in given) if given else ""
-        return self._trials(f"{where} ORDER BY seq, rowid", [value for _, value in given])
+        return self._trials(f"{where} ORDER BY trial.seq, trial.rowid", [value for _, value in given])
+
+    def brief_trials(self) -> list[TrialRow]:
+        """All trials, oldest first, without their experiments, and of their results the SUMMARY: those of 50,000 take
+        200 MB."""
+        return [rows.brief_trial(row) for row in self._store.rows("SELECT * FROM trial ORDER BY seq, rowid")]
 
     def _trials(self, where: str, values: Sequence[Any] = ()) -> list[TrialRow]:
-        return [rows.trial(row) for row in self._store.rows(f"SELECT * FROM trial {where}", values)]
+        texts = "experiment.data AS experiment, result.data AS result"
+        also = "JOIN experiment ON experiment.trial = trial.id LEFT JOIN result ON result.trial = trial.id"
+        query = f"SELECT trial.*, {texts} FROM trial {also} {where}"
+        return [rows.trial(row) for row in self._store.rows(query, values)]
 
-    def tried(self) -> list[Json]:
+    def tried(self, sweep: str | None = None) -> list[Json]:
         """Every trial once for each arm that asked for it, oldest first, as flat rows without the experiment: a
-        ledger of 10,000 trials has 40 MB of those."""
+        ledger of 10,000 trials has 40 MB of those.
+
+        Args:
+            sweep: what this one asked for; None is what any did.
+        """
         found = self._store.rows(
             "SELECT trial.id, wanted.sweep, wanted.arm, wanted.role, wanted.share, trial.seed, trial.status,"
-            " trial.attempts, trial.identity, trial.run, trial.reason, trial.created, trial.result"
-            " FROM wanted JOIN trial ON trial.id = wanted.trial ORDER BY trial.seq, wanted.ord"
+            " trial.attempts, trial.identity, trial.run, trial.reason, trial.created, trial.summary"
+            " FROM wanted JOIN trial ON trial.id = wanted.trial"
+            f" {'WHERE wanted.sweep = ?' if sweep else ''} ORDER BY trial.seq, wanted.ord",
+            (sweep,) if sweep else (),
         )
         tried: list[Json] = []
-        for row in map(dict, found):
-            result = json.loads(row.pop("result") or "{}")
-            tried.append({**row, "metrics": result.get("metrics", {})})
+        with rows.many():
+            for row in map(dict, found):
+                row["metrics"] = json.loads(row.pop("summary") or "{}").get("metrics", {})
+                tried.append(row)
         return tried
 
     def _status(self, trial: str) -> TrialStatus | None:
@@ -177,8 +197,8 @@ class Queue:
 
     def curve(self, trial: str) -> list[Json]:
         """The points of a finished trial's curve: step, tokens, val_loss, train_loss, ..."""
-        found = self._store.rows("SELECT data FROM curve WHERE trial = ? ORDER BY point", (trial,))
-        return [json.loads(row[0]) for row in found]
+        found = self._store.rows("SELECT data FROM curve WHERE trial = ?", (trial,))
+        return list(json.loads(found[0][0])) if found else []
 
     # ----------------------------------------------------------------------------------------------------------------
     # Claims: what workers do
@@ -188,8 +208,8 @@ class Queue:
         worker is dead come back first."""
         self.reclaim()
         with self._store.transaction() as record:
-            found = self._store.rows(
-                "SELECT * FROM trial WHERE id = (SELECT wanted.trial FROM trial AS queued"
+            found = self._trials(
+                "WHERE id = (SELECT wanted.trial FROM trial AS queued"
                 " JOIN wanted ON wanted.trial = queued.id AND wanted.open JOIN sweep ON sweep.id = wanted.sweep"
                 f" WHERE queued.status = 'queued' AND {'sweep.id = ?' if sweep else '? IS NULL'}"
                 " ORDER BY sweep.seq, wanted.ord LIMIT 1)",
@@ -197,7 +217,7 @@ class Queue:
             )
             if not found:
                 return None
-            row = rows.trial(found[0])
+            row = found[0]
             process = asdict(this_process())
             data = {"trial": row.id, "number": row.attempts + 1, "worker": worker, "process": process}
             attempt = Attempt(record("trial_claimed", data), row.trial, row.attempts + 1, row.run)

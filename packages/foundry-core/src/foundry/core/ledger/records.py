@@ -103,6 +103,7 @@ class SweepRow:
     spec: Json  # all that its procedure depends on, as it was when the sweep started first
     created: float
     conclusion: Json | None = None
+    outline: Json = field(default_factory=dict, compare=False, repr=False)  # the spec without the experiments
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The tables of .foundry/ledger.db, and how the file is opened.
 
 All but the last two are projections of `event`: they can be made anew from it. What belongs to living processes, who
-drives a sweep and when who was heard of last, is volatile and no event.
+drives a sweep and when who was heard of last, is volatile and no event. What is long and seldom read has tables of its
+own: who reads 50,000 trials' states must not step over 200 MB of experiments.
 """
 
 from __future__ import annotations
@@ -15,23 +16,29 @@ from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
 from foundry.core.system.files import Abilities, open_regular
 
 EVENTS_VERSION = 2
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of the tables. A ledger of another version, in these or in its events, is refused, never guessed at."""
-WITHOUT_BEATS = 2
-"""The version in which a driver had no heartbeat. It differs in a volatile table alone, which is made anew."""
+OLDER = (2, 3)
+"""Versions with the same events, without checksums, and with other tables: made anew from those events."""
 
 APPLICATION_ID = 0x464F554E  # "FOUN", in the header of the file: this database is ours
 BUSY_SECONDS = 30.0
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What may come of a statement: what SQLite says of a damaged file may quote it, and then is no text."""
 
 TABLES = """
-CREATE TABLE event (seq INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL);
+CREATE TABLE event (seq INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL,
+  checksum TEXT NOT NULL);
 
-CREATE TABLE sweep (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, spec TEXT NOT NULL, status TEXT NOT NULL,
-  created REAL NOT NULL, conclusion TEXT);
+CREATE TABLE sweep (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, status TEXT NOT NULL, created REAL NOT NULL,
+  outline TEXT NOT NULL, conclusion TEXT, spec TEXT NOT NULL);
 CREATE TABLE trial (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, identity TEXT NOT NULL, seed INTEGER NOT NULL,
-  code TEXT NOT NULL, data TEXT NOT NULL, tasks TEXT NOT NULL, experiment TEXT NOT NULL, run TEXT NOT NULL,
-  status TEXT NOT NULL, attempt INTEGER, attempts INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
-  losses INTEGER NOT NULL DEFAULT 0, result TEXT, reason TEXT NOT NULL DEFAULT '', created REAL NOT NULL, ended REAL);
+  code TEXT NOT NULL, data TEXT NOT NULL, tasks TEXT NOT NULL, run TEXT NOT NULL, status TEXT NOT NULL,
+  attempt INTEGER, attempts INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
+  losses INTEGER NOT NULL DEFAULT 0, summary TEXT, reason TEXT NOT NULL DEFAULT '', created REAL NOT NULL, ended REAL);
+CREATE TABLE experiment (trial TEXT PRIMARY KEY, data TEXT NOT NULL);
+CREATE TABLE result (trial TEXT PRIMARY KEY, data TEXT NOT NULL);
+CREATE TABLE curve (trial TEXT PRIMARY KEY, data TEXT NOT NULL);
 CREATE INDEX trial_by_status ON trial (status);
 CREATE INDEX trial_by_identity ON trial (identity);
 CREATE TABLE wanted (sweep TEXT NOT NULL, trial TEXT NOT NULL, arm TEXT NOT NULL, role TEXT NOT NULL,
@@ -40,11 +47,11 @@ CREATE INDEX wanted_by_trial ON wanted (trial);
 CREATE TABLE attempt (id INTEGER PRIMARY KEY, trial TEXT NOT NULL, number INTEGER NOT NULL, worker TEXT NOT NULL,
   process TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', began REAL NOT NULL, ended REAL);
 CREATE INDEX attempt_by_status ON attempt (status);
-CREATE TABLE curve (trial TEXT NOT NULL, point INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (trial, point));
 CREATE TABLE config (identity TEXT PRIMARY KEY, experiment TEXT NOT NULL, parent TEXT, mutations TEXT NOT NULL,
   changes TEXT NOT NULL, created REAL NOT NULL);
 CREATE TABLE refusal (seq INTEGER PRIMARY KEY, sweep TEXT NOT NULL, arm TEXT NOT NULL, reason TEXT NOT NULL,
   changes TEXT NOT NULL, created REAL NOT NULL);
+CREATE INDEX refusal_by_sweep ON refusal (sweep);
 CREATE TABLE noise (metric TEXT NOT NULL, context TEXT NOT NULL, "group" TEXT NOT NULL, sigma REAL NOT NULL,
   df INTEGER NOT NULL, runs INTEGER NOT NULL, created REAL NOT NULL, PRIMARY KEY (metric, context, "group"));
 CREATE TABLE evidence (generation INTEGER NOT NULL, baseline TEXT NOT NULL, candidate TEXT NOT NULL,
@@ -54,14 +61,13 @@ CREATE TABLE decision (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, sweep TEXT NOT
   candidate TEXT NOT NULL, arm TEXT NOT NULL, metric TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,
   effect REAL, low REAL, high REAL, llr REAL, n INTEGER NOT NULL, rule TEXT NOT NULL, sigma REAL,
   created REAL NOT NULL, confidence REAL);
+CREATE INDEX decision_by_sweep ON decision (sweep);
 CREATE TABLE generation (number INTEGER PRIMARY KEY, identity TEXT NOT NULL, experiment TEXT NOT NULL,
   kind TEXT NOT NULL, summary TEXT NOT NULL, previous INTEGER, decision TEXT, file_hash TEXT NOT NULL,
   created REAL NOT NULL, text TEXT NOT NULL, loss REAL, given_up REAL NOT NULL,
   ancestry TEXT NOT NULL, rendered INTEGER NOT NULL, restores INTEGER);
 
 CREATE TABLE heartbeat (attempt INTEGER PRIMARY KEY, boot TEXT NOT NULL, clock REAL NOT NULL, wall REAL NOT NULL);
-"""
-DRIVERS = """
 CREATE TABLE driver (sweep TEXT NOT NULL, process TEXT NOT NULL, boot TEXT NOT NULL, clock REAL NOT NULL,
   wall REAL NOT NULL, PRIMARY KEY (sweep, process))
 """
@@ -99,41 +105,40 @@ def _opened(path: Path, can: Abilities, *pragmas: str) -> sqlite3.Connection:
     try:
         for pragma in pragmas:
             db.execute(f"PRAGMA {pragma}")
-    except sqlite3.Error:
+    except FAULTS:
         db.close()
         raise
     return db
 
 
-def is_made(db: sqlite3.Connection, path: Path) -> bool:
-    """Whether the tables are there, of this version.
+def version(db: sqlite3.Connection, path: Path) -> int:
+    """Of the tables that are there: SCHEMA_VERSION, one of OLDER, or 0 where there are none.
 
     Raises:
         InvalidData: the database is somebody else's, or a ledger of another version.
     """
     if not db.execute("SELECT 1 FROM sqlite_master").fetchone():  # first: another process may be making them just now
-        return False
+        return 0
     application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    if application != APPLICATION_ID:
+    if application != APPLICATION_ID and not db.execute("PRAGMA table_info(event)").fetchone():
         raise InvalidData(f"{path} is a database, but no ledger of Foundry", "move it away")
-    if version not in (SCHEMA_VERSION, WITHOUT_BEATS):
-        raise InvalidData(f"{path} has schema version {version}, this Foundry reads {SCHEMA_VERSION}", OTHER_VERSION)
-    return bool(version == SCHEMA_VERSION)
+    if version not in (SCHEMA_VERSION, *OLDER):
+        raise InvalidData(
+            f"{path} has schema version {version}, this Foundry reads {SCHEMA_VERSION}",
+            "use the Foundry that wrote it; if none did, move this file away, and it is made anew from its events",
+        )
+    return int(version)
 
 
 OTHER_VERSION = "use the Foundry that wrote it, or move .foundry/ away to begin a new ledger"
 
 
-def make(db: sqlite3.Connection) -> bool:
-    """Create the tables, or bring them to this version, inside the transaction of the caller: `executescript` would
-    commit it. Whether they are new, and hold nothing yet."""
-    is_new = not db.execute("SELECT 1 FROM sqlite_master").fetchone()
-    for statement in TABLES.split(";") if is_new else ["DROP TABLE driver"]:
+def make(db: sqlite3.Connection) -> None:
+    """Create the tables inside the transaction of the caller, which `executescript` would commit."""
+    for statement in TABLES.split(";"):
         db.execute(statement)
-    db.execute(DRIVERS)
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    return is_new
 
 
 @contextmanager
@@ -141,16 +146,15 @@ def database(path: Path) -> Iterator[None]:
     """Turns what SQLite answers into the FoundryError that says what to do."""
     try:
         yield
-    except sqlite3.Error as error:
+    except FAULTS as error:
         raise _explained(error, path) from error
 
 
-def _explained(error: sqlite3.Error, path: Path) -> FoundryError:
+def _explained(error: Exception, path: Path) -> FoundryError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte; the rest says more precisely where
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+    if is_damage(error):
         return InvalidData(
-            f"{path} is damaged: {error}",
-            f"move it away: the next command makes it anew from {path.parent}/events.jsonl",
+            f"{path} is damaged: {error}", f"`foundry doctor` mends it from {path.with_name('events.jsonl')}"
         )
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return EnvironmentFailure(f"cannot write {path}: {error}", "is there space on the disk? then run again")
@@ -159,3 +163,12 @@ def _explained(error: sqlite3.Error, path: Path) -> FoundryError:
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return EnvironmentFailure(f"cannot open {path}: {error}", "make the project's .foundry/ writable")
     return InvalidData(f"{path}: {error}", "is it a ledger of this version of Foundry?")
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether that is what a damaged file answers: no database, a broken tree, a table or a text that is none. The
+    tables are ours, and so a statement about them is wrong only where they are."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_MISMATCH)

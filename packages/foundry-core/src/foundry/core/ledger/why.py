@@ -82,14 +82,14 @@ def _find(ledger: Ledger, reference: str | None) -> tuple[Generation | None, Dec
 
 
 def _pairs(ledger: Ledger, decision: Decision, sweep: SweepRow, control: str) -> Iterator[Pair]:
-    identities = {entry["arm"]: entry["identity"] for entry in sweep.spec.get("entries", ())}
+    identities = {entry["arm"]: entry["identity"] for entry in sweep.outline.get("entries", ())}
     evidence = ledger.evidence_on(decision, identities.get(control, ""))
     if evidence is None:
         return
     ran: dict[tuple[str, int], Mapping[str, float]] = {
         (trial["arm"], trial["seed"]): trial["metrics"]
-        for trial in ledger.tried()
-        if trial["sweep"] == decision.sweep and trial["role"] == "confirm" and trial["status"] == "finished"
+        for trial in ledger.tried(decision.sweep)
+        if trial["role"] == "confirm" and trial["status"] == "finished"
     }
     for i, difference in enumerate(evidence.differences):
         seed = evidence.seed(i)

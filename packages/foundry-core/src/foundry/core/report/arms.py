@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from statistics import NormalDist, fmean
 
 from foundry.core.evolve.rounds import best_of, effects_of
@@ -100,8 +101,8 @@ def _entry(
     metric, born = metric_of(sweep), snapshot.born(key)
     finished = [each for each in asked if each.trial.status == "finished"]
     at = [each for each in finished if each.want.role != "guard"]
-    share = max((Fraction(each.want.share) for each in at), default=Fraction(1))
-    longest = [each for each in at if Fraction(each.want.share) == share]
+    share = max((_fraction(each.want.share) for each in at), default=Fraction(1))
+    longest = [each for each in at if _fraction(each.want.share) == share]
     losses = _values(longest, metric)
     flops = [each.trial.result["flops"] for each in longest if each.trial.result and "flops" in each.trial.result]
     outcome = _outcome(snapshot, asked, decisions, decision)
@@ -146,7 +147,7 @@ def _is_kept(asked: Asked) -> bool:
     if kind_of(sweep) != "round" or sweep.conclusion is None:
         return False
     effects = effects_of(Conclusion.from_json(sweep.conclusion)) or {}
-    return asked.want.arm == best_of(effects, sweep.spec["search"]["least"])
+    return asked.want.arm == best_of(effects, sweep.outline["search"]["least"])
 
 
 def _reason(asked: Sequence[Asked], decision: Decision | None, outcome: Outcome) -> str:
@@ -170,7 +171,7 @@ def _screened(longest: Sequence[Asked], controls: Mapping[str, Sequence[Asked]],
         if ours and theirs:
             more_is_better = metric in (own[0].trial.result or {}).get("higher_is_better", ())
             effect = (fmean(theirs) - fmean(ours)) * (-1 if more_is_better else 1)
-            sigma = own[0].sweep.spec.get("sigma")
+            sigma = own[0].sweep.outline.get("sigma")
             half = None if sigma is None else Z * sigma * math.sqrt(1 / len(ours) + 1 / len(theirs))
             low, high = (None, None) if half is None else (effect - half, effect + half)
             level = None if half is None else LEVEL
@@ -178,6 +179,11 @@ def _screened(longest: Sequence[Asked], controls: Mapping[str, Sequence[Asked]],
                                   "confirmed": False}  # fmt: skip
             return interval
     return None
+
+
+@cache
+def _fraction(share: str) -> Fraction:
+    return Fraction(share)
 
 
 def _values(asked: Iterable[Asked], metric: str) -> list[float]:

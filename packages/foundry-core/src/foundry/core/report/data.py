@@ -11,6 +11,7 @@ from pathlib import Path
 from foundry.core.contracts import UsageError
 from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Generation, Noise
+from foundry.core.ledger.rows import many
 from foundry.core.report import arms, runs
 from foundry.core.report.contents import ArmEntry, Contents, Errors, Gain, GenerationEntry, NoiseEntry
 from foundry.core.report.snapshot import Key, Snapshot, kind_of, metric_of, rule_of
@@ -29,7 +30,7 @@ def read(project: Path) -> Contents:
     """
     if not Ledger.is_in(project):
         return _empty(project)
-    with Ledger.open(project) as ledger:
+    with Ledger.look(project) as ledger, many():
         snapshot = Snapshot(ledger)
         entries = arms.arms(snapshot)
         lineage = _lineage(snapshot, entries)

@@ -15,9 +15,11 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from foundry.core.report import summary, tables, words
+from foundry.core.report.arms import KEPT
 from foundry.core.report.contents import Contents
 from foundry.core.report.lineage import lineage
 from foundry.core.report.markup import Child, el, html, text
+from foundry.core.report.runs import spread
 
 SCRIPTS = ("theme.js", "tables.js", "plot.js", "progress.js", "curves.js")
 SECTIONS = (
@@ -30,6 +32,10 @@ SECTIONS = (
     ("chance", "Chance"),
     ("runs", "Trials"),
 )
+DOTS = 3000
+"""Of trials in the chart of progress, at most."""
+GENERATIONS = 200
+"""In the tree, at most, and the newest."""
 EXPERTS = (
     " Of layers with experts it can show how many of them are used at all, and how unevenly: 0 nats where all are used "
     "alike."
@@ -79,6 +85,7 @@ def _main(contents: Contents, is_empty: bool) -> Element:
             "progress",
             "Every run of a whole budget is a dot, the line is the baseline of its time. "
             + ("Lower is better. " if unit else "")
+            + _left_out(contents)
             + "A dot that is better than the line is only a candidate until fresh seeds confirm it.",
             _chart("progress-chart", f"{metric} of every trial, in order, and the baseline's"),
         ),
@@ -86,7 +93,7 @@ def _main(contents: Contents, is_empty: bool) -> Element:
             "lineage",
             "Each baseline, newest first, and the gain that made it one: the mean difference on fresh seeds with an "
             "interval that stays valid whenever the test stopped. What a rollback left behind stands beside the line.",
-            lineage(contents["generations"], decidable, unit)
+            lineage(contents["generations"][-GENERATIONS:], decidable, unit)
             if current
             else el("p", "No baseline is recorded yet: the first sweep imports experiments/baseline.yaml."),
         ),
@@ -99,8 +106,9 @@ def _main(contents: Contents, is_empty: bool) -> Element:
         ),
         _section(
             "curves",
-            "The mean over the seeds of each arm. Where a group has many, its band holds the middle 80 % of them and "
-            "the dashed line is their median; point at a curve, or use the arrow keys, to see whose it is."
+            "The mean over the seeds of each arm, of the best and the newest where they are many. Where a group has "
+            "many, its band holds the middle 80 % of them and the dashed line is their median; point at a curve, or "
+            "use the arrow keys, to see whose it is."
             + EXPERTS
             * any(curve["expert_usage"] for curve in contents["curves"]),
             _chart("curves-chart", f"{metric} of every arm while it trains"),
@@ -121,8 +129,13 @@ def _main(contents: Contents, is_empty: bool) -> Element:
             "",
             *summary.chance(contents["noise"], contents["errors"], {metric: unit}),
         ),
-        _section("runs", "Every training run, also those that failed.", tables.trials(contents["trials"])),
+        _section("runs", "Training runs, also those that failed.", tables.trials(contents["trials"])),
     )
+
+
+def _left_out(contents: Contents) -> str:
+    many = len(contents["trials"]) > DOTS
+    return "Not all are drawn: what was kept, the best of their time, and some of the rest. " if many else ""
 
 
 def _section(name: str, lead: str, *content: Child) -> Element:
@@ -189,6 +202,7 @@ def _series(contents: Contents) -> str:
         if trial["generation"] is not None and trial["role"] != "guard"
         if trial["status"] == "failed" or (trial["share"] == "1" and trial["loss"] is not None)
     ]
+    dots = _thinned(dots)
     generations = [[each["number"], each["loss"], each["kind"]] for each in contents["generations"]]
     names = {name: list(written) for name, written in words.OUTCOMES.items()}
     series: dict[str, Any] = {
@@ -197,6 +211,22 @@ def _series(contents: Contents) -> str:
     }  # fmt: skip
     plain = json.dumps(_clean(series), separators=(",", ":"), allow_nan=False)
     return plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _thinned(dots: list[list[Any]]) -> list[list[Any]]:
+    """At most DOTS of them: what was kept, what was the best of its time, and of the rest every so many."""
+    if len(dots) <= DOTS:
+        return dots
+    best = float("inf")
+    marked: list[list[Any]] = []
+    rest: list[list[Any]] = []
+    for dot in dots:
+        loss, outcome = dot[2], dot[3]
+        is_best = loss is not None and loss < best
+        best = loss if is_best else best
+        (marked if is_best or outcome in KEPT else rest).append(dot)
+    marked = spread(marked, DOTS // 2)
+    return sorted([*marked, *spread(rest, DOTS - len(marked))], key=lambda dot: dot[0])
 
 
 def _clean(value: Any) -> Any:

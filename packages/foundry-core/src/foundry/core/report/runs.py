@@ -6,15 +6,21 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
+from typing import TypeVar
 
 from foundry.core.ledger.records import Json
 from foundry.core.report.contents import ArmEntry, Curve, Drawn, TrialEntry
-from foundry.core.report.snapshot import Asked, Key, Snapshot, metric_of
+from foundry.core.report.snapshot import Asked, Key, Snapshot
 
+T = TypeVar("T")
 DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
 END = math.inf
 POINTS = 48
 """Of a curve, at most: more than that the eye does not see, and 500 curves stay below a megabyte."""
+CURVES = 400
+"""That are read, at most: those of the newest arms, of the best, and of their controls."""
+SEEDS = 32
+"""Of a curve, at most, and the newest: a mean over more looks the same."""
 
 
 def trials(snapshot: Snapshot, arms: Iterable[ArmEntry]) -> list[TrialEntry]:
@@ -29,15 +35,17 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
     Args:
         points: the curve of a trial, by its id.
     """
+    arms = list(arms)
     outcomes = _outcomes(arms)
     grouped: dict[tuple[Key, str], list[Asked]] = defaultdict(list)
     for asked in snapshot.trials:
         if asked.trial.status == "finished" and asked.want.role != "guard":
             grouped[asked.key, asked.want.share].append(asked)
     found = []
-    for (key, share), members in grouped.items():
+    for key, share in _drawn(list(grouped), arms):
         if key.generation is None:
             continue
+        members = grouped[key, share][-SEEDS:]
         rows = _mean([_thinned(points(each.trial.id)) for each in members])
         if len(rows) < 2:
             continue
@@ -61,6 +69,20 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
     return found
 
 
+def _drawn(names: Sequence[tuple[Key, str]], arms: Sequence[ArmEntry]) -> list[tuple[Key, str]]:
+    """The curves that are drawn, in the order of `names`: all, unless they are too many."""
+    names = [name for name in names if name[0].generation is not None]
+    if len(names) <= CURVES:
+        return names
+    ranks = {Key(arm["generation"], arm["on"], arm["arm"]): rank for rank, arm in enumerate(arms)}
+    controls = [name for name in names if name[0] not in ranks][-CURVES // 4 :]
+    tried = [name for name in names if name[0] in ranks]
+    best = sorted(tried, key=lambda name: ranks[name[0]])[: CURVES // 2]
+    newest = [name for name in reversed(tried) if name not in set(best)][: CURVES - len(best) - len(controls)]
+    chosen = {*controls, *best, *newest}
+    return [name for name in names if name in chosen]
+
+
 def _entry(asked: Asked, outcomes: dict[Key, Drawn]) -> TrialEntry:
     trial, result = asked.trial, asked.trial.result or {}
     return {
@@ -73,7 +95,7 @@ def _entry(asked: Asked, outcomes: dict[Key, Drawn]) -> TrialEntry:
         "share": asked.want.share,
         "seed": trial.trial.seed,
         "status": trial.status,
-        "loss": asked.score(metric_of(asked.sweep)),
+        "loss": asked.score(asked.metric),
         "tokens": result.get("tokens"),
         "flops": result.get("flops"),
         "seconds": result.get("training_seconds"),
@@ -96,11 +118,11 @@ def _thinned(points: Sequence[Json]) -> list[dict]:
     # Between them, rather those that say how experts are used: only what was logged does.
     others = [i for i, row in enumerate(rows) if row["expert_usage"] is not None] or range(len(rows))
     spare = POINTS - len(evaluated)
-    kept = set(_spread(evaluated, POINTS)) | (set(_spread(others, spare)) if spare > 1 else set())
+    kept = set(spread(evaluated, POINTS)) | (set(spread(others, spare)) if spare > 1 else set())
     return [row for i, row in enumerate(rows) if i in kept]
 
 
-def _spread(values: Sequence[int], n: int) -> list[int]:
+def spread(values: Sequence[T], n: int) -> list[T]:
     """`n` of the values at equal distances, the first and the last among them."""
     if len(values) <= n:
         return list(values)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -25,21 +25,29 @@ class Key(NamedTuple):
     arm: str
 
 
-@dataclass(frozen=True)
+class Terms(NamedTuple):
+    """What holds for everything that a sweep asked for: read once for each sweep, not for each of 50,000 trials."""
+
+    sweep: SweepRow
+    generation: int | None
+    on: str
+    is_self_test: bool
+    metric: str  # what it ranks by
+
+    @classmethod
+    def of(cls, sweep: SweepRow) -> Terms:
+        return cls(sweep, generation_of(sweep), on(sweep), kind_of(sweep) in SELF_TESTS, metric_of(sweep))
+
+
 class Asked:
     """A trial, and why a sweep asked for it."""
 
-    sweep: SweepRow
-    want: Wanted
-    trial: TrialRow
+    __slots__ = ("is_control", "key", "metric", "sweep", "trial", "want")
 
-    @property
-    def is_control(self) -> bool:
-        return self.want.arm == CONTROL or kind_of(self.sweep) in SELF_TESTS
-
-    @property
-    def key(self) -> Key:
-        return Key(generation_of(self.sweep), on(self.sweep), CONTROL if self.is_control else self.want.arm)
+    def __init__(self, terms: Terms, want: Wanted, trial: TrialRow) -> None:
+        self.sweep, self.want, self.trial, self.metric = terms.sweep, want, trial, terms.metric
+        self.is_control = want.arm == CONTROL or terms.is_self_test
+        self.key = Key(terms.generation, terms.on, CONTROL if self.is_control else want.arm)
 
     def score(self, metric: str) -> float | None:
         """The trial's value of a metric, if it has one that is a number."""
@@ -55,16 +63,18 @@ class Snapshot:
         self.sweeps: list[SweepRow] = ledger.sweeps()
         self.decisions: list[Decision] = ledger.decisions()
         self.refusals: list[Refusal] = ledger.refusals()
-        self._wanted = {sweep.id: ledger.wanted(sweep.id) for sweep in self.sweeps}
-        self._trials = {trial.id: trial for trial in ledger.trials()}
+        self._wanted: dict[str, list[Wanted]] = defaultdict(list)
+        for want in ledger.all_wanted():
+            self._wanted[want.sweep].append(want)
+        self._trials = {trial.id: trial for trial in ledger.brief_trials()}
 
     @cached_property
     def asked(self) -> list[Asked]:
         """Every trial once for each sweep and arm that asked for it."""
         return [
-            Asked(sweep, want, self._trials[want.trial])
-            for sweep in self.sweeps
-            for want in self._wanted[sweep.id]
+            Asked(terms, want, self._trials[want.trial])
+            for terms in map(Terms.of, self.sweeps)
+            for want in self._wanted[terms.sweep.id]
             if want.trial in self._trials
         ]
 
@@ -96,7 +106,7 @@ class Snapshot:
         return {
             Key(generation_of(sweep), on(sweep), entry["arm"]): Birth.of(entry["mutations"], entry["changes"])
             for sweep in self.sweeps
-            for entry in sweep.spec.get("entries", ())
+            for entry in sweep.outline.get("entries", ())
         }
 
 
@@ -113,24 +123,24 @@ class Birth(NamedTuple):
 
 def kind_of(sweep: SweepRow) -> str:
     """sweep, ablation, noise, null, compare; of a search: evolve, round, audit."""
-    return str(sweep.spec.get("kind", "sweep"))
+    return str(sweep.outline.get("kind", "sweep"))
 
 
 def generation_of(sweep: SweepRow) -> int | None:
     """The generation that a sweep's arms are compared with."""
-    number: int | None = sweep.spec.get("generation")
+    number: int | None = sweep.outline.get("generation")
     return number
 
 
 def on(sweep: SweepRow) -> str:
     """What a search had provisionally kept when it made this sweep; "" where that was nothing."""
-    kept = sweep.spec.get("search", {}).get("kept", ())
+    kept = sweep.outline.get("search", {}).get("kept", ())
     return words(kept) if kept else ""
 
 
 def rule_of(sweep: SweepRow) -> Json:
     """The rule that a sweep is judged by; {} where it judges nothing."""
-    rule: Json = sweep.spec.get("question", {}).get("rule", {})
+    rule: Json = sweep.outline.get("question", {}).get("rule", {})
     return rule
 
 

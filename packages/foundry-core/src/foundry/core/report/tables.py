@@ -14,6 +14,8 @@ from foundry.core.report.markup import Child, el
 
 PAGE = 25
 """Rows that are shown at first."""
+ROWS = 750
+"""Of a table, at most: a browser takes a minute for 50,000, and nobody reads them."""
 
 
 class Column(NamedTuple):
@@ -37,7 +39,8 @@ class Row(NamedTuple):
 
 def leaderboard(arms: Sequence[ArmEntry], decidable: float | None, unit: str) -> Element:
     """Arms by what is sure of them: the lower end of the interval."""
-    ranked = [arm for arm in arms if arm["difference"] is not None]
+    every = [arm for arm in arms if arm["difference"] is not None]
+    ranked = every[:ROWS]
     scale = intervals.Scale.of((arm["difference"] for arm in ranked), decidable)
     columns = (
         Column("#", "number", "ascending"),
@@ -76,7 +79,8 @@ def leaderboard(arms: Sequence[ArmEntry], decidable: float | None, unit: str) ->
             Cell(words.amount(arm["flops"]), arm["flops"]),
         )
         rows.append(Row(cells, arm["outcome"], arm["types"], arm["generation"]))
-    return table("leaderboard", "Arms by the lower end of their interval", columns, rows, "arms")
+    left = _left_out(len(every), "best", "arms", "what=decision")
+    return table("leaderboard", "Arms by the lower end of their interval", columns, rows, "arms", left)
 
 
 def not_kept(arms: Sequence[ArmEntry]) -> Element:
@@ -89,6 +93,8 @@ def not_kept(arms: Sequence[ArmEntry]) -> Element:
         Column("what it changed", "prose"),
     )
     order = list(words.OUTCOMES)
+    every = [arm for arm in arms if arm["outcome"] not in ("promoted", "kept", "open")]
+    newest = sorted(every, key=lambda arm: (-arm["generation"], order.index(arm["outcome"])))[:ROWS]
     rows = [
         Row(
             (
@@ -102,10 +108,10 @@ def not_kept(arms: Sequence[ArmEntry]) -> Element:
             arm["types"],
             arm["generation"],
         )
-        for arm in sorted(arms, key=lambda arm: (-arm["generation"], order.index(arm["outcome"])))
-        if arm["outcome"] not in ("promoted", "kept", "open")
+        for arm in newest
     ]
-    return table("not-kept", "Arms that did not become a baseline", columns, rows, "arms")
+    left = _left_out(len(every), "newest", "arms", "what=decision,refusal")
+    return table("not-kept", "Arms that did not become a baseline", columns, rows, "arms", left)
 
 
 def trials(entries: Sequence[TrialEntry]) -> Element:
@@ -143,12 +149,23 @@ def trials(entries: Sequence[TrialEntry]) -> Element:
             trial["outcome"],
             generation=trial["generation"],
         )
-        for number, trial in reversed(list(enumerate(entries, 1)))
+        for number, trial in reversed(list(enumerate(entries, 1))[-ROWS:])
     ]
-    return table("trials", "Every training run, newest first", columns, rows, "trials")
+    left = _left_out(len(entries), "newest", "trials", "what=trial")
+    return table("trials", "Every training run, newest first", columns, rows, "trials", left)
 
 
-def table(name: str, caption: str, columns: Sequence[Column], rows: Sequence[Row], what: str) -> Element:
+def _left_out(found: int, which: str, what: str, terms: str) -> Element | None:
+    """Where the rest of a table is, if it has one."""
+    if found <= ROWS:
+        return None
+    said = f"Here are the {which} {ROWS} of {found:,} {what}. All of them: "
+    return el("p", said, el("code", f"foundry query {terms} --json"), class_="lead")
+
+
+def table(
+    name: str, caption: str, columns: Sequence[Column], rows: Sequence[Row], what: str, note: Element | None = None
+) -> Element:
     """A table with what filters it. The controls are hidden until the script that serves them is there."""
     head = (
         el(
@@ -172,6 +189,7 @@ def table(name: str, caption: str, columns: Sequence[Column], rows: Sequence[Row
     )
     return el(
         "div",
+        note,
         _controls(name, rows, what),
         el(
             "div",
