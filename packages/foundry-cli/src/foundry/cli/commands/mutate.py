@@ -22,14 +22,22 @@ def _mutations() -> list[Listed]:
     return list_mutations(registry())
 
 
+def _names() -> list[Listed]:
+    """As `_mutations`, for the Tab key, which runs nothing of the project's."""
+    from foundry.core.config.mutate import list_mutations
+    from foundry.core.registry import registry_at_rest
+
+    return list_mutations(registry_at_rest())
+
+
 def _complete_type(incomplete: str) -> list[str]:
-    return [type for type in dict.fromkeys(row.type for row in _mutations()) if type.startswith(incomplete)]
+    return [type for type in dict.fromkeys(row.type for row in _names()) if type.startswith(incomplete)]
 
 
 def _complete_value(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     return [
         (row.value, row.summary)
-        for row in _mutations()
+        for row in _names()
         if row.type == context.params.get("type") and row.value.startswith(incomplete)
     ]
 
