@@ -60,6 +60,8 @@ def mutate(
 ) -> None:
     """Write a mutated copy of an experiment, and print what changed. The copy stands alone and is valid.
 
+    Also with --list, this loads the plugins, and so runs the project's variants/*.py.
+
     \b
     foundry mutate attention mha                             -> experiments/attn_mha.yaml
     foundry mutate depth 8 --base experiments/attn_mha.yaml  -> experiments/attn_mha+depth_8.yaml

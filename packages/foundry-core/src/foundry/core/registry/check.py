@@ -90,7 +90,8 @@ def check(plugin: Plugin, registry: Registry) -> Iterator[Check]:
 
 def _candidates(path: Path) -> Iterator[Candidate]:
     path = path.resolve()
-    if reason := not_trusted(path):
+    source = path / "src" if (path / "src").is_dir() else path
+    if reason := not_trusted(path) or not_trusted(source):
         raise PluginError(reason)
     if path.is_file():
         if path.suffix != ".py" or path.parent.name != "variants":
@@ -105,7 +106,6 @@ def _candidates(path: Path) -> Iterator[Candidate]:
             f"{path} is no plugin: its pyproject.toml has no [project.entry-points.foundry]",
             "`foundry plugins new NAME` writes a plugin to start from",
         ) from error
-    source = path / "src" if (path / "src").is_dir() else path
     sys.path.insert(_after_python(), str(source))
     for name, module in sorted(entry_points.items()):
         belongs(module, project["name"])
