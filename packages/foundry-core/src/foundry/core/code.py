@@ -55,6 +55,8 @@ def _sources(experiment: Experiment, tasks: tuple[str, ...]) -> Iterator[tuple[s
         else:
             modules.update(modules_of(plugin.module, [contribution]))
     for module in modules:
+        if module.partition(".")[0] == "torch":  # a slot's `none` is torch.nn.Identity; torch counts by its version
+            continue
         package = _package_of(module)
         if package is not None and package != core:
             yield package.name, _hash_of(package)

@@ -95,7 +95,8 @@ class _Loader(SourceFileLoader):
     """Runs what `_source` returns, whatever lies in __pycache__."""
 
     def get_code(self, fullname: str) -> CodeType:
-        code: CodeType = self.source_to_code(_source(Path(self.path)), self.path)
+        source = _source(Path(self.path)) or self.get_data(self.path)  # which says why it cannot be read
+        code: CodeType = self.source_to_code(source, self.path)
         return code
 
 
