@@ -194,7 +194,7 @@ def keep_spares(number: int) -> None:
         if not spares or "foundry.core.sweep.worker" not in command:
             return real(command, **options)
         environment, log = options["env"], options["stderr"].name
-        order = {"arguments": command[3:], "folder": os.getcwd(), "env": environment, "log": log}
+        order = {"arguments": command[command.index("-m") + 2 :], "folder": os.getcwd(), "env": environment, "log": log}
         spare = spares.pop()
         with suppress(BrokenPipeError):
             spare.stdin.write(json.dumps(order).encode() + b"\n")

@@ -20,9 +20,10 @@ import pytest
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
+from foundry.core.code import SOURCES
 from foundry.core.contracts import ExitCode
 from foundry.core.ledger import Ledger, Noise
-from foundry.core.sweep.fingerprint import SOURCES, data_fingerprint
+from foundry.core.sweep.fingerprint import data_fingerprint
 from foundry.core.sweep.outline import ENOUGH
 from foundry.core.sweep.plan import noise_context
 from foundry.core.sweep.simulate import World

@@ -264,15 +264,23 @@ def test_a_negative_number_is_a_value_that_its_range_refuses(project, monkeypatc
     assert words in capsys.readouterr().err
 
 
-def test_completion_offers_types_and_the_variants_of_a_type(project):
+def test_completion_offers_types_and_the_variants_of_a_type_and_runs_none(project):
+    source = "from foundry.core.contracts import ActivationParams, Variant\nopen('ran', 'w').close()\n"
+    source += "VARIANTS = [Variant('activation', 'mine', f'{__name__}:Mine', ActivationParams)]\n"
+    (project / "variants").mkdir()
+    (project / "variants" / "mine.py").write_text(source)
+
     def complete(line: str) -> set[str]:
         words = line.split(" ")
-        done = foundry(cwd=project, _FOUNDRY_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1))
+        shell = {"_FOUNDRY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        done = foundry(cwd=project, **shell, FOUNDRY_PLUGINS="local")
         return set(done.stdout.split())
 
     assert {"attention", "norm"} <= complete("foundry mutate ")
     assert complete("foundry mutate attention gqa_") >= {"gqa_1kv", "gqa_2kv"}
     assert "mha" not in complete("foundry mutate attention gqa_")
+    assert complete("foundry mutate activation mi") == {"mine"}
+    assert not (project / "ran").exists()
 
 
 def test_a_table_is_whole_values_between_tabs_off_a_terminal_and_drawn_on_one(project):

@@ -159,3 +159,20 @@ def test_new_refuses_bad_names_and_existing_folders(plugin, monkeypatch):
     for name in ("quiet-silu", "1st", "a/b", "../up"):
         assert main(["plugins", "new", name]) == 2
         assert [path.name for path in plugin.parent.iterdir()] == [plugin.name]
+
+
+def test_a_plugins_folder_hides_no_module_of_pythons_own(plugin, check):
+    for name in ("dataclasses", "json", "signal"):
+        (plugin / "src" / f"{name}.py").write_text("1 / 0\n")
+    code, told = check(plugin)
+    assert (code, told["ok"]) == (0, True)
+
+
+@pytest.mark.parametrize("folder", [".", "src"])
+def test_a_plugins_folder_that_others_may_write_is_not_run(plugin, check, folder, monkeypatch):
+    (plugin / folder).chmod(0o777)
+    code, told = check(plugin)
+    assert code == 4
+    assert f"FOUNDRY_TRUST={(plugin / folder).resolve()}" in told["error"]["message"]
+    monkeypatch.setenv("FOUNDRY_TRUST", str(plugin))
+    assert check(plugin)[0] == 0

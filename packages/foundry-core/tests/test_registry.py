@@ -269,7 +269,7 @@ def test_a_local_file_is_a_whole_variant_and_its_source_is_its_version(site):
     assert (built.scale, built.width) == (3.0, 64)
     before = registry.fingerprint()
     assert site.registry().fingerprint() == before
-    site.local("scaled", source + "# edited\n")
+    site.local("scaled", source + "        # edited\n")
     edited = site.registry().fingerprint()
     site.local("_shared", "SCALE = 4.0")
     assert len({before, edited, site.registry().fingerprint()}) == 3

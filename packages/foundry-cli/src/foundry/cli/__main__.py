@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # the working directory, put there by `python -m`: a person's signal.py is not Python's
+
 from foundry.cli import interrupts
 
 TYPE_CHECKING = False  # typing's would be an import, before Ctrl-C has its handler

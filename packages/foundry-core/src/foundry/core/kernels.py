@@ -8,18 +8,19 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from foundry.core.contracts import EnvironmentFailure
-from foundry.core.system import cache_folder
+from foundry.core.system import code_folder, not_trusted
 
 
 @cache
 def native_kernels() -> Any:
-    """The module with `missing`, `suited`, `use` and `decoding`, or None. What it compiles is kept in the cache."""
+    """The module with `missing`, `suited`, `use` and `decoding`, or None. What it compiles is kept in the cache, or
+    where nobody else may write."""
     found = next(iter(entry_points(group="foundry.kernels", name="native")), None)
     if found is None:
         return None
     library = found.load()
     with suppress(EnvironmentFailure):  # no place of our own: compiled for this process alone
-        library.keep_in(cache_folder() / "kernels")
+        library.keep_in(code_folder("kernels"), not_trusted)
     return library
 
 

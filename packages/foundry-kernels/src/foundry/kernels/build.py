@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -27,12 +28,17 @@ MAX_ISA = {"sse": ["-mno-avx"], "avx2": ["-mno-avx512f"], "avx512": []}
 BUILD_SECONDS = 120  # two on an idle core; a compiler that hangs must not hang the training
 
 _kept_in: Path | None = None
+_doubts: Callable[[Path], str] | None = None
 
 
-def keep_in(folder: Path) -> None:
-    """Keep what is compiled from now on in this folder, for later processes."""
-    global _kept_in
-    _kept_in = folder
+def keep_in(folder: Path, doubts: Callable[[Path], str] | None = None) -> None:
+    """Keep what is compiled from now on in this folder, for later processes.
+
+    Args:
+        doubts: says why a library that lies there must not be loaded: it is another user's. It is compiled anew then.
+    """
+    global _kept_in, _doubts
+    _kept_in, _doubts = folder, doubts
 
 
 def folder() -> Path:
@@ -76,7 +82,7 @@ def load() -> ctypes.CDLL:
     flags = FLAGS + _limit()
     parts = [*(source.read_text(encoding="utf-8") for source in SOURCES + HEADERS), *flags, name, version, _processor()]
     library = folder() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}.so"
-    if not library.exists():
+    if not library.exists() or (_doubts and _doubts(library)):
         _compile([name, *flags], library)
     return ctypes.CDLL(str(library))
 
@@ -118,6 +124,7 @@ def _compile(command: list[str], library: Path) -> None:
         )  # OpenMP's names: see above
         staged = Path(workplace, library.name)
         _run([command[0], "-shared", *undefined, *objects, "-lm", "-o", str(staged)])
+        staged.chmod(0o755)  # for whoever may read it, and for nobody else to write
         os.replace(staged, library)
 
 

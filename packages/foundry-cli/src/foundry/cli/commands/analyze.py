@@ -27,6 +27,8 @@ def analyze(
 ) -> None:
     """Count what CONFIG costs. By part: parameters, FLOPs, KV-cache bytes and training memory.
 
+    The model is built, on no device: this runs the code of its variants, and the project's variants/*.py.
+
     Example: foundry analyze experiments/baseline.yaml --set model_args.attention=gqa_1kv --plot cost.png
     """
     from foundry.core.analyze import analyze

@@ -22,14 +22,22 @@ def _mutations() -> list[Listed]:
     return list_mutations(registry())
 
 
+def _names() -> list[Listed]:
+    """As `_mutations`, for the Tab key, which runs nothing of the project's."""
+    from foundry.core.config.mutate import list_mutations
+    from foundry.core.registry import registry_at_rest
+
+    return list_mutations(registry_at_rest())
+
+
 def _complete_type(incomplete: str) -> list[str]:
-    return [type for type in dict.fromkeys(row.type for row in _mutations()) if type.startswith(incomplete)]
+    return [type for type in dict.fromkeys(row.type for row in _names()) if type.startswith(incomplete)]
 
 
 def _complete_value(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     return [
         (row.value, row.summary)
-        for row in _mutations()
+        for row in _names()
         if row.type == context.params.get("type") and row.value.startswith(incomplete)
     ]
 
@@ -51,6 +59,8 @@ def mutate(
     json: Json = False,
 ) -> None:
     """Write a mutated copy of an experiment, and print what changed. The copy stands alone and is valid.
+
+    Also with --list, this loads the plugins, and so runs the project's variants/*.py.
 
     \b
     foundry mutate attention mha                             -> experiments/attn_mha.yaml

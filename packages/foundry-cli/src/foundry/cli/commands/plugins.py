@@ -18,7 +18,8 @@ app = typer.Typer(help="List, check and write plugins.", no_args_is_help=True)
 def list_plugins(json: Json = False) -> None:
     """List the installed plugins, and the broken ones.
 
-    FOUNDRY_PLUGINS=a,b loads only those plugins, FOUNDRY_PLUGINS=-a all but that one.
+    To list them is to load them: the project's variants/*.py are run. FOUNDRY_PLUGINS=a,b loads only those plugins,
+    FOUNDRY_PLUGINS=-a all but that one, FOUNDRY_PLUGINS=-local none of the project's files.
     """
     from foundry.core.registry import registry
     from foundry.core.registry.table import label

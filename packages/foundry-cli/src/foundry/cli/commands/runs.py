@@ -31,7 +31,9 @@ def runs(
     found = [_row(run) for run in list_runs(folder)]
     if not found and not sweeps:
         render.say(f"no runs in {render.place(folder)}")
-    columns = ("run", "status", "step", "train_loss", "val_loss", "val_bpb", "tokens_per_second")
+    columns = ["run", "status", "step", "train_loss", "val_loss", "val_bpb", "tokens_per_second"]
+    if any(row.get("remark") for row in found):
+        columns.append("remark")
     rows = [[_figure(row.get(column)) for column in columns] for row in found]
     finished = [row for row in found if row["status"] == "finished"]
     next_step = f"foundry generate {render.argument(finished[-1]['path'])}" if finished else "foundry train"
@@ -84,6 +86,7 @@ def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def _row(run: Any) -> dict[str, Any]:
+    from foundry.core.code import several_codes
     from foundry.core.contracts import InvalidData
 
     row: dict[str, Any] = {"run": run.path.name, "path": str(run.path)}
@@ -95,6 +98,7 @@ def _row(run: Any) -> dict[str, Any]:
     row |= {"name": config["name"], "identity": config["identity"], "seed": config["seed"]}
     row |= {"status": "finished" if result else "unfinished", **last}
     if result:
+        row |= {"codes": result.get("codes", []), "remark": several_codes(result)}
         row |= {key: result.get(key) for key in ("step", "tokens", "positions", "train_loss", "val_loss", "val_bpb")}
     return row
 

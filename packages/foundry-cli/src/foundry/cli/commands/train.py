@@ -13,6 +13,7 @@ import typer
 from foundry.cli import render
 from foundry.cli.commands.analyze import scaling_rows
 from foundry.cli.options import Config, Json, Sets, train_command
+from foundry.core.code import several_codes
 from foundry.core.contracts import UsageError
 
 if TYPE_CHECKING:
@@ -104,6 +105,9 @@ def _draw(figures: dict[str, Any]) -> None:
             rows += [(f"{key}.{inner}", _figure(number)) for inner, number in value.items()]
         elif key == "run":
             rows.append((key, render.place(value)))
+        elif key == "codes":
+            if remark := several_codes(figures):
+                rows.append((key, remark))
         elif key == "seed":  # a name, not a count
             rows.append((key, str(value)))
         elif key != "schema_version" and value is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from foundry.core.registry.discovery import (
     local_candidates,
 )
 from foundry.core.registry.table import Registry, label
+from foundry.core.system import not_trusted
 from foundry.core.system.files import JSON_BYTES, read_regular
+from foundry.core.system.parents import PYTHON
 
 HEAVY = ("torch", "numpy", "triton", "transformers", "jax", "tensorflow")
 """What a plugin may import only when one of its variants is built: listing would take seconds."""
@@ -88,6 +91,9 @@ def check(plugin: Plugin, registry: Registry) -> Iterator[Check]:
 
 def _candidates(path: Path) -> Iterator[Candidate]:
     path = path.resolve()
+    source = path / "src" if (path / "src").is_dir() else path
+    if reason := not_trusted(path) or not_trusted(source):
+        raise PluginError(reason)
     if path.is_file():
         if path.suffix != ".py" or path.parent.name != "variants":
             raise UsageError(f"{path} is no plugin", "give a plugin's folder, or a file in a project's variants/")
@@ -101,11 +107,18 @@ def _candidates(path: Path) -> Iterator[Candidate]:
             f"{path} is no plugin: its pyproject.toml has no [project.entry-points.foundry]",
             "`foundry plugins new NAME` writes a plugin to start from",
         ) from error
-    source = path / "src" if (path / "src").is_dir() else path
-    sys.path.insert(0, str(source))
+    sys.path.insert(_after_python(), str(source))
     for name, module in sorted(entry_points.items()):
         belongs(module, project["name"])
         yield Candidate(project["name"], project.get("version", "0"), name, _Importer(module))
+
+
+def _after_python() -> int:
+    """Where on sys.path a folder is found before what is installed, and Python's own modules before it."""
+    own = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib")} | {
+        f"{sysconfig.get_path('stdlib')}/lib-dynload"
+    }
+    return max((place for place, entry in enumerate(sys.path, 1) if entry in own), default=0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,7 @@ def _broken(distribution: str, plugin: str, message: str) -> FoundryError:
 def _lightness(plugin: Plugin) -> Check:
     """Imports the plugin's module in an interpreter of its own, and looks at what came along."""
     name = "listing it imports nothing heavy"
-    done = subprocess.run([sys.executable, "-c", _importing(plugin)], capture_output=True, text=True)
+    done = subprocess.run([*PYTHON, "-c", _importing(plugin)], capture_output=True, text=True)
     if done.returncode:
         return Check(name, (done.stderr.strip().splitlines() or ["the interpreter died"])[-1])
     if not (found := ", ".join(done.stdout.split())):

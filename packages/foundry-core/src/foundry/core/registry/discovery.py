@@ -6,11 +6,8 @@ The order is a function of the names alone: Foundry's own packages, the other di
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
@@ -32,7 +29,8 @@ from foundry.core.contracts import (
     Slot,
     Variant,
 )
-from foundry.core.system.files import JSON_BYTES, read_regular
+from foundry.core.registry import local
+from foundry.core.system.places import not_trusted
 from foundry.core.undisturbed import undisturbed
 
 GROUP = "foundry"
@@ -52,7 +50,7 @@ class Plugin:
     """A plugin that loaded, and what it brought."""
 
     distribution: str
-    version: str  # of the distribution; of a local file the sha256 of its source
+    version: str  # of the distribution; of a local file the sha256 of its source and of what that imports
     name: str  # of the entry point; of a local file its stem
     module: str
     contributions: tuple[Contribution, ...]
@@ -89,9 +87,36 @@ class Broken(Exception):
 
 def discover(project: Path, selection: Selection = Selection()) -> tuple[list[Plugin], list[Problem]]:
     """Load Foundry's packages, the installed plugins and the project's `variants/*.py`, in a fixed order."""
+    return _loaded((*_installed(), *local_candidates(project)), selection)
+
+
+def at_rest(project: Path, selection: Selection = Selection()) -> tuple[list[Plugin], list[Problem]]:
+    """As `discover`, but what is in `variants/*.py` is read there, and not run: for names only."""
+    plugins, problems = _loaded(_installed(), selection)
+    slots = {each.name: each for plugin in plugins for each in plugin.contributions if isinstance(each, Slot)}
+    for candidate in local_candidates(project):
+        if candidate.project is not None and selection.admits(LOCAL, candidate.name):
+            file = project / "variants" / f"{candidate.name}.py"
+            stated = tuple(_stated(file, slots))
+            plugins.append(Plugin(LOCAL, "", candidate.name, "", stated))
+    return plugins, problems
+
+
+def _stated(file: Path, slots: Mapping[str, Slot]) -> Iterator[Contribution]:
+    for kind, text in local.stated(file):
+        slot, name, summary = (text.get(key, "") for key in ("slot", "name", "summary"))
+        if kind == "Mutation":
+            yield Mutation(
+                text.get("type", ""), lambda experiment, value: {}, summary, text.get("example", ""), slot=slot
+            )
+        elif slot in slots:
+            yield Variant(slot, name, "variants:unread", slots[slot].params, summary)
+
+
+def _loaded(candidates: Iterable[Candidate], selection: Selection) -> tuple[list[Plugin], list[Problem]]:
     plugins: list[Plugin] = []
     problems: list[Problem] = []
-    for candidate in (*_installed(), *local_candidates(project)):
+    for candidate in candidates:
         if candidate.distribution not in BUILT_IN and not selection.admits(candidate.distribution, candidate.name):
             continue
         changes: list[str] = []
@@ -114,11 +139,14 @@ class Candidate:
     version: str
     name: str
     import_module: Callable[[], ModuleType]
+    project: Path | None = None  # of a local file, whose version is then the hash of what it is made of
 
     def load(self) -> Plugin:
         """Run the plugin's code and collect what its hooks return; `Broken` says why it cannot be done."""
         try:
             module = self.import_module()
+        except Broken:
+            raise
         except FAULTS as error:
             raise Broken(f"cannot be imported: {described(error)}") from error
         if self.distribution not in (*BUILT_IN, LOCAL):
@@ -133,7 +161,19 @@ class Candidate:
             for each in contributions:
                 if isinstance(each, Variant | Section) and isinstance(each.target, str):
                     belongs(each.target.partition(":")[0], self.distribution)
-        return Plugin(self.distribution, self.version, self.name, module.__name__, tuple(contributions))
+        version = (
+            local.hash_of(self.project, modules_of(module.__name__, contributions)) if self.project else self.version
+        )
+        return Plugin(self.distribution, version, self.name, module.__name__, tuple(contributions))
+
+
+def modules_of(module: str, contributions: Iterable[Contribution]) -> list[str]:
+    """The modules that a plugin's contributions are in: its own, those of their targets, those of their params."""
+    modules = [module]
+    for each in contributions:
+        if isinstance(each, Variant | Section):
+            modules += [str(each.target).partition(":")[0], getattr(each.params, "__module__", "")]
+    return list(dict.fromkeys(filter(None, modules)))
 
 
 def _installed() -> Iterator[Candidate]:
@@ -165,33 +205,18 @@ def _importer(entry_point: EntryPoint) -> Callable[[], ModuleType]:
 def local_candidates(project: Path) -> Iterator[Candidate]:
     """The project's `variants/*.py`. A file that begins with `_` is no plugin, but the others may import it."""
     folder = project / "variants"
-    files = sorted(folder.glob("*.py")) if folder.is_dir() else []
-    helpers = b"".join(_content(file) for file in files if file.stem.startswith("_"))
+    files = local.files_in(folder)
+    if files and (reason := not_trusted(project) or not_trusted(folder)):
+        yield Candidate(LOCAL, "", "variants", _refuser(reason))
+        return
+    local.forget_edited(folder)
     for file in files:
-        if not file.stem.startswith("_"):
-            version = hashlib.sha256(_content(file) + helpers).hexdigest()
-            yield Candidate(LOCAL, version, file.stem, _local_importer(folder, file.stem))
+        yield Candidate(LOCAL, "", file.stem, local.importer(folder, file.stem), project)
 
 
-def _content(file: Path) -> bytes:
-    try:
-        return read_regular(file, JSON_BYTES)
-    except OSError:  # a folder, or not ours to read: importing it says so, under its name
-        return b""
-
-
-def _local_importer(folder: Path, stem: str) -> Callable[[], ModuleType]:
-    # The folder becomes a package, named after its path: two projects in one process do not mix, and a file can say
-    # `from ._helper import ...` and name its own class as f"{__name__}:Class".
-    package = f"{LOCAL_PACKAGE}{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-
+def _refuser(reason: str) -> Callable[[], ModuleType]:
     def import_module() -> ModuleType:
-        if not stem.isidentifier():
-            raise ImportError(f"{stem!r} is no Python name; call the file {re.sub(r'[^0-9a-zA-Z]+', '_', stem)}.py")
-        if package not in sys.modules:
-            sys.modules[package] = parent = ModuleType(package)
-            parent.__path__ = [str(folder)]
-        return importlib.import_module(f"{package}.{stem}")
+        raise Broken(reason)
 
     return import_module
 

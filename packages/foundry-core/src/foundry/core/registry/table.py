@@ -92,6 +92,10 @@ class Registry:
             raise self.unknown_variant(slot, name)
         return self._owners[slot, name].distribution
 
+    def plugin_of(self, contribution: Contribution) -> Plugin:
+        """Which plugin contributed it."""
+        return self._owners[_claim(contribution)]
+
     def type_owner(self, type: str) -> str:
         """The distribution that contributed a mutation type: a `Mutation`, or the slot of that name."""
         return self._owners[TYPE, type].distribution

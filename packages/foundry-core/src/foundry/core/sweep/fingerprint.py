@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib.metadata import entry_points, version
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
+from foundry.core.code import code_fingerprint
 from foundry.core.config import Experiment
 from foundry.core.config.mutate import edit
-from foundry.core.contracts import Edits, EnvironmentFailure, Params, Rows, Variant
+from foundry.core.contracts import Edits, EnvironmentFailure, Rows
 from foundry.core.ledger.records import Trial, digest
-from foundry.core.registry.discovery import LOCAL
-
-NOT_TRAINING = (
-    "compare.py", "evolve", "ledger", "lr_find.py", "promotion.py", "report", "statistics", "sweep", "testing",
-)  # fmt: skip
-"""What of core decides which trials there are, and not what comes out of one."""
-
-
-SOURCES = (".py", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".metal", ".mm")
 
 
 @dataclass(frozen=True)
@@ -132,66 +117,3 @@ def _data_of(experiment: Experiment) -> _Data:
 
 
 _opened: dict[str, _Data] = {}
-
-
-def code_fingerprint(experiment: Experiment, tasks: tuple[str, ...] = ()) -> str:
-    """sha256 of the sources that a training of `experiment` and its evaluation on `tasks` run: core's, the kernels',
-    those of every package that a chosen variant comes from, and torch's version."""
-    return digest(version("torch"), sorted(set(_sources(experiment, tasks))))
-
-
-def _sources(experiment: Experiment, tasks: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(name, hash) of each package; one may come twice."""
-    registry = experiment.registry
-    yield "foundry-core", _hash_of(Path(__file__).resolve().parents[1], NOT_TRAINING)
-    targets = [variant.target for variant in _variants(experiment)]
-    targets += [registry.variant("task", task).target for task in tasks]
-    targets += [section.target for section in registry.sections.values() if section.target]
-    targets += [entry_point.value for entry_point in entry_points(group="foundry.kernels")]
-    local = {plugin.module: plugin.version for plugin in registry.plugins if plugin.distribution == LOCAL}
-    for module in {target.partition(":")[0] for target in targets}:
-        if module in local:
-            yield module.rpartition(".")[2], local[module]  # the hash of its source and of its helpers'
-        elif package := _package_of(module):
-            yield package.name, _hash_of(package)
-
-
-def foreign_variants(experiment: Experiment) -> list[Variant]:
-    """The chosen variants whose code is not Foundry's own, each once."""
-    chosen = {(variant.slot, variant.name): variant for variant in _variants(experiment)}
-    return [variant for variant in chosen.values() if experiment.registry.is_foreign(variant)]
-
-
-def _variants(params: Any) -> Iterator[Variant]:
-    """The variants that an experiment has chosen, anywhere."""
-    if isinstance(params, dict):
-        for value in params.values():
-            yield from _variants(value)
-    if isinstance(params, Params):
-        if params.variant is not None:
-            yield params.variant
-        for name in type(params).model_fields:
-            yield from _variants(getattr(params, name))
-
-
-def _package_of(module: str) -> Path | None:
-    """The folder of the outermost package around `module` that is no namespace, found without importing the module."""
-    names = module.split(".")
-    for depth in range(1, len(names) + 1):
-        name = ".".join(names[:depth])
-        loaded = sys.modules.get(name)
-        spec = loaded.__spec__ if loaded is not None else find_spec(name)
-        if spec is not None and spec.origin is not None:
-            return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
-    return None
-
-
-@lru_cache(maxsize=64)
-def _hash_of(path: Path, leave_out: tuple[str, ...] = ()) -> str:
-    """Of every source file in a folder, or of one file."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    files = sorted(
-        file for file in path.rglob("*") if file.suffix in SOURCES and file.relative_to(path).parts[0] not in leave_out
-    )
-    return digest([(str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry.core.blame import explained
+from foundry.core.code import foreign_variants
 from foundry.core.config import Experiment
 from foundry.core.config.load import BASELINE, from_text
 from foundry.core.contracts import InvalidExperiment, PluginError, Stopped, UsageError
@@ -30,7 +31,7 @@ from foundry.core.sweep.budget import Costs
 from foundry.core.sweep.conclusion import Conclusion
 from foundry.core.sweep.driver import Driver, Reporter, Silent
 from foundry.core.sweep.executors.site import Executor, Site
-from foundry.core.sweep.fingerprint import Setting, foreign_variants
+from foundry.core.sweep.fingerprint import Setting
 from foundry.core.sweep.heartbeat import Heartbeat
 from foundry.core.sweep.measure import Spread, noise_procedure
 from foundry.core.sweep.plan import Plan, informed, make_plan, remarks_on

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from foundry.core.blame import FAULTS, explained
+from foundry.core.code import code_fingerprint
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.mutate import mutate
 from foundry.core.config.remarks import remarks
@@ -22,7 +23,7 @@ from foundry.core.sweep.arms import Arm, Refused, build_arms
 from foundry.core.sweep.budget import COST_AXES, Budget, Costs, Count, equalised
 from foundry.core.sweep.duel import Contender
 from foundry.core.sweep.failure import is_of_code, reason_of
-from foundry.core.sweep.fingerprint import Setting, code_fingerprint, data_fingerprint
+from foundry.core.sweep.fingerprint import Setting, data_fingerprint
 from foundry.core.sweep.procedure import Procedure, sweep_procedure
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import CONTROL

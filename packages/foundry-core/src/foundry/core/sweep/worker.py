@@ -1,6 +1,6 @@
 """A worker: a process that imports torch once and then trains one trial after the other.
 
-    python -m foundry.core.sweep.worker PROJECT --name w0 [--sweep ID] [--trial-seconds N]
+    python -P -m foundry.core.sweep.worker PROJECT --name w0 [--sweep ID] [--trial-seconds N]
 
 Each line on its standard input is an order: a sweep that has trials in its queue, or an experiment whose costs are to
 be counted. When the input ends, whoever started the worker is gone, and it saves what it trains and leaves. Started by
@@ -115,8 +115,9 @@ class Worker:
 
     def result(self, attempt: Attempt, watch: Watch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Train and evaluate: result.json with every metric, and the curve. What is finished is not trained again."""
+        from foundry.core.code import code_fingerprint
         from foundry.core.run import Run
-        from foundry.core.sweep.fingerprint import code_fingerprint, data_fingerprint
+        from foundry.core.sweep.fingerprint import data_fingerprint
         from foundry.core.training import train
 
         project = self.ledger.project
@@ -129,6 +130,11 @@ class Worker:
         watch.building_begins()
         with watch.stop:  # while it is built, too
             trained = train(experiment, run.path, reporter=Log(watch, self.log))
+            if trained.get("codes") != [
+                code_fingerprint(experiment)
+            ]:  # by hand, and by other code: no result of this one
+                self.log(f"{run.path} was trained by other code; it is set aside, and the trial begins anew")
+                trained = train(experiment, run.path, resume="never", reporter=Log(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
         if trained["training_seconds"] > 0:
             metrics["tokens_per_second"] = trained["tokens"] / trained["training_seconds"]

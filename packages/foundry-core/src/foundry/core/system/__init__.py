@@ -8,7 +8,7 @@ nothing here imports torch or numpy; besides the contracts, this is what a sibli
     refusals    what the system may answer, and what to do about it
     files       files and folders that a crash leaves old or new, never half; files of others, as far as one may trust
     locks       one process at a time
-    places      the home folder, the cache, a path that a person wrote
+    places      the home folder, the cache, a path that a person wrote; whose a file is
     machine     how many cores and how much memory are ours
     processes   which process something belongs to, and whether it is gone
     parents     processes that end with the one that started them
@@ -29,7 +29,7 @@ from foundry.core.system.files import (
 )
 from foundry.core.system.locks import Busy, locked
 from foundry.core.system.machine import available_cores, memory_bytes, require_memory
-from foundry.core.system.places import cache_folder, temporary_folder, user_path
+from foundry.core.system.places import cache_folder, code_folder, not_trusted, temporary_folder, user_path
 from foundry.core.system.refusals import unread, way_out, writing
 
 __all__ = [
@@ -38,10 +38,12 @@ __all__ = [
     "Busy",
     "available_cores",
     "cache_folder",
+    "code_folder",
     "copy_or_link",
     "locked",
     "memory_bytes",
     "move_folder",
+    "not_trusted",
     "open_regular",
     "read_regular",
     "replace_durably",

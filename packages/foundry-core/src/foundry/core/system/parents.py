@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,9 @@ ORPHAN_SECONDS = 60.0
 POLL_SECONDS = 0.5
 STDIN = 0
 
+PYTHON = (sys.executable, "-P")
+"""How a child begins: never with the working directory first among the places of modules, where a person's `signal.py`
+would be taken for Python's own."""
 CHILD = {"FOUNDRY_PARENT": "stdin"}
 """The environment of a child whose standard input is the pipe."""
 

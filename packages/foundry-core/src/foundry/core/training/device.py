@@ -16,7 +16,7 @@ import torch
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.kernels import native_kernels
-from foundry.core.system import available_cores
+from foundry.core.system import available_cores, code_folder
 
 # Dense bf16 peaks in FLOP/s, from the vendors' data sheets (without sparsity).
 PEAK_BF16 = {
@@ -75,6 +75,8 @@ class Device:
         """
         torch.set_num_threads(self.threads)
         _use_kernels(self.kernels)
+        if self.compile:  # torch's own place is one among the temporary files that anybody may make first
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(code_folder("inductor")))
         if self.type == "cpu":
             _keep_freed_memory()
         torch.set_float32_matmul_precision("high" if self.type == "cuda" else "highest")  # TF32 where fp32 is left

@@ -6,14 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from foundry.core.contracts import EnvironmentFailure, ExitCode
 from foundry.core.system.machine import available_cores
-from foundry.core.system.parents import CHILD
+from foundry.core.system.parents import CHILD, PYTHON
 from foundry.core.system.refusals import way_out
 from foundry.core.system.signals import INSISTING, heeded
 
@@ -43,7 +42,7 @@ def launch(arguments: Sequence[str], nproc: int) -> int:
         "LOCAL_WORLD_SIZE": str(nproc),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, available_cores() // nproc))),
     }
-    command = [sys.executable, "-m", "foundry.cli", *arguments]
+    command = [*PYTHON, "-m", "foundry.cli", *arguments]
     ranks: list[subprocess.Popen[bytes]] = []
     asked: list[int] = []  # signals that were passed on
 

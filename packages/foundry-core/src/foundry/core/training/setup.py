@@ -15,8 +15,10 @@ import torch
 
 from foundry.core.analyze import flops_per_token
 from foundry.core.blame import answers_for
+from foundry.core.code import UNKNOWN, code_fingerprint, several_codes
 from foundry.core.contracts import InvalidData, PluginError, Tokenizer
 from foundry.core.generate import first_ids
+from foundry.core.ledger.records import digest
 from foundry.core.limits import within_limits
 from foundry.core.loading import rebuilt, restore_weights
 from foundry.core.model import GPT, initialize, self_test
@@ -80,11 +82,15 @@ def train(
         world.barrier()
         result = run.result()
         if result is None:
-            if not world.agree(experiment.registry.fingerprint()):
-                raise PluginError("the ranks found different plugins", "install the same distributions everywhere")
+            if not world.agree(digest(experiment.registry.fingerprint(), code_fingerprint(experiment))):
+                raise PluginError(
+                    "the ranks found different plugins, or other code", "install the same distributions everywhere"
+                )
             with within_limits():
                 result = _train(run, experiment, world, reporter, profile)
         if world.is_main:
+            if remark := several_codes(result):
+                reporter.note(remark)
             reporter.finished(result)
         world.barrier()
     return result
@@ -142,13 +148,18 @@ def build(
 
     local_rows = training.batch_size // world.size
     micro_batch = local_rows if training.micro_batch == "auto" else min(training.micro_batch, local_rows)
-    progress = Progress(micro_batch=micro_batch)
+    code = code_fingerprint(experiment)
+    progress = Progress(micro_batch=micro_batch, codes=[code])
     # Dropout's stream, one for each rank; restored below when resuming.
     torch.manual_seed((experiment.seed * 1_000_003 + world.rank) % 2**63)
     if saved:
         progress = _restore(saved, run, experiment, rows, model, optimizer, ema, device, world)
         if world.is_main:
+            if progress.codes[-1] != code:
+                reporter.note("the code that trains this run has changed since it was saved: its result will say so")
             _note_differences(saved.state, config or {}, registry.fingerprint(), device, reporter)
+        if progress.codes[-1] != code:
+            progress.codes.append(code)
     undivided = next((name for name, each in model.named_modules() if getattr(each, "reads_whole_batch", False)), "")
     if undivided and training.micro_batch == "auto":
         progress.micro_batch = local_rows  # also where it was saved by more ranks than there are now
@@ -240,6 +251,7 @@ def _restore(
     known = {field.name for field in fields(Progress)}
     progress = Progress(**{key: value for key, value in state.items() if key in known})
     progress.cursor = cursor
+    progress.codes = list(progress.codes) or [UNKNOWN]  # of a version that did not keep them
     if "positions" not in state:  # of a version whose tokens were positions
         progress.positions, progress.tokens = progress.tokens, rows.tokens_before(cursor)
     return progress
@@ -307,6 +319,7 @@ def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "best_step": at.best_step,
         "best_val_loss": at.best_val_loss,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "codes": at.codes,
         "flops": at.positions * trainer.flops_per_position,
         "training_seconds": at.seconds,
         "seconds": seconds,

@@ -55,6 +55,7 @@ class Progress:
     best_step: int | None = None
     best_val_loss: float | None = None
     micro_batch: int = 0
+    codes: list[str] = field(default_factory=list)  # by which it was trained so far, see foundry.core.code
 
 
 @dataclass

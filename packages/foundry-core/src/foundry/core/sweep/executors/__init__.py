@@ -3,9 +3,9 @@
     local    warm processes on this machine
     inline   the calling process, one trial after the other
 
-Another one - Slurm, Ray - is a plugin that starts workers (`python -m foundry.core.sweep.worker PROJECT --sweep ID`),
-not trials: what a worker does next, and what becomes of one that dies, is the ledger's. What it is built with and what
-it must do is in `site`.
+Another one - Slurm, Ray - is a plugin that starts workers
+(`python -P -m foundry.core.sweep.worker PROJECT --sweep ID`), not trials: what a worker does next, and what becomes of
+one that dies, is the ledger's. What it is built with and what it must do is in `site`.
 """
 
 from __future__ import annotations

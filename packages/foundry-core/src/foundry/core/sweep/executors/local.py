@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from foundry.core import contracts
 from foundry.core.blame import place_of
+from foundry.core.code import foreign_variants
 from foundry.core.config import from_plain
 from foundry.core.contracts import EnvironmentFailure, FoundryError, PluginError, Stopped
 from foundry.core.ledger.ledger import FOLDER
@@ -22,7 +22,7 @@ from foundry.core.sweep.budget import Costs
 from foundry.core.sweep.executors import LocalParams
 from foundry.core.sweep.executors.process import Process
 from foundry.core.sweep.executors.site import Site
-from foundry.core.sweep.fingerprint import foreign_variants
+from foundry.core.system.parents import PYTHON
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -127,7 +127,7 @@ class Local:
     def start(self, slot: int, device: str, threads: int) -> Process:
         name = f"worker-{slot}"
         log = self.site.project / FOLDER / f"{name}.log"
-        command = [sys.executable, "-m", "foundry.core.sweep.worker", str(self.site.project), "--name", name]
+        command = [*PYTHON, "-m", "foundry.core.sweep.worker", str(self.site.project), "--name", name]
         if self.site.trial_seconds is not None:
             command += ["--trial-seconds", str(self.site.trial_seconds)]
         with open(log, "ab") as stderr:

@@ -1,0 +1,110 @@
+"""What code a training runs, as one hash: it is part of a trial's name, and a run's result says by how many it was
+trained."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.metadata import entry_points, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foundry.core.blame import LOCAL
+from foundry.core.contracts import Params, Section, Variant
+from foundry.core.ledger.records import digest
+from foundry.core.registry.discovery import modules_of
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+NOT_TRAINING = (
+    "compare.py", "evolve", "ledger", "lr_find.py", "promotion.py", "report", "statistics", "sweep", "testing",
+)  # fmt: skip
+"""What of core decides which trials there are, and not what comes out of one."""
+
+SOURCES = (".py", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".metal", ".mm")
+
+UNKNOWN = "unknown"
+"""In place of the hash, where a run was begun by a version that did not keep it."""
+
+
+def code_fingerprint(experiment: Experiment, tasks: tuple[str, ...] = ()) -> str:
+    """sha256 of the sources that a training of `experiment` and its evaluation on `tasks` run: core's, the kernels',
+    those of every package that a chosen variant comes from, what a chosen file of variants/ is made of, the zoo's where
+    the first weights may be a pretrained model's, and torch's version."""
+    return digest(version("torch"), sorted(set(_sources(experiment, tasks))))
+
+
+def _sources(experiment: Experiment, tasks: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """(name, hash) of each package or local file; one may come twice."""
+    registry = experiment.registry
+    core = Path(__file__).resolve().parent
+    yield "foundry-core", _hash_of(core, NOT_TRAINING)
+    if experiment.init_from is not None:
+        yield "foundry-zoo", _hash_of(core.parent / "zoo")
+    used: list[Variant | Section] = [*_variants(experiment), *(registry.variant("task", task) for task in tasks)]
+    used += [section for section in registry.sections.values() if section.target]
+    modules = {entry_point.module for entry_point in entry_points(group="foundry.kernels")}
+    for contribution in used:
+        plugin = registry.plugin_of(contribution)
+        if plugin.distribution == LOCAL:
+            yield plugin.name, plugin.version  # the hash of all that it is made of
+        else:
+            modules.update(modules_of(plugin.module, [contribution]))
+    for module in modules:
+        if module.partition(".")[0] == "torch":  # a slot's `none` is torch.nn.Identity; torch counts by its version
+            continue
+        package = _package_of(module)
+        if package is not None and package != core:
+            yield package.name, _hash_of(package)
+
+
+def several_codes(result: Mapping[str, Any]) -> str:
+    """What a result.json says of a run that was not trained by one code alone; empty: nothing."""
+    number = len({*result.get("codes", ())})
+    return f"trained by {number} codes: it was edited before the run went on" if number > 1 else ""
+
+
+def foreign_variants(experiment: Experiment) -> list[Variant]:
+    """The chosen variants whose code is not Foundry's own, each once."""
+    chosen = {(variant.slot, variant.name): variant for variant in _variants(experiment)}
+    return [variant for variant in chosen.values() if experiment.registry.is_foreign(variant)]
+
+
+def _variants(params: Any) -> Iterator[Variant]:
+    """The variants that an experiment has chosen, anywhere."""
+    if isinstance(params, dict):
+        for value in params.values():
+            yield from _variants(value)
+    if isinstance(params, Params):
+        if params.variant is not None:
+            yield params.variant
+        for name in type(params).model_fields:
+            yield from _variants(getattr(params, name))
+
+
+def _package_of(module: str) -> Path | None:
+    """The folder of the outermost package around `module` that is no namespace, found without importing the module."""
+    names = module.split(".")
+    for depth in range(1, len(names) + 1):
+        name = ".".join(names[:depth])
+        loaded = sys.modules.get(name)
+        spec = loaded.__spec__ if loaded is not None else find_spec(name)
+        if spec is not None and spec.origin is not None and spec.has_location:
+            origin = Path(spec.origin).resolve()
+            return origin.parent if spec.submodule_search_locations else origin
+    return None
+
+
+@lru_cache(maxsize=64)
+def _hash_of(path: Path, leave_out: tuple[str, ...] = ()) -> str:
+    """Of every source file in a folder, or of one file."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = sorted(
+        file for file in path.rglob("*") if file.suffix in SOURCES and file.relative_to(path).parts[0] not in leave_out
+    )
+    return digest([(str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files])
