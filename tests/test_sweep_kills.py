@@ -159,7 +159,7 @@ def kill_at_random(project: Path, undisturbed: Path, kills: int, seed: int) -> N
                 time.sleep(0.005)
         driver.join(draw.uniform(0, LIFE_SECONDS))
         workers = sorted(set(processes(project)) - {driver.pid})
-        whom = draw.choice(("driver", "worker", "all"))
+        whom = ("driver", "worker", "all")[killed.total() % 3]
         if not driver.is_alive() or (whom == "worker" and not workers):
             continue
         for victim in {"driver": [driver.pid], "worker": workers[:1], "all": [driver.pid, *workers]}[whom]:

@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.doses import SMALL
 
 from foundry.core.contracts import FoundryError, UsageError
 from foundry.core.ledger import Evidence, Terms
@@ -62,7 +63,9 @@ def test_a_planted_gain_is_found_and_nothing_is_found_in_null_sweeps():
 @pytest.mark.parametrize("arms", [1, 2, 8, 30])
 @pytest.mark.parametrize(("df", "estimated"), [(DF, False), (7, True), (1, True)])
 def test_false_promotions_stay_below_the_stated_rate(arms, df, estimated):
-    assert simulate_null(Rule(), SIGMA, df, arms=arms, rounds=3000, estimated=estimated).harmful <= 0.05
+    assert (
+        simulate_null(Rule(), SIGMA, df, arms=arms, rounds=1000 if SMALL else 3000, estimated=estimated).harmful <= 0.05
+    )
 
 
 def test_common_seeds_make_smaller_gains_visible():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.doses import SMALL
 
 from foundry.core.contracts import InvalidData
 from foundry.data.corpora import TextParams
@@ -90,7 +91,7 @@ def test_a_text_in_chunks_has_the_ids_of_the_whole(
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=300 if SMALL else 3000, deadline=None)
 @given(TEXTS, PLACES, st.integers(76, 500))
 def test_a_text_in_chunks_has_the_ids_of_the_whole_at_length(
     bpe: BPETokenizer, text: str, places: Sequence[int], size: int

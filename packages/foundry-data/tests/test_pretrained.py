@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.doses import SMALL
 
 from foundry.core.contracts import InvalidData
 from foundry.data.corpora import TextParams
@@ -183,7 +184,7 @@ def test_every_kind_spells_a_text_exactly_or_refuses_it(kind, text, cuts):
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500 if SMALL else 5000, suppress_health_check=list(HealthCheck))
 @given(KINDS, TEXTS, st.lists(st.integers(0, 99), max_size=3))
 def test_every_kind_spells_a_text_exactly_or_refuses_it_again_and_again(kind, text, cuts):
     exact_or_refused(kind, text, cuts)
