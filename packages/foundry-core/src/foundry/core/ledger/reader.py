@@ -17,11 +17,14 @@ from foundry.core.ledger.copies import as_it_is, built, ends_meet, examined, is_
 from foundry.core.ledger.journal import Journal
 from foundry.core.ledger.store import Record
 
+CANNOT_SHARE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR)
+
 
 def can_be_written(folder: Path) -> bool:
     """Whether a ledger can be opened there by `Store`, as far as the rights tell."""
     place = folder if folder.exists() else folder.parent
-    return all(os.access(path, os.W_OK) for path in (place, *place.glob("ledger.*"), *place.glob("events.jsonl")))
+    files = (place, *place.glob("ledger.*"), *place.glob("events.jsonl"))
+    return all(os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids) for path in files)
 
 
 class Reader:
@@ -74,12 +77,13 @@ class Reader:
             return built(copies)
 
     def _connected(self) -> sqlite3.Connection:
-        """A connection that writes nothing. A database in write-ahead mode needs a file beside it, even to be read;
-        where it is not there, nobody writes, and the database alone is all of it, unless a log was left behind."""
+        """A connection that writes nothing. A database in write-ahead mode needs a file beside it, even to be read, and
+        any asks for locks. Where neither can be had, nobody writes, and the database alone is all of it, unless a log
+        was left behind."""
         try:
             return _read_only(self.path, "mode=ro")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            if error.sqlite_errorcode & 0xFF not in CANNOT_SHARE:
                 raise
         log = self.path.with_name(f"{self.path.name}-wal")
         if not log.exists() or not log.stat().st_size:
