@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from foundry.core.analyze import training_bytes
 from foundry.core.config import load_experiment
 from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.run import LINE_BYTES, read_json_lines
+from foundry.core.sweep.executors.process import Process
 from foundry.core.sweep.failure import is_the_machines, reason_of
 from foundry.core.system import machine, open_regular, read_regular
 from foundry.core.system.files import UnfitFile
@@ -144,6 +146,16 @@ def test_a_line_without_end_costs_itself_alone(tmp_path):
     lines = tmp_path / "metrics.jsonl"
     lines.write_bytes(b'{"step": 1}\n{"step": "' + bytes(3 * LINE_BYTES) + b'"}\n{"step": 2}\n{"step": 3}')
     assert list(read_json_lines(lines)) == [{"step": 1}, {"step": 2}]
+
+
+def test_of_a_workers_log_the_end_is_read(tmp_path):
+    endless(tmp_path / "log")
+    with open(tmp_path / "log", "ab") as log:
+        log.write(b"\nFatal Python error: Aborted\n")
+    nothing: Any = None  # no process: its log alone is asked for
+    worker = Process("worker 1", nothing, nothing, nothing, tmp_path / "log")
+    assert worker.last_words() == "Fatal Python error: Aborted"
+    assert worker.last_line() is None
 
 
 def test_a_checkpoint_beyond_the_memory_is_not_read_and_not_set_aside(trained, tmp_path):

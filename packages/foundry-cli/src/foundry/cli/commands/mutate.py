@@ -10,6 +10,7 @@ import typer
 from foundry.cli import render
 from foundry.cli.options import Json
 from foundry.core.contracts import UsageError
+from foundry.core.printable import printable
 
 if TYPE_CHECKING:
     from foundry.core.config.mutate import Listed
@@ -36,7 +37,7 @@ def _complete_type(incomplete: str) -> list[str]:
 
 def _complete_value(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     return [
-        (row.value, row.summary)
+        (row.value, printable(row.summary))
         for row in _names()
         if row.type == context.params.get("type") and row.value.startswith(incomplete)
     ]
