@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -150,3 +151,13 @@ def test_two_copies_that_went_on_without_each_other_are_refused(whole, tmp_path)
     shutil.copy(tmp_path / "one" / ".foundry" / "events.jsonl", tmp_path / "other" / ".foundry" / "events.jsonl")
     with pytest.raises(InvalidData, match=r"are of one ledger, and differ from event \d+ on"):
         Ledger.open(tmp_path / "other")
+
+
+def test_a_journal_that_is_no_file_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path):
+        pass
+    journal = tmp_path / ".foundry" / "events.jsonl"
+    journal.unlink(missing_ok=True)
+    os.mkfifo(journal)
+    with pytest.raises(OSError, match="is not a regular file"), Ledger.open(tmp_path):
+        pass

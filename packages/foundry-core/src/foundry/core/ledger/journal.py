@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from foundry.core.system import locked, sync_file, writing
+from foundry.core.system import locked, open_regular, sync_file, writing
 
 CLAIMS = ("trial_claimed", "claim_lost")
 """Events that the journal may lose with the power: the database has them, and without them a trial is queued again.
@@ -103,7 +103,7 @@ class Journal:
     def last(self) -> Line | None:
         """The last whole line; None without one."""
         try:
-            with open(self.path, "rb") as file:
+            with open_regular(self.path) as file:
                 end = _end_of_whole_lines(file, file.seek(0, os.SEEK_END))
                 return _last_line(file, end) if end else None
         except FileNotFoundError:
@@ -114,7 +114,7 @@ class Journal:
         if not self.path.exists():
             return
         offset = 0
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             for number, text in enumerate(file, start=1):
                 if text.endswith(b"\n"):
                     yield _read(text, number, offset)
@@ -123,7 +123,7 @@ class Journal:
     @contextmanager
     def reading(self) -> Iterator[Callable[[Line], bytes]]:
         """`text_of(line)`: what stands where that line was found."""
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
 
             def text_of(line: Line) -> bytes:
                 file.seek(line.offset)
