@@ -225,14 +225,15 @@ def die_where_asked(deaths: Path) -> None:
         if reached(f"before the commit of {name_of(event)}"):
             die()
 
-    def catch_up(self, after, real=Journal.catch_up) -> None:
-        for event in after(self.last_seq()):
+    def catch_up(self, after, keep=None, real=Journal.catch_up) -> None:
+        last = self.last()
+        for event in after(last.event.seq if last and last.event else 0):
             if reached(f"in the line of {name_of(event)}"):
                 with self._held() as file:
                     file.write(event.line[: len(event.line) // 2])
                     file.flush()
                     die()
-        real(self, after)
+        real(self, after, keep)
 
     def replace(file, data, real=promotion.replace_durably) -> None:
         if reached("in the file"):
