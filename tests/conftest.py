@@ -1,9 +1,11 @@
 """Virtual environments of their own, for what a user does outside this checkout: install, build, follow the docs."""
 
+import gc
 import json
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 import venv
 from pathlib import Path
@@ -86,6 +88,25 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if UV is None and "make_environment" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.skip("uv builds and installs"))
+
+
+FROZEN_AT = 300
+"""Modules that have been imported since, before the collector is told again to pass over what is there."""
+_modules = 0
+
+
+def pytest_runtest_setup(item):
+    """What imports brought stays: a worker looks through all objects after each trial, and those of torch and
+    transformers, a million, take half a second."""
+    global _modules
+    if len(sys.modules) > _modules + FROZEN_AT:
+        _modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # else libraries complain of leaks at the end
 
 
 @pytest.fixture(scope="session")

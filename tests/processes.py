@@ -20,9 +20,9 @@ server.set_forkserver_preload([
 ])  # fmt: skip
 
 
-def run_ranks(size: int, folder: Path, arguments: Sequence[str]) -> None:
-    """`foundry ARGUMENTS` in `folder` by several ranks, as `--nproc` or torchrun would start them; all have to succeed.
-    What they print is in `folder`/rank-N.txt."""
+def run_ranks(size: int, folder: Path, arguments: Sequence[str], exit_code: int = 0) -> str:
+    """`foundry ARGUMENTS` in `folder` by several ranks, as `--nproc` or torchrun would start them; all of them have to
+    end with `exit_code`. Returns what they said."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -37,7 +37,8 @@ def run_ranks(size: int, folder: Path, arguments: Sequence[str]) -> None:
     for rank in ranks:
         rank.join()
     said = "\n".join((folder / f"rank-{n}.txt").read_text() for n in range(size))
-    assert [rank.exitcode for rank in ranks] == [0] * size, said
+    assert [rank.exitcode for rank in ranks] == [exit_code] * size, said
+    return said
 
 
 def _rank(folder: Path, environment: dict[str, object], arguments: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.doses import not_in_small_doses
 from tests.processes import run_ranks
 
 from foundry.core import load_run
@@ -82,6 +83,8 @@ def test_nproc_2_equals_one_rank(project, one_rank):
     assert_same_training(project / "two", one_rank)
 
 
+@pytest.mark.slow
+@not_in_small_doses
 def test_torchrun_equals_one_rank(project, one_rank):
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
     done = foundry(project, "--out", "torchrun", launcher=launcher)

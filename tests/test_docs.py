@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.doses import not_in_small_doses
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -94,12 +95,15 @@ def test_a_file_in_the_project_becomes_a_variant(project, environment):
     assert finished_runs(project) == ["act_snake"]
 
 
+@pytest.mark.slow
 def test_a_package_becomes_a_variant(project, environment):
     printed = follow(section(HOW_TO, "2. A package"), project, environment)
     assert re.search(r"\d+ passed", printed)
     assert finished_runs(project) == ["act_mish"]
 
 
+@pytest.mark.slow
+@not_in_small_doses
 def test_a_module_and_an_entry_become_a_built_in(project, environment):
     for folder in ("packages", "plugins"):
         shutil.copytree(REPOSITORY / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doses import not_in_small_doses
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment
@@ -282,6 +283,8 @@ def test_a_proposer_that_fails_is_named(project: Path, body: str, message: str) 
 # ---- the command ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@not_in_small_doses  # there, test_retry.py lets it train
 def test_the_command_trains_for_real_and_goes_on_where_it_was_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

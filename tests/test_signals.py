@@ -144,6 +144,7 @@ def test_under_nohup_a_training_outlives_its_terminal(project):
     assert is_finished(project)
 
 
+@not_in_small_doses
 def test_a_training_of_two_ranks_ends_with_its_launcher(project):
     """However it died: its ranks save, and leave the run to the next."""
     launcher = start(project, *TRAIN, "--nproc", "2", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

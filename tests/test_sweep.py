@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.doses import not_in_small_doses
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
@@ -271,6 +272,7 @@ def test_every_source_of_the_kernels_counts_as_code_of_a_trial():
 
 
 @pytest.mark.slow
+@not_in_small_doses
 def test_a_crash_is_a_failure_after_some_attempts(foundry, project):
     add_plugin(project, PLUGIN)
     code, lines, _ = foundry("sweep", "activation", "crashing", "--jobs", "2", executor="local")

@@ -77,6 +77,8 @@ def outcome(project: Path) -> dict[str, list[dict]]:
             return plain(json.loads(value))
         if isinstance(value, dict):
             return {key: plain(each) for key, each in value.items() if key not in speeds}
+        if isinstance(value, list):
+            return [plain(each) for each in value]
         return value
 
     found = {name: rows for name, rows in tables(project).items() if name not in ("event", "attempt")}

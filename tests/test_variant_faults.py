@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.processes import run_ranks
 
 from foundry.cli.__main__ import main
 from foundry.core import model, registry
@@ -311,12 +311,9 @@ def test_the_line_of_a_variant_is_named_with_what_was_expected(fails, tmp_path, 
 
 
 def test_of_two_ranks_each_names_the_line_on_the_way_back(project, tmp_path):
-    command = [sys.executable, "-m", "foundry.cli", "train", *chosen("activation", "overwrites", tmp_path)]
-    ended = subprocess.run([*command, "--nproc", "2"], cwd=project, capture_output=True, text=True)
-    assert ended.returncode == ExitCode.PLUGIN
-    named = f"error: {line_of('overwrites')}: forward: the way back through this line fails"
-    assert ended.stderr.count(named) == 2
-    assert "fault of Foundry's own" not in ended.stderr
+    said = run_ranks(2, project, ["train", *chosen("activation", "overwrites", tmp_path)], ExitCode.PLUGIN)
+    assert said.count(f"error: {line_of('overwrites')}: forward: the way back through this line fails") == 2
+    assert "fault of Foundry's own" not in said
 
 
 def test_an_attribute_roles_that_says_nothing_of_parameters_is_refused(fails, tmp_path):
