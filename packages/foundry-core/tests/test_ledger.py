@@ -207,6 +207,27 @@ def test_evidence_grows_and_never_shrinks(ledger):
     assert ledger.evidence(*pair, basis="other code").differences == ()
 
 
+def test_what_is_known_of_a_pair_is_known_of_no_other(ledger):
+    """Each is looked up by all that names it: with one of these another, nothing is known."""
+    first = Evidence(0, "baseline", "candidate", "val_loss", (0.01,), "code and data")
+    others = {"generation": 1, "baseline": "b", "candidate": "c", "metric": "val_bpb", "basis": "other data"}
+    for number, (name, value) in enumerate(others.items(), 2):
+        other = replace(first, **{name: value})
+        names = (other.generation, other.baseline, other.candidate, other.metric, other.basis)
+        ledger.add_evidence(first)
+        assert ledger.evidence(*names).differences == ()
+        ledger.add_evidence(replace(other, differences=(0.01,) * number))
+        assert len(ledger.evidence(*names).differences) == number
+        assert ledger.evidence(0, "baseline", "candidate", "val_loss", "code and data") == first
+    decision = replace(DECISION, candidate="candidate")
+    assert len(ledger.evidence_on(decision, "baseline").differences) == 6  # the newest, of whatever code
+    assert len(ledger.evidence_on(replace(decision, metric="val_bpb"), "baseline").differences) == 5
+    assert len(ledger.evidence_on(replace(decision, generation=1), "baseline").differences) == 2
+    assert ledger.evidence_on(replace(decision, candidate="d"), "baseline") is None
+    pairs = [replace(first, **{name: others[name]}).pair for name in ("baseline", "candidate", "metric")]
+    assert len({first.pair, *pairs}) == 4  # and so their seeds
+
+
 def test_evidence_keeps_the_terms_of_its_first_difference(ledger):
     pair, first, later = (0, "base", "candidate", "val_loss"), Terms(0.005, 7, 0.01), Terms(0.004, 15, 0.008)
     ledger.add_evidence(Evidence(*pair, (0.01,), terms=first))
@@ -224,6 +245,12 @@ def test_noise_is_pooled_by_its_degrees_of_freedom_and_counted_once(ledger):
     noise = ledger.noise("c")
     assert (noise.df, noise.runs) == (10, 12)
     assert noise.sigma == pytest.approx(((7 * 0.004**2 + 3 * 0.008**2) / 10) ** 0.5)
+
+
+def test_the_noise_of_one_metric_is_not_that_of_another(ledger):
+    for sigma, metric in ((0.005, "val_loss"), (0.1, "val_bpb")):
+        ledger.record_noise(Noise(metric, f"context of {metric}", sigma, 7, 8, group="baseline"))
+    assert [(noise.metric, noise.sigma) for noise in ledger.noises()] == [("val_loss", 0.005), ("val_bpb", 0.1)]
 
 
 def test_configs_and_refusals_are_kept_once(ledger, sweep):
