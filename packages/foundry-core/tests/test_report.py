@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from foundry.core.ledger.ledger import Ledger
+from foundry.core.ledger.records import Generation, Trial
 from foundry.core.report import read, render, words
 from foundry.core.report.arms import arms
 from foundry.core.report.runs import curves
@@ -66,6 +67,33 @@ def test_arms_are_ranked_by_what_is_sure_of_them(contents):
     assert not difference["confirmed"]
     half = 1.96 * SIGMA * math.sqrt(1 / difference["n"] + 1 / Rule().control_seeds)
     assert difference["high"] - difference["effect"] == pytest.approx(half, rel=1e-3)
+
+
+@pytest.mark.parametrize(("metric", "better"), [("val_loss", -1), ("letters", 1)])
+def test_what_was_only_screened_is_better_where_its_metric_says_so(tmp_path, metric, better):
+    """The arm is better by 0.03 on the rung, however its metric counts, and not at the larger scale of a guard."""
+    level = 0.6
+    runs = [
+        *(("baseline", "screen", "1/2", level + noise) for noise in (0.01, -0.01)),
+        ("norm layernorm", "screen", "1/2", level + 0.03 * better),
+        ("norm layernorm", "guard", "1", level - 0.5 * better),
+    ]
+    with Ledger.open(tmp_path) as ledger:
+        ledger.promote(None, Generation(0, "identity", {}, "manual", "imported", None, None, "hash", 0.0))
+        question = {"rule": Rule(metric=metric).to_json()}
+        sweep = ledger.start_sweep({"kind": "sweep", "generation": 0, "sigma": 0.01, "question": question})
+        for seed, (arm, role, share, score) in enumerate(runs):
+            ledger.request(sweep, [(Trial(arm, seed, "code", "data", {}), seed, role, arm, share)])
+            higher = ["tokens_per_second", *([metric] if better > 0 else [])]
+            metrics = {"val_loss": 9.0, "tokens_per_second": 1.0, metric: score}
+            ledger.finish(ledger.claim("w", sweep), {"metrics": metrics, "higher_is_better": higher})
+        ledger.finish_sweep(sweep, {"winner": None})
+    [entry] = read(tmp_path)["arms"]
+    difference, half = entry["difference"], 1.96 * 0.01 * math.sqrt(1 + 1 / 2)
+    assert (entry["outcome"], entry["metric"], entry["runs"], entry["share"]) == ("screened_out", metric, 2, "1/2")
+    assert entry["loss"] == pytest.approx(level + 0.03 * better)
+    assert difference["effect"] == pytest.approx(0.03)
+    assert (difference["low"], difference["high"]) == pytest.approx((0.03 - half, 0.03 + half), rel=1e-3)
 
 
 def test_a_rollback_shows_what_it_left_behind_and_takes_its_gain_away(contents):
