@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.documents import faults_of_stream
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
@@ -80,7 +81,9 @@ def foundry(project, capsys):
     def run(*arguments: str, executor: str = "inline") -> tuple[int, list[dict], str]:
         code = main([*arguments, "--executor", executor, "--json"])
         said = capsys.readouterr()
-        return code, [json.loads(line) for line in said.out.splitlines()], said.err
+        lines = [json.loads(line) for line in said.out.splitlines()]
+        assert faults_of_stream(arguments, lines) == []
+        return code, lines, said.err
 
     return run
 

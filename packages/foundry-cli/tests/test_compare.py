@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.documents import faults_of_stream
 
 from foundry.cli.__main__ import main
 from foundry.core.config import load_experiment
@@ -79,7 +80,9 @@ def compare(project, capsys):
         files = ["experiments/baseline.yaml", f"experiments/{other}.yaml"]
         code = main(["compare", *files, *options, "--executor", "inline", "--json"])
         said = capsys.readouterr()
-        return code, [json.loads(line) for line in said.out.splitlines()], said.err
+        lines = [json.loads(line) for line in said.out.splitlines()]
+        assert faults_of_stream(["compare"], lines) == []
+        return code, lines, said.err
 
     return run
 
