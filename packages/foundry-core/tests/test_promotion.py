@@ -138,6 +138,7 @@ def test_an_edit_of_a_promoted_file_keeps_the_lineage(ledger, project):
     write(project, text(project).replace("learning_rate: 1e-3", "learning_rate: 2e-3"))
     generation, _ = current_baseline(ledger, project)
     assert (generation.number, generation.ancestry) == (2, ())
+    assert "lineage" not in generation.text  # that is told anew whenever the file is written
     promoted(ledger, project, "depth", "3")
     kinds = [line.split()[2] for line in ancestry(text(project))]
     assert kinds == ["manual", "promoted", "manual", "promoted"]

@@ -13,6 +13,7 @@ from foundry.core.ledger.ledger import Ledger
 from foundry.core.ledger.records import Generation, Trial
 from foundry.core.report import read, render, words
 from foundry.core.report.arms import arms
+from foundry.core.report.intervals import MARGIN, WIDTH, Scale, draw
 from foundry.core.report.runs import curves
 from foundry.core.report.snapshot import Snapshot
 from foundry.core.sweep.rule import Rule
@@ -94,6 +95,35 @@ def test_what_was_only_screened_is_better_where_its_metric_says_so(tmp_path, met
     assert entry["loss"] == pytest.approx(level + 0.03 * better)
     assert difference["effect"] == pytest.approx(0.03)
     assert (difference["low"], difference["high"]) == pytest.approx((0.03 - half, 0.03 + half), rel=1e-3)
+
+
+def test_figures_are_written_with_their_units():
+    assert [words.amount(each) for each in (0, 999, 1000, 12_300_000, 4.5e13)] == ["0", "999", "1k", "12.3M", "45T"]
+    seconds = (None, 59.94, 60, 95.2, 3599, 3600, 7380)
+    told = ("–", "59.9 s", "1 min 0 s", "1 min 35 s", "59 min 59 s", "1 h 0 min", "2 h 3 min")
+    assert [words.duration(each) for each in seconds] == [*told]
+    assert [words.percent(each) for each in (0.083, 0.5, 1.0)] == ["8.3\u00a0%", "50\u00a0%", "100\u00a0%"]
+    assert [words.count(n, "arm") for n in (0, 1, 1234)] == ["0 arms", "1 arm", "1,234 arms"]
+
+
+def test_an_interval_that_goes_on_beyond_the_edge_has_an_arrow_there():
+    """Its point at the edge, its ends inwards: an interval on the scale ends in two bars."""
+    scale = Scale(-0.1, 0.2)
+    assert (scale.x(-0.1), scale.x(0.2), scale.x(-5.0), scale.x(5.0)) == (
+        MARGIN,
+        WIDTH - MARGIN,
+        MARGIN,
+        WIDTH - MARGIN,
+    )
+    assert list(scale.ticks) == pytest.approx([-0.1, 0, 0.1, 0.2])
+    interval = {"effect": 0.05, "low": -5.0, "high": 5.0, "confidence": 0.95, "n": 2, "confirmed": True}
+    arrows = [each.get("d") for each in draw(interval, scale, "won").iter() if each.tag == "path"]
+    left, right = ([float(x) for x in re.findall(r"[ML](\S+) ", path)] for path in arrows)
+    assert (left[1], right[1]) == (MARGIN, WIDTH - MARGIN)
+    assert left[0] == left[2] > left[1]
+    assert right[0] == right[2] < right[1]
+    inside = draw({**interval, "low": 0.0, "high": 0.1}, scale, "won")
+    assert not [each for each in inside.iter() if each.tag == "path"]
 
 
 def test_a_rollback_shows_what_it_left_behind_and_takes_its_gain_away(contents):
