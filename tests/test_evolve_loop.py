@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.doses import not_in_small_doses
+from tests.documents import faults_of_stream
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment
@@ -296,7 +297,9 @@ def test_the_command_trains_for_real_and_goes_on_where_it_was_left(
     def foundry(*arguments: str) -> list[dict[str, Any]]:
         command = ["evolve", "--proposals", "2", "--strict", "--max-pairs", "2", "--seed", "3", *arguments]
         assert main([*command, "--executor", "inline", "--json"]) == ExitCode.OK
-        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert faults_of_stream(["evolve"], lines) == []
+        return lines
 
     (plan,) = foundry("--max-trials", "12", "--dry-run")
     assert (plan["event"], plan["next"], plan["trials"], plan["noise_trials"]) == ("plan", "round", 3, 8)

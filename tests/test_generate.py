@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 import torch
+from tests.documents import faults
 from tests.doses import dose
 
 from foundry.cli.__main__ import main
@@ -146,8 +147,10 @@ def test_several_prompts_on_the_command_line(tmp_path, monkeypatch, capsys):
         capsys.readouterr()
         assert main(["generate", "run", "--prompt", prompt, *options, "--json"]) == 0
         alone.append(json.loads(capsys.readouterr().out))
+        assert faults("generate", alone[-1]) == []
     assert main(["generate", "run", *(f"--prompt={prompt}" for prompt in prompts), *options, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert faults("generate (of several prompts)", said) == []
     kept = ("prompt", "text", "finish_reason")
     assert said["texts"] == [{key: each[key] for key in kept} for each in alone]
     assert main(["generate", "run", *(f"--prompt={prompt}" for prompt in prompts), *options]) == 0

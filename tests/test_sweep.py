@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from tests.doses import not_in_small_doses
+from tests.documents import faults_of_stream
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
@@ -81,7 +82,9 @@ def foundry(project, capsys):
     def run(*arguments: str, executor: str = "inline") -> tuple[int, list[dict], str]:
         code = main([*arguments, "--executor", executor, "--json"])
         said = capsys.readouterr()
-        return code, [json.loads(line) for line in said.out.splitlines()], said.err
+        lines = [json.loads(line) for line in said.out.splitlines()]
+        assert faults_of_stream(arguments, lines) == []
+        return code, lines, said.err
 
     return run
 

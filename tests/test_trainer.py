@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.documents import faults
 from torch import Tensor
 
 from foundry.cli import progress
@@ -338,6 +339,7 @@ def test_eval_only_is_the_runs_own_loss_on_the_whole_text(plain, tmp_path, capsy
     for folder, whole in ((plain, True), (run, False)):
         assert main(["train", "--eval-only", "--out", str(folder), "--json"]) == 0
         scored = json.loads(capsys.readouterr().out)
+        assert faults("train --eval-only", scored) == []
         assert (scored["val_loss"] == result(folder)["val_loss"]) == whole
         assert (scored["val_bpb"] == result(folder)["val_bpb"]) == whole
         assert scored["tokens"] > 64
@@ -346,6 +348,7 @@ def test_eval_only_is_the_runs_own_loss_on_the_whole_text(plain, tmp_path, capsy
 def test_a_dry_run_says_what_the_run_then_is(project, tmp_path, capsys):
     assert main(["train", "experiments/tiny.yaml", "--dry-run", "--out", str(tmp_path / "run"), "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
+    assert faults("train --dry-run", planned) == []
     assert not (tmp_path / "run").exists()
     done = result(train(tmp_path / "run"))
     assert (planned["run"], planned["steps"]) == (done["run"], done["step"])

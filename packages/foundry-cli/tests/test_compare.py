@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.documents import faults_of_stream
 
 from foundry.cli.__main__ import main
 from foundry.core.config import load_experiment
@@ -34,7 +35,7 @@ OTHERS = {
     "same": "training: {threads: 2}\nlogging: {log_interval: 7}",
     "hardly": "training: {optimizer: {type: adamw, eps: 2e-8}}",
     "longer": "training: {max_iters: 40, learning_rate: 1e-2, eval_tokens: 1024}",
-    "deep": "model_args: {n_layer: 2}",
+    "deep": "seed: 7\nmodel_args: {n_layer: 2}",
     "short_rows": "model_args: {block_size: 8}",
     "broken": "training: {learning_rate: 1e30, grad_clip: 0}",
     "elsewhere": "data: {dataset: {type: text, path: other.txt}}",
@@ -79,7 +80,9 @@ def compare(project, capsys):
         files = ["experiments/baseline.yaml", f"experiments/{other}.yaml"]
         code = main(["compare", *files, *options, "--executor", "inline", "--json"])
         said = capsys.readouterr()
-        return code, [json.loads(line) for line in said.out.splitlines()], said.err
+        lines = [json.loads(line) for line in said.out.splitlines()]
+        assert faults_of_stream(["compare"], lines) == []
+        return code, lines, said.err
 
     return run
 
@@ -186,7 +189,8 @@ def test_a_dry_run_trains_nothing_and_says_how_much_would_be(compare, project):
     code, lines, _ = compare("deep", "--dry-run", "--seeds", "5", "--budget", "10 steps")
     planned = lines[0]
     assert (code, len(lines), planned["event"]) == (0, 1, "plan")
-    assert planned["most_trials"] == 10
+    assert (planned["least_trials"], planned["most_trials"]) == (2, 10)
+    assert [change["key"] for change in planned["differences"]] == ["model_args.n_layer"]  # seeds are the comparison's
     assert planned["noise_trials"] == 8  # at another budget than the one whose noise is known
     assert planned["made_equal"][0] == "both train for 10 steps"
     a, b = planned["flops_per_trial"]

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.documents import faults
 
 from foundry.cli.__main__ import main
 from foundry.kernels import attention, build, check, native
@@ -18,6 +19,7 @@ def briefly(monkeypatch):
 def test_check_compares_every_kernel_that_is_here(capsys):
     assert main(["kernels", "check", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert faults("kernels check", said) == []
     assert said["ok"]
     assert {c["kernel"] for c in said["comparisons"]} == {n for n, reason in native.missing().items() if not reason}
     assert all(0 < c["excess"] <= 1 and c["ratio"] > 0 for c in said["comparisons"])

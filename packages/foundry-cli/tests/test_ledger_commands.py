@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.documents import faults
 
 from foundry.cli.__main__ import main
 from foundry.core.config.mutate import mutate
@@ -98,6 +99,13 @@ def test_a_query_finds_rows_for_which_every_term_holds(history, foundry):
     assert arms("status=failed", "reason~finite") == ["depth 8"]
     assert arms("verdict=reject", "status=failed") == []
     assert len(arms()) == 4 + 3 + 1 + 13
+
+
+def test_what_is_told_of_the_past_holds_what_is_written_down(history, foundry, tmp_path):
+    for command in ("runs", "lineage", "why", "query", "report"):
+        assert faults(command, foundry(history, command, "--json")) == []
+    shutil.copytree(history, tmp_path / "copy")
+    assert faults("rollback", foundry(tmp_path / "copy", "rollback", "--json")) == []
 
 
 @pytest.mark.parametrize("id", ["012345678901", "1234567890e1", "000000000000", "3"])

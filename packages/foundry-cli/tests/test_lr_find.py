@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.documents import faults
 
 from foundry.cli.__main__ import main
 from foundry.core.contracts import FoundryError
@@ -57,6 +58,7 @@ def run(capsys, *arguments: str) -> dict:
 
 def test_the_suggestion_trains_better_than_a_tenth_and_ten_times_of_it(project, capsys):
     found = run(capsys, "lr-find", "experiments/tiny.yaml", "--plot", "lr.png")
+    assert faults("lr-find", found) == []
     assert (project / "lr.png").stat().st_size > 5000
     assert not list(project.glob("runs/*"))
     losses = {}

@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+from tests.documents import faults
 
 from foundry.cli.__main__ import main
 
@@ -41,6 +42,7 @@ def check(capsys, monkeypatch):
         importlib.invalidate_caches()
         code = main(["plugins", "check", str(wanted), "--json"])
         shown = capsys.readouterr()
+        assert not shown.out or faults("plugins check", json.loads(shown.out)) == []
         return code, json.loads(shown.out or shown.err)
 
     return run

@@ -16,7 +16,19 @@ from pathlib import Path
 import pytest
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, UsageError
-from foundry.core.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Terms, Trial
+from foundry.core.ledger import (
+    Decision,
+    Evidence,
+    Generation,
+    Ledger,
+    LostClaim,
+    Noise,
+    StaleBaseline,
+    Terms,
+    Trial,
+    queue,
+)
+from foundry.core.ledger.lease import LEASE_SECONDS, Beat, Holder
 from foundry.core.system.processes import this_process
 
 EXPERIMENT = {"training": {"max_iters": 10}}
@@ -183,6 +195,34 @@ def play(project: Path, statement: str, *values: object) -> None:
     db.close()
 
 
+def test_a_lease_ends_by_the_clock_that_measures_it():
+    """Of another boot by the time of day, of ours by the time since it; both in seconds, and neither a moment early."""
+    elsewhere, now = replace(this_process(), host="elsewhere"), Beat.now()
+    for silent, lost in ((170.0, False), (190.0, True)):
+        of_another = Beat("another", now.clock + 1e9, now.wall - silent)
+        of_ours = Beat(now.boot, now.clock - silent, now.wall + 1e9)
+        for beat in (of_another, of_ours):
+            assert beat.age == pytest.approx(silent, abs=5)
+            assert bool(Holder(elsewhere, beat).loss(LEASE_SECONDS)) == lost
+
+
+def test_what_is_given_back_is_no_failure_and_only_ones_own_is(ledger, sweep, monkeypatch):
+    ledger.request(sweep, asked(1, 2))
+    for _ in range(40):
+        ledger.release(ledger.claim("w", sweep))
+    assert {row.status for row in ledger.trials(sweep)} == {"queued"}
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "this_process", lambda: replace(this_process(), host="elsewhere"))
+        theirs = ledger.claim("another", sweep)
+    ours = ledger.claim("w", sweep)
+    before = ledger.holders()[ours.trial.id].beat
+    assert ledger.renew(ours)
+    assert ledger.holders()[ours.trial.id].beat.clock > before.clock
+    ledger.release_all()
+    assert ledger.holders().keys() == {theirs.trial.id}
+    assert not ledger.renew(ours)
+
+
 def test_who_is_certainly_dead():
     me = this_process()
     assert not me.is_gone()
@@ -207,6 +247,27 @@ def test_evidence_grows_and_never_shrinks(ledger):
     assert ledger.evidence(*pair, basis="other code").differences == ()
 
 
+def test_what_is_known_of_a_pair_is_known_of_no_other(ledger):
+    """Each is looked up by all that names it: with one of these another, nothing is known."""
+    first = Evidence(0, "baseline", "candidate", "val_loss", (0.01,), "code and data")
+    others = {"generation": 1, "baseline": "b", "candidate": "c", "metric": "val_bpb", "basis": "other data"}
+    for number, (name, value) in enumerate(others.items(), 2):
+        other = replace(first, **{name: value})
+        names = (other.generation, other.baseline, other.candidate, other.metric, other.basis)
+        ledger.add_evidence(first)
+        assert ledger.evidence(*names).differences == ()
+        ledger.add_evidence(replace(other, differences=(0.01,) * number))
+        assert len(ledger.evidence(*names).differences) == number
+        assert ledger.evidence(0, "baseline", "candidate", "val_loss", "code and data") == first
+    decision = replace(DECISION, candidate="candidate")
+    assert len(ledger.evidence_on(decision, "baseline").differences) == 6  # the newest, of whatever code
+    assert len(ledger.evidence_on(replace(decision, metric="val_bpb"), "baseline").differences) == 5
+    assert len(ledger.evidence_on(replace(decision, generation=1), "baseline").differences) == 2
+    assert ledger.evidence_on(replace(decision, candidate="d"), "baseline") is None
+    pairs = [replace(first, **{name: others[name]}).pair for name in ("baseline", "candidate", "metric")]
+    assert len({first.pair, *pairs}) == 4  # and so their seeds
+
+
 def test_evidence_keeps_the_terms_of_its_first_difference(ledger):
     pair, first, later = (0, "base", "candidate", "val_loss"), Terms(0.005, 7, 0.01), Terms(0.004, 15, 0.008)
     ledger.add_evidence(Evidence(*pair, (0.01,), terms=first))
@@ -224,6 +285,23 @@ def test_noise_is_pooled_by_its_degrees_of_freedom_and_counted_once(ledger):
     noise = ledger.noise("c")
     assert (noise.df, noise.runs) == (10, 12)
     assert noise.sigma == pytest.approx(((7 * 0.004**2 + 3 * 0.008**2) / 10) ** 0.5)
+
+
+def test_a_trial_is_named_by_all_that_its_result_depends_on():
+    first = Trial("identity", 1, "code", "data", {}, ("task",))
+    others = {"identity": "other", "seed": 2, "code": "other", "data": "other", "tasks": ("task", "another")}
+    assert len({first.id, *(replace(first, **{name: value}).id for name, value in others.items())}) == 6
+    assert replace(first, experiment={"name": "other"}).id == first.id
+
+
+def test_a_measurement_of_the_same_runs_again_stays_what_it_was(ledger):
+    for sigma, runs in ((0.005, 8), (0.5, 8), (0.5, 7)):
+        ledger.record_noise(Noise("val_loss", "context", sigma, runs - 1, runs, group="baseline"))
+        assert (ledger.noise("context").sigma, ledger.noise("context").runs) == (0.005, 8)
+    ledger.record_noise(Noise("val_loss", "context", 0.007, 8, 9, group="baseline"))
+    assert (ledger.noise("context").sigma, ledger.noise("context").runs) == (0.007, 9)
+    ledger.record_noise(Noise("val_bpb", "context", 0.007, 8, 9, group="baseline"))
+    assert ledger.noise("context").runs == 18  # of another metric it is another
 
 
 def test_configs_and_refusals_are_kept_once(ledger, sweep):

@@ -202,3 +202,20 @@ def test_a_database_that_is_lost_under_an_open_ledger_is_made_anew(tmp_path):
     lose_database(tmp_path)
     with Ledger.open(tmp_path):
         assert tables(tmp_path) == now
+
+
+def test_what_was_claimed_before_the_database_was_lost_is_claimed_and_lost_as_before(tmp_path):
+    """The beats are not in the journal: who trains gets a whole lease to give a sign, and loses its trial without."""
+    with Ledger.open(tmp_path) as ledger:
+        sweep = ledger.start_sweep(SPECS[0])
+        ledger.request(sweep, [(Trial("i", 1, "code", "data", {}), 0, "screen", "norm x", "1")])
+        attempt = ledger.claim("worker", sweep)
+    lose_database(tmp_path)
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.holders().keys() == {attempt.trial.id}
+        assert ledger.reclaim() == 0
+        assert ledger.renew(attempt)
+        ledger.lease_seconds = -1.0
+        assert ledger.reclaim() == 1
+        assert not ledger.renew(attempt)
+        assert ledger.claim("another", sweep).number == 2

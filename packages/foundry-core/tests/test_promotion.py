@@ -73,6 +73,20 @@ def test_a_promoted_file_trains_exactly_the_candidate_and_tells_its_lineage(ledg
     assert lineage(ledger) == [zero, one]
 
 
+def test_what_a_lineage_has_given_up_is_that_of_the_generation_that_holds(ledger, project):
+    for given_up, mutation in ((0.01, ("norm", "layernorm")), (0.025, ("depth", "3"))):
+        generation, experiment = current_baseline(ledger, project)
+        candidate = mutate(experiment, *mutation).experiment
+        decision = decided(generation.number, candidate.identity, " ".join(mutation))
+        promote(ledger, project, decision, candidate, loss=2.0 + given_up, given_up=given_up)
+    for to in (1, 0, 2):
+        back = rollback(ledger, project, to)
+        then = ledger.generations()[to]
+        assert (back.given_up, back.loss, back.text) == (then.given_up, then.loss, then.text)
+        assert (back.decision, back.restores, back.kind) == (None, to, "rollback")
+    assert [each.given_up for each in ledger.generations()] == [0.0, 0.01, 0.025, 0.01, 0.0, 0.025]
+
+
 @pytest.mark.parametrize(
     "mutation",
     [("attention", "gqa_1kv"), ("depth", "3"), ("width", "64"), ("lr", "3e-4"), ("position", "learned")],
@@ -124,6 +138,7 @@ def test_an_edit_of_a_promoted_file_keeps_the_lineage(ledger, project):
     write(project, text(project).replace("learning_rate: 1e-3", "learning_rate: 2e-3"))
     generation, _ = current_baseline(ledger, project)
     assert (generation.number, generation.ancestry) == (2, ())
+    assert "lineage" not in generation.text  # that is told anew whenever the file is written
     promoted(ledger, project, "depth", "3")
     kinds = [line.split()[2] for line in ancestry(text(project))]
     assert kinds == ["manual", "promoted", "manual", "promoted"]

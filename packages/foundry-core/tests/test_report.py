@@ -10,8 +10,10 @@ from html.parser import HTMLParser
 import pytest
 
 from foundry.core.ledger.ledger import Ledger
+from foundry.core.ledger.records import Generation, Trial
 from foundry.core.report import read, render, words
 from foundry.core.report.arms import arms
+from foundry.core.report.intervals import MARGIN, WIDTH, Scale, draw
 from foundry.core.report.runs import curves
 from foundry.core.report.snapshot import Snapshot
 from foundry.core.sweep.rule import Rule
@@ -66,6 +68,62 @@ def test_arms_are_ranked_by_what_is_sure_of_them(contents):
     assert not difference["confirmed"]
     half = 1.96 * SIGMA * math.sqrt(1 / difference["n"] + 1 / Rule().control_seeds)
     assert difference["high"] - difference["effect"] == pytest.approx(half, rel=1e-3)
+
+
+@pytest.mark.parametrize(("metric", "better"), [("val_loss", -1), ("letters", 1)])
+def test_what_was_only_screened_is_better_where_its_metric_says_so(tmp_path, metric, better):
+    """The arm is better by 0.03 on the rung, however its metric counts, and not at the larger scale of a guard."""
+    level = 0.6
+    runs = [
+        *(("baseline", "screen", "1/2", level + noise) for noise in (0.01, -0.01)),
+        ("norm layernorm", "screen", "1/2", level + 0.03 * better),
+        ("norm layernorm", "guard", "1", level - 0.5 * better),
+    ]
+    with Ledger.open(tmp_path) as ledger:
+        ledger.promote(None, Generation(0, "identity", {}, "manual", "imported", None, None, "hash", 0.0))
+        question = {"rule": Rule(metric=metric).to_json()}
+        sweep = ledger.start_sweep({"kind": "sweep", "generation": 0, "sigma": 0.01, "question": question})
+        for seed, (arm, role, share, score) in enumerate(runs):
+            ledger.request(sweep, [(Trial(arm, seed, "code", "data", {}), seed, role, arm, share)])
+            higher = ["tokens_per_second", *([metric] if better > 0 else [])]
+            metrics = {"val_loss": 9.0, "tokens_per_second": 1.0, metric: score}
+            ledger.finish(ledger.claim("w", sweep), {"metrics": metrics, "higher_is_better": higher})
+        ledger.finish_sweep(sweep, {"winner": None})
+    [entry] = read(tmp_path)["arms"]
+    difference, half = entry["difference"], 1.96 * 0.01 * math.sqrt(1 + 1 / 2)
+    assert (entry["outcome"], entry["metric"], entry["runs"], entry["share"]) == ("screened_out", metric, 2, "1/2")
+    assert entry["loss"] == pytest.approx(level + 0.03 * better)
+    assert difference["effect"] == pytest.approx(0.03)
+    assert (difference["low"], difference["high"]) == pytest.approx((0.03 - half, 0.03 + half), rel=1e-3)
+
+
+def test_figures_are_written_with_their_units():
+    assert [words.amount(each) for each in (0, 999, 1000, 12_300_000, 4.5e13)] == ["0", "999", "1k", "12.3M", "45T"]
+    seconds = (None, 59.94, 60, 95.2, 3599, 3600, 7380)
+    told = ("–", "59.9 s", "1 min 0 s", "1 min 35 s", "59 min 59 s", "1 h 0 min", "2 h 3 min")
+    assert [words.duration(each) for each in seconds] == [*told]
+    assert [words.percent(each) for each in (0.083, 0.5, 1.0)] == ["8.3\u00a0%", "50\u00a0%", "100\u00a0%"]
+    assert [words.count(n, "arm") for n in (0, 1, 1234)] == ["0 arms", "1 arm", "1,234 arms"]
+
+
+def test_an_interval_that_goes_on_beyond_the_edge_has_an_arrow_there():
+    """Its point at the edge, its ends inwards: an interval on the scale ends in two bars."""
+    scale = Scale(-0.1, 0.2)
+    assert (scale.x(-0.1), scale.x(0.2), scale.x(-5.0), scale.x(5.0)) == (
+        MARGIN,
+        WIDTH - MARGIN,
+        MARGIN,
+        WIDTH - MARGIN,
+    )
+    assert list(scale.ticks) == pytest.approx([-0.1, 0, 0.1, 0.2])
+    interval = {"effect": 0.05, "low": -5.0, "high": 5.0, "confidence": 0.95, "n": 2, "confirmed": True}
+    arrows = [each.get("d") for each in draw(interval, scale, "won").iter() if each.tag == "path"]
+    left, right = ([float(x) for x in re.findall(r"[ML](\S+) ", path)] for path in arrows)
+    assert (left[1], right[1]) == (MARGIN, WIDTH - MARGIN)
+    assert left[0] == left[2] > left[1]
+    assert right[0] == right[2] < right[1]
+    inside = draw({**interval, "low": 0.0, "high": 0.1}, scale, "won")
+    assert not [each for each in inside.iter() if each.tag == "path"]
 
 
 def test_a_rollback_shows_what_it_left_behind_and_takes_its_gain_away(contents):

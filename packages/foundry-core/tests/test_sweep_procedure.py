@@ -1,6 +1,7 @@
 """What a sweep decides, in worlds whose truth is known: no trial is trained here, every decision is the real one."""
 
 import json
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -488,6 +489,23 @@ def test_a_comparison_has_no_favourite():
     assert choices[1, "first"] >= 24
     assert choices[2, "alike"] + choices[3, "alike"] >= 40
     assert choices[2, "first"] + choices[2, "second"] + choices[3, "first"] + choices[3, "second"] <= 4
+
+
+@pytest.mark.parametrize(("arm", "sign"), [("second", 1), ("first", -1)])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_a_comparison_spends_half_its_alpha_on_each_direction(arm, sign, alpha):
+    """Of a steady difference the number of pairs is known: as soon as the LLR reaches ln(2 / alpha)."""
+    gain, delta = 0.0125, 0.01
+    rule = Rule(alpha=alpha, delta=delta, n_max=100)
+    first, second = Contender("first", "1"), Contender("second", "2")
+    procedure = compare_procedure(first, second, rule, 0.01, DF)
+    end = play(procedure, lambda request: 3.0 - gain * (request.arm == arm))
+    per_pair = delta * (gain - delta / 2) / (2 * 0.01**2)  # of two runs whose noise is independent
+    assert end.choice == arm
+    assert len(end.pairs) == math.ceil(math.log(2 / alpha) / per_pair)
+    assert end.effect == pytest.approx(sign * gain)
+    assert end.confidence == pytest.approx(1 - alpha)
+    assert sign * (end.low if sign > 0 else end.high) >= 0
 
 
 def test_a_comparison_with_itself_or_with_runs_that_fail():

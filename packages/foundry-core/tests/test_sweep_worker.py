@@ -1,0 +1,95 @@
+"""A worker and its claim: what it refuses to train, and how it shows that it is there. Nothing is trained here."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from foundry.core.code import code_fingerprint
+from foundry.core.config import load_experiment
+from foundry.core.ledger import Ledger, Trial
+from foundry.core.sweep import heartbeat
+from foundry.core.sweep.worker import Worker
+
+BASELINE = """\
+model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
+data: {dataset: stdlib, tokenizer: byte}
+training: {max_iters: 4, batch_size: 2}
+"""
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
+    monkeypatch.chdir(tmp_path)
+    with Ledger.open(tmp_path) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def queued(ledger):
+    """Queues one trial of the baseline, as it is now or changed, and returns its id and the sweep's."""
+
+    def queue(**changed) -> tuple[str, str]:
+        experiment = load_experiment()
+        code = code_fingerprint(experiment)
+        trial = replace(Trial(experiment.identity, 1, code, "data", experiment.plain()), **changed)
+        sweep = ledger.start_sweep({"kind": "sweep", "arms": ["a"]})
+        ledger.request(sweep, [(trial, 0, "screen", "a", "1")])
+        return sweep, trial.id
+
+    return queue
+
+
+def test_a_trial_whose_code_has_changed_since_is_not_trained(ledger, queued, monkeypatch):
+    trained = []
+    monkeypatch.setattr("foundry.core.training.train", lambda *_, **__: trained.append(1))
+    sweep, trial = queued(code="of last week")
+    assert Worker(ledger, "w").work(sweep)
+    row = ledger.trial(trial)
+    assert (row.status, trained) == ("failed", [])
+    assert "the code of this trial has changed" in row.reason
+    assert not Worker(ledger, "w").work(sweep)
+
+
+def test_a_worker_gives_signs_while_it_trains(ledger, queued, monkeypatch):
+    """With the lease over, so that only a sign between claim and result keeps the trial its own."""
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
+    renewed = threading.Event()
+    renew = Ledger.renew
+
+    def told(self, attempt):
+        held = renew(self, attempt)
+        renewed.set()
+        return held
+
+    monkeypatch.setattr(Ledger, "renew", told)
+    worker = Worker(ledger, "w")
+    beats = []
+
+    def result(attempt, watch):
+        before = ledger.holders()[attempt.trial.id].beat
+        while (after := ledger.holders()[attempt.trial.id].beat) == before:
+            assert renewed.wait(60)
+            renewed.clear()
+        beats.append((before, after))
+        return {"metrics": {"val_loss": 2.0}}, []
+
+    worker.result = result
+    sweep, trial = queued()
+    assert worker.work(sweep)
+    assert ledger.trial(trial).metric("val_loss") == 2.0
+    [(before, after)] = beats
+    assert after.clock > before.clock
+
+
+def test_a_driver_gives_signs_of_the_sweeps_that_it_drives(ledger, queued):
+    sweep, _ = queued()
+    [before] = ledger.drivers(sweep)
+    ledger.renew_sweeps()
+    [after] = ledger.drivers(sweep)
+    assert after.process == before.process
+    assert after.beat.clock > before.beat.clock

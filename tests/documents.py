@@ -1,0 +1,53 @@
+"""What docs/agents.md says that the documents of --json hold, and whether one does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[1] / "docs" / "agents.md"
+IN_EVERY = {"schema_version", "next"}
+
+
+@cache
+def promised() -> dict[str, tuple[str, ...]]:
+    """The keys of each document, as words: `arms[`, `arm`, `]`, `sigma?`."""
+    [block] = re.findall(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    lines = re.findall(r"^(\S.*?)  +((?:.*(?:\n +)?)+)$", block, re.MULTILINE)
+    return {name: tuple(re.findall(r"[\w.]+\??\[?|\]", keys)) for name, keys in lines}
+
+
+def faults(name: str, document: Mapping[str, Any]) -> list[str]:
+    """What in a document is not as promised: a key that is missing, or one that nobody has written down."""
+    return list(_faults(iter(promised()[name]), [document], name, IN_EVERY))
+
+
+def _faults(words: Iterator[str], found: Iterable[Mapping[str, Any]], where: str, also: set[str]) -> Iterator[str]:
+    """Of objects that should have the same keys: those up to the bracket that closes."""
+    objects, known = [*found], set(also)
+    for word in words:
+        if word == "]":
+            break
+        name = word.rstrip("?[")
+        known.add(name)
+        if "?" not in word and name != "...":
+            yield from (f"{where} has no {name}" for each in objects if name not in each)
+        if word.endswith("["):
+            inside = [inner for each in objects for inner in _objects(each.get(name))]
+            yield from _faults(words, inside, f"{where} {name}", set())
+    if "..." not in known:
+        yield from (f"{where} has {key}, which is not written down" for each in objects for key in each.keys() - known)
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
+
+
+def faults_of_stream(arguments: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """As `faults`, of all that a command which trains has printed."""
+    command = f"{arguments[0]} --null" if "--null" in arguments else arguments[0]
+    ends = {"plan": f"{command} plan", "result": f"{command} result" if command == "sweep" else command}
+    return [fault for line in lines for fault in faults(ends.get(line["event"], line["event"]), line)]
