@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.doses import not_in_small_doses
 from tests.documents import faults_of_stream
+from tests.doses import not_in_small_doses
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment

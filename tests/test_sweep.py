@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.doses import not_in_small_doses
 from tests.documents import faults_of_stream
+from tests.doses import not_in_small_doses
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
