@@ -13,7 +13,7 @@ from foundry.core.ledger import Evidence, Generation, Ledger, Noise
 from foundry.core.ledger.records import Terms
 from foundry.core.statistics.sequential import Judgement
 from foundry.core.sweep import lab as laboratory
-from foundry.core.sweep.budget import EQUAL, Budget, Costs
+from foundry.core.sweep.budget import EQUAL, Budget, Costs, share_of
 from foundry.core.sweep.conclusion import ArmConclusion, Conclusion, Duelled, Screened
 from foundry.core.sweep.fingerprint import Setting
 from foundry.core.sweep.plan import Entry, Plan, informed, make_plan, noise_context
@@ -36,7 +36,9 @@ def entry(arm: str, **other) -> Entry:
 
 def plan(**other) -> Plan:
     arms = (entry(CONTROL), entry("norm layernorm", costs={"kv_bytes_per_token": 256.0}), entry("depth 3"))
-    return replace(Plan(Question(()), 3, arms, Setting("cpu", "fp32", 1), "code", "data"), **other)
+    return replace(
+        Plan(Question((), Rule(metric="val_bpb")), 3, arms, Setting("cpu", "fp32", 1), "code", "data"), **other
+    )
 
 
 def judged(verdict="promote") -> Judgement:
@@ -71,18 +73,18 @@ def test_noise_and_evidence_hold_for_what_they_were_found_with():
 def test_a_plan_takes_from_the_ledger_what_was_found_under_its_terms(tmp_path):
     here = plan()
     control, arm, _ = here.entries
-    names = (3, control.identity, arm.identity, "val_loss")
+    names = (3, control.identity, arm.identity, "val_bpb")
     known = Evidence(*names, (0.01,), here.basis(control, arm))
-    elsewhere = {"generation": 2, "metric": "val_bpb", "basis": "other code", "baseline": "another"}
+    elsewhere = {"generation": 2, "metric": "val_loss", "basis": "other code", "baseline": "another"}
     with Ledger.open(tmp_path) as ledger:
         for number, (name, value) in enumerate(elsewhere.items(), 2):
             ledger.add_evidence(replace(known, **{name: value}, differences=(9.0,) * number))
-        for metric in ("val_bpb", "train_loss"):
+        for metric in ("val_loss", "train_loss"):
             ledger.record_noise(Noise(metric, noise_context(metric, control.identity, "data"), 0.5, 7, 8))
         nothing = informed(here, ledger)
         assert (nothing.sigma, nothing.df, nothing.evidence) == (None, 0, {})
         ledger.add_evidence(known)
-        ledger.record_noise(Noise("val_loss", here.context, 0.005, 7, 8))
+        ledger.record_noise(Noise("val_bpb", here.context, 0.005, 7, 8))
         found = informed(here, ledger)
         assert (found.sigma, found.df) == (0.005, 7)
         assert found.evidence == {(control.identity, arm.identity): known}
@@ -99,7 +101,7 @@ def test_what_a_sweep_found_is_kept_under_the_terms_of_its_own(tmp_path):
         assert informed(here, ledger).evidence == {(control.identity, arm.identity): evidence}
     assert (evidence.differences, evidence.terms) == ((0.01, 0.02, 0.015), Terms(0.004, 9, 0.012))
     [noise] = noise_of(here, end)  # of one run there is none
-    assert noise.context == noise_context("val_loss", control.identity, "data", Fraction(1, 2)) != here.context
+    assert noise.context == noise_context("val_bpb", control.identity, "data", Fraction(1, 2)) != here.context
     assert (noise.sigma, noise.df, noise.runs) == (pytest.approx(0.0707, abs=1e-4), 1, 2)
     lost, won = decisions_of("sweep", here, end)
     assert (won.sigma, won.effect, won.low, won.high, won.n) == (0.004, 0.015, 0.004, 0.026, 2)
@@ -208,3 +210,9 @@ def test_a_budget_is_read_with_its_unit(text, name, amount):
     costs = Costs(1e3, 50.0, 64, {})
     flops = {"max_iters": amount * 5e4, "tokens": amount * 1e3, "flops": amount, "seconds": None}[name]
     assert costs.flops(Budget(name, amount)) == flops
+
+
+def test_a_share_of_a_budget_is_a_part_of_it_and_never_nothing(baseline):
+    assert share_of(baseline, Fraction(1, 2)).training.max_iters == 200
+    assert share_of(baseline, Fraction(1, 1000)).training.max_iters == 1
+    assert share_of(baseline, Fraction(1)) is baseline
