@@ -9,13 +9,15 @@ from types import SimpleNamespace
 import pytest
 
 from foundry.core.config import load_experiment
+from foundry.core.contracts import UsageError
 from foundry.core.ledger import Evidence, Generation, Ledger, Noise
 from foundry.core.ledger.records import Terms
 from foundry.core.statistics.sequential import Judgement
 from foundry.core.sweep import lab as laboratory
+from foundry.core.sweep.arms import Axis
 from foundry.core.sweep.budget import EQUAL, Budget, Costs, share_of
 from foundry.core.sweep.conclusion import ArmConclusion, Conclusion, Duelled, Screened
-from foundry.core.sweep.fingerprint import Setting
+from foundry.core.sweep.fingerprint import Setting, make_trial
 from foundry.core.sweep.plan import Entry, Plan, informed, make_plan, noise_context
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import CONTROL
@@ -171,6 +173,7 @@ def test_an_arm_whose_tokens_cost_more_than_a_fiftieth_more_gets_fewer(baseline,
 def test_a_sweeps_budget_is_of_its_trials_and_not_of_what_it_promotes(baseline):
     control, arm = planned(baseline, Question(NORM, budget=Budget.parse("0.1k steps")), per_token=8e5).entries
     assert (control.experiment["training"]["max_iters"], arm.experiment["training"]["max_iters"]) == (100, 125)
+    assert (control.flops, arm.flops) == (100 * 128e6, 125 * 128 * 8e5)
     assert "max_iters: 400" in control.text
     assert "max_iters: 500" in arm.text
 
@@ -179,7 +182,7 @@ def test_a_plan_has_the_gains_in_cost_the_rates_and_what_was_given_up(baseline):
     rule = Rule(cost="kv_bytes_per_token", cost_factor=1.5)
     question = Question(NORM, rule, lr_factors=(0.5, 4.0))
     here = planned(baseline, question, costs={"kv_bytes_per_token": 128.0}, given_up=0.02)
-    assert here.given_up == 0.02
+    assert (here.given_up, here.generation) == (0.02, 3)
     assert {each.arm: here.contender(each).gain for each in here.entries if each.arm == each.family} == {
         CONTROL: 1.0,
         "norm layernorm": 4.0,
@@ -216,3 +219,28 @@ def test_a_share_of_a_budget_is_a_part_of_it_and_never_nothing(baseline):
     assert share_of(baseline, Fraction(1, 2)).training.max_iters == 200
     assert share_of(baseline, Fraction(1, 1000)).training.max_iters == 1
     assert share_of(baseline, Fraction(1)) is baseline
+
+
+def test_a_trial_has_the_seed_and_the_setting_that_it_was_asked_with_and_writes_no_samples(baseline, monkeypatch):
+    monkeypatch.setattr("foundry.core.sweep.fingerprint.data_fingerprint", lambda experiment: "data")
+    trial = make_trial(baseline, 7, Setting("cpu", "fp32", 3))
+    assert (trial.seed, trial.experiment["seed"], trial.data) == (7, 7, "data")
+    assert trial.experiment["training"]["threads"] == 3
+    assert trial.experiment["logging"]["sample_tokens"] == 0
+
+
+def test_a_question_is_read_as_it_was_asked():
+    asked = Question(NORM, Rule(alpha=0.01), Budget("tokens", 5e5), (0.5, 2.0), ("letters",))
+    assert Question.from_json(asked.to_json()) == asked
+    assert Question.from_json(replace(asked, budget=None).to_json()).budget is None
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("norm=a", ("a",)), ("norm = a, b,", ("a", "b")), ("norm=[0.9,0.95],x(1,2)", ("[0.9,0.95]", "x(1,2)"))],
+)
+def test_an_axis_has_the_values_between_its_commas(text, values):
+    assert Axis.parse(text) == Axis("norm", values)
+    for wrong in ("norm", "=a", "norm=", "norm=,"):
+        with pytest.raises(UsageError, match="TYPE=VALUE"):
+            Axis.parse(wrong)
