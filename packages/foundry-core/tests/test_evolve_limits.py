@@ -86,6 +86,13 @@ def test_keeps_audits_and_stumbles_are_counted_from_the_last_that_ended_them():
         search.stumble()
 
 
+def test_what_is_kept_or_verified_is_no_fresh_proposal():
+    search = Search(0, Policy(2), 0.02, lambda search: ())
+    search.current, search.verified = A, B
+    others = [(("depth", n),) for n in "456"]
+    assert search.fresh([(), A, B, others[0], others[0], *others[1:]]) == tuple(others[:2])
+
+
 def test_a_mutation_replaces_what_set_the_same_and_nothing_else():
     theta, base = ("param", "position.theta=2e4"), ("param", "position.base=1")
     assert on_top((theta, base), ("param", "position.theta=3e4")) == (base, ("param", "position.theta=3e4"))
