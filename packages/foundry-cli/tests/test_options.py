@@ -90,6 +90,7 @@ UNSAID = ("reporter", "note", "tell", "figures", "content", "data", "draw", "nex
 
 BASES: dict[str, tuple[str, ...]] = {
     # command -> the arguments with which its options are tried, where it needs some
+    "train --eval-only": ("experiments/baseline.yaml",),
     "mutate": ("norm", "layernorm"),
     "sweep": ("norm", "layernorm"),
     "ablate": ("--axis", "norm=layernorm"),
@@ -122,6 +123,11 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--profile": (None, {"train.profile": True}),
         "--dry-run": (None, "+plan"),
     },
+    "train --eval-only": {
+        "--eval-only": (None, "+evaluate_run"),
+        "--out": ("runs/x", {"evaluate_run.path": Path("runs/x")}),
+    },
+    "train --dry-run": {"--out": ("runs/x", {"plan.out": Path("runs/x")})},
     "mutate": {
         "--base": ("experiments/other.yaml", {"load_experiment.path": Path("experiments/other.yaml")}),
         "--list": (None, "+list_mutations"),
@@ -191,6 +197,7 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--dry-run": (None, "+preview"),
         "--resume": (None, {"evolve.quest.seed": 99}),
     },
+    "evolve --strict": {"--proposals": ("3", {"evolve.quest.policy.proposals": 3})},
     "noise": {
         **LAB,
         "--seeds": ("3", {"noise.seeds": 3}),

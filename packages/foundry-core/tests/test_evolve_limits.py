@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 from pydantic import BaseModel, Field
 
-from foundry.core.contracts import FoundryError, UsageError
+from foundry.core.contracts import FoundryError, Tried, UsageError
 from foundry.core.evolve.quest import Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
 from foundry.core.evolve.rounds import best_of, compare, effects_of
 from foundry.core.evolve.search import PATIENCE, Policy, Search
 from foundry.core.evolve.space import near_field
-from foundry.core.evolve.stacks import on_top
+from foundry.core.evolve.stacks import keep_rates, on_top
 from foundry.core.sweep.request import CONTROL, Failure
 from foundry.core.sweep.rule import Rule
 from foundry.core.sweep.simulate import play
@@ -84,6 +84,18 @@ def test_keeps_audits_and_stumbles_are_counted_from_the_last_that_ended_them():
         search.stumble()
     with pytest.raises(FoundryError, match="the baseline itself failed"):
         search.stumble()
+
+
+def test_what_is_kept_or_verified_is_no_fresh_proposal():
+    search = Search(0, Policy(2), 0.02, lambda search: ())
+    search.current, search.verified = A, B
+    others = [(("depth", n),) for n in "456"]
+    assert search.fresh([(), A, B, others[0], others[0], *others[1:]]) == tuple(others[:2])
+
+
+def test_a_stack_that_is_verified_speaks_for_its_types():
+    fates = ("verified", "kept", "rejected", "failed", "passed_over")
+    assert keep_rates([Tried(0, (), A, fate, None) for fate in fates]) == {"norm": (2, 5)}
 
 
 def test_a_mutation_replaces_what_set_the_same_and_nothing_else():

@@ -71,6 +71,7 @@ def test_a_sweep_is_its_question_not_what_was_known_when_it_was_asked(ledger):
     assert ledger.start_sweep({"arms": ["a"], "kind": "sweep", "sigma": 0.009, "df": 20}) == first
     assert ledger.sweep(first).spec["sigma"] == 0.005
     assert ledger.start_sweep({"kind": "sweep", "arms": ["b"], "sigma": 0.005, "df": 7}) != first
+    assert ledger.start_sweep({"kind": "sweep", "arms": ["a"], "round": 1}) != first
     ledger.finish_sweep(first, {"winner": "a"})
     ledger.finish_sweep(first, {"winner": "b"})
     assert ledger.sweep(first).conclusion == {"winner": "a"}
@@ -143,6 +144,17 @@ def test_what_one_sweep_cancels_another_may_still_want(ledger, sweep):
     ledger.request(sweep, asked(1, 2, 3))
     assert ledger.claim("w", sweep).trial.seed == 3
     assert seeds(ledger, status="finished") == [1]
+
+
+def test_what_runs_is_not_cancelled(ledger, sweep):
+    ledger.request(sweep, asked(1, 2))
+    attempt = ledger.claim("w", sweep)
+    ledger.cancel(sweep, [row.id for row in ledger.trials(sweep)])
+    assert [row.status for row in ledger.trials(sweep)] == ["running", "cancelled"]
+    newest = ledger.last_event()
+    ledger.cancel(sweep, [attempt.trial.id])
+    assert ledger.last_event() == newest
+    ledger.finish(attempt, {"metrics": {}})
 
 
 def test_the_end_of_a_sweep_cancels_what_it_alone_had_queued(ledger, sweep):

@@ -133,6 +133,19 @@ def test_an_edited_file_becomes_a_generation_and_wins_over_a_decision(ledger, pr
     assert zero.identity != one.identity
 
 
+@pytest.mark.parametrize(("edits", "more"), [(3, ""), (4, ", 1 more"), (5, ", 2 more")])
+def test_an_edit_is_summed_up_by_three_of_its_changes(ledger, project, edits, more):
+    current_baseline(ledger, project)
+    changed = BASELINE
+    for old, new in [("max_iters: 10", "max_iters: 11"), ("batch_size: 4", "batch_size: 5"), ("1e-3", "2e-3"),
+                     ("n_layer: 2", "n_layer: 3"), ("n_embd: 32", "n_embd: 64")][:edits]:  # fmt: skip
+        changed = changed.replace(old, new)
+    write(project, changed)
+    summary = current_baseline(ledger, project)[0].summary
+    assert summary.count(" -> ") == 3
+    assert summary.removeprefix("edited: ").split(" -> ")[-1].partition(",")[2] == more.removeprefix(",")
+
+
 def test_an_edit_of_a_promoted_file_keeps_the_lineage(ledger, project):
     promoted(ledger, project)
     write(project, text(project).replace("learning_rate: 1e-3", "learning_rate: 2e-3"))

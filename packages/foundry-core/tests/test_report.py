@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -97,6 +98,17 @@ def test_what_was_only_screened_is_better_where_its_metric_says_so(tmp_path, met
     assert (difference["low"], difference["high"]) == pytest.approx((0.03 - half, 0.03 + half), rel=1e-3)
 
 
+def test_a_generation_was_undone_by_the_first_rollback_behind_it(tmp_path):
+    with Ledger.open(tmp_path) as ledger:
+        first = Generation(0, "0", {}, "manual", "imported", None, None, "hash", 0.0)
+        ledger.promote(None, first)
+        for number, restores in enumerate((None, None, 1, 0), 1):
+            kind = "promoted" if restores is None else "rollback"
+            ledger.promote(number - 1, replace(first, identity=str(number), kind=kind, restores=restores))
+    told = {each["number"]: each["undone_by"] for each in read(tmp_path)["generations"]}
+    assert told == {0: None, 1: 4, 2: 3, 3: 4, 4: None}
+
+
 def test_figures_are_written_with_their_units():
     assert [words.amount(each) for each in (0, 999, 1000, 12_300_000, 4.5e13)] == ["0", "999", "1k", "12.3M", "45T"]
     seconds = (None, 59.94, 60, 95.2, 3599, 3600, 7380)
@@ -108,8 +120,8 @@ def test_figures_are_written_with_their_units():
 
 def test_an_interval_that_goes_on_beyond_the_edge_has_an_arrow_there():
     """Its point at the edge, its ends inwards: an interval on the scale ends in two bars."""
-    scale = Scale(-0.1, 0.2)
-    assert (scale.x(-0.1), scale.x(0.2), scale.x(-5.0), scale.x(5.0)) == (
+    scale = Scale(-0.13, 0.2)
+    assert (scale.x(-0.13), scale.x(0.2), scale.x(-5.0), scale.x(5.0)) == (
         MARGIN,
         WIDTH - MARGIN,
         MARGIN,

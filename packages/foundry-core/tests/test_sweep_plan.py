@@ -9,13 +9,15 @@ from types import SimpleNamespace
 import pytest
 
 from foundry.core.config import load_experiment
+from foundry.core.contracts import UsageError
 from foundry.core.ledger import Evidence, Generation, Ledger, Noise
 from foundry.core.ledger.records import Terms
 from foundry.core.statistics.sequential import Judgement
 from foundry.core.sweep import lab as laboratory
-from foundry.core.sweep.budget import EQUAL, Budget, Costs
+from foundry.core.sweep.arms import Axis
+from foundry.core.sweep.budget import EQUAL, Budget, Costs, share_of
 from foundry.core.sweep.conclusion import ArmConclusion, Conclusion, Duelled, Screened
-from foundry.core.sweep.fingerprint import Setting
+from foundry.core.sweep.fingerprint import Setting, make_trial
 from foundry.core.sweep.plan import Entry, Plan, informed, make_plan, noise_context
 from foundry.core.sweep.question import Question
 from foundry.core.sweep.request import CONTROL
@@ -36,7 +38,9 @@ def entry(arm: str, **other) -> Entry:
 
 def plan(**other) -> Plan:
     arms = (entry(CONTROL), entry("norm layernorm", costs={"kv_bytes_per_token": 256.0}), entry("depth 3"))
-    return replace(Plan(Question(()), 3, arms, Setting("cpu", "fp32", 1), "code", "data"), **other)
+    return replace(
+        Plan(Question((), Rule(metric="val_bpb")), 3, arms, Setting("cpu", "fp32", 1), "code", "data"), **other
+    )
 
 
 def judged(verdict="promote") -> Judgement:
@@ -71,18 +75,18 @@ def test_noise_and_evidence_hold_for_what_they_were_found_with():
 def test_a_plan_takes_from_the_ledger_what_was_found_under_its_terms(tmp_path):
     here = plan()
     control, arm, _ = here.entries
-    names = (3, control.identity, arm.identity, "val_loss")
+    names = (3, control.identity, arm.identity, "val_bpb")
     known = Evidence(*names, (0.01,), here.basis(control, arm))
-    elsewhere = {"generation": 2, "metric": "val_bpb", "basis": "other code", "baseline": "another"}
+    elsewhere = {"generation": 2, "metric": "val_loss", "basis": "other code", "baseline": "another"}
     with Ledger.open(tmp_path) as ledger:
         for number, (name, value) in enumerate(elsewhere.items(), 2):
             ledger.add_evidence(replace(known, **{name: value}, differences=(9.0,) * number))
-        for metric in ("val_bpb", "train_loss"):
+        for metric in ("val_loss", "train_loss"):
             ledger.record_noise(Noise(metric, noise_context(metric, control.identity, "data"), 0.5, 7, 8))
         nothing = informed(here, ledger)
         assert (nothing.sigma, nothing.df, nothing.evidence) == (None, 0, {})
         ledger.add_evidence(known)
-        ledger.record_noise(Noise("val_loss", here.context, 0.005, 7, 8))
+        ledger.record_noise(Noise("val_bpb", here.context, 0.005, 7, 8))
         found = informed(here, ledger)
         assert (found.sigma, found.df) == (0.005, 7)
         assert found.evidence == {(control.identity, arm.identity): known}
@@ -99,7 +103,7 @@ def test_what_a_sweep_found_is_kept_under_the_terms_of_its_own(tmp_path):
         assert informed(here, ledger).evidence == {(control.identity, arm.identity): evidence}
     assert (evidence.differences, evidence.terms) == ((0.01, 0.02, 0.015), Terms(0.004, 9, 0.012))
     [noise] = noise_of(here, end)  # of one run there is none
-    assert noise.context == noise_context("val_loss", control.identity, "data", Fraction(1, 2)) != here.context
+    assert noise.context == noise_context("val_bpb", control.identity, "data", Fraction(1, 2)) != here.context
     assert (noise.sigma, noise.df, noise.runs) == (pytest.approx(0.0707, abs=1e-4), 1, 2)
     lost, won = decisions_of("sweep", here, end)
     assert (won.sigma, won.effect, won.low, won.high, won.n) == (0.004, 0.015, 0.004, 0.026, 2)
@@ -169,6 +173,7 @@ def test_an_arm_whose_tokens_cost_more_than_a_fiftieth_more_gets_fewer(baseline,
 def test_a_sweeps_budget_is_of_its_trials_and_not_of_what_it_promotes(baseline):
     control, arm = planned(baseline, Question(NORM, budget=Budget.parse("0.1k steps")), per_token=8e5).entries
     assert (control.experiment["training"]["max_iters"], arm.experiment["training"]["max_iters"]) == (100, 125)
+    assert (control.flops, arm.flops) == (100 * 128e6, 125 * 128 * 8e5)
     assert "max_iters: 400" in control.text
     assert "max_iters: 500" in arm.text
 
@@ -177,7 +182,7 @@ def test_a_plan_has_the_gains_in_cost_the_rates_and_what_was_given_up(baseline):
     rule = Rule(cost="kv_bytes_per_token", cost_factor=1.5)
     question = Question(NORM, rule, lr_factors=(0.5, 4.0))
     here = planned(baseline, question, costs={"kv_bytes_per_token": 128.0}, given_up=0.02)
-    assert here.given_up == 0.02
+    assert (here.given_up, here.generation) == (0.02, 3)
     assert {each.arm: here.contender(each).gain for each in here.entries if each.arm == each.family} == {
         CONTROL: 1.0,
         "norm layernorm": 4.0,
@@ -208,3 +213,34 @@ def test_a_budget_is_read_with_its_unit(text, name, amount):
     costs = Costs(1e3, 50.0, 64, {})
     flops = {"max_iters": amount * 5e4, "tokens": amount * 1e3, "flops": amount, "seconds": None}[name]
     assert costs.flops(Budget(name, amount)) == flops
+
+
+def test_a_share_of_a_budget_is_a_part_of_it_and_never_nothing(baseline):
+    assert share_of(baseline, Fraction(1, 2)).training.max_iters == 200
+    assert share_of(baseline, Fraction(1, 1000)).training.max_iters == 1
+    assert share_of(baseline, Fraction(1)) is baseline
+
+
+def test_a_trial_has_the_seed_and_the_setting_that_it_was_asked_with_and_writes_no_samples(baseline, monkeypatch):
+    monkeypatch.setattr("foundry.core.sweep.fingerprint.data_fingerprint", lambda experiment: "data")
+    trial = make_trial(baseline, 7, Setting("cpu", "fp32", 3))
+    assert (trial.seed, trial.experiment["seed"], trial.data) == (7, 7, "data")
+    assert trial.experiment["training"]["threads"] == 3
+    assert trial.experiment["logging"]["sample_tokens"] == 0
+
+
+def test_a_question_is_read_as_it_was_asked():
+    asked = Question(NORM, Rule(alpha=0.01), Budget("tokens", 5e5), (0.5, 2.0), ("letters",))
+    assert Question.from_json(asked.to_json()) == asked
+    assert Question.from_json(replace(asked, budget=None).to_json()).budget is None
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("norm=a", ("a",)), ("norm = a, b,", ("a", "b")), ("norm=[0.9,0.95],x(1,2)", ("[0.9,0.95]", "x(1,2)"))],
+)
+def test_an_axis_has_the_values_between_its_commas(text, values):
+    assert Axis.parse(text) == Axis("norm", values)
+    for wrong in ("norm", "=a", "norm=", "norm=,"):
+        with pytest.raises(UsageError, match="TYPE=VALUE"):
+            Axis.parse(wrong)

@@ -10,6 +10,7 @@ import pytest
 
 from foundry.core.contracts import UsageError
 from foundry.core.ledger import Evidence
+from foundry.core.statistics.noise import correlation
 from foundry.core.statistics.power import characteristic, smallest_decidable
 from foundry.core.sweep.duel import Contender, Duel
 from foundry.core.sweep.measure import compare_procedure, noise_procedure
@@ -109,3 +110,38 @@ def test_a_decision_of_an_earlier_rule_is_read_again_as_it_was():
     rule = replace(Rule(), rungs=(Fraction(1, 8), Fraction(1)), alpha=0.01, confirm_at="tokens=4x")
     assert Rule.from_json(rule.to_json()) == rule
     assert rule.scale() == ("tokens", 4)
+
+
+@pytest.mark.parametrize(("gain", "winner"), [(1.99, None), (2.0, "first")])
+def test_an_arm_may_lose_the_margin_from_the_factor_on_that_was_asked_for(gain, winner):
+    rule = Rule(cost="kv_bytes_per_token", cost_factor=2.0, margin=0.02)
+    arm = replace(FIRST, gain=gain)
+    assert play(sweep_procedure(BASELINE, [arm], rule, SIGMA, DF), lambda request: 3.0).winner == winner
+
+
+def test_the_runs_that_measure_the_noise_are_no_ones_else():
+    noise = {request.seed for request in next(noise_procedure("0", 4))}
+    arms = [Contender(name, name) for name in "abcdefgh"]
+    screened = {request.seed for request in next(sweep_procedure(BASELINE, arms, Rule(), SIGMA, DF))}
+    assert len(noise) == 4
+    assert not noise & screened
+
+
+def test_a_comparison_has_the_seeds_on_which_a_sweep_would_confirm_its_second():
+    ours = [request.seed for request in next(compare_procedure(FIRST, SECOND, Rule(window=2), SIGMA, DF))]
+    pair = Evidence(0, FIRST.identity, SECOND.identity, "val_loss")
+    assert ours == [pair.seed(0), pair.seed(0), pair.seed(1), pair.seed(1)]
+
+
+@pytest.mark.parametrize("finalists", [1, 2, 3])
+def test_after_the_last_rung_the_finalists_are_left(finalists):
+    asked = set()
+    arms = [Contender(name, name) for name in "abcdefgh"]
+    procedure = sweep_procedure(BASELINE, arms, Rule(finalists=finalists), SIGMA, DF)
+    play(procedure, lambda request: asked.add((request.role, request.arm)) or 3.0)
+    assert len({arm for role, arm in asked if role == "confirm" and arm != CONTROL}) == finalists
+
+
+def test_two_pairs_tell_of_a_correlation_too():
+    assert correlation([[(1.0, 2.0), (2.0, 4.0)]]) == (pytest.approx(1.0), 1)
+    assert correlation([[(1.0, 2.0)], []]) == (0.0, 0)

@@ -10,7 +10,7 @@ import pytest
 from foundry.core.code import code_fingerprint
 from foundry.core.config import load_experiment
 from foundry.core.ledger import Ledger, Trial
-from foundry.core.sweep import heartbeat
+from foundry.core.sweep import beside, heartbeat
 from foundry.core.sweep.worker import Worker
 
 BASELINE = """\
@@ -93,3 +93,26 @@ def test_a_driver_gives_signs_of_the_sweeps_that_it_drives(ledger, queued):
     [after] = ledger.drivers(sweep)
     assert after.process == before.process
     assert after.beat.clock > before.beat.clock
+
+
+def test_a_trial_has_its_time_from_the_first_step_and_more_to_be_built():
+    for seconds, to_build in ((2.0, beside.BUILD_SECONDS), (1000.0, 1000.0)):
+        watch = beside.Watch(None, None, seconds, None)
+        watch.building_begins()
+        assert watch.complaint == f"timeout: it took longer than {to_build:g} s to be built"
+        watch.training_begins()
+        assert watch.complaint == f"timeout: it took longer than {seconds:g} s"
+    unlimited = beside.Watch(None, None, None, None)
+    unlimited.training_begins()
+    assert unlimited.complaint == ""
+
+
+def test_a_long_curve_keeps_every_validation_and_a_few_of_the_others():
+    rows = [
+        {"step": step, "train_loss": 3.0} | ({"val_loss": 3.0} if step % 77 == 0 else {}) for step in range(1, 1001)
+    ]
+    kept = beside.thinned(rows)
+    assert [row["step"] for row in kept if "val_loss" in row] == list(range(77, 1001, 77))
+    others = [row["step"] for row in kept if "val_loss" not in row]
+    assert others == [step for step in range(5, 1001, 5) if step % 77]
+    assert beside.thinned(rows[:200]) == rows[:200]
