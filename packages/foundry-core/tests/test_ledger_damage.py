@@ -91,7 +91,9 @@ def test_a_flipped_bit_in_one_copy_changes_nothing(whole, tmp_path, name, flips)
 def test_a_flipped_bit_in_the_only_copy_is_never_silent(whole, tmp_path, name):
     became = [flipped(whole, tmp_path / str(seed), name, seed, alone=True) for seed in range(500)]
     print(name, {each: became.count(each) for each in sorted(set(became))})
-    assert became.count("refused") <= 10
+    # By its name, where no event can be found any more: SQLite's header and the tables' definitions, three pages.
+    size = (whole / ".foundry" / name).stat().st_size
+    assert became.count("refused") <= (500 * 3 * 4096 / size if name == "ledger.db" else 0)
 
 
 def test_what_differs_in_a_large_ledger_is_found_by_a_check(whole, tmp_path, monkeypatch):
