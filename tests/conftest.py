@@ -1,4 +1,5 @@
-"""Virtual environments of their own, for what a user does outside this checkout: install, build, follow the docs."""
+"""What many tests here stand on: a virtual environment of its own, for what a user does outside this checkout (install,
+build, follow the docs); and a system that lacks something."""
 
 import gc
 import json
@@ -8,9 +9,11 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.refusing_system import COMPILER, System, refusing_system
 
 UV = os.environ.get("UV") or shutil.which("uv")
 NOT_INHERITED = ("FOUNDRY_PLUGINS", "PYTHONPATH", "UV_FIND_LINKS", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL")
@@ -112,6 +115,15 @@ def pytest_unconfigure():
 @pytest.fixture(scope="session")
 def make_environment():
     return Environment
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory) -> Iterator[System]:
+    """One that lacks what it is told to lack."""
+    if COMPILER is None:
+        pytest.skip("there is no C compiler to make the system with")
+    with refusing_system(tmp_path_factory.mktemp("system")) as system:
+        yield system
 
 
 @pytest.fixture

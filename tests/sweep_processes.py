@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.processes import server
+from tests.texts import lines_of_words
 
 from foundry.core.ledger import Ledger
 from foundry.core.ledger.journal import Journal
@@ -46,9 +46,7 @@ def make_project(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "experiments").mkdir(parents=True)
     (folder / "experiments" / "baseline.yaml").write_text(BASELINE)
-    draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
-    (folder / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(400)))
+    (folder / "corpus.txt").write_text(lines_of_words(400))
     return folder
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.documents import faults_of_stream
 from tests.doses import not_in_small_doses
+from tests.texts import lines_of_words
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment
@@ -77,10 +78,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
     folder.mkdir(exist_ok=True)
-    (folder / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(300)))
+    (folder / "corpus.txt").write_text(lines_of_words(300))
     (folder / "experiments").mkdir()
     (folder / "experiments" / "baseline.yaml").write_text(BASELINE)
     monkeypatch.chdir(folder)

@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import random
 import resource
 import shutil
 import signal
@@ -24,6 +23,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.processes import server
+from tests.texts import lines_of_words
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
@@ -76,9 +76,7 @@ def build(params, dims):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
-    draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
-    (folder / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(60)))
+    (folder / "corpus.txt").write_text(lines_of_words(60))
     for name, text in (("experiments/tiny.yaml", EXPERIMENT), ("variants/breaks.py", BREAKS)):
         (folder / name).parent.mkdir()
         (folder / name).write_text(text)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import select
 import shutil
 import signal
@@ -15,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.texts import lines_of_words
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
@@ -56,10 +56,8 @@ def Tri(params, dims):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
     files = {"experiments/baseline.yaml": BASELINE, "variants/x.py": VARIANT, "variants/tri.py": TRI}
-    files["corpus.txt"] = "\n".join(" ".join(draw.choices(words, k=9)) for _ in range(300))
+    files["corpus.txt"] = lines_of_words(300)
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.doses import SMALL
 from tests.processes import server
+from tests.texts import lines_of_words
 
 from foundry.core.config import load_experiment
 from foundry.core.contracts import InvalidData
@@ -61,9 +62,7 @@ def train_in_child(file: str, out: str, die_at_sync: int | None) -> None:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project")
-    draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
-    (folder / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(400)))
+    (folder / "corpus.txt").write_text(lines_of_words(400))
     (folder / "experiment.yaml").write_text(EXPERIMENT)
     os.environ["FOUNDRY_CACHE"] = str(folder / "cache")
     os.chdir(folder)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.refusing_system import COMPILER, LACKS, STRANGER, System, give, refusing_system
+from tests.refusing_system import LACKS, STRANGER, System, give
 from tests.test_what_a_system_lacks import make_project
 
 from foundry.core.ledger import Ledger, Trial
@@ -27,14 +26,6 @@ LOOKS = (
     "analyze",
 )
 LOOKS_AT_A_RUN = ("generate runs/one --prompt th --max-tokens 2", "export runs/one {own}/exported")
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory) -> Iterator[System]:
-    if COMPILER is None:
-        pytest.skip("there is no C compiler to make the system with")
-    with refusing_system(tmp_path_factory.mktemp("system")) as system:
-        yield system
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.processes import run_ranks
+from tests.texts import WORDS
 from torch import Tensor
 
 from foundry.cli.__main__ import main
@@ -47,8 +48,7 @@ NORMED = "{type: peer, n_experts: 256, heads: 2, top_k: 4, key_dim: 8, query_nor
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
-    (folder / "corpus.txt").write_text(" ".join(draw.choices(words, k=1500)))
+    (folder / "corpus.txt").write_text(" ".join(draw.choices(WORDS, k=1500)))
     (folder / "experiments").mkdir()
     (folder / "experiments" / "baseline.yaml").write_text(EXPERIMENT.replace("path: corpus", "path: corpus.txt"))
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import random
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 from tests.doses import not_in_small_doses
 from tests.sweep_processes import processes
+from tests.texts import lines_of_words
 
 STEPS = 2000
 """Seconds of training: more than passes between the first checkpoint and a signal."""
@@ -47,9 +47,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "baseline.yaml").write_text(EXPERIMENT)
-    draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
-    (tmp_path / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(400)))
+    (tmp_path / "corpus.txt").write_text(lines_of_words(400))
     for name, value in {"FOUNDRY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     yield tmp_path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 from tests.documents import faults_of_stream
 from tests.doses import not_in_small_doses
+from tests.texts import lines_of_words
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
@@ -55,9 +55,7 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture
 def project(tmp_path, cache, monkeypatch) -> Path:
     """A project whose noise is known, so that no sweep has to measure it first."""
-    draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
-    (tmp_path / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(300)))
+    (tmp_path / "corpus.txt").write_text(lines_of_words(300))
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
     monkeypatch.chdir(tmp_path)

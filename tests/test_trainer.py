@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.documents import faults
+from tests.texts import WORDS
 from torch import Tensor
 
 from foundry.cli import progress
@@ -47,10 +48,9 @@ checkpoints: {{save_interval: 0}}
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
     (folder / "corpus").mkdir()
     for number in range(80):
-        text = " ".join(draw.choices(words, k=draw.randint(2, 8)))
+        text = " ".join(draw.choices(WORDS, k=draw.randint(2, 8)))
         (folder / "corpus" / f"{number:02d}.txt").write_text(text)
     (folder / "experiments").mkdir()
     (folder / "experiments" / "tiny.yaml").write_text(EXPERIMENT)

@@ -6,12 +6,12 @@ The real commands run, in this process. A comment `# here: NAME` marks the line 
 from __future__ import annotations
 
 import json
-import random
 import sys
 from pathlib import Path
 
 import pytest
 from tests.processes import run_ranks
+from tests.texts import lines_of_words
 
 from foundry.cli.__main__ import main
 from foundry.core import model, registry
@@ -258,9 +258,7 @@ CASES = [(slot, name) for slot, names in WORDS.items() for name in names]
 
 
 def make_project(folder: Path) -> Path:
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
-    draw = random.Random(0)
-    (folder / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(60)))
+    (folder / "corpus.txt").write_text(lines_of_words(60))
     for name, text in (("experiments/baseline.yaml", BASELINE), ("variants/faulty.py", FAULTY)):
         (folder / name).parent.mkdir()
         (folder / name).write_text(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,25 +15,15 @@ from pathlib import Path
 
 import pytest
 import typer
+from tests import sweep_processes
 from tests.doses import SMALL
-from tests.refusing_system import COMPILER, LACKS, Lack, System, refusing_system
+from tests.refusing_system import LACKS, Lack, System
+from tests.texts import lines_of_words
 
 from foundry.cli.app import app
 
-BASELINE = """
-model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
-data: {dataset: {type: text, path: corpus.txt}, tokenizer: byte}
-training:
-  max_iters: 24
-  batch_size: 4
-  learning_rate: 3e-3
-  eval_interval: 12
-  eval_tokens: 512
-  threads: 1
-  kernels: reference
-logging: {log_interval: 5, sample_tokens: 0}
-checkpoints: {save_interval: 6}
-"""
+BASELINE = sweep_processes.BASELINE.replace("tokenizer: char", "tokenizer: byte")
+BASELINE = BASELINE.replace("log_interval: 5", "log_interval: 5, sample_tokens: 0")
 
 
 @dataclass(frozen=True)
@@ -102,21 +91,11 @@ def is_of(line: str, name: str) -> bool:
     return line.split()[: len(name.split())] == name.split()
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory) -> Iterator[System]:
-    if COMPILER is None:
-        pytest.skip("there is no C compiler to make the system with")
-    with refusing_system(tmp_path_factory.mktemp("system")) as system:
-        yield system
-
-
 def make_project(folder: Path) -> Path:
     """With a text, and a hub of models, which is a folder: that of the first model in it answers as the hub does."""
     (folder / "experiments").mkdir(parents=True)
     (folder / "experiments" / "baseline.yaml").write_text(BASELINE)
-    draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
-    (folder / "corpus.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(400)))
+    (folder / "corpus.txt").write_text(lines_of_words(400))
     for name in ("cache", "temporary"):
         (folder / name).mkdir()
     weights = b"weights"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.documents import faults_of_stream
+from tests.texts import WORDS
 
 from foundry.cli.__main__ import main
 from foundry.core.config import load_experiment
@@ -54,9 +55,8 @@ def cache(tmp_path_factory) -> Path:
 def project(tmp_path, cache, monkeypatch) -> Path:
     """A project whose noise is known, so that no comparison has to measure it first."""
     draw = random.Random(0)
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
     for name in ("corpus", "other"):
-        (tmp_path / f"{name}.txt").write_text("\n".join(" ".join(draw.choices(words, k=9)) for _ in range(300)))
+        (tmp_path / f"{name}.txt").write_text("\n".join(" ".join(draw.choices(WORDS, k=9)) for _ in range(300)))
     folder = tmp_path / "experiments"
     folder.mkdir()
     (folder / "baseline.yaml").write_text(BASELINE)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.documents import faults
+from tests.texts import WORDS
 
 from foundry.cli.__main__ import main
 from foundry.core.contracts import FoundryError
@@ -39,8 +40,7 @@ VARIANTS = [Variant("schedule", "ramp", f"{__name__}:Ramp")]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
-    words = ["the", "then", "there", "three", "tree", "hen", "her", "rather", "earth", "heart"]
-    (folder / "corpus.txt").write_text(" ".join(random.Random(0).choices(words, k=6000)))
+    (folder / "corpus.txt").write_text(" ".join(random.Random(0).choices(WORDS, k=6000)))
     (folder / "experiments").mkdir()
     (folder / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
     (folder / "variants").mkdir()
