@@ -11,15 +11,15 @@ import random
 from dataclasses import replace
 from fractions import Fraction
 
-from foundry.core.ledger.records import Evidence
-from foundry.core.statistics.power import smallest_decidable
-from foundry.core.statistics.sequential import Judgement, SequentialTest
-from foundry.core.sweep.conclusion import Conclusion
-from foundry.core.sweep.duel import Contender
-from foundry.core.sweep.procedure import null_procedure, sweep_procedure
-from foundry.core.sweep.request import CONTROL
-from foundry.core.sweep.rule import Rule
-from foundry.core.sweep.simulate import Rates, World, play, simulate, simulate_null
+from foundry.lab.decide.conclusion import Conclusion
+from foundry.lab.decide.duel import Contender
+from foundry.lab.decide.power import smallest_decidable
+from foundry.lab.decide.procedure import null_procedure, sweep_procedure
+from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.rule import Rule
+from foundry.lab.decide.sequential import Judgement, SequentialTest
+from foundry.lab.decide.simulate import Rates, SimulatedWorld, play, simulate, simulate_null
+from foundry.lab.ledger.records import Evidence
 
 SIGMA = 0.005
 KNOWN = 30  # degrees of freedom from which sigma is taken at face value
@@ -44,7 +44,7 @@ def null(rounds: int) -> None:
 
 def _trusting(number: int) -> bool:
     """Does a null sweep promote, whose sigma comes from 8 runs and is taken for the true one?"""
-    world = World(SIGMA, {}, number=number)
+    world = SimulatedWorld(SIGMA, {}, number=number)
     told = world.told(EIGHT_RUNS)
     return play(null_procedure(CONTROL, 8, Rule(), told, KNOWN, round=number), world).winner is not None
 
@@ -81,10 +81,14 @@ def repeated(rounds: int) -> None:
 
 
 def _repeated(number: int, terms_kept: bool) -> bool:
-    nature, baseline, arm = World(SIGMA, {}, number=number), Contender(CONTROL, CONTROL), Contender("arm", "arm")
+    nature, baseline, arm = (
+        SimulatedWorld(SIGMA, {}, number=number),
+        Contender(CONTROL, CONTROL),
+        Contender("arm", "arm"),
+    )
     evidence = Evidence(0, baseline.identity, arm.identity, Rule().metric)
     for repeat in range(12):
-        told = World(SIGMA, {}, number=1_000_000 + 12 * number + repeat).told(EIGHT_RUNS)
+        told = SimulatedWorld(SIGMA, {}, number=1_000_000 + 12 * number + repeat).told(EIGHT_RUNS)
         known = {(baseline.identity, arm.identity): evidence}
         rule = Rule(n_max=3, finalists=1)
         end = play(sweep_procedure(baseline, [arm], rule, told, EIGHT_RUNS, evidence=known), nature)
@@ -144,7 +148,7 @@ def rungs(rounds: int) -> None:
                 )
 
 
-def sweep(rule: Rule, world: World) -> Conclusion:
+def sweep(rule: Rule, world: SimulatedWorld) -> Conclusion:
     contenders = [Contender(arm, arm) for arm in world.gains]
     return play(sweep_procedure(Contender(CONTROL, f"{world.number}"), contenders, rule, SIGMA, KNOWN), world)
 
@@ -181,10 +185,10 @@ def interval(rounds: int) -> None:
         print(f"  {gain:+9.3f} {share[0]:19.4f} {share[1]:24.4f} {share[2]:10.4f}   {mean}")
 
 
-def worlds(gain: float, sigma: float, arms: int, rounds: int, fidelity: float = 1.0) -> list[World]:
+def worlds(gain: float, sigma: float, arms: int, rounds: int, fidelity: float = 1.0) -> list[SimulatedWorld]:
     """One arm has the gain; the others are as good as the baseline."""
     gains = {f"arm {k}": gain if k == arms // 2 else 0.0 for k in range(arms)}
-    return [World(sigma, gains, fidelity=fidelity, number=number) for number in range(rounds)]
+    return [SimulatedWorld(sigma, gains, fidelity=fidelity, number=number) for number in range(rounds)]
 
 
 def main() -> None:

@@ -18,22 +18,22 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from random import Random
 
-from foundry.core.evolve.search import Policy
-from foundry.core.evolve.simulate import Ended, Ideas, greedy, ours, ratchet
+from foundry.lab.search.loop import Policy
+from foundry.lab.search.simulate import Ended, GaussianIdeas, greedy, ours, ratchet
 
 WORLDS = {
-    "easy: +0.01, sigma 0.005": Ideas(mean=0.01),
-    "hard: +0.02, sigma 0.005": Ideas(mean=0.02),
-    "hard: +0.02, sigma 0.010": Ideas(mean=0.02, sigma=0.01),
+    "easy: +0.01, sigma 0.005": GaussianIdeas(mean=0.01),
+    "hard: +0.02, sigma 0.005": GaussianIdeas(mean=0.02),
+    "hard: +0.02, sigma 0.010": GaussianIdeas(mean=0.02, sigma=0.01),
 }
 OURS = "provisional + audits"
-LOOPS: dict[str, Callable[[Ideas, Random], Ended]] = {
+LOOPS: dict[str, Callable[[GaussianIdeas, Random], Ended]] = {
     "greedy": greedy,
     "ratchet": ratchet,
     "strict": partial(ours, policy=Policy.strict()),
     OURS: ours,
 }
-POLICIES: dict[str, Callable[[Ideas, Random], Ended]] = {
+POLICIES: dict[str, Callable[[GaussianIdeas, Random], Ended]] = {
     "margin 0": partial(ours, policy=Policy(margin=0.0)),
     "margin 1 sigma": partial(ours, policy=Policy(margin=1.0)),
     "stacks of 4 at most": partial(ours, policy=Policy(largest_stack=4)),

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from foundry.core.ledger import Ledger, Trial
+from foundry.lab.ledger import Ledger, Trial
 
 EXPERIMENT = {"training": {f"setting_{n}": n * 0.1 for n in range(150)}}  # as JSON about as large as a real one
 processes = multiprocessing.get_context("fork")

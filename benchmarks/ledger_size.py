@@ -37,7 +37,7 @@ CONTROL = "baseline"
 START = """
 import sys, time
 from pathlib import Path
-from foundry.core.ledger import Ledger, Trial
+from foundry.lab.ledger import Ledger, Trial
 began = time.perf_counter()
 with Ledger.open(Path.cwd()) as ledger:
     opened = time.perf_counter() - began

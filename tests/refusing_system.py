@@ -118,8 +118,8 @@ def refusing_system(folder: Path) -> Iterator[System]:
 
 
 PRELOADED = (
-    "foundry.cli.frame", "foundry.core.generate", "foundry.core.training", "foundry.core.sweep.lab",
-    "foundry.core.sweep.executors.local", "foundry.core.sweep.worker", "foundry.data.rows", "tests.sweep_processes",
+    "foundry.cli.frame", "foundry.core.generate", "foundry.core.training", "foundry.lab.sweep.session",
+    "foundry.lab.trials.executors.local", "foundry.lab.trials.worker", "foundry.data.rows", "tests.sweep_processes",
     "torch._dynamo",  # which the first optimizer would import
 )  # fmt: skip
 

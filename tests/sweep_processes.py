@@ -17,11 +17,11 @@ from pathlib import Path
 from tests.processes import server
 from tests.texts import lines_of_words
 
-from foundry.core.ledger import Ledger
-from foundry.core.ledger.journal import Journal
-from foundry.core.promotion import current_baseline
-from foundry.core.sweep.question import Question
-from foundry.core.sweep.rule import Rule
+from foundry.lab.decide.rule import Rule
+from foundry.lab.ledger import Ledger
+from foundry.lab.ledger.journal import Journal
+from foundry.lab.promotion import current_baseline
+from foundry.lab.sweep.question import Question
 
 BASELINE = """
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
@@ -71,7 +71,7 @@ def processes(project: Path) -> list[int]:
 
 def drive(project: Path) -> None:
     """A driver: the whole sweep, or what is left of it."""
-    from foundry.core.sweep.lab import run_sweep
+    from foundry.lab.sweep.session import run_sweep
 
     settle(project, spares=5)
     try:
@@ -92,8 +92,8 @@ def command(project: Path, spares: int) -> None:
 def work(project: Path, sweep: str, instant: str = "") -> None:
     """A worker with one order, to which SIGTERM comes when it has `claimed` a trial, or `trained` one to its last
     step."""
-    from foundry.core.sweep import worker
     from foundry.core.training import setup
+    from foundry.lab.trials import worker
 
     def and_then(name, real):
         def call(*arguments):
@@ -156,7 +156,7 @@ class Spare:
         return self.returncode
 
     def _wait_and_work(self) -> None:
-        from foundry.core.sweep import worker
+        from foundry.lab.trials import worker
 
         os.setsid()
         os.dup2(self._theirs_in, 0)
@@ -189,7 +189,7 @@ def keep_spares(number: int) -> None:
     spares, real = [Spare() for _ in range(number)], subprocess.Popen
 
     def popen(command, **options):
-        if not spares or "foundry.core.sweep.worker" not in command:
+        if not spares or "foundry.lab.trials.worker" not in command:
             return real(command, **options)
         environment, log = options["env"], options["stderr"].name
         order = {"arguments": command[command.index("-m") + 2 :], "folder": os.getcwd(), "env": environment, "log": log}
@@ -204,9 +204,9 @@ def keep_spares(number: int) -> None:
 def die_where_asked(deaths: Path) -> None:
     """Whoever first comes to an instant that a file in `deaths` names removes the file, and is killed there. A worker
     that imports a plugin is asked to leave."""
-    import foundry.core.ledger.store as store
-    import foundry.core.promotion as promotion
     import foundry.core.registry.discovery as discovery
+    import foundry.lab.ledger.store as store
+    import foundry.lab.promotion as promotion
 
     def reached(instant: str) -> bool:
         try:

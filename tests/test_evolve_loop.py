@@ -18,16 +18,16 @@ from tests.texts import lines_of_words
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment
 from foundry.core.contracts import ExitCode, PluginError, UsageError
-from foundry.core.evolve import ideas
-from foundry.core.evolve.quest import Evolved, Limits, Quest
-from foundry.core.evolve.run import evolve, last_quest, preview
-from foundry.core.evolve.search import Policy
-from foundry.core.ledger import Ledger
-from foundry.core.promotion import current_baseline
-from foundry.core.sweep.driver import Silent
-from foundry.core.sweep.lab import Lab
-from foundry.core.sweep.rule import Rule
 from foundry.core.system.signals import StopRequest
+from foundry.lab.decide.rule import Rule
+from foundry.lab.ledger import Ledger
+from foundry.lab.promotion import current_baseline
+from foundry.lab.search import ideas
+from foundry.lab.search.loop import Policy
+from foundry.lab.search.quest import Evolved, Limits, Quest
+from foundry.lab.search.run import evolve, last_quest, preview
+from foundry.lab.sweep.reporter import Silent
+from foundry.lab.sweep.session import Lab
 
 BASELINE = """\
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}

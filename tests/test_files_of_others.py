@@ -17,8 +17,6 @@ from foundry.core.analyze import training_bytes
 from foundry.core.config import load_experiment
 from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.run import LINE_BYTES, read_json_lines
-from foundry.core.sweep.executors.process import Process
-from foundry.core.sweep.failure import is_the_machines, reason_of
 from foundry.core.system import machine, open_regular, read_regular
 from foundry.core.system.files import UnfitFile
 from foundry.core.training import checkpoint as checkpoints
@@ -26,6 +24,8 @@ from foundry.core.training import initial, vocab_size_of
 from foundry.data.shards import read_manifest
 from foundry.data.tokenize import pretrained_files
 from foundry.data.tokenize.files import load_tokenizer
+from foundry.lab.trials.executors.process import WorkerProcess
+from foundry.lab.trials.failure import is_the_machines, reason_of
 from foundry.zoo.shards import WeightsFolder
 
 EXPERIMENT = """
@@ -153,7 +153,7 @@ def test_of_a_workers_log_the_end_is_read(tmp_path):
     with open(tmp_path / "log", "ab") as log:
         log.write(b"\nFatal Python error: Aborted\n")
     nothing: Any = None  # no process: its log alone is asked for
-    worker = Process("worker 1", nothing, nothing, nothing, tmp_path / "log")
+    worker = WorkerProcess("worker 1", nothing, nothing, nothing, tmp_path / "log")
     assert worker.last_words() == "Fatal Python error: Aborted"
     assert worker.last_line() is None
 

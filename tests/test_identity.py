@@ -20,16 +20,16 @@ from foundry.cli import progress
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry
 from foundry.core.code import UNKNOWN, code_fingerprint
-from foundry.core.ledger import Ledger, Noise
-from foundry.core.sweep.executors import LocalParams
-from foundry.core.sweep.executors.local import Local
-from foundry.core.sweep.executors.site import Site
-from foundry.core.sweep.fingerprint import data_fingerprint
-from foundry.core.sweep.plan import noise_context
 from foundry.core.system import not_trusted
 from foundry.core.training import launch
 from foundry.core.training.report import PlainReporter
 from foundry.kernels import build
+from foundry.lab.ledger import Ledger, Noise
+from foundry.lab.sweep.plan import noise_context
+from foundry.lab.trials.executors import LocalParams
+from foundry.lab.trials.executors.local import Local
+from foundry.lab.trials.executors.site import Site
+from foundry.lab.trials.fingerprint import data_fingerprint
 
 BASELINE = """
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16, activation: tri}

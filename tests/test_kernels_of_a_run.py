@@ -11,14 +11,14 @@ import torch
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
 from foundry.core.contracts import EnvironmentFailure, InvalidExperiment
-from foundry.core.ledger import Ledger
-from foundry.core.sweep.fingerprint import Setting, make_trial
-from foundry.core.sweep.worker import Worker
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training import bench
 from foundry.core.training.device import Device, resolve
 from foundry.kernels import matmul, native
+from foundry.lab.ledger import Ledger
+from foundry.lab.trials.fingerprint import Setting, make_trial
+from foundry.lab.trials.worker import Worker
 
 EXPERIMENT = """
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}

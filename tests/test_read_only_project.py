@@ -11,7 +11,7 @@ import pytest
 from tests.refusing_system import LACKS, STRANGER, System, give
 from tests.test_what_a_system_lacks import make_project
 
-from foundry.core.ledger import Ledger, Trial
+from foundry.lab.ledger import Ledger, Trial
 
 LOOKS = (
     "runs",

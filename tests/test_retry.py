@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from foundry.cli.__main__ import main
-from foundry.core.ledger import Ledger
-from foundry.core.sweep.ablation import ablate
-from foundry.core.sweep.driver import Silent
-from foundry.core.sweep.lab import Lab
-from foundry.core.sweep.question import Question
 from foundry.core.system.signals import StopRequest
+from foundry.lab.ablation import ablate
+from foundry.lab.ledger import Ledger
+from foundry.lab.sweep.question import Question
+from foundry.lab.sweep.reporter import Silent
+from foundry.lab.sweep.session import Lab
 
 BASELINE = """\
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}

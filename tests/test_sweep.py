@@ -24,12 +24,12 @@ from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry, train
 from foundry.core.code import SOURCES
 from foundry.core.contracts import ExitCode
-from foundry.core.ledger import Ledger, Noise
-from foundry.core.sweep.fingerprint import data_fingerprint
-from foundry.core.sweep.outline import ENOUGH
-from foundry.core.sweep.plan import noise_context
-from foundry.core.sweep.simulate import World
 from foundry.kernels import native
+from foundry.lab.decide.simulate import SimulatedWorld
+from foundry.lab.ledger import Ledger, Noise
+from foundry.lab.sweep.dry_run import ENOUGH
+from foundry.lab.sweep.plan import noise_context
+from foundry.lab.trials.fingerprint import data_fingerprint
 
 STEPS, RATE = 24, 3e-3
 BASELINE = f"""
@@ -153,7 +153,7 @@ def test_resume_finishes_a_promotion_that_was_cut_short(foundry, monkeypatch):
 
     assert foundry("sweep", "--resume", "--promote")[0] == ExitCode.USAGE
     with monkeypatch.context() as patch:
-        patch.setattr("foundry.core.sweep.lab.promote", die)
+        patch.setattr("foundry.lab.sweep.session.promote", die)
         assert foundry("sweep", "lr", "3e-2", "--promote")[0] == ExitCode.SIGINT
     code, _, error = foundry("sweep", "--resume")
     assert code == ExitCode.USAGE
@@ -381,12 +381,12 @@ def test_what_may_not_be_meant_is_told_of_the_arms_once_before_they_are_trained(
 def test_a_dry_run_of_many_seeds_simulates_no_more_than_one_of_few(foundry, project, monkeypatch):
     asked = 0
 
-    def count(self, request, real=World.__call__):
+    def count(self, request, real=SimulatedWorld.__call__):
         nonlocal asked
         asked += 1
         return real(self, request)
 
-    monkeypatch.setattr(World, "__call__", count)
+    monkeypatch.setattr(SimulatedWorld, "__call__", count)
     arms = ("1e-4", "2e-4", "3e-4")
     code, lines, _ = foundry("sweep", "lr", *arms, "--seeds", "1000", "--dry-run")
     assert code == ExitCode.OK
@@ -439,7 +439,7 @@ def test_null_sweeps_have_nothing_to_find(foundry):
 def test_a_rung_goes_on_from_before_the_decay_of_the_one_below_bit_for_bit(project):
     from fractions import Fraction
 
-    from foundry.core.sweep import Question, Rule, open_lab
+    from foundry.lab import Question, Rule, open_lab
 
     rule = Rule(rungs=(Fraction(1, 2), Fraction(1)), finalists=1)
     question = Question(((("activation", "relu2"),), (("activation", "gelu"),)), rule)

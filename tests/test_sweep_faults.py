@@ -13,9 +13,9 @@ from tests.sweep_processes import make_project, settle, start
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry
 from foundry.core.contracts import ExitCode
-from foundry.core.ledger import Ledger, Noise
-from foundry.core.sweep.fingerprint import data_fingerprint
-from foundry.core.sweep.plan import noise_context
+from foundry.lab.ledger import Ledger, Noise
+from foundry.lab.sweep.plan import noise_context
+from foundry.lab.trials.fingerprint import data_fingerprint
 
 PLUGIN = """
 import ctypes, os, time
@@ -255,13 +255,13 @@ def test_a_search_is_spared_mutations_whose_code_fails(foundry):
 
 def sweep_apart(project: Path, *arms: str) -> None:
     """The command in a process of its own, whose workers are processes, with less patience than usual."""
-    from foundry.core.ledger import events
-    from foundry.core.sweep import beside
-    from foundry.core.sweep.executors import local
+    from foundry.lab.ledger import events
+    from foundry.lab.trials import heartbeat
+    from foundry.lab.trials.executors import local
 
     local.COUNT_SECONDS = 20
     events.MAX_FAILURES = 1
-    beside.GRACE_SECONDS = beside.BUILD_SECONDS = 1.0
+    heartbeat.GRACE_SECONDS = heartbeat.BUILD_SECONDS = 1.0
     settle(project, spares=8)
     os.dup2(os.open("out", os.O_CREAT | os.O_WRONLY), 1)
     main(["sweep", "activation", *arms, "--max-pairs", "1", "--json"])

@@ -18,14 +18,14 @@ from tests.sweep_processes import make_project, settle, start
 
 from foundry.core import load_experiment
 from foundry.core.contracts import UsageError
-from foundry.core.ledger import Ledger, Noise, SweepRow
 from foundry.core.run import Run
-from foundry.core.sweep.driver import Silent
-from foundry.core.sweep.fingerprint import data_fingerprint
-from foundry.core.sweep.lab import open_lab, run_sweep
-from foundry.core.sweep.plan import noise_context
-from foundry.core.sweep.question import Question
-from foundry.core.sweep.rule import Rule
+from foundry.lab.decide.rule import Rule
+from foundry.lab.ledger import Ledger, Noise, SweepRow
+from foundry.lab.sweep.plan import noise_context
+from foundry.lab.sweep.question import Question
+from foundry.lab.sweep.reporter import Silent
+from foundry.lab.sweep.session import open_lab, run_sweep
+from foundry.lab.trials.fingerprint import data_fingerprint
 
 QUESTION = Question(stacks=((("lr", "1e-3"),),), rule=Rule(n_max=1))
 CLONE_NEWPID = 0x20000000
@@ -33,8 +33,8 @@ CLONE_NEWPID = 0x20000000
 
 def in_a_container(project: Path) -> None:
     """A driver that hangs in its first trial, in a pid namespace of its own."""
-    from foundry.core.sweep import heartbeat
     from foundry.core.training.trainer import Trainer
+    from foundry.lab.trials import heartbeat
 
     if ctypes.CDLL(None).unshare(CLONE_NEWPID):
         (project / "refused").touch()

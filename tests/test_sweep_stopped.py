@@ -23,10 +23,10 @@ from tests.sweep_processes import make_project, start, work
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, train
 from foundry.core.config import from_plain
-from foundry.core.ledger import Ledger, Trial
-from foundry.core.sweep.executors import local
-from foundry.core.sweep.fingerprint import Setting, make_trial
 from foundry.core.system.signals import RESERVED
+from foundry.lab.ledger import Ledger, Trial
+from foundry.lab.trials.executors import local
+from foundry.lab.trials.fingerprint import Setting, make_trial
 
 STEPS = 400
 
@@ -71,7 +71,7 @@ def attempts(project: Path) -> list[tuple[str, str]]:
 
 
 def worker(project: Path, name: str, sweep: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "foundry.core.sweep.worker", str(project), "--name", name, "--sweep", sweep]
+    command = [sys.executable, "-m", "foundry.lab.trials.worker", str(project), "--name", name, "--sweep", sweep]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

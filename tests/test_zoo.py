@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from foundry.core.contracts.architecture import Config
 from foundry.core.generate import Sampling, generate_ids
 from foundry.core.registry import registry
 from foundry.core.testing import assert_gradients_rounded, assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.express import experiment_of, family_of, layers_of
-from foundry.zoo.family import Config
 from foundry.zoo.shards import WeightsFolder
 from foundry.zoo.weights import pairs
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from foundry.core import load_run
 from foundry.core.contracts import InvalidData
+from foundry.core.contracts.architecture import Config
 from foundry.core.registry import registry
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.convert import convert, experiment_from
 from foundry.zoo.express import experiment_of
-from foundry.zoo.family import Config
 from foundry.zoo.shards import WeightsFolder
 
 transformers = pytest.importorskip("transformers")

@@ -13,10 +13,10 @@ from tests.texts import WORDS
 
 from foundry.cli.__main__ import main
 from foundry.core.config import load_experiment
-from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Noise
-from foundry.core.sweep.fingerprint import data_fingerprint
-from foundry.core.sweep.plan import noise_context
+from foundry.lab.ledger.ledger import Ledger
+from foundry.lab.ledger.records import Noise
+from foundry.lab.sweep.plan import noise_context
+from foundry.lab.trials.fingerprint import data_fingerprint
 
 STEPS = 24
 BASELINE = f"""

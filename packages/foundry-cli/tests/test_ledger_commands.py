@@ -15,9 +15,9 @@ from tests.documents import faults
 
 from foundry.cli.__main__ import main
 from foundry.core.config.mutate import mutate
-from foundry.core.ledger import Decision, Evidence, Ledger, Trial
-from foundry.core.ledger.query import parse
-from foundry.core.promotion import current_baseline, promote, rollback
+from foundry.lab.ledger import Decision, Evidence, Ledger, Trial
+from foundry.lab.ledger.query import parse
+from foundry.lab.promotion import current_baseline, promote, rollback
 
 ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*", "COLUMNS": "120"}
 LOSSES = {"baseline": (1.90, 1.92), "promote": (1.88, 1.89), "reject": (1.93, 1.94)}
@@ -224,7 +224,7 @@ def test_a_long_list_is_cut_for_readers_and_whole_for_programs(history, foundry,
 
 
 def test_doctor_looks_at_every_event_of_both_copies(history, foundry, tmp_path, monkeypatch):
-    monkeypatch.setattr("foundry.core.ledger.copies.SMALL", 0)
+    monkeypatch.setattr("foundry.lab.ledger.copies.SMALL", 0)
     shutil.copytree(history, tmp_path / "copy")
     events = tmp_path / "copy" / ".foundry" / "events.jsonl"
     whole = events.read_bytes()

@@ -14,7 +14,7 @@ from tests.texts import WORDS
 
 from foundry.cli.__main__ import main
 from foundry.core.contracts import FoundryError
-from foundry.core.lr_find import read_off, smooth
+from foundry.lab.learning_rate import read_off, smooth
 
 EXPERIMENT = """
 model_args: {n_layer: 2, n_head: 2, n_embd: 32, block_size: 32}

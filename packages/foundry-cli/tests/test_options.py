@@ -25,9 +25,9 @@ from foundry.cli.__main__ import main
 from foundry.cli.app import app
 from foundry.core.config import Experiment
 from foundry.core.contracts import UsageError
-from foundry.core.evolve.quest import Quest
-from foundry.core.sweep.budget import Budget
-from foundry.core.sweep.lab import Lab
+from foundry.lab.search.quest import Quest
+from foundry.lab.sweep.session import Lab
+from foundry.lab.trials.budget import Budget
 
 COMPARED = SimpleNamespace(comparison=SimpleNamespace(choice="first"))
 PAIRING = SimpleNamespace(arms=("a", "b"), differences=(), made_equal=(), remarks=())
@@ -52,24 +52,24 @@ SEAMS: dict[str, Any] = {
     "foundry.core.training.padding_of": 0.0,
     "foundry.core.training.bench.bench": END,
     "foundry.core.analyze.analyze": {},
-    "foundry.core.lr_find.lr_find": {"sets": []},
+    "foundry.lab.learning_rate.lr_find": {"sets": []},
     "foundry.core.config.mutate.list_mutations": END,
     "foundry.core.config.write.write_experiment": END,
-    "foundry.core.sweep.outline.outline": END,
-    "foundry.core.sweep.null.null_sweeps": END,
-    "foundry.core.sweep.simulate.simulate_null": END,
-    "foundry.core.sweep.ablation.ablate": SimpleNamespace(sweep="", rows=lambda: [{"arm": "a"}], to_json=dict),
-    "foundry.core.evolve.run.last_quest": Quest(seed=99),
-    "foundry.core.evolve.run.evolve": END,
-    "foundry.core.evolve.run.preview": END,
-    "foundry.core.compare.pair": PAIRING,
-    "foundry.core.compare.ahead": END,
-    "foundry.core.compare.compare": COMPARED,
+    "foundry.lab.sweep.dry_run.outline": END,
+    "foundry.lab.sweep.null.null_sweeps": END,
+    "foundry.lab.decide.simulate.simulate_null": END,
+    "foundry.lab.ablation.ablate": SimpleNamespace(sweep="", rows=lambda: [{"arm": "a"}], to_json=dict),
+    "foundry.lab.search.run.last_quest": Quest(seed=99),
+    "foundry.lab.search.run.evolve": END,
+    "foundry.lab.search.run.preview": END,
+    "foundry.lab.comparison.pair": PAIRING,
+    "foundry.lab.comparison.ahead": END,
+    "foundry.lab.comparison.compare": COMPARED,
     "foundry.core.loading.load_run": (None, None, SimpleNamespace(to=lambda kept: kept)),
     "foundry.core.generate.stream_text": END,
     "foundry.core.generate.continuations": END,
-    "foundry.core.report.read": NOTHING_YET,
-    "foundry.core.report.render": "",
+    "foundry.lab.report.read": NOTHING_YET,
+    "foundry.lab.report.render": "",
     "foundry.zoo.export": END,
     "foundry.zoo.hub.pull": END,
     "foundry.zoo.convert.convert": END,
@@ -312,7 +312,7 @@ def calls(tmp_path_factory) -> Iterator[Callable[[tuple[str, ...]], dict[str, An
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        patch.setattr("foundry.core.sweep.lab.open_lab", open_lab)
+        patch.setattr("foundry.lab.sweep.session.open_lab", open_lab)
         for place, returned in SEAMS.items():
             module, _, name = place.rpartition(".")
             real = getattr(import_module(module), name)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Generation
+from foundry.lab.ledger.ledger import Ledger
+from foundry.lab.ledger.records import Generation
 
 ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*"}
 

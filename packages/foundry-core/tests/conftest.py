@@ -5,13 +5,14 @@ import random
 
 import pytest
 
-from foundry.core.evolve.rounds import compare
-from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Decision, Generation, Noise, Trial, digest
-from foundry.core.sweep.duel import Contender
-from foundry.core.sweep.procedure import null_procedure, sweep_procedure
-from foundry.core.sweep.request import CONTROL, Failure
-from foundry.core.sweep.rule import Rule
+from foundry.core.digest import digest
+from foundry.lab.decide.duel import Contender
+from foundry.lab.decide.procedure import null_procedure, sweep_procedure
+from foundry.lab.decide.request import CONTROL, Failure
+from foundry.lab.decide.rule import Rule
+from foundry.lab.ledger.ledger import Ledger
+from foundry.lab.ledger.records import Decision, Generation, Noise, Trial
+from foundry.lab.search.rounds import compare
 
 SIGMA, TOKENS, FLOPS = 0.005, 2_048_000, 5.4e6
 SCRIPT = "<script>document.documentElement.dataset.owned=1</script>"

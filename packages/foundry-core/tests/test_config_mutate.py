@@ -14,7 +14,7 @@ from foundry.core.config.remarks import remarks
 from foundry.core.config.write import write_experiment
 from foundry.core.contracts import DROP, Edits, ExitCode, InvalidExperiment, Mutation, PluginError, UsageError
 from foundry.core.registry import Plugin, Registry, registry
-from foundry.core.sweep.arms import Axis
+from foundry.lab.sweep.arms import Axis
 
 BASELINE = """\
 # by hand

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from foundry.core.config import Experiment, load_experiment
 from foundry.core.config.mutate import FIXED, mutate
 from foundry.core.contracts import FoundryError, Space, Stack, Tried, UsageError
-from foundry.core.evolve.proposers import BestOfN, BestOfNParams, Evolutionary, EvolutionaryParams
-from foundry.core.evolve.search import PATIENCE, Answer, Audit, Policy, Round, Search, Step
-from foundry.core.evolve.simulate import Ended, Ideas, greedy, ours
-from foundry.core.evolve.space import values_on
-from foundry.core.evolve.stacks import keep_rates, on_top, settled
 from foundry.core.registry import registry
+from foundry.lab.search.loop import PATIENCE, Answer, Audit, Policy, Round, Search, Step
+from foundry.lab.search.proposers import BestOfN, BestOfNParams, Evolutionary, EvolutionaryParams
+from foundry.lab.search.simulate import Ended, GaussianIdeas, greedy, ours
+from foundry.lab.search.space import values_on
+from foundry.lab.search.stacks import keep_rates, on_top, settled
 
 BASELINE = """\
 model_args: {n_layer: 2, n_head: 4, n_embd: 32, block_size: 32, attention: {type: gqa, n_kv_head: 2}}
@@ -305,7 +305,7 @@ def mean(loops: list[Ended], figure: str) -> float:
 
 
 def test_simulated_loops_gain_nearly_as_much_as_greedy_ones_and_promote_almost_nothing_harmful() -> None:
-    easy, hard = Ideas(mean=0.01), Ideas(mean=0.02)
+    easy, hard = GaussianIdeas(mean=0.01), GaussianIdeas(mean=0.02)
     best = [greedy(easy, Random(seed)) for seed in range(60)]
     easily = [ours(easy, Random(seed)) for seed in range(60)]
     assert mean(easily, "change") <= 0.85 * mean(best, "change") < 0  # 1,000 loops: 0.96

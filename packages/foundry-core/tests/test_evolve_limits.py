@@ -10,14 +10,14 @@ import pytest
 from pydantic import BaseModel, Field
 
 from foundry.core.contracts import FoundryError, Tried, UsageError
-from foundry.core.evolve.quest import Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
-from foundry.core.evolve.rounds import best_of, compare, effects_of
-from foundry.core.evolve.search import PATIENCE, Policy, Search
-from foundry.core.evolve.space import near_field
-from foundry.core.evolve.stacks import keep_rates, on_top
-from foundry.core.sweep.request import CONTROL, Failure
-from foundry.core.sweep.rule import Rule
-from foundry.core.sweep.simulate import play
+from foundry.lab.decide.request import CONTROL, Failure
+from foundry.lab.decide.rule import Rule
+from foundry.lab.decide.simulate import play
+from foundry.lab.search.loop import PATIENCE, Policy, Search
+from foundry.lab.search.quest import Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
+from foundry.lab.search.rounds import best_of, compare, effects_of
+from foundry.lab.search.space import near_field
+from foundry.lab.search.stacks import keep_rates, on_top
 
 A, B = (("norm", "layernorm"),), (("depth", "3"),)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, UsageError
-from foundry.core.ledger import (
+from foundry.core.system.processes import this_process
+from foundry.lab.ledger import (
     Decision,
     Evidence,
     Generation,
@@ -28,8 +29,7 @@ from foundry.core.ledger import (
     Trial,
     queue,
 )
-from foundry.core.ledger.lease import LEASE_SECONDS, Beat, Holder
-from foundry.core.system.processes import this_process
+from foundry.lab.ledger.lease import LEASE_SECONDS, Beat, Holder
 
 EXPERIMENT = {"training": {"max_iters": 10}}
 DECISION = Decision(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from foundry.core.contracts import FoundryError, InvalidData
-from foundry.core.ledger import Decision, Generation, Ledger, Trial
+from foundry.lab.ledger import Decision, Generation, Ledger, Trial
 
 GENERATION = Generation(0, "identity", {"seed": 1}, "manual", "imported", None, None, "hash", 0.0, text="seed: 1\n")
 
@@ -97,7 +97,7 @@ def test_a_flipped_bit_in_the_only_copy_is_never_silent(whole, tmp_path, name):
 
 
 def test_what_differs_in_a_large_ledger_is_found_by_a_check(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("foundry.core.ledger.copies.SMALL", 0)
+    monkeypatch.setattr("foundry.lab.ledger.copies.SMALL", 0)
     shutil.copytree(whole / ".foundry", tmp_path / ".foundry")
     with Ledger.open(whole) as ledger:
         expected = contents(ledger)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.doses import SMALL
 
-from foundry.core.ledger import Generation, Ledger, LostClaim, StaleBaseline, Trial
+from foundry.lab.ledger import Generation, Ledger, LostClaim, StaleBaseline, Trial
 
 processes = multiprocessing.get_context("fork")
 

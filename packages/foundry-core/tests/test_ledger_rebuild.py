@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundry.core.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Trial
-from foundry.core.ledger.schema import VOLATILE
+from foundry.lab.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Trial
+from foundry.lab.ledger.schema import VOLATILE
 
 SPECS = [{"kind": "sweep", "arms": [f"arm {n}"], "sigma": 0.1 * n} for n in range(3)]
 GENERATION = Generation(0, "identity", {"seed": 1}, "promoted", "a — b", None, None, "hash", 0.0, ancestry=("old",))

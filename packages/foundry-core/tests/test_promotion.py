@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from foundry.core import promotion
 from foundry.core.config import load_experiment
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import EnvironmentFailure, InvalidExperiment, UsageError
-from foundry.core.ledger import Decision, Ledger, StaleBaseline
-from foundry.core.ledger.lineage import ancestry, hash_of, lineage
-from foundry.core.promotion import current_baseline, promote, rollback
+from foundry.lab import promotion
+from foundry.lab.ledger import Decision, Ledger, StaleBaseline
+from foundry.lab.ledger.lineage import ancestry, hash_of, lineage
+from foundry.lab.promotion import current_baseline, promote, rollback
 
 BASELINE = """\
 # Written by hand, with a remark.

@@ -10,14 +10,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from foundry.core.ledger.ledger import Ledger
-from foundry.core.ledger.records import Generation, Trial
-from foundry.core.report import read, render, words
-from foundry.core.report.arms import arms
-from foundry.core.report.intervals import MARGIN, WIDTH, Scale, draw
-from foundry.core.report.runs import curves
-from foundry.core.report.snapshot import Snapshot
-from foundry.core.sweep.rule import Rule
+from foundry.lab.decide.rule import Rule
+from foundry.lab.ledger.ledger import Ledger
+from foundry.lab.ledger.records import Generation, Trial
+from foundry.lab.report import read, render, words
+from foundry.lab.report.arms import arms
+from foundry.lab.report.intervals import MARGIN, WIDTH, AxisScale, draw
+from foundry.lab.report.runs import curves
+from foundry.lab.report.snapshot import Snapshot
 
 SIGMA = 0.005  # of the made-up runs
 SCRIPT = "<script>document.documentElement.dataset.owned=1</script>"  # in the name of one of the arms
@@ -120,7 +120,7 @@ def test_figures_are_written_with_their_units():
 
 def test_an_interval_that_goes_on_beyond_the_edge_has_an_arrow_there():
     """Its point at the edge, its ends inwards: an interval on the scale ends in two bars."""
-    scale = Scale(-0.13, 0.2)
+    scale = AxisScale(-0.13, 0.2)
     assert (scale.x(-0.13), scale.x(0.2), scale.x(-5.0), scale.x(5.0)) == (
         MARGIN,
         WIDTH - MARGIN,
@@ -191,7 +191,7 @@ def test_a_page_of_very_many_trials_shows_the_best_and_the_newest_and_says_where
     contents, page, monkeypatch
 ):
     for name, most in (("tables.ROWS", 30), ("page.DOTS", 100), ("page.GENERATIONS", 3)):
-        monkeypatch.setattr(f"foundry.core.report.{name}", most)
+        monkeypatch.setattr(f"foundry.lab.report.{name}", most)
     thinned = render(contents)
     assert thinned.count("<tr") - thinned.count('<th scope="row"') <= 3 * 30 + 10
     for which, total, terms in (
@@ -211,7 +211,7 @@ def test_a_page_of_very_many_trials_shows_the_best_and_the_newest_and_says_where
 
 
 def test_of_very_many_curves_those_of_the_best_and_the_newest_arms_are_drawn(made_up_project, contents, monkeypatch):
-    monkeypatch.setattr("foundry.core.report.runs.CURVES", 20)
+    monkeypatch.setattr("foundry.lab.report.runs.CURVES", 20)
     drawn = read(made_up_project)["curves"]
     assert len(drawn) <= 20
     names = [(each["generation"], each["on"], each["arm"]) for each in drawn]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundry.core.contracts import UsageError
-from foundry.core.statistics.noise import FEW, correlation, inflation, pool, pooled, sigma_of_difference
-from foundry.core.statistics.power import characteristic, smallest_decidable
-from foundry.core.statistics.sequential import SequentialTest
+from foundry.lab.decide.noise import FEW, correlation, inflation, pool, pooled, sigma_of_difference
+from foundry.lab.decide.power import characteristic, smallest_decidable
+from foundry.lab.decide.sequential import SequentialTest
 
 TEST = SequentialTest(delta=0.01, sigma_d=0.007, alpha=0.05, beta=0.1, comparisons=2)
 small = st.floats(-0.05, 0.05)

@@ -10,10 +10,10 @@ import pytest
 
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.mutate import edit, mutate
-from foundry.core.report.runs import DRAWN, _mean
-from foundry.core.sweep.budget import Budget, Costs, equalised
 from foundry.core.training.horizon import Horizon, Step
 from foundry.core.training.rows import open_rows
+from foundry.lab.report.runs import DRAWN, _mean
+from foundry.lab.trials.budget import Budget, Costs, equalised
 
 
 @pytest.fixture(scope="module")

@@ -10,19 +10,19 @@ import pytest
 
 from foundry.core.config import load_experiment
 from foundry.core.contracts import UsageError
-from foundry.core.ledger import Evidence, Generation, Ledger, Noise
-from foundry.core.ledger.records import Terms
-from foundry.core.statistics.sequential import Judgement
-from foundry.core.sweep import lab as laboratory
-from foundry.core.sweep.arms import Axis
-from foundry.core.sweep.budget import EQUAL, Budget, Costs, share_of
-from foundry.core.sweep.conclusion import ArmConclusion, Conclusion, Duelled, Screened
-from foundry.core.sweep.fingerprint import Setting, make_trial
-from foundry.core.sweep.plan import Entry, Plan, informed, make_plan, noise_context
-from foundry.core.sweep.question import Question
-from foundry.core.sweep.request import CONTROL
-from foundry.core.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
-from foundry.core.sweep.rule import Rule
+from foundry.lab.decide.conclusion import ArmConclusion, Conclusion, Duelled, Screened
+from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.rule import Rule
+from foundry.lab.decide.sequential import Judgement
+from foundry.lab.ledger import Evidence, Generation, Ledger, Noise
+from foundry.lab.ledger.records import Terms
+from foundry.lab.sweep import session
+from foundry.lab.sweep.arms import Axis
+from foundry.lab.sweep.plan import Plan, PlannedArm, informed, make_plan, noise_context
+from foundry.lab.sweep.question import Question
+from foundry.lab.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
+from foundry.lab.trials.budget import EQUAL, Budget, Costs, share_of
+from foundry.lab.trials.fingerprint import Setting, make_trial
 
 BASELINE = """\
 model_args: {n_layer: 2, n_head: 2, n_embd: 32, block_size: 32}
@@ -32,8 +32,10 @@ training: {max_iters: 400, batch_size: 4, learning_rate: 1e-3}
 COSTS = {"kv_bytes_per_token": 512.0}
 
 
-def entry(arm: str, **other) -> Entry:
-    return replace(Entry(arm, arm, (), (), f"identity of {arm}", {}, "", costs=COSTS, code=f"code of {arm}"), **other)
+def entry(arm: str, **other) -> PlannedArm:
+    return replace(
+        PlannedArm(arm, arm, (), (), f"identity of {arm}", {}, "", costs=COSTS, code=f"code of {arm}"), **other
+    )
 
 
 def plan(**other) -> Plan:
@@ -130,9 +132,9 @@ def test_a_winner_takes_its_loss_and_what_it_gave_up_to_the_next_generation(monk
     end, here = conclusion(), plan(sigma=0.006, df=9)
     result = SweepResult("sweep", here, end, tuple(decisions_of("sweep", here, end)), ())
     told = {}
-    monkeypatch.setattr(laboratory, "from_text", lambda text, project, **_: text)
-    monkeypatch.setattr(laboratory, "promote", lambda *_, **named: told.update(named))
-    laboratory.Lab.promote(SimpleNamespace(ledger=None, project=tmp_path), result)
+    monkeypatch.setattr(session, "from_text", lambda text, project, **_: text)
+    monkeypatch.setattr(session, "promote", lambda *_, **named: told.update(named))
+    session.Lab.promote(SimpleNamespace(ledger=None, project=tmp_path), result)
     assert told == {"loss": pytest.approx(2.005), "given_up": 0.02}
 
 
@@ -141,7 +143,7 @@ def baseline(tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("foundry.core.sweep.plan.data_fingerprint", lambda experiment: "data")
+    monkeypatch.setattr("foundry.lab.sweep.plan.data_fingerprint", lambda experiment: "data")
     return load_experiment()
 
 
@@ -222,7 +224,7 @@ def test_a_share_of_a_budget_is_a_part_of_it_and_never_nothing(baseline):
 
 
 def test_a_trial_has_the_seed_and_the_setting_that_it_was_asked_with_and_writes_no_samples(baseline, monkeypatch):
-    monkeypatch.setattr("foundry.core.sweep.fingerprint.data_fingerprint", lambda experiment: "data")
+    monkeypatch.setattr("foundry.lab.trials.fingerprint.data_fingerprint", lambda experiment: "data")
     trial = make_trial(baseline, 7, Setting("cpu", "fp32", 3))
     assert (trial.seed, trial.experiment["seed"], trial.data) == (7, 7, "data")
     assert trial.experiment["training"]["threads"] == 3

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from tests.doses import SMALL
 
 from foundry.core.contracts import FoundryError, UsageError
-from foundry.core.ledger import Evidence, Terms
-from foundry.core.sweep.conclusion import Conclusion
-from foundry.core.sweep.duel import Contender
-from foundry.core.sweep.measure import compare_procedure, noise_procedure
-from foundry.core.sweep.procedure import null_procedure, sweep_procedure
-from foundry.core.sweep.request import CONTROL, Failure
-from foundry.core.sweep.rule import Rule
-from foundry.core.sweep.simulate import World, play, simulate, simulate_null
+from foundry.lab.decide.conclusion import Conclusion
+from foundry.lab.decide.duel import Contender
+from foundry.lab.decide.measure import compare_procedure, noise_procedure
+from foundry.lab.decide.procedure import null_procedure, sweep_procedure
+from foundry.lab.decide.request import CONTROL, Failure
+from foundry.lab.decide.rule import Rule
+from foundry.lab.decide.simulate import SimulatedWorld, play, simulate, simulate_null
+from foundry.lab.ledger import Evidence, Terms
 
 SIGMA, DF = 0.005, 30
 BASELINE = Contender(CONTROL, "the baseline")
@@ -43,7 +43,7 @@ def sweep(arms, answer, rule=None, **options):
 
 
 def world(number=0, **gains):
-    return World(SIGMA, gains, number=number)
+    return SimulatedWorld(SIGMA, gains, number=number)
 
 
 EIGHT = tuple("abcdefgh")
@@ -73,7 +73,7 @@ def test_common_seeds_make_smaller_gains_visible():
     """The more of their noise two runs share, the fewer pairs a gain takes; and the stated rates hold."""
     rule = Rule(delta=0.01)
     alone, paired, nothing = (
-        simulate(rule, DF, [World(0.01, {"arm": gain}, rho=rho, number=n) for n in range(150)])
+        simulate(rule, DF, [SimulatedWorld(0.01, {"arm": gain}, rho=rho, number=n) for n in range(150)])
         for gain, rho in ((0.01, 0.0), (0.01, 0.8), (0.0, 0.8))
     )
     assert paired.best > alone.best + 0.1
@@ -207,7 +207,7 @@ def test_a_learning_rate_that_is_worse_with_all_of_the_budget_makes_nobody_bette
     worse = {each.arm: -0.02 for each in all if each.arm.endswith("lr 2")}
     ends = []
     for number in range(300):
-        whole, part = World(SIGMA, worse, number=number), World(SIGMA, {}, number=number)
+        whole, part = SimulatedWorld(SIGMA, worse, number=number), SimulatedWorld(SIGMA, {}, number=number)
         procedure = sweep_procedure(BASELINE, all, Rule(), SIGMA, DF)
         ends.append(play(procedure, lambda request, worlds=(part, whole): worlds[request.share == 1](request)))
     assert any(end.control == "lr 2" for end in ends)
@@ -276,7 +276,7 @@ def test_sweeps_that_are_repeated_with_a_noise_that_is_estimated_anew_promote_no
     for number in range(400):
         known: dict = {}
         for repeat in range(6):
-            told = World(SIGMA, {}, number=1000 * number + repeat).told(7)
+            told = SimulatedWorld(SIGMA, {}, number=1000 * number + repeat).told(7)
             procedure = sweep_procedure(BASELINE, contenders("a"), Rule(n_max=3), told, 7, evidence=known)
             end = play(procedure, world(number))
             known = found(end)
@@ -481,7 +481,7 @@ def test_a_comparison_has_no_favourite():
     first, second = Contender("first", "1"), Contender("second", "2")
     choices = Counter()
     for number in range(100):
-        nature = World(SIGMA, {"second": (0.03, -0.03, 0.0, 0.0)[number % 4]}, number=number)
+        nature = SimulatedWorld(SIGMA, {"second": (0.03, -0.03, 0.0, 0.0)[number % 4]}, number=number)
         end = play(compare_procedure(first, second, Rule(), SIGMA, DF), nature)
         choices[number % 4, end.choice] += 1
         assert end.low < end.effect < end.high
@@ -523,7 +523,7 @@ def test_a_comparison_with_itself_or_with_runs_that_fail():
 
 
 def test_the_same_request_has_the_same_outcome_in_a_simulated_world():
-    nature, draw = World(SIGMA, {"a": 0.02}, fidelity=0.9), random.Random(0)
+    nature, draw = SimulatedWorld(SIGMA, {"a": 0.02}, fidelity=0.9), random.Random(0)
     _, asked = sweep(("a", "b", "c"), nature)
     shuffled = draw.sample(asked, len(asked))
     assert {request: nature(request) for request in shuffled} == {request: nature(request) for request in asked}

@@ -9,15 +9,15 @@ from fractions import Fraction
 import pytest
 
 from foundry.core.contracts import UsageError
-from foundry.core.ledger import Evidence
-from foundry.core.statistics.noise import correlation
-from foundry.core.statistics.power import characteristic, smallest_decidable
-from foundry.core.sweep.duel import Contender, Duel
-from foundry.core.sweep.measure import compare_procedure, noise_procedure
-from foundry.core.sweep.procedure import sweep_procedure
-from foundry.core.sweep.request import CONTROL, Failure
-from foundry.core.sweep.rule import LEAST_PAIRS, Rule
-from foundry.core.sweep.simulate import play
+from foundry.lab.decide.duel import Contender, Duel
+from foundry.lab.decide.measure import compare_procedure, noise_procedure
+from foundry.lab.decide.noise import correlation
+from foundry.lab.decide.power import characteristic, smallest_decidable
+from foundry.lab.decide.procedure import sweep_procedure
+from foundry.lab.decide.request import CONTROL, Failure
+from foundry.lab.decide.rule import LEAST_PAIRS, Rule
+from foundry.lab.decide.simulate import play
+from foundry.lab.ledger import Evidence
 
 SIGMA, DF = 0.005, 30
 BASELINE, FIRST, SECOND = Contender(CONTROL, "0"), Contender("first", "1"), Contender("second", "2")

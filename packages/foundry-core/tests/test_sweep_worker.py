@@ -9,9 +9,10 @@ import pytest
 
 from foundry.core.code import code_fingerprint
 from foundry.core.config import load_experiment
-from foundry.core.ledger import Ledger, Trial
-from foundry.core.sweep import beside, heartbeat
-from foundry.core.sweep.worker import Worker
+from foundry.lab.ledger import Ledger, Trial
+from foundry.lab.trials import heartbeat
+from foundry.lab.trials.log import thinned
+from foundry.lab.trials.worker import Worker
 
 BASELINE = """\
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
@@ -96,13 +97,13 @@ def test_a_driver_gives_signs_of_the_sweeps_that_it_drives(ledger, queued):
 
 
 def test_a_trial_has_its_time_from_the_first_step_and_more_to_be_built():
-    for seconds, to_build in ((2.0, beside.BUILD_SECONDS), (1000.0, 1000.0)):
-        watch = beside.Watch(None, None, seconds, None)
+    for seconds, to_build in ((2.0, heartbeat.BUILD_SECONDS), (1000.0, 1000.0)):
+        watch = heartbeat.Watch(None, None, seconds, None)
         watch.building_begins()
         assert watch.complaint == f"timeout: it took longer than {to_build:g} s to be built"
         watch.training_begins()
         assert watch.complaint == f"timeout: it took longer than {seconds:g} s"
-    unlimited = beside.Watch(None, None, None, None)
+    unlimited = heartbeat.Watch(None, None, None, None)
     unlimited.training_begins()
     assert unlimited.complaint == ""
 
@@ -111,8 +112,8 @@ def test_a_long_curve_keeps_every_validation_and_a_few_of_the_others():
     rows = [
         {"step": step, "train_loss": 3.0} | ({"val_loss": 3.0} if step % 77 == 0 else {}) for step in range(1, 1001)
     ]
-    kept = beside.thinned(rows)
+    kept = thinned(rows)
     assert [row["step"] for row in kept if "val_loss" in row] == list(range(77, 1001, 77))
     others = [row["step"] for row in kept if "val_loss" not in row]
     assert others == [step for step in range(5, 1001, 5) if step % 77]
-    assert beside.thinned(rows[:200]) == rows[:200]
+    assert thinned(rows[:200]) == rows[:200]

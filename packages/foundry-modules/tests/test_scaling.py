@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from foundry.core.config import Experiment, from_plain, load_experiment
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Context, InvalidExperiment, lr_factors
-from foundry.core.evolve.space import values_on
 from foundry.core.model import GPT, initialize
 from foundry.core.model.scale import kind_of
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.training.optimization import OptimizerSet
+from foundry.lab.search.space import values_on
 
 VOCAB, LENGTH = 61, 16
 

@@ -62,7 +62,7 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
 def _ledger(project: Path) -> tuple[str | list[str], list[str]]:
     """What is found when every event of both its copies is looked at, in words, and why it cannot be used. What one
     copy has whole is mended in the other."""
-    from foundry.core.ledger import Ledger
+    from foundry.lab import Ledger
 
     found: list[str] = []
     try:

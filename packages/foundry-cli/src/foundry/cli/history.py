@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from foundry.cli import render
 
 if TYPE_CHECKING:
-    from foundry.core.ledger import Ledger
+    from foundry.lab import Ledger
 
 
 @contextmanager
 def ledger() -> Iterator[Ledger | None]:
     """The project's ledger; None if nothing was tried there yet, so that looking makes no ledger."""
-    from foundry.core.ledger import Ledger
     from foundry.core.registry import find_project
+    from foundry.lab import Ledger
 
     project = find_project(Path.cwd())
     if not Ledger.is_in(project):
@@ -41,6 +41,6 @@ def signed(value: float | None) -> str | None:
 
 def interval(low: float | None, high: float | None, confidence: float | None) -> str | None:
     """`[+0.0208, +0.3166] (95 %)`"""
-    from foundry.core.ledger.records import span
+    from foundry.lab import span
 
     return span(low, high, confidence) or None

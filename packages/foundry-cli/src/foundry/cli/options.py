@@ -90,7 +90,7 @@ def typed() -> str:
 
 def stacks(words: list[str] | tuple[str, ...], axes: list[str] | tuple[str, ...]) -> tuple[Any, ...]:
     """The arms that a command line names: TYPE VARIANT... is one axis, each --axis another."""
-    from foundry.core.sweep.arms import Axis, grid
+    from foundry.lab import Axis, grid
 
     if len(words) == 1:
         raise UsageError(
@@ -103,6 +103,6 @@ def stacks(words: list[str] | tuple[str, ...], axes: list[str] | tuple[str, ...]
 
 def parse_budget(text: str | None) -> Any:
     """The `Budget` that --budget asks for; None: the baseline's own."""
-    from foundry.core.sweep.budget import Budget
+    from foundry.lab import Budget
 
     return None if text is None else Budget.parse(text)

@@ -13,8 +13,7 @@ from foundry.cli import outputs, render
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from foundry.core.compare import Compared
-    from foundry.core.sweep.ablation import Ablation
+    from foundry.lab import Ablation, Compared
 
 
 def draw_costs(figures: dict[str, Any], path: Path) -> None:
@@ -40,7 +39,7 @@ def draw_costs(figures: dict[str, Any], path: Path) -> None:
 
 
 def draw_range_test(found: dict[str, Any], path: Path) -> None:
-    """Loss over learning rate, as `foundry.core.lr_find.lr_find` measured it, with what was read off it."""
+    """Loss over learning rate, as `foundry.lab.learning_rate.lr_find` measured it, with what was read off it."""
     from matplotlib.figure import Figure
 
     rates, losses, smoothed = ([point[key] for point in found["points"]] for key in ("rate", "loss", "smoothed"))

@@ -15,18 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.cli import render
-from foundry.core.ledger.records import span
 from foundry.core.run import ERROR_LOG, Run
-from foundry.core.sweep.driver import Reporter, Running
-from foundry.core.sweep.request import CONTROL
+from foundry.lab import CONTROL, Running, SweepReporter, span
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from foundry.core.sweep.conclusion import ArmConclusion
-    from foundry.core.sweep.lab import Lab
-    from foundry.core.sweep.plan import Plan
-    from foundry.core.sweep.result import SweepResult
+    from foundry.lab import Lab, SweepResult
+    from foundry.lab.decide.conclusion import ArmConclusion
+    from foundry.lab.sweep.plan import Plan
 
 REDRAW_SECONDS = 0.5
 
@@ -34,7 +31,7 @@ REDRAW_SECONDS = 0.5
 @contextmanager
 def laboratory(project: Path, executor: str, jobs: int, trial_seconds: float | None, retry: bool) -> Iterator[Lab]:
     """The project's laboratory, as a command's options ask for it, and its story on the screen."""
-    from foundry.core.sweep.lab import open_lab
+    from foundry.lab import open_lab
 
     with (
         reporter(project) as reports,
@@ -46,7 +43,7 @@ def laboratory(project: Path, executor: str, jobs: int, trial_seconds: float | N
 
 
 @contextmanager
-def reporter(project: Path) -> Iterator[Reporter]:
+def reporter(project: Path) -> Iterator[SweepReporter]:
     """The one that fits where stderr goes; a table is taken down however the sweep ends."""
     if render.wants_json():
         yield JsonLines()

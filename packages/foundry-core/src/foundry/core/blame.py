@@ -28,7 +28,7 @@ LOCAL = "local"
 """The distribution that a project's `variants/*.py` count as."""
 LOCAL_PACKAGE = "foundry_local_"
 """Begins the name of the package that such a folder is imported as."""
-FOUNDRY = tuple(f"foundry.{name}" for name in ("core", "zoo", "modules", "kernels", "data", "evals", "cli"))
+FOUNDRY = tuple(f"foundry.{name}" for name in ("core", "lab", "zoo", "modules", "kernels", "data", "evals", "cli"))
 LONG = 400
 """Characters of an error's text that a person reads. torch's can run over pages."""
 
@@ -58,7 +58,7 @@ _owners: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
-class Place:
+class CodeLine:
     """A line of code, and whose it is."""
 
     distribution: str  # `local` for the project's own files; empty: Foundry's own
@@ -82,7 +82,7 @@ class Place:
         return f"this is code of {_release(self.distribution)}: tell its authors"
 
 
-NOWHERE = Place("", "", 0)
+NOWHERE = CodeLine("", "", 0)
 
 
 def belongs(module: str, distribution: str) -> None:
@@ -150,7 +150,7 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def blamed(error: BaseException) -> tuple[Place | None, Place | None]:
+def blamed(error: BaseException) -> tuple[CodeLine | None, CodeLine | None]:
     """The innermost line of a plugin's code that an exception, or what it was raised from, came through, or without one
     the innermost of Foundry's; and the innermost line of both. None, None where it came through neither."""
     places = [place for each in _chain(error) for place in _places(each)]
@@ -158,7 +158,7 @@ def blamed(error: BaseException) -> tuple[Place | None, Place | None]:
     return next((place for place in reversed(places) if place.distribution), innermost), innermost
 
 
-def place_of(made: Any, attribute: str = "") -> Place | None:
+def place_of(made: Any, attribute: str = "") -> CodeLine | None:
     """Where a class, a function, or the class of an object is written; None for what is neither a plugin's nor
     Foundry's.
 
@@ -180,7 +180,7 @@ def place_of(made: Any, attribute: str = "") -> Place | None:
     return _place(file, module.__name__, max(1, first) + offset, _short(made.__qualname__))
 
 
-def place_at(file: str, line: int, function: str = "") -> Place | None:
+def place_at(file: str, line: int, function: str = "") -> CodeLine | None:
     """The place that a printed traceback tells; None for what is neither a plugin's nor Foundry's."""
     path = Path(file)
     folder = str(path.parent)
@@ -191,7 +191,7 @@ def place_at(file: str, line: int, function: str = "") -> Place | None:
     return None
 
 
-def running(thread: int | None) -> Place | None:
+def running(thread: int | None) -> CodeLine | None:
     """The line of a plugin's code that a thread of this process is in just now; None where it is in none."""
     frame = sys._current_frames().get(thread or 0)
     while frame is not None:
@@ -217,7 +217,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     yield from seen
 
 
-def _places(error: BaseException) -> Iterator[Place]:
+def _places(error: BaseException) -> Iterator[CodeLine]:
     """The lines of plugins and of Foundry that an exception came through, the innermost last."""
     trace = error.__traceback__
     while trace is not None:
@@ -233,14 +233,14 @@ def _places(error: BaseException) -> Iterator[Place]:
         yield from filter(None, [place_at(error.filename, error.lineno or 1)])
 
 
-def _place(file: str, module: str, line: int, function: str) -> Place | None:
+def _place(file: str, module: str, line: int, function: str) -> CodeLine | None:
     """None for a file that is a library's, or no file at all."""
     owner = _owner(module)
     if owner is None or file.startswith("<"):  # what `exec` ran, or a dataclass wrote for itself
         return None
     path = Path(file)
     depth = module.count(".") + (path.stem == "__init__") + 1
-    return Place(owner, "/".join(path.parts[-depth:]), line, function)
+    return CodeLine(owner, "/".join(path.parts[-depth:]), line, function)
 
 
 def _owner(module: str) -> str | None:

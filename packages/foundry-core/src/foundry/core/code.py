@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from foundry.core.blame import LOCAL
 from foundry.core.contracts import Params, Section, Variant
-from foundry.core.ledger.records import digest
+from foundry.core.digest import digest
 from foundry.core.registry.discovery import modules_of
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
-
-NOT_TRAINING = (
-    "compare.py", "evolve", "ledger", "lr_find.py", "promotion.py", "report", "statistics", "sweep", "testing",
-)  # fmt: skip
-"""What of core decides which trials there are, and not what comes out of one."""
 
 SOURCES = (".py", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".metal", ".mm")
 
@@ -33,8 +28,8 @@ UNKNOWN = "unknown"
 
 def code_fingerprint(experiment: Experiment, tasks: tuple[str, ...] = ()) -> str:
     """sha256 of the sources that a training of `experiment` and its evaluation on `tasks` run: core's, the kernels',
-    those of every package that a chosen variant comes from, what a chosen file of variants/ is made of, the zoo's where
-    the first weights may be a pretrained model's, and torch's version."""
+    those of every package that a chosen variant, a task or the source of first weights comes from, what a chosen file
+    of variants/ is made of, and torch's version."""
     return digest(version("torch"), sorted(set(_sources(experiment, tasks))))
 
 
@@ -42,10 +37,9 @@ def _sources(experiment: Experiment, tasks: tuple[str, ...]) -> Iterator[tuple[s
     """(name, hash) of each package or local file; one may come twice."""
     registry = experiment.registry
     core = Path(__file__).resolve().parent
-    yield "foundry-core", _hash_of(core, NOT_TRAINING)
-    if experiment.init_from is not None:
-        yield "foundry-zoo", _hash_of(core.parent / "zoo")
+    yield "foundry-core", _hash_of(core)
     used: list[Variant | Section] = [*_variants(experiment), *(registry.variant("task", task) for task in tasks)]
+    used += filter(None, [registry.source(experiment.init_from)])
     used += [section for section in registry.sections.values() if section.target]
     modules = {entry_point.module for entry_point in entry_points(group="foundry.kernels")}
     for contribution in used:
@@ -100,11 +94,9 @@ def _package_of(module: str) -> Path | None:
 
 
 @lru_cache(maxsize=64)
-def _hash_of(path: Path, leave_out: tuple[str, ...] = ()) -> str:
+def _hash_of(path: Path) -> str:
     """Of every source file in a folder, or of one file."""
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    files = sorted(
-        file for file in path.rglob("*") if file.suffix in SOURCES and file.relative_to(path).parts[0] not in leave_out
-    )
+    files = sorted(file for file in path.rglob("*") if file.suffix in SOURCES)
     return digest([(str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files])

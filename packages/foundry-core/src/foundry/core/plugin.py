@@ -1,5 +1,5 @@
 """What core itself contributes, by the same hooks as any plugin: an experiment's sections and slots, the mutations that
-are not slots, who trains the trials of a sweep and who proposes mutations in a search."""
+are not slots, and a run's weights as the beginning of another."""
 
 from foundry.core.config.schema import Checkpoints, Logging, ModelArgs, Training
 from foundry.core.contracts import (
@@ -17,13 +17,11 @@ from foundry.core.contracts import (
     ScalingParams,
     Section,
     Slot,
+    SourceParams,
     Variant,
     hookimpl,
 )
-from foundry.core.evolve import proposers
 from foundry.core.mutations import MUTATIONS
-from foundry.core.sweep import executors
-from foundry.zoo import families
 
 FOUNDRY_API = 1
 
@@ -64,10 +62,12 @@ SLOTS = [
     Slot("optimizer", "training.optimizer", "adamw", "how gradients become updates", "opt", params=OptimizerParams),
     Slot("schedule", "training.schedule", "cosine", "the learning rate over time", "sched"),
     Slot("task", "", "", "what a trained model is scored on"),
-    executors.SLOT,
-    proposers.SLOT,
-    families.SLOT,
+    Slot("source", "", "run", "where first weights come from, as init_from names them", params=SourceParams),
 ]
+
+RUN = Variant(
+    "source", "run", "foundry.core.training.initial:Trained", SourceParams, "the judged weights of another run"
+)
 
 
 @hookimpl
@@ -77,7 +77,7 @@ def foundry_slots() -> list[Slot]:
 
 @hookimpl
 def foundry_variants() -> list[Variant]:
-    return [*executors.VARIANTS, *proposers.VARIANTS, *families.VARIANTS]
+    return [RUN]
 
 
 @hookimpl

@@ -20,28 +20,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foundry.zoo.family import Choice, Family, Key, Only, Weight
+    from foundry.core.contracts.architecture import Choice, Family, Key, Only, WeightMap
     from foundry.zoo.pretrained import load, load_pretrained
     from foundry.zoo.rope import Rope
     from foundry.zoo.write import export
 
-__all__ = ["Choice", "Family", "Key", "Only", "Rope", "Weight", "export", "load", "load_pretrained"]
+__all__ = ["Choice", "Family", "Key", "Only", "Rope", "WeightMap", "export", "load", "load_pretrained"]
 
 # Imported on first use: what lists the zoo needs no torch.
 _PUBLIC = {
-    "Choice": "family",
-    "Family": "family",
-    "Key": "family",
-    "Only": "family",
-    "Rope": "rope",
-    "Weight": "family",
-    "export": "write",
-    "load": "pretrained",
-    "load_pretrained": "pretrained",
+    "Choice": "foundry.core.contracts.architecture",
+    "Family": "foundry.core.contracts.architecture",
+    "Key": "foundry.core.contracts.architecture",
+    "Only": "foundry.core.contracts.architecture",
+    "Rope": "foundry.zoo.rope",
+    "WeightMap": "foundry.core.contracts.architecture",
+    "export": "foundry.zoo.write",
+    "load": "foundry.zoo.pretrained",
+    "load_pretrained": "foundry.zoo.pretrained",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -10,10 +10,12 @@ from typing import NamedTuple
 from foundry.core.contracts import UsageError
 from foundry.core.system import cache_folder, user_path
 
+ZOO = "zoo:"
+"""Begins a value of `init_from` that is a name of the zoo."""
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-class Entry(NamedTuple):
+class CatalogEntry(NamedTuple):
     """A model of the zoo."""
 
     name: str
@@ -24,25 +26,25 @@ class Entry(NamedTuple):
 
 
 CATALOG = (
-    Entry("gpt2", "openai-community/gpt2", "gpt2", 124e6),
-    Entry("gpt2-medium", "openai-community/gpt2-medium", "gpt2", 355e6),
-    Entry("gpt2-large", "openai-community/gpt2-large", "gpt2", 774e6),
-    Entry("gpt2-xl", "openai-community/gpt2-xl", "gpt2", 1.56e9),
-    Entry("llama3-1b", "meta-llama/Llama-3.2-1B", "llama", 1.24e9, gated=True),
-    Entry("llama3-3b", "meta-llama/Llama-3.2-3B", "llama", 3.21e9, gated=True),
-    Entry("llama3-8b", "meta-llama/Llama-3.1-8B", "llama", 8.03e9, gated=True),
-    Entry("mistral-7b", "mistralai/Mistral-7B-v0.1", "mistral", 7.24e9),
-    Entry("qwen2-0.5b", "Qwen/Qwen2-0.5B", "qwen2", 494e6),
-    Entry("qwen2-1.5b", "Qwen/Qwen2-1.5B", "qwen2", 1.54e9),
-    Entry("qwen2-7b", "Qwen/Qwen2-7B", "qwen2", 7.62e9),
-    Entry("qwen3-0.6b", "Qwen/Qwen3-0.6B-Base", "qwen3", 596e6),
-    Entry("qwen3-8b", "Qwen/Qwen3-8B-Base", "qwen3", 8.19e9),
-    Entry("olmo2-1b", "allenai/OLMo-2-0425-1B", "olmo2", 1.48e9),
-    Entry("olmo2-7b", "allenai/OLMo-2-1124-7B", "olmo2", 7.3e9),
-    Entry("phi3-mini", "microsoft/Phi-3-mini-4k-instruct", "phi3", 3.82e9),
-    Entry("phi4", "microsoft/phi-4", "phi3", 14.7e9),
-    Entry("mixtral-8x7b", "mistralai/Mixtral-8x7B-v0.1", "mixtral", 46.7e9),
-    Entry("mpt-7b", "mosaicml/mpt-7b", "mpt", 6.65e9),
+    CatalogEntry("gpt2", "openai-community/gpt2", "gpt2", 124e6),
+    CatalogEntry("gpt2-medium", "openai-community/gpt2-medium", "gpt2", 355e6),
+    CatalogEntry("gpt2-large", "openai-community/gpt2-large", "gpt2", 774e6),
+    CatalogEntry("gpt2-xl", "openai-community/gpt2-xl", "gpt2", 1.56e9),
+    CatalogEntry("llama3-1b", "meta-llama/Llama-3.2-1B", "llama", 1.24e9, gated=True),
+    CatalogEntry("llama3-3b", "meta-llama/Llama-3.2-3B", "llama", 3.21e9, gated=True),
+    CatalogEntry("llama3-8b", "meta-llama/Llama-3.1-8B", "llama", 8.03e9, gated=True),
+    CatalogEntry("mistral-7b", "mistralai/Mistral-7B-v0.1", "mistral", 7.24e9),
+    CatalogEntry("qwen2-0.5b", "Qwen/Qwen2-0.5B", "qwen2", 494e6),
+    CatalogEntry("qwen2-1.5b", "Qwen/Qwen2-1.5B", "qwen2", 1.54e9),
+    CatalogEntry("qwen2-7b", "Qwen/Qwen2-7B", "qwen2", 7.62e9),
+    CatalogEntry("qwen3-0.6b", "Qwen/Qwen3-0.6B-Base", "qwen3", 596e6),
+    CatalogEntry("qwen3-8b", "Qwen/Qwen3-8B-Base", "qwen3", 8.19e9),
+    CatalogEntry("olmo2-1b", "allenai/OLMo-2-0425-1B", "olmo2", 1.48e9),
+    CatalogEntry("olmo2-7b", "allenai/OLMo-2-1124-7B", "olmo2", 7.3e9),
+    CatalogEntry("phi3-mini", "microsoft/Phi-3-mini-4k-instruct", "phi3", 3.82e9),
+    CatalogEntry("phi4", "microsoft/phi-4", "phi3", 14.7e9),
+    CatalogEntry("mixtral-8x7b", "mistralai/Mixtral-8x7B-v0.1", "mixtral", 46.7e9),
+    CatalogEntry("mpt-7b", "mosaicml/mpt-7b", "mpt", 6.65e9),
 )
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from foundry.core.config import from_plain
 from foundry.core.contracts import FoundryError, InvalidData, InvalidExperiment, PluginError
+from foundry.core.contracts.architecture import Config, Entry, Family, Flat, Only, Reading, put
 from foundry.core.registry import Registry
-from foundry.zoo.family import Config, Entry, Family, Flat, Only, Reading, put
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment

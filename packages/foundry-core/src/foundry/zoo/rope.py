@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foundry.zoo.family import Config, Flat, Reading
+from foundry.core.contracts.architecture import Config, Flat, Reading
 
 PLAIN = "default"  # what transformers calls a rope without scaling
 KINDS = ("linear", "llama3", "yarn")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.contracts import InvalidData
+from foundry.core.contracts.architecture import Config
 from foundry.core.system import JSON_BYTES, open_regular, read_regular
-from foundry.zoo.family import Config
 
 if TYPE_CHECKING:
     import torch

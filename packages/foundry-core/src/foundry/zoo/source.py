@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from foundry.core.contracts import FoundryError, InvalidData, Tokenizer
+from foundry.core.contracts import FoundryError, InvalidData, Origin, Tokenizer
 from foundry.core.system import user_path
-from foundry.core.training.initial import Origin
-from foundry.zoo.catalog import find
+from foundry.zoo.catalog import ZOO, find
 from foundry.zoo.express import family_of
 from foundry.zoo.pretrained import tokenizer_of
 from foundry.zoo.shards import WeightsFolder
@@ -16,11 +15,9 @@ if TYPE_CHECKING:
     from foundry.core.config import Experiment
     from foundry.core.model import GPT
 
-ZOO = "zoo:"
-
 
 class PretrainedSource:
-    """The weights of a folder of safetensors: a `foundry.core.training.initial.Source`.
+    """The weights of a folder of safetensors: a `foundry.core.contracts.Source`.
 
     Args:
         named: `zoo:NAME`, of which there must be a copy here, or the folder.

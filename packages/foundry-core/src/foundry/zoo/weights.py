@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import InvalidData
+from foundry.core.contracts.architecture import Config, Family, WeightMap
 from foundry.core.model import GPT
 from foundry.core.model.init import init_buffers
 from foundry.core.system import require_memory
-from foundry.zoo.family import Config, Family, Weight
 from foundry.zoo.shards import AGAIN, WeightsFolder
 from foundry.zoo.views import ORDERS, VIEWS
 
@@ -27,7 +27,7 @@ TIED = "head.weight"
 
 
 @dataclass(frozen=True)
-class Pair:
+class TensorPair:
     """One tensor of theirs, and the views of our parameters that it is, joined along `dim`, its rows in some order.
     Going out, each part is multiplied by its factor."""
 
@@ -64,12 +64,12 @@ class Pair:
 class Fitting(NamedTuple):
     """What of a checkpoint goes where, by the names of its tensors."""
 
-    wanted: Mapping[str, Pair]
+    wanted: Mapping[str, TensorPair]
     tied: list[str]  # a head that is the embedding
     ahead: dict[str, int]  # of layers that predict tokens further ahead, which nothing here reads -> the layer
 
 
-def pairs(family: Family, model: GPT, factors: Mapping[str, float] = {}) -> list[Pair]:
+def pairs(family: Family, model: GPT, factors: Mapping[str, float] = {}) -> list[TensorPair]:
     """Every tensor that a checkpoint of this model has, layer by layer.
 
     Args:
@@ -98,12 +98,12 @@ def pairs(family: Family, model: GPT, factors: Mapping[str, float] = {}) -> list
 
 
 def _pairs_of(
-    weight: Weight, layer: int, parameters: list[Tensor], order: Tensor | None, factors: tuple[float, ...]
-) -> Iterator[Pair]:
+    weight: WeightMap, layer: int, parameters: list[Tensor], order: Tensor | None, factors: tuple[float, ...]
+) -> Iterator[TensorPair]:
     view = VIEWS[weight.view]
     for expert in range(len(parameters[0])) if "{expert}" in weight.theirs else (0,):
         parts = tuple(view(parameter, expert) for parameter in parameters)
-        yield Pair(weight.theirs.format(layer=layer, expert=expert), parts, weight.dim, order, factors)
+        yield TensorPair(weight.theirs.format(layer=layer, expert=expert), parts, weight.dim, order, factors)
 
 
 @torch.no_grad()
@@ -150,7 +150,7 @@ def fitting(model: GPT, family: Family, folder: WeightsFolder) -> Fitting:
     return Fitting(wanted, tied, ahead)
 
 
-def _as_saved(wanted: list[Pair], family: Family, there: Iterable[str]) -> Mapping[str, Pair]:
+def _as_saved(wanted: list[TensorPair], family: Family, there: Iterable[str]) -> Mapping[str, TensorPair]:
     """By the names that the file has: a base model, saved without its head, lacks the prefix."""
     bare = not any(name.startswith(family.prefix) for name in there)
     return {pair.theirs.removeprefix(family.prefix) if bare else pair.theirs: pair for pair in wanted}

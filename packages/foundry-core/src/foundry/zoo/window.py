@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foundry.zoo.family import Config, Flat, Reading
+from foundry.core.contracts.architecture import Config, Flat, Reading
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 

@@ -13,7 +13,7 @@ from foundry.zoo.express import config_of
 from foundry.zoo.fold import folded
 from foundry.zoo.shards import INDEX
 from foundry.zoo.staging import refuse_taken, staged
-from foundry.zoo.weights import Pair, pairs, shards_of
+from foundry.zoo.weights import TensorPair, pairs, shards_of
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -72,7 +72,7 @@ def export(
     return Exported(folder, family.model_type, sorted(os.listdir(folder)), size, "tokenizer.json" in texts)
 
 
-def _write_weights(tensors: list[Pair], folder: Path, limit: int) -> int:
+def _write_weights(tensors: list[TensorPair], folder: Path, limit: int) -> int:
     """One shard is in memory at a time."""
     from foundry.core.tensors import write_tensors
 

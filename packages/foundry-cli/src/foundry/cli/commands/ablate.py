@@ -26,7 +26,7 @@ from foundry.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from foundry.core.sweep.ablation import Ablation
+    from foundry.lab import Ablation
 
 
 def ablate(
@@ -56,9 +56,7 @@ def ablate(
     """
     from foundry.cli import plots, sweeps
     from foundry.core.registry import find_project
-    from foundry.core.sweep.ablation import ablate
-    from foundry.core.sweep.question import Question
-    from foundry.core.sweep.rule import Rule
+    from foundry.lab import Question, Rule, ablate
 
     rule = Rule(metric=metric or (eval_task[0] if eval_task else "val_loss"))
     question = Question(stacks((), axis), rule, parse_budget(budget), (), tuple(eval_task or ()))

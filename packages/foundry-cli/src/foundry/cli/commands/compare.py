@@ -23,7 +23,7 @@ from foundry.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from foundry.core.compare import Compared, Pairing
+    from foundry.lab import Compared, Pairing
 
 COSTS = {
     "parameters": "parameters",
@@ -65,9 +65,8 @@ def compare(
     """
     from foundry.cli import sweeps
     from foundry.cli.plots import draw_comparison
-    from foundry.core.compare import ahead, compare, pair
     from foundry.core.config import load_experiment
-    from foundry.core.sweep.rule import Rule
+    from foundry.lab import Rule, compare, pair, preview_comparison
 
     a, b = load_experiment(first), load_experiment(second)
     rule = Rule(metric=metric or "val_loss", n_max=seeds, delta=delta)
@@ -75,7 +74,7 @@ def compare(
     _say_what_differs(pairing)
     with sweeps.laboratory(a.project, executor, jobs, trial_seconds, retry) as lab:
         if dry_run:
-            planned = {**_what_differs(pairing), **ahead(lab, pairing)}
+            planned = {**_what_differs(pairing), **preview_comparison(lab, pairing)}
             if render.wants_json():
                 return render.record({"event": "plan", **planned})
             return render.result(planned, lambda: _draw_plan(planned), typed())

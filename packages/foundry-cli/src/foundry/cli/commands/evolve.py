@@ -12,8 +12,7 @@ from foundry.cli import history, render
 from foundry.cli.options import MOST_RUNS, Executor, Jobs, Json, Metric, Retry, Tasks, TrialSeconds, typed
 
 if TYPE_CHECKING:
-    from foundry.core.evolve.quest import Evolved, Limits, Quest
-    from foundry.core.sweep.lab import Lab
+    from foundry.lab import Evolved, Lab, Limits, Quest
 
 
 def evolve(
@@ -67,11 +66,8 @@ def evolve(
     Example: foundry evolve --max-hours 8 --jobs 2
     """
     from foundry.cli import sweeps
-    from foundry.core.evolve.quest import Limits, Quest
-    from foundry.core.evolve.run import last_quest
-    from foundry.core.evolve.search import Policy
     from foundry.core.registry import find_project
-    from foundry.core.sweep.rule import Rule
+    from foundry.lab import Limits, Policy, Quest, Rule, last_quest
 
     limits = Limits(max_trials, max_flops, max_hours)
     quest = Quest(
@@ -94,7 +90,7 @@ def evolve(
 
 
 def _run(lab: Lab, quest: Quest, limits: Limits) -> None:
-    from foundry.core.evolve.run import evolve
+    from foundry.lab import evolve
 
     evolved = evolve(lab, quest, limits, _teller(lab.reporter.note))
     step = "foundry lineage" if evolved.promotions else "foundry report"
@@ -104,9 +100,9 @@ def _run(lab: Lab, quest: Quest, limits: Limits) -> None:
 
 
 def _preview(lab: Lab, quest: Quest, limits: Limits) -> None:
-    from foundry.core.evolve.run import preview
+    from foundry.lab import preview_search
 
-    planned = preview(lab, quest, limits)
+    planned = preview_search(lab, quest, limits)
     if render.wants_json():
         return render.record({"event": "plan", **planned})
 
@@ -157,14 +153,14 @@ def _audit(facts: Mapping[str, Any]) -> str:
 
 
 def _draw(evolved: Evolved) -> None:
-    from foundry.core.evolve.stacks import words
+    from foundry.lab import stack_words
 
     columns = ("audit", "effect", "interval", "pairs", "verdict", "generation")
     rows = []
     for each in evolved.audits:
         within = history.interval(each.low, each.high, each.confidence)
         figures = (history.signed(each.effect) or "", within or "")
-        rows.append((words(each.stack), *figures, each.pairs, each.verdict, each.generation))
+        rows.append((stack_words(each.stack), *figures, each.pairs, each.verdict, each.generation))
     if rows:
         render.table(columns, rows)
     types = sorted(evolved.keep_rates.items(), key=lambda item: (-item[1][0], item[1][1]))
@@ -183,4 +179,4 @@ def _draw(evolved: Evolved) -> None:
         )
     render.say(f"false promotions to expect, at most: {evolved.expected_false:.2f}")
     if evolved.unverified:
-        render.say(f"kept, and not audited yet: {words(evolved.unverified)}")
+        render.say(f"kept, and not audited yet: {stack_words(evolved.unverified)}")

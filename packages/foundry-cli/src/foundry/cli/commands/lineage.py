@@ -11,7 +11,7 @@ from foundry.cli import history, render
 from foundry.cli.options import Json
 
 if TYPE_CHECKING:
-    from foundry.core.ledger import Decision, Generation
+    from foundry.lab import Decision, Generation
 
 
 def lineage(json: Json = False) -> None:
@@ -20,9 +20,9 @@ def lineage(json: Json = False) -> None:
     A tree on a terminal, a table elsewhere. What a rollback has left behind stands beside the trunk.
     """
     from foundry.core.config.yaml import MAX_BYTES
-    from foundry.core.ledger.lineage import ancestry, standing, was_edited
     from foundry.core.registry import BASELINE, find_project
     from foundry.core.system import read_regular
+    from foundry.lab import ancestry, standing, was_edited
 
     project = find_project(Path.cwd())
     with history.ledger() as ledger:

@@ -40,7 +40,7 @@ def lr_find(
     from foundry.cli.plots import draw_range_test
     from foundry.cli.progress import reporter
     from foundry.core.config import load_experiment
-    from foundry.core.lr_find import lr_find
+    from foundry.lab import lr_find
 
     experiment = load_experiment(config, sets or ())
     with reporter() as reports:

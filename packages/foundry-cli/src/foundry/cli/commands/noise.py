@@ -42,8 +42,7 @@ def noise(
     """
     from foundry.cli import sweeps
     from foundry.core.registry import find_project
-    from foundry.core.sweep.question import Question
-    from foundry.core.sweep.rule import Rule
+    from foundry.lab import Question, Rule
 
     metric = metric or (eval_task[0] if eval_task else "val_loss")
     question = Question((), Rule(metric=metric), parse_budget(budget), (), tuple(eval_task or ()))
@@ -67,7 +66,7 @@ def noise(
 
 def decidable(rule: Any, sigma: float, df: int) -> dict[str, Any]:
     """What a sweep under `rule` can find where one run has this standard deviation."""
-    from foundry.core.statistics.power import characteristic, smallest_decidable
+    from foundry.lab import characteristic, smallest_decidable
 
     test = rule.test(sigma, df)
     power = [{"gain": gain, "power": characteristic(test, gain).promoted, "pairs": characteristic(test, gain).pairs}

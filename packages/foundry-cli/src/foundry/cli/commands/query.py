@@ -32,7 +32,7 @@ def query(
     foundry query what=trial status=failed
     foundry query "role=confirm val_loss<1.9"
     """
-    from foundry.core.ledger.query import query
+    from foundry.lab import query
 
     with history.ledger() as ledger:
         rows = [] if ledger is None else query(ledger, terms or [])
@@ -42,10 +42,10 @@ def query(
 
 
 def _draw(rows: list[dict[str, Any]]) -> None:
-    from foundry.core.ledger.query import KEYS
+    from foundry.lab import QUERY_KEYS
 
     rows = list(render.newest(rows, "rows", "--json has all, and terms find fewer"))
-    metrics = [key for row in rows for key in row if key not in KEYS]
+    metrics = [key for row in rows for key in row if key not in QUERY_KEYS]
     columns = [key for key in (*COLUMNS, *dict.fromkeys(metrics), *LAST_COLUMNS) if any(row.get(key) for row in rows)]
     if rows:
         render.table(columns, [[_cell(key, row.get(key)) for key in columns] for row in rows])

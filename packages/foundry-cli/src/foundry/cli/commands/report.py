@@ -11,7 +11,7 @@ from foundry.cli import outputs, render
 from foundry.cli.options import Json
 
 if TYPE_CHECKING:
-    from foundry.core.report.contents import Contents
+    from foundry.lab.report.contents import Contents
 
 PAGE = Path("report.html")
 
@@ -32,12 +32,12 @@ def report(
     Example: foundry report --open
     """
     from foundry.core.registry import find_project
-    from foundry.core.report import read
+    from foundry.lab import read_report
 
     path = None
     if out or open or not render.wants_json():
         outputs.page(path := (out or PAGE).absolute())
-    contents = read(find_project(Path.cwd()))
+    contents = read_report(find_project(Path.cwd()))
     if path:
         _write(contents, path)
     if open and path:
@@ -48,9 +48,9 @@ def report(
 
 
 def _write(contents: Contents, path: Path) -> None:
-    from foundry.core.report import render as page
+    from foundry.lab import render_report
 
-    outputs.write(path, page(contents).encode())
+    outputs.write(path, render_report(contents).encode())
 
 
 def _show(path: Path) -> None:

@@ -23,16 +23,16 @@ def rollback(
 ) -> None:
     """Make an earlier generation the baseline again. Nothing is lost: it is a new generation, and a second rollback
     undoes it."""
-    from foundry.core import promotion
-    from foundry.core.ledger import Ledger
     from foundry.core.registry import BASELINE, find_project
+    from foundry.lab import Ledger
+    from foundry.lab import rollback as go_back
 
     project = find_project(Path.cwd())
     file = project / BASELINE
     if not Ledger.is_in(project):
         raise UsageError("there is no generation yet", "`foundry sweep` makes the first one")
     with Ledger.open(project, note=render.say) as ledger:
-        made = promotion.rollback(ledger, project, generation)
+        made = go_back(ledger, project, generation)
     data = {"generation": made.number, "restores": made.restores, "left": made.previous, "identity": made.identity}
 
     def draw() -> None:

@@ -19,9 +19,9 @@ def runs(
 ) -> None:
     """List what was trained here. Runs with their last figures, and sweeps with their trials, newest last."""
     from foundry.core.contracts import InvalidData
-    from foundry.core.ledger import Ledger
     from foundry.core.registry import find_project
     from foundry.core.run import list_runs
+    from foundry.lab import Ledger
 
     project = find_project(Path.cwd())
     sweeps, trials = _swept(project) if folder is None and Ledger.is_in(project) else ([], [])
@@ -57,7 +57,7 @@ def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     from collections import Counter
 
     from foundry.cli.history import day
-    from foundry.core.ledger import Ledger
+    from foundry.lab import Ledger
 
     with Ledger.look(project, note=render.say) as ledger:
         started, tried = ledger.sweeps(), ledger.tried()

@@ -25,8 +25,7 @@ from foundry.cli.options import (
 from foundry.core.contracts import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from foundry.core.sweep.question import Question
-    from foundry.core.sweep.result import SweepResult
+    from foundry.lab import Question, SweepResult
 
 
 def sweep(
@@ -92,8 +91,7 @@ def sweep(
 
     Example: foundry sweep attention mha gqa_2kv --promote --jobs 2
     """
-    from foundry.core.sweep.question import Question
-    from foundry.core.sweep.rule import Rule
+    from foundry.lab import Question, Rule
 
     _check_together(named=bool(words or axis), null=null, resume=resume, dry_run=dry_run, simulate=simulate)
     _check_belongings({"--rounds": rounds, "--arms": arms}, "--null", null)
@@ -123,7 +121,7 @@ def sweep(
         if null:
             return _null(lab, question, arms, rounds)
         if dry_run:
-            return _outline(lab, question)
+            return _dry_run(lab, question)
         result = lab.resume(promote=promote) if resume else lab.sweep(question, promote=promote)
         sweeps.say_failed(lab, result.sweep)
     show(result)
@@ -192,7 +190,7 @@ def _factors(text: str | None) -> list[float]:
 
 
 def _null(lab: Any, question: Question, arms: int, rounds: int) -> None:
-    from foundry.core.sweep.null import null_sweeps
+    from foundry.lab import null_sweeps
 
     ends = []
     for end in null_sweeps(lab, question, arms=arms, rounds=rounds):
@@ -206,7 +204,7 @@ def _null(lab: Any, question: Question, arms: int, rounds: int) -> None:
 
 
 def _simulated(rule: Any, sigma: float, arms: int, rounds: int) -> None:
-    from foundry.core.sweep.simulate import simulate_null
+    from foundry.lab import simulate_null
 
     rates = simulate_null(rule, sigma, 7, arms=arms, rounds=rounds, estimated=True)
     data = {"rounds": rounds, "arms": arms, "false_promotions": round(rates.promoted * rounds), "alpha": rule.alpha}
@@ -231,10 +229,10 @@ def _rates(data: dict[str, Any]) -> None:
     render.result(data, lambda: render.table(columns, [row]))
 
 
-def _outline(lab: Any, question: Question) -> None:
-    from foundry.core.sweep.outline import outline
+def _dry_run(lab: Any, question: Question) -> None:
+    from foundry.lab import dry_run
 
-    planned = outline(lab, question)
+    planned = dry_run(lab, question)
     columns = ("arm", "changes", "FLOPs", "budget")
     rows = [
         (arm["arm"], "; ".join(arm["changes"]), f"{arm['flops']:.3g}" if arm["flops"] else "", arm["budget"])

@@ -11,8 +11,7 @@ from foundry.cli.options import Json
 from foundry.core.contracts import UsageError
 
 if TYPE_CHECKING:
-    from foundry.core.ledger import Decision
-    from foundry.core.ledger.why import Why
+    from foundry.lab import Decision, Why
 
 
 def why(
@@ -27,7 +26,7 @@ def why(
     json: Json = False,
 ) -> None:
     """Tell why something became the baseline, or did not. The verdict, every pair of runs, and what else was tried."""
-    from foundry.core.ledger.why import why
+    from foundry.lab import why
 
     with history.ledger() as ledger:
         if ledger is None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Where an experiment came from."""
 
     registry: Registry
@@ -59,28 +59,28 @@ class Experiment(Params):
         checkpoints: Checkpoints
         layers: Mapping[str, Any]
 
-    _origin: Origin = PrivateAttr()
+    _provenance: Provenance = PrivateAttr()
 
     @property
     def registry(self) -> Registry:
-        return self._origin.registry
+        return self._provenance.registry
 
     @property
     def project(self) -> Path:
         """The folder that holds experiments/, runs/ and variants/."""
-        return self._origin.project
+        return self._provenance.project
 
     @property
     def path(self) -> Path | None:
         """The file this came from, if it came from one."""
-        return self._origin.path
+        return self._provenance.path
 
     @property
     def explicit(self) -> dict[str, Any]:
         """What was written, in its order, with sugar and `extends` resolved and no default filled in."""
         from copy import deepcopy
 
-        written: dict[str, Any] = deepcopy(self._origin.explicit.data)
+        written: dict[str, Any] = deepcopy(self._provenance.explicit.data)
         return written
 
     def plain(self) -> dict[str, Any]:

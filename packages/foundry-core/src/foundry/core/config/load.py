@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry.core.config.document import Document, Fault, Place, raise_faults
-from foundry.core.config.experiment import Experiment, Origin
+from foundry.core.config.experiment import Experiment, Provenance
 from foundry.core.config.merge import lay
 from foundry.core.config.resolve import name_choices, resolve
 from foundry.core.config.validate import validate
@@ -95,7 +95,7 @@ def assemble(
     experiment, invalid = validate(resolved, registry, known=faults)
     raise_faults(faults + invalid, sources)
     assert experiment is not None
-    experiment._origin = Origin(registry, project, explicit, path)
+    experiment._provenance = Provenance(registry, project, explicit, path)
 
     from foundry.core.config.width import base_that_is_no_model  # which assembles the base
 

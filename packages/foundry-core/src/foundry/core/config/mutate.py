@@ -163,7 +163,7 @@ def _choose(base: Experiment, slot: Slot, value: str) -> Edits:
     shorthand = base.registry.shorthands(slot.name).get(value)
     chosen = dict(shorthand.expands_to) if shorthand else {"type": value}
     params = base.registry.variant(slot.name, chosen["type"]).params.model_fields
-    written = base._origin.explicit.get((slot.section, slot.key)) or {}
+    written = base._provenance.explicit.get((slot.section, slot.key)) or {}
     carried = {name: item for name, item in written.items() if name in params and name not in chosen}
     return {slot.path: {**chosen, **carried}}
 
@@ -184,7 +184,7 @@ def _edits(base: Experiment, mutation: Mutation, value: str) -> Edits:
 
 
 def _apply(base: Experiment, edits: Edits, source: str, place: Place) -> Document:
-    explicit = base._origin.explicit
+    explicit = base._provenance.explicit
     document = Document(deepcopy(explicit.data), dict(explicit.places))
     for key, value in edits.items():
         path: Path = tuple(key.split("."))

@@ -11,9 +11,8 @@ from foundry.core.config.composition import misfits, unscaled_scores
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layers import parse_layers
-from foundry.core.contracts import AttentionParams, Params, PluginError, PositionParams, UsageError
+from foundry.core.contracts import AttentionParams, Params, PluginError, PositionParams, SourceParams
 from foundry.core.registry import Registry
-from foundry.zoo.catalog import repository_of
 
 SIZES: tuple[Path, ...] = tuple(
     ("model_args", key) for key in ("n_layer", "n_head", "n_embd", "head_dim", "block_size")
@@ -33,7 +32,7 @@ def contradictions(
     def is_wrong(*paths: Path) -> bool:
         return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in wrong for path in paths)
 
-    found += _zoo_name(experiment, document)
+    found += _source(experiment, document)
     if not is_wrong(("training", "batch_size"), ("training", "micro_batch")):
         found += _micro_batch(experiment, document)
     if is_wrong(*SIZES):
@@ -51,12 +50,13 @@ def contradictions(
     return found
 
 
-def _zoo_name(experiment: Experiment, document: Document) -> Iterator[Fault]:
-    if experiment.init_from is not None and experiment.init_from.startswith("zoo:"):
-        try:
-            repository_of(experiment.init_from.removeprefix("zoo:"))
-        except UsageError as error:
-            yield document.fault(("init_from",), f"{error.message}; {error.hint}")
+def _source(experiment: Experiment, document: Document) -> Iterator[Fault]:
+    named = experiment.init_from
+    variant = experiment.registry.source(named)
+    if named is None or variant is None or not issubclass(variant.params, SourceParams):
+        return
+    if fault := variant.params.fault(named):
+        yield document.fault(("init_from",), fault)
 
 
 def _heads(experiment: Experiment, document: Document) -> Iterator[Fault]:

@@ -17,6 +17,9 @@ nothing else of core.
     training    Loss, OptimizerFactory, Scaling, Schedule: the same of what trains it
     evaluation  Evaluator, Handle: what scores it
     search      Proposer: what tries the next mutation
+    execution   Executor, Site: who trains the trials of a sweep
+    source      Source: where first weights come from
+    architecture  Family, Key, Weight, ...: the words in which a family of pretrained models is written down
 
 Shapes: B rows in a batch, T tokens in a row, S keys (T, or cache length + T), C = n_embd, H heads, D = head_dim,
 V vocabulary.
@@ -37,6 +40,7 @@ from foundry.core.contracts.errors import (
     UsageError,
 )
 from foundry.core.contracts.evaluation import Evaluator, Handle, Item
+from foundry.core.contracts.execution import Executor, Site
 from foundry.core.contracts.model import (
     UNSCALED,
     ActivationParams,
@@ -90,6 +94,7 @@ from foundry.core.contracts.plugins import (
     hookspec,
 )
 from foundry.core.contracts.search import Fate, Proposer, Space, Stack, Tried
+from foundry.core.contracts.source import Origin, Source, SourceParams
 from foundry.core.contracts.training import (
     Loss,
     OptimizerFactory,
@@ -120,6 +125,7 @@ __all__ = [
     "Edits",
     "EnvironmentFailure",
     "Evaluator",
+    "Executor",
     "ExitCode",
     "Fate",
     "FeedForward",
@@ -141,6 +147,7 @@ __all__ = [
     "OptimizerFactory",
     "OptimizerParams",
     "OptionalParams",
+    "Origin",
     "Params",
     "PeerFailed",
     "PluginError",
@@ -157,8 +164,11 @@ __all__ = [
     "Schedule",
     "Section",
     "Shorthand",
+    "Site",
     "Skip",
     "Slot",
+    "Source",
+    "SourceParams",
     "Space",
     "Stack",
     "Stopped",

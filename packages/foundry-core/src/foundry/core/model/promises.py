@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foundry.core.blame import Place, place_of
+from foundry.core.blame import CodeLine, place_of
 from foundry.core.contracts import Context, PluginError, Variant
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _watched(part: nn.Module, variant: Variant, promise: Promise, look: Look) ->
             object.__setattr__(part, promise.method, before)
 
 
-def place_of_answer(part: nn.Module, promise: Promise) -> Place | None:
+def place_of_answer(part: nn.Module, promise: Promise) -> CodeLine | None:
     """Where the method that answers is written, or else its class."""
     return place_of(getattr(type(part), promise.method, None)) or place_of(type(part))
 

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from foundry.core.blame import Place, place_of
+from foundry.core.blame import CodeLine, place_of
 from foundry.core.contracts import Cache, PluginError
 from foundry.core.kernels import decoding_kernels
 from foundry.core.model.gpt import GPT
@@ -29,7 +29,7 @@ _decoding: WeakKeyDictionary[GPT, set[tuple[int, int]]] = WeakKeyDictionary()
 """The models of which it is known that they decode, and with which padding on the left of two rows."""
 
 
-def plugin_parts(model: GPT) -> dict[str, Place]:
+def plugin_parts(model: GPT) -> dict[str, CodeLine]:
     """`attention mine` -> where it is written, for each variant of a plugin's in a model."""
     variants = dict.fromkeys(filter(None, map(Registry.origin, model.modules())))
     places = {f"{variant.slot} {variant.name}": place_of(variant.load()) for variant in variants}

@@ -18,10 +18,10 @@ from foundry.core.blame import LOCAL, belongs, described
 from foundry.core.contracts import FoundryError, Mutation, PluginError, Section, UsageError
 from foundry.core.registry.discovery import (
     BUILT_IN,
-    Broken,
     Candidate,
     Plugin,
     Selection,
+    Unusable,
     discover,
     local_candidates,
 )
@@ -132,7 +132,7 @@ class _Importer:
 def _load(candidate: Candidate) -> Plugin:
     try:
         return candidate.load()
-    except Broken as reason:
+    except Unusable as reason:
         raise _broken(candidate.distribution, candidate.name, str(reason)) from reason
 
 

@@ -81,7 +81,7 @@ class Selection:
         return (not self.allowed or matches(self.allowed)) and not matches(self.blocked)
 
 
-class Broken(Exception):
+class Unusable(Exception):
     """Why a plugin cannot be used, in words for its user."""
 
 
@@ -123,7 +123,7 @@ def _loaded(candidates: Iterable[Candidate], selection: Selection) -> tuple[list
         try:
             with undisturbed(changes.append):
                 plugins.append(candidate.load())
-        except Broken as reason:
+        except Unusable as reason:
             problems.append(Problem(candidate.distribution, candidate.name, str(reason)))
         for change in changes:  # every experiment would have it, whatever it chooses
             told = f"importing it sets {change}, for every experiment: it is set back"
@@ -142,13 +142,13 @@ class Candidate:
     project: Path | None = None  # of a local file, whose version is then the hash of what it is made of
 
     def load(self) -> Plugin:
-        """Run the plugin's code and collect what its hooks return; `Broken` says why it cannot be done."""
+        """Run the plugin's code and collect what its hooks return; `Unusable` says why it cannot be done."""
         try:
             module = self.import_module()
-        except Broken:
+        except Unusable:
             raise
         except FAULTS as error:
-            raise Broken(f"cannot be imported: {described(error)}") from error
+            raise Unusable(f"cannot be imported: {described(error)}") from error
         if self.distribution not in (*BUILT_IN, LOCAL):
             _check_api(module)
         manager = _register(module)
@@ -156,7 +156,7 @@ class Candidate:
         for hook, kind in HOOKS.items():
             contributions += _collect(manager, module, hook, kind)
         if not contributions and self.distribution not in BUILT_IN:
-            raise Broken(f"contributes nothing: {_how_to_contribute(self.distribution)}")
+            raise Unusable(f"contributes nothing: {_how_to_contribute(self.distribution)}")
         if self.distribution not in (*BUILT_IN, LOCAL):
             for each in contributions:
                 if isinstance(each, Variant | Section) and isinstance(each.target, str):
@@ -216,7 +216,7 @@ def local_candidates(project: Path) -> Iterator[Candidate]:
 
 def _refuser(reason: str) -> Callable[[], ModuleType]:
     def import_module() -> ModuleType:
-        raise Broken(reason)
+        raise Unusable(reason)
 
     return import_module
 
@@ -224,12 +224,12 @@ def _refuser(reason: str) -> Callable[[], ModuleType]:
 def _check_api(module: ModuleType) -> None:
     spoken = getattr(module, "FOUNDRY_API", None)
     if spoken is None:
-        raise Broken(
+        raise Unusable(
             f"does not say which API it was written for, and this Foundry has API {FOUNDRY_API}: "
             f"the module {module.__name__} lacks FOUNDRY_API = {FOUNDRY_API}"
         )
     if not isinstance(spoken, int) or spoken > FOUNDRY_API:
-        raise Broken(f"was written for API {spoken}, and this Foundry has API {FOUNDRY_API}: upgrade Foundry")
+        raise Unusable(f"was written for API {spoken}, and this Foundry has API {FOUNDRY_API}: upgrade Foundry")
 
 
 def _register(module: ModuleType) -> pluggy.PluginManager:
@@ -241,7 +241,7 @@ def _register(module: ModuleType) -> pluggy.PluginManager:
         manager.register(module)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise Broken(_explain(error, module)) from error
+        raise Unusable(_explain(error, module)) from error
     return manager
 
 
@@ -251,16 +251,16 @@ def _collect(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind:
     try:
         answers = list(getattr(manager.hook, hook)())
     except FAULTS as error:
-        raise Broken(f"{source} failed: {described(error)}") from error
+        raise Unusable(f"{source} failed: {described(error)}") from error
     stated = hook.removeprefix("foundry_").upper()
     if not answers and _is_local(module) and hasattr(module, stated):
         source, answers = stated, [getattr(module, stated)]
     for answer in answers:
         if not isinstance(answer, list | tuple):
-            raise Broken(f"{source} is a {type(answer).__name__}, not a list of {kind.__name__}")
+            raise Unusable(f"{source} is a {type(answer).__name__}, not a list of {kind.__name__}")
         for item in answer:
             if not isinstance(item, kind):
-                raise Broken(f"{source} holds {item!r}, which is not a {kind.__name__}")
+                raise Unusable(f"{source} holds {item!r}, which is not a {kind.__name__}")
     return [item for answer in answers for item in answer]
 
 

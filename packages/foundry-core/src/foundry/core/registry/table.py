@@ -86,6 +86,15 @@ class Registry:
             raise self.unknown_variant(slot, name)
         return variants[name]
 
+    def source(self, named: str | None) -> Variant | None:
+        """Whose first weights `init_from: named` are: the variant of the slot `source` that takes the name, else the
+        slot's default. None without a name."""
+        if named is None:
+            return None
+        default = self.slots["source"].default
+        takers = (each for each in self.variants("source").values() if each.params.takes(named))  # type: ignore[attr-defined]
+        return next(takers, None) or self.variant("source", default)
+
     def owner(self, slot: str, name: str) -> str:
         """The distribution that contributed a variant or shorthand, `local` for the project's own files."""
         if (slot, name) not in self._owners:

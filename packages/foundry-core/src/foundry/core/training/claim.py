@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from foundry.core.config import from_plain
 from foundry.core.config.identity import canonical
-from foundry.core.contracts import FoundryError, InvalidData, Rows
+from foundry.core.contracts import FoundryError, InvalidData, Origin, Rows
 from foundry.core.run import SCHEMA_VERSION, Run
 from foundry.core.system import replace_durably, writing
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.device import Device
-from foundry.core.training.initial import Origin, origin_of
+from foundry.core.training.initial import origin_of
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from foundry.core.blame import Place, place_at, said
+from foundry.core.blame import CodeLine, place_at, said
 from foundry.core.contracts import Batch, Diverged, FoundryError, PluginError, Variant
 from foundry.core.model import initialize
 from foundry.core.model.promises import Promise, kept_promises, parts_of_plugins, place_of_answer, watched
@@ -156,7 +156,7 @@ def _anomalies(check_nan: bool = True) -> Iterator[list[warnings.WarningMessage]
             yield told
 
 
-def _forward_line(told: list[warnings.WarningMessage]) -> Place | None:
+def _forward_line(told: list[warnings.WarningMessage]) -> CodeLine | None:
     """The innermost line of a plugin's in the tracebacks that autograd told."""
     frames = [frame for each in told for frame in FRAME.findall(str(each.message))]
     places = [place_at(file, int(line), name) for file, line, name in frames]

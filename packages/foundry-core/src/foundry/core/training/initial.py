@@ -1,5 +1,5 @@
-"""`init_from`: the first weights of a run, where they are another's and not its seed's: a run's judged weights, of its
-newest checkpoint, or a pretrained model's.
+"""`init_from`: the first weights of a run, where they are another's and not its seed's. Whose they are, a variant of
+the slot `source` says: a run's judged weights, of its newest checkpoint, or what the zoo or a plugin brings.
 
 The source's tokenizer comes with them: ids mean nothing by another. Their hash is kept in config.json, because the
 folder may change meanwhile.
@@ -7,46 +7,20 @@ folder may change meanwhile.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
-from foundry.core.contracts import InvalidData, Tokenizer
+from foundry.core.contracts import InvalidData, Origin, Source, Tokenizer
 from foundry.core.loading import choose_checkpoint, read_tokenizer, restore_weights
 from foundry.core.run import Run
-from foundry.core.system import JSON_BYTES, read_regular, user_path
+from foundry.core.system import user_path
 from foundry.core.training import checkpoint as checkpoints
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
     from foundry.core.model import GPT
-
-
-class Origin(NamedTuple):
-    """Which weights a run began with."""
-
-    run: str  # or the folder of a pretrained model
-    step: int  # of a run's checkpoint; 0 for a pretrained model
-    sha256: str  # of the file that holds them, or of the list of files and their hashes
-
-
-class Source(Protocol):
-    """Where first weights come from."""
-
-    def tokenizer(self) -> Tokenizer | None:
-        """The one that goes with them; None: the experiment's own."""
-
-    def origin(self) -> Origin | None:
-        """The weights that a run would begin with now, not verified; None if there are none to be found."""
-
-    def fill(self, model: GPT) -> Origin:
-        """Copy them into a model.
-
-        Raises:
-            InvalidData: they are damaged, or a parameter is missing, unknown or of another shape.
-        """
 
 
 def source_of(experiment: Experiment) -> Source | None:
@@ -56,13 +30,9 @@ def source_of(experiment: Experiment) -> Source | None:
         InvalidData: it is neither a run folder nor a pretrained model that is here, or has another tokenizer.
     """
     named = experiment.init_from
-    if named is None:
-        return None
-    if named.startswith("zoo:") or _is_pretrained(user_path(named)):
-        from foundry.zoo.source import PretrainedSource
-
-        return PretrainedSource(experiment, named)
-    return _Trained(experiment, Run(user_path(named)))
+    variant = experiment.registry.source(named)
+    made: Source | None = variant.load()(experiment, named) if variant else None
+    return made
 
 
 def origin_of(experiment: Experiment) -> Origin | None:
@@ -73,11 +43,11 @@ def origin_of(experiment: Experiment) -> Origin | None:
     return None
 
 
-class _Trained:
-    """Another run."""
+class Trained:
+    """Another run: the source `run`."""
 
-    def __init__(self, experiment: Experiment, run: Run) -> None:
-        self.experiment, self.run = experiment, run
+    def __init__(self, experiment: Experiment, named: str) -> None:
+        self.experiment, self.run = experiment, run = experiment, Run(user_path(named))
         if not run.config_file.exists():
             raise InvalidData(f"init_from: {run.path} is not a run folder", f"relative paths start at {Path.cwd()}")
         theirs = run.config()["experiment"].get("data", {}).get("tokenizer")
@@ -113,12 +83,3 @@ def _are(saved: Any, settings: Any) -> bool:
         return bool(type(settings).model_validate(saved) == settings)
     except ValueError:
         return False
-
-
-def _is_pretrained(path: Path) -> bool:
-    """Whether a folder's config.json is that of a pretrained model, and not of a run."""
-    try:
-        config = json.loads(read_regular(path / "config.json", JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and "model_type" in config

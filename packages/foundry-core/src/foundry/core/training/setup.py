@@ -17,8 +17,8 @@ from foundry.core.analyze import flops_per_token
 from foundry.core.blame import answers_for
 from foundry.core.code import UNKNOWN, code_fingerprint, several_codes
 from foundry.core.contracts import InvalidData, PluginError, Tokenizer
+from foundry.core.digest import digest
 from foundry.core.generate import first_ids
-from foundry.core.ledger.records import digest
 from foundry.core.limits import within_limits
 from foundry.core.loading import rebuilt, restore_weights
 from foundry.core.model import GPT, initialize, self_test

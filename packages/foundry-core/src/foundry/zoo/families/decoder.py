@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from foundry.zoo.family import Choice, Entry, Flat, Key, Only, Weight, same
+from foundry.core.contracts.architecture import Choice, Entry, Flat, Key, Only, WeightMap, same
 
 
 def sizes(block_size: int = 2048, norm_eps: float = 1e-6) -> tuple[Entry, ...]:
@@ -58,16 +58,16 @@ ENDS = same(
     }
 )
 
-ATTENTION: tuple[Weight, ...] = tuple(
-    Weight(f"{_AT}.self_attn.{name}_proj.{kind}", (f"{_OURS}.attention.{name}_proj.{kind}",))
+ATTENTION: tuple[WeightMap, ...] = tuple(
+    WeightMap(f"{_AT}.self_attn.{name}_proj.{kind}", (f"{_OURS}.attention.{name}_proj.{kind}",))
     for name in "qkvo"
     for kind in ("weight", "bias")
 )
 
 QK_NORM = same({f"{_AT}.self_attn.{x}_norm.weight": f"{_OURS}.attention.{x}_norm.weight" for x in "qk"})
 
-FFN: tuple[Weight, ...] = tuple(
-    Weight(f"{_AT}.mlp.{name}_proj.{kind}", (f"{_OURS}.ffn.{name}_proj.{kind}",))
+FFN: tuple[WeightMap, ...] = tuple(
+    WeightMap(f"{_AT}.mlp.{name}_proj.{kind}", (f"{_OURS}.ffn.{name}_proj.{kind}",))
     for name in ("gate", "up", "down")
     for kind in ("weight", "bias")
 )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foundry.core.contracts.architecture import Config, Entry, Family, Flat, Key, Only, Reading, WeightMap, same
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Config, Entry, Family, Flat, Key, Only, Reading, Weight, same
 from foundry.zoo.rope import Rope
 
 
@@ -87,7 +87,7 @@ DEEPSEEK_V3 = Family(
             }
         ),
         *(
-            Weight(f"{_AT}.self_attn.{name}.weight", (f"{_OURS}.attention.{name}.weight",), order=order)
+            WeightMap(f"{_AT}.self_attn.{name}.weight", (f"{_OURS}.attention.{name}.weight",), order=order)
             for name, order in (
                 ("q_proj", "of_rotated_queries"),
                 ("q_b_proj", "of_rotated_queries"),
@@ -107,7 +107,7 @@ DEEPSEEK_V3 = Family(
             }
         ),
         *(
-            Weight(
+            WeightMap(
                 f"{_AT}.mlp.experts.{{expert}}.{name}_proj.weight",
                 (f"{_OURS}.ffn.experts.{name}_proj.weight",),
                 view="of_expert",

@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al., 2019): learned positions, LayerNorm, GELU, biases everywhere. Its projections are Conv1D,
 which store (in, out), and queries, keys and values are one of them."""
 
-from foundry.zoo.family import Choice, Family, Flat, Key, Only, Weight, same
+from foundry.core.contracts.architecture import Choice, Family, Flat, Key, Only, WeightMap, same
 
 _AT, _OURS = "transformer.h.{layer}", "blocks.{layer}"
 
@@ -16,12 +16,12 @@ PLAIN: dict[str, Flat] = {
 }
 
 
-def _conv1d(theirs: str, *ours: str) -> tuple[Weight, ...]:
+def _conv1d(theirs: str, *ours: str) -> tuple[WeightMap, ...]:
     names = [f"{_OURS}.{name}" for name in ours]
     weights, biases = (tuple(f"{name}.{kind}" for name in names) for kind in ("weight", "bias"))
     return (
-        Weight(f"{_AT}.{theirs}.weight", weights, view="transposed", dim=1),
-        Weight(f"{_AT}.{theirs}.bias", biases),
+        WeightMap(f"{_AT}.{theirs}.weight", weights, view="transposed", dim=1),
+        WeightMap(f"{_AT}.{theirs}.bias", biases),
     )
 
 

@@ -1,8 +1,8 @@
 """Llama (arXiv:2302.13971, 2307.09288, 2407.21783): grouped-query attention, rope (Llama 3.1 and later: with `llama3`
 scaling), RMS norms, SwiGLU."""
 
+from foundry.core.contracts.architecture import Family, Key, Only
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Family, Key, Only
 from foundry.zoo.rope import Rope
 
 LLAMA = Family(

@@ -1,7 +1,7 @@
 """Mistral 7B (arXiv:2310.06825): Llama whose tokens see a window of those before them; from v0.2 on, all."""
 
+from foundry.core.contracts.architecture import Family, Only
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Family, Only
 from foundry.zoo.rope import Rope
 from foundry.zoo.window import Window
 

@@ -1,8 +1,8 @@
 """Mixtral (arXiv:2401.04088): Llama with a mixture of experts in every layer. Each expert is a tensor of its own, where
 ours are one for all."""
 
+from foundry.core.contracts.architecture import Family, Key, Only, WeightMap, same
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Family, Key, Only, Weight, same
 from foundry.zoo.rope import Rope
 from foundry.zoo.window import Window
 
@@ -30,8 +30,8 @@ MIXTRAL = Family(
         *decoder.PRE_NORM,
         *same({f"{_AT}.gate.weight": f"{_OURS}.gate.weight"}),
         *(
-            Weight(f"{_AT}.experts.{{expert}}.{theirs}.weight", (f"{_OURS}.experts.{ours}_proj.weight",), "of_expert")
-            for theirs, ours in (("w1", "gate"), ("w2", "down"), ("w3", "up"))
+            WeightMap(f"{_AT}.experts.{{expert}}.{theirs}.weight", (f"{_OURS}.experts.{ours}.weight",), "of_expert")
+            for theirs, ours in (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj"))
         ),
     ),
 )

@@ -1,7 +1,7 @@
 """MPT (MosaicML, 2023): ALiBi, LayerNorm without biases, GELU, queries, keys and values in one projection. transformers
 always multiplies the width by 4 and always uses ALiBi, whatever config.json says."""
 
-from foundry.zoo.family import Family, Key, Only, Weight, same
+from foundry.core.contracts.architecture import Family, Key, Only, WeightMap, same
 
 _AT, _OURS = "transformer.blocks.{layer}", "blocks.{layer}"
 
@@ -51,7 +51,7 @@ MPT = Family(
                 f"{_AT}.ffn.down_proj.weight": f"{_OURS}.ffn.down_proj.weight",
             }
         ),
-        Weight(f"{_AT}.attn.Wqkv.weight", tuple(f"{_OURS}.attention.{x}_proj.weight" for x in "qkv")),
+        WeightMap(f"{_AT}.attn.Wqkv.weight", tuple(f"{_OURS}.attention.{x}_proj.weight" for x in "qkv")),
     ),
     layers=_AT,
     norm="transformer.norm_f",

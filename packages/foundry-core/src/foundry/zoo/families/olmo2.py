@@ -1,8 +1,8 @@
 """OLMo 2 (arXiv:2501.00656): norms after the sublayers and none before, and an RMS norm over all heads of queries and
 of keys."""
 
+from foundry.core.contracts.architecture import Family, Key, Only, same
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Family, Key, Only, same
 from foundry.zoo.rope import Rope
 
 _AT, _OURS = "model.layers.{layer}", "blocks.{layer}"

@@ -1,8 +1,8 @@
 """Phi-3 and Phi-4 (arXiv:2404.14219, 2412.08905): Llama whose queries, keys and values are one projection, and so are
 gate and up. Its only scaling of rope is LongRoPE, which Foundry does not have."""
 
+from foundry.core.contracts.architecture import Family, Only, WeightMap
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Family, Only, Weight
 from foundry.zoo.rope import Rope
 from foundry.zoo.window import Window
 
@@ -29,9 +29,9 @@ PHI3 = Family(
     weights=(
         *decoder.ENDS,
         *decoder.PRE_NORM,
-        Weight(f"{_AT}.self_attn.qkv_proj.weight", tuple(f"{_OURS}.attention.{x}_proj.weight" for x in "qkv")),
-        Weight(f"{_AT}.self_attn.o_proj.weight", (f"{_OURS}.attention.o_proj.weight",)),
-        Weight(f"{_AT}.mlp.gate_up_proj.weight", tuple(f"{_OURS}.ffn.{x}_proj.weight" for x in ("gate", "up"))),
-        Weight(f"{_AT}.mlp.down_proj.weight", (f"{_OURS}.ffn.down_proj.weight",)),
+        WeightMap(f"{_AT}.self_attn.qkv_proj.weight", tuple(f"{_OURS}.attention.{x}_proj.weight" for x in "qkv")),
+        WeightMap(f"{_AT}.self_attn.o_proj.weight", (f"{_OURS}.attention.o_proj.weight",)),
+        WeightMap(f"{_AT}.mlp.gate_up_proj.weight", tuple(f"{_OURS}.ffn.{x}_proj.weight" for x in ("gate", "up"))),
+        WeightMap(f"{_AT}.mlp.down_proj.weight", (f"{_OURS}.ffn.down_proj.weight",)),
     ),
 )

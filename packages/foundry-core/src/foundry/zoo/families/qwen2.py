@@ -1,7 +1,7 @@
 """Qwen2 and Qwen2.5 (arXiv:2407.10671): Llama with biases on queries, keys and values."""
 
+from foundry.core.contracts.architecture import Family
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Family
 from foundry.zoo.rope import Rope
 from foundry.zoo.window import WindowOfLayers
 

@@ -1,7 +1,7 @@
 """Qwen3 (arXiv:2505.09388): Llama with an RMS norm on each head's query and key, and heads of a width of their own."""
 
+from foundry.core.contracts.architecture import Family, Key, Only
 from foundry.zoo.families import decoder
-from foundry.zoo.family import Family, Key, Only
 from foundry.zoo.rope import Rope
 from foundry.zoo.window import WindowOfLayers
 

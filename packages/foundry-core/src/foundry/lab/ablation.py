@@ -1,0 +1,116 @@
+"""An ablation: every combination of some axes, each trained with the full budget and the same few seeds. It describes,
+where a sweep decides: no arm is dropped early, none is promoted, and an effect may be luck."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from foundry.core.contracts import UsageError
+from foundry.lab.decide.duel import Contender
+from foundry.lab.decide.noise import pooled
+from foundry.lab.decide.request import Answers, Failure, Request
+from foundry.lab.promotion import current_baseline
+from foundry.lab.sweep.arms import Refused
+from foundry.lab.sweep.plan import Plan, PlannedArm, make_plan, remarks_on
+from foundry.lab.sweep.question import Question
+from foundry.lab.sweep.session import Lab
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination."""
+
+    entry: PlannedArm
+    scores: tuple[float, ...]  # of the seeds, lower is better
+    failures: tuple[str, ...]
+
+    @property
+    def mean(self) -> float | None:
+        return math.fsum(self.scores) / len(self.scores) if self.scores else None
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """All of them, the baseline first."""
+
+    sweep: str
+    metric: str
+    cells: tuple[Cell, ...]
+    refused: tuple[Refused, ...]
+    sigma: float | None  # over seeds, pooled over the cells; None with one seed
+
+    def effect(self, cell: Cell) -> float | None:
+        """How much better than the baseline, > 0 = better, at the same seeds."""
+        base = self.cells[0].mean
+        return None if cell.mean is None or base is None else base - cell.mean
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per cell: a CSV's."""
+        axes = list(dict.fromkeys(type for cell in self.cells for type, _ in cell.entry.mutations))
+        return [
+            {
+                "arm": cell.entry.arm,
+                **{axis: dict(cell.entry.mutations).get(axis, "") for axis in axes},
+                "runs": len(cell.scores),
+                self.metric: cell.mean,
+                "effect": self.effect(cell),
+                "scores": " ".join(map(str, cell.scores)),
+                "flops": cell.entry.flops,
+                **cell.entry.costs,
+                "failures": "; ".join(cell.failures),
+            }
+            for cell in self.cells
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        refused = [{"arm": each.name, "reason": each.reason} for each in self.refused]
+        return {
+            "sweep": self.sweep,
+            "metric": self.metric,
+            "sigma": self.sigma,
+            "cells": self.rows(),
+            "refused": refused,
+        }
+
+
+def ablate(lab: Lab, question: Question, seeds: int) -> Ablation:
+    """Train every arm of the question, and the baseline, with `seeds` seeds. What is known is not trained again.
+
+    Raises:
+        UsageError: the question names no arms.
+        Stopped: somebody asked for it; the same call goes on from there.
+    """
+    if not question.stacks:
+        raise UsageError("there is nothing to ablate", "for example: foundry ablate --axis attention=mha,gqa_2kv")
+    generation, baseline = current_baseline(lab.ledger, lab.project)
+    plan, refused = make_plan(generation, baseline, question, lab.jobs, lab.count)
+    for remark in remarks_on(plan, question, baseline):
+        lab.reporter.note(remark)
+    sweep, row = lab.newest(replace(plan, kind="ablation"), seeds=seeds)
+    plan = Plan.from_json(row.spec)
+    try:
+        lab.refuse(sweep, plan, refused)
+        lab.reporter.planned(sweep, plan)
+        cells = lab.driver(sweep, plan).drive(_all(plan, seeds))
+        groups = [cell.scores for cell in cells if len(cell.scores) > 1]
+        done = Ablation(sweep, plan.question.rule.metric, cells, tuple(refused), pooled(groups)[0] if groups else None)
+        lab.finish(sweep, done.to_json())
+    finally:
+        lab.ledger.leave_sweep(sweep)
+    return done
+
+
+def _all(plan: Plan, seeds: int) -> Generator[Sequence[Request], Answers, tuple[Cell, ...]]:
+    """Every entry with the seeds that a sweep screens with, so that the two share trials."""
+    numbers = [Contender("", "").seed("screen", plan.baseline.identity, i) for i in range(seeds)]
+    wanted = {entry.arm: [Request(entry.arm, seed, "screen") for seed in numbers] for entry in plan.entries}
+    answers = yield [wanted[entry.arm][i] for i in range(seeds) for entry in plan.entries]
+    cells = []
+    for entry in plan.entries:
+        outcomes = [answers[request] for request in wanted[entry.arm]]
+        scores = tuple(outcome for outcome in outcomes if not isinstance(outcome, Failure))
+        cells.append(Cell(entry, scores, tuple(each.reason for each in outcomes if isinstance(each, Failure))))
+    return tuple(cells)

@@ -1,0 +1,46 @@
+"""What passes between a procedure, which decides, and whoever trains for it.
+
+    procedure -> Requests -> a driver with workers and a ledger, or a simulation
+    procedure <- Outcomes <-
+
+A procedure is a generator without clock, chance or files: with the same outcomes it asks for the same requests and ends
+with the same conclusion. That is what lets a sweep be killed at any instant: it is run again from its beginning, and
+what the ledger knows is answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+from foundry.lab.ledger.records import Role
+
+
+@dataclass(frozen=True)
+class Request:
+    """One training run that a procedure wants."""
+
+    arm: str  # its name in the sweep; CONTROL for the baseline
+    seed: int
+    role: Role
+    share: Fraction = Fraction(1)  # of the arm's budget, as a complete schedule of its own
+
+
+CONTROL = "baseline"
+"""The arm that every sweep has."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that has no score, and why. Never a number: a crash is no bad result."""
+
+    reason: str
+
+
+Outcome: TypeAlias = float | Failure
+"""The metric of a finished run, its sign turned where more is better: lower is better."""
+
+Answers: TypeAlias = Mapping[Request, Outcome]
+Asking: TypeAlias = Generator[Sequence[Request], Answers, "object"]

@@ -1,0 +1,232 @@
+"""What became of every arm, and which mutation types are worth trying."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import cache
+from statistics import NormalDist, fmean
+
+from foundry.lab.decide.conclusion import Conclusion
+from foundry.lab.ledger.records import Decision
+from foundry.lab.report.contents import ArmEntry, Interval, KeepRate, Outcome
+from foundry.lab.report.snapshot import (
+    ArmKey,
+    Asked,
+    Snapshot,
+    by_arm,
+    generation_of,
+    kind_of,
+    metric_of,
+    on,
+)
+from foundry.lab.search.rounds import best_of, effects_of
+
+LEVEL = 0.95
+"""Of the intervals that are made here. Those of decisions bring their own."""
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+KEPT = ("promoted", "won", "kept")
+UNJUDGED = ("described", "refused", "open")
+VERDICTS: Mapping[str, Outcome] = {"promote": "won", "reject": "rejected", "inconclusive": "inconclusive"}
+
+
+def arms(snapshot: Snapshot) -> list[ArmEntry]:
+    """Every arm that was compared with a generation, once for each, best first."""
+    compared = snapshot.compared
+    against = [each for each in snapshot.asked if each.sweep.id in compared]
+    controls: dict[str, list[Asked]] = defaultdict(list)
+    for each in against:
+        if each.is_control:
+            controls[each.sweep.id].append(each)
+    decided: dict[ArmKey, list[Decision]] = defaultdict(list)
+    for decision in snapshot.decisions:
+        if decision.sweep in compared:
+            decided[ArmKey(decision.generation, on(compared[decision.sweep]), decision.arm)].append(decision)
+    tried = dict(by_arm(each for each in against if not each.is_control))
+    found = [
+        _entry(snapshot, key, tried.get(key, []), decided.get(key, []), controls)
+        for key in dict.fromkeys([*tried, *decided])
+    ]
+    return sorted([*found, *_refused(snapshot, {*tried, *decided})], key=_rank)
+
+
+def keep_rates(entries: Iterable[ArmEntry]) -> list[KeepRate]:
+    """Per mutation type, most tried first, and then of all arms together. An arm of two types counts for both."""
+    counted: dict[str, Counter[Outcome]] = defaultdict(Counter)
+    every: Counter[Outcome] = Counter()
+    for entry in entries:
+        every[entry["outcome"]] += 1
+        for type in entry["types"]:
+            counted[type][entry["outcome"]] += 1
+    rates = [_rate(type, outcomes) for type, outcomes in counted.items()]
+    return [*sorted(rates, key=lambda rate: (-rate["tried"], rate["type"])), _rate("all", every)] if every else []
+
+
+def interval_of(decision: Decision | None) -> Interval | None:
+    """What a decision says of the difference, if it rests on any runs."""
+    if decision is None or decision.effect is None:
+        return None
+    return {
+        "effect": decision.effect,
+        "low": decision.low,
+        "high": decision.high,
+        "confidence": decision.confidence,
+        "n": decision.n,
+        "confirmed": True,
+    }
+
+
+def wilson(kept: int, tried: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927), which makes sense for few and for none, too."""
+    if not tried:
+        return 0.0, 1.0
+    share, weight = kept / tried, Z * Z / tried
+    middle = (share + weight / 2) / (1 + weight)
+    half = Z * math.sqrt(share * (1 - share) / tried + weight / (4 * tried)) / (1 + weight)
+    return (middle - half if kept else 0.0), (middle + half if kept < tried else 1.0)
+
+
+def _entry(
+    snapshot: Snapshot,
+    key: ArmKey,
+    asked: Sequence[Asked],
+    decisions: Sequence[Decision],
+    controls: Mapping[str, Sequence[Asked]],
+) -> ArmEntry:
+    resting = [decision for decision in decisions if decision.n]
+    decision = next(reversed(resting or list(decisions)), None)
+    sweep = snapshot.compared[decision.sweep] if decision else asked[-1].sweep
+    metric, born = metric_of(sweep), snapshot.born(key)
+    finished = [each for each in asked if each.trial.status == "finished"]
+    at = [each for each in finished if each.want.role != "guard"]
+    share = max((_fraction(each.want.share) for each in at), default=Fraction(1))
+    longest = [each for each in at if _fraction(each.want.share) == share]
+    losses = _values(longest, metric)
+    flops = [each.trial.result["flops"] for each in longest if each.trial.result and "flops" in each.trial.result]
+    outcome = _outcome(snapshot, asked, decisions, decision)
+    return {
+        "arm": key.arm,
+        "on": key.on,
+        "types": born.types,
+        "generation": key.generation or 0,
+        "outcome": outcome,
+        "difference": interval_of(decision) or _screened(longest, controls, metric),
+        "loss": fmean(losses) if losses else None,
+        "share": str(share),
+        "runs": len(finished),
+        "flops": fmean(flops) if flops else None,
+        "reason": _reason(asked, decision, outcome),
+        "changes": born.changes,
+        "sweep": sweep.id,
+        "metric": metric,
+    }
+
+
+def _outcome(
+    snapshot: Snapshot, asked: Sequence[Asked], decisions: Sequence[Decision], decision: Decision | None
+) -> Outcome:
+    if any(each.id in snapshot.promoted for each in decisions):
+        return "promoted"
+    failed = any(each.trial.status == "failed" for each in asked)
+    if decision is not None and decision.n and not (failed and decision.verdict == "reject"):
+        return VERDICTS[decision.verdict]
+    if failed:
+        return "failed"
+    if any(_is_kept(each) for each in asked):
+        return "kept"
+    if decision is None and not all(each.sweep.status == "finished" for each in asked):
+        return "open"
+    return "described" if all(kind_of(each.sweep) == "ablation" for each in asked) else "screened_out"
+
+
+def _is_kept(asked: Asked) -> bool:
+    """Whether a round of a search kept the arm until its audit."""
+    sweep = asked.sweep
+    if kind_of(sweep) != "round" or sweep.conclusion is None:
+        return False
+    effects = effects_of(Conclusion.from_json(sweep.conclusion)) or {}
+    return asked.want.arm == best_of(effects, sweep.outline["search"]["least"])
+
+
+def _reason(asked: Sequence[Asked], decision: Decision | None, outcome: Outcome) -> str:
+    """Why an arm ended as it did: the decision's words, or those of the run that failed."""
+    failures = [each.trial.reason for each in asked if each.trial.status == "failed" and each.trial.reason]
+    if failures and outcome == "failed":
+        return failures[-1]
+    return decision.reason if decision is not None else ""
+
+
+def _screened(longest: Sequence[Asked], controls: Mapping[str, Sequence[Asked]], metric: str) -> Interval | None:
+    """The difference to the control of the same sweep on the same rung, from the newest sweep that has both.
+
+    Its interval takes the noise of the whole budget for that of the rung.
+    """
+    for sweep in dict.fromkeys(each.sweep.id for each in reversed(longest)):
+        own = [each for each in longest if each.sweep.id == sweep]
+        share, role = own[0].want.share, own[0].want.role
+        control = [each for each in controls[sweep] if (each.want.share, each.want.role) == (share, role)]
+        ours, theirs = _values(own, metric), _values(control, metric)
+        if ours and theirs:
+            more_is_better = metric in (own[0].trial.result or {}).get("higher_is_better", ())
+            effect = (fmean(theirs) - fmean(ours)) * (-1 if more_is_better else 1)
+            sigma = own[0].sweep.outline.get("sigma")
+            half = None if sigma is None else Z * sigma * math.sqrt(1 / len(ours) + 1 / len(theirs))
+            low, high = (None, None) if half is None else (effect - half, effect + half)
+            level = None if half is None else LEVEL
+            interval: Interval = {"effect": effect, "low": low, "high": high, "confidence": level, "n": len(ours),
+                                  "confirmed": False}  # fmt: skip
+            return interval
+    return None
+
+
+@cache
+def _fraction(share: str) -> Fraction:
+    return Fraction(share)
+
+
+def _values(asked: Iterable[Asked], metric: str) -> list[float]:
+    return [value for each in asked if (value := each.score(metric)) is not None]
+
+
+def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[ArmEntry]:
+    seen = set(known)
+    for refusal in snapshot.refusals:
+        sweep = snapshot.compared.get(refusal.sweep)
+        if sweep is None:
+            continue
+        key = ArmKey(generation_of(sweep), on(sweep), refusal.arm)
+        if key in seen:
+            continue
+        seen.add(key)
+        yield {
+            "arm": refusal.arm,
+            "on": key.on,
+            "types": snapshot.born(key).types,
+            "generation": key.generation or 0,
+            "outcome": "refused",
+            "difference": None,
+            "loss": None,
+            "share": "1",
+            "runs": 0,
+            "flops": None,
+            "reason": refusal.reason,
+            "changes": list(refusal.changes),
+            "sweep": refusal.sweep,
+            "metric": metric_of(sweep),
+        }
+
+
+def _rank(entry: ArmEntry) -> tuple[int, float]:
+    difference = entry["difference"]
+    if difference is None:
+        return 1, 0.0
+    return 0, -(difference["effect"] if difference["low"] is None else difference["low"])
+
+
+def _rate(type: str, outcomes: Counter[Outcome]) -> KeepRate:
+    kept = sum(outcomes[each] for each in outcomes if each in KEPT)
+    tried = sum(outcomes[each] for each in outcomes if each not in UNJUDGED)
+    low, high = wilson(kept, tried)
+    return {"type": type, "tried": tried, "kept": kept, "low": low, "high": high, "outcomes": dict(outcomes)}

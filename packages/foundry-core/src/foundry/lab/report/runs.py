@@ -1,0 +1,158 @@
+"""Every training run, and the loss curves of the arms."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+from typing import TypeVar
+
+from foundry.lab.ledger.records import Json
+from foundry.lab.report.contents import ArmEntry, Curve, Drawn, TrialEntry
+from foundry.lab.report.snapshot import ArmKey, Asked, Snapshot
+
+T = TypeVar("T")
+DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
+END = math.inf
+POINTS = 48
+"""Of a curve, at most: more than that the eye does not see, and 500 curves stay below a megabyte."""
+CURVES = 400
+"""That are read, at most: those of the newest arms, of the best, and of their controls."""
+SEEDS = 32
+"""Of a curve, at most, and the newest: a mean over more looks the same."""
+
+
+def trials(snapshot: Snapshot, arms: Iterable[ArmEntry]) -> list[TrialEntry]:
+    """Every trial, in the order in which they were asked for."""
+    outcomes = _outcomes(arms)
+    return [_entry(asked, outcomes) for asked in snapshot.trials]
+
+
+def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str], Sequence[Json]]) -> list[Curve]:
+    """One curve for every arm and budget: the mean over its seeds.
+
+    Args:
+        points: the curve of a trial, by its id.
+    """
+    arms = list(arms)
+    outcomes = _outcomes(arms)
+    grouped: dict[tuple[ArmKey, str], list[Asked]] = defaultdict(list)
+    for asked in snapshot.trials:
+        if asked.trial.status == "finished" and asked.want.role != "guard":
+            grouped[asked.key, asked.want.share].append(asked)
+    found = []
+    for key, share in _drawn(list(grouped), arms):
+        if key.generation is None:
+            continue
+        members = grouped[key, share][-SEEDS:]
+        rows = _mean([_thinned(points(each.trial.id)) for each in members])
+        if len(rows) < 2:
+            continue
+        results = [each.trial.result for each in members if each.trial.result]
+        per_token = [result["flops"] / result["tokens"] for result in results if result.get("flops")]
+        curve: Curve = {
+            "arm": key.arm,
+            "on": key.on,
+            "generation": key.generation,
+            "outcome": outcomes.get(key, "baseline"),
+            "share": share,
+            "seeds": len(members),
+            "flops_per_token": fmean(per_token) if per_token else None,
+            "tokens": [row["tokens"] for row in rows],
+            "val_loss": [row["val_loss"] for row in rows],
+            "train_loss": [row["train_loss"] for row in rows],
+            "expert_usage": _if_any(row["expert_usage"] for row in rows),
+            "expert_unevenness": _if_any(row["expert_unevenness"] for row in rows),
+        }
+        found.append(curve)
+    return found
+
+
+def _drawn(names: Sequence[tuple[ArmKey, str]], arms: Sequence[ArmEntry]) -> list[tuple[ArmKey, str]]:
+    """The curves that are drawn, in the order of `names`: all, unless they are too many."""
+    names = [name for name in names if name[0].generation is not None]
+    if len(names) <= CURVES:
+        return names
+    ranks = {ArmKey(arm["generation"], arm["on"], arm["arm"]): rank for rank, arm in enumerate(arms)}
+    controls = [name for name in names if name[0] not in ranks][-CURVES // 4 :]
+    tried = [name for name in names if name[0] in ranks]
+    best = sorted(tried, key=lambda name: ranks[name[0]])[: CURVES // 2]
+    newest = [name for name in reversed(tried) if name not in set(best)][: CURVES - len(best) - len(controls)]
+    chosen = {*controls, *best, *newest}
+    return [name for name in names if name in chosen]
+
+
+def _entry(asked: Asked, outcomes: dict[ArmKey, Drawn]) -> TrialEntry:
+    trial, result = asked.trial, asked.trial.result or {}
+    return {
+        "id": trial.id,
+        "arm": asked.key.arm,
+        "on": asked.key.on,
+        "generation": asked.key.generation,
+        "sweep": asked.sweep.id,
+        "role": asked.want.role,
+        "share": asked.want.share,
+        "seed": trial.trial.seed,
+        "status": trial.status,
+        "loss": asked.score(asked.metric),
+        "tokens": result.get("tokens"),
+        "flops": result.get("flops"),
+        "seconds": result.get("training_seconds"),
+        "attempts": trial.attempts,
+        "outcome": outcomes.get(asked.key, "baseline"),
+        "reason": trial.reason,
+    }
+
+
+def _outcomes(arms: Iterable[ArmEntry]) -> dict[ArmKey, Drawn]:
+    return {ArmKey(arm["generation"], arm["on"], arm["arm"]): arm["outcome"] for arm in arms}
+
+
+def _thinned(points: Sequence[Json]) -> list[dict]:
+    """At most POINTS points: all that were evaluated, if they are not too many themselves, and some between them."""
+    rows = [
+        {"step": point["step"], "tokens": point["tokens"], **{key: point.get(key) for key in DRAWN}} for point in points
+    ]
+    evaluated = [i for i, row in enumerate(rows) if row["val_loss"] is not None]
+    # Between them, rather those that say how experts are used: only what was logged does.
+    others = [i for i, row in enumerate(rows) if row["expert_usage"] is not None] or range(len(rows))
+    spare = POINTS - len(evaluated)
+    kept = set(spread(evaluated, POINTS)) | (set(spread(others, spare)) if spare > 1 else set())
+    return [row for i, row in enumerate(rows) if i in kept]
+
+
+def spread(values: Sequence[T], n: int) -> list[T]:
+    """`n` of the values at equal distances, the first and the last among them."""
+    if len(values) <= n:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (n - 1))] for i in range(n)]
+
+
+def _mean(curves: Sequence[list[dict]]) -> list[dict]:
+    """Point by point, over the curves that have the points of most. The rows of two seeds differ by some tokens, so a
+    point is a step; or the end, which a budget in tokens reaches a step earlier or later."""
+    placed = [{row["step"]: row for row in curve[:-1]} | {END: curve[-1]} for curve in curves if curve]
+    seen = Counter(place for curve in placed for place in curve)
+    axis = [place for place in sorted(seen) if 2 * seen[place] > len(placed)]
+    alike = [curve for curve in placed if all(place in curve for place in axis)]
+    if placed and not alike:
+        alike, axis = placed[:1], sorted(placed[0])
+    return [
+        {
+            "tokens": round(fmean(curve[place]["tokens"] for curve in alike)),
+            **{key: _average(curve[place][key] for curve in alike) for key in DRAWN},
+        }
+        for place in axis
+    ]
+
+
+def _if_any(values: Iterable[float | None]) -> list[float | None]:
+    """The values, or none of them where none is there."""
+    listed = [*values]
+    return listed if any(value is not None for value in listed) else []
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return round(fmean(there), 5) if there else None

@@ -1,0 +1,157 @@
+"""Everything that the report reads from the ledger, read once, and linked."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from foundry.lab.decide.request import CONTROL
+from foundry.lab.ledger.ledger import Ledger
+from foundry.lab.ledger.records import Decision, Generation, Json, Refusal, SweepRow, TrialRow, Wanted
+from foundry.lab.search.stacks import words
+
+SELF_TESTS = ("null", "noise")
+"""Kinds of sweeps whose arms are the baseline itself."""
+
+
+class ArmKey(NamedTuple):
+    """What names an arm among all sweeps."""
+
+    generation: int | None  # None: it was compared with something else than a baseline
+    on: str  # what a search had provisionally kept, and this arm comes on top of; "" = the baseline alone
+    arm: str
+
+
+class SweepTerms(NamedTuple):
+    """What holds for everything that a sweep asked for: read once for each sweep, not for each of 50,000 trials."""
+
+    sweep: SweepRow
+    generation: int | None
+    on: str
+    is_self_test: bool
+    metric: str  # what it ranks by
+
+    @classmethod
+    def of(cls, sweep: SweepRow) -> SweepTerms:
+        return cls(sweep, generation_of(sweep), on(sweep), kind_of(sweep) in SELF_TESTS, metric_of(sweep))
+
+
+class Asked:
+    """A trial, and why a sweep asked for it."""
+
+    __slots__ = ("is_control", "key", "metric", "sweep", "trial", "want")
+
+    def __init__(self, terms: SweepTerms, want: Wanted, trial: TrialRow) -> None:
+        self.sweep, self.want, self.trial, self.metric = terms.sweep, want, trial, terms.metric
+        self.is_control = want.arm == CONTROL or terms.is_self_test
+        self.key = ArmKey(terms.generation, terms.on, CONTROL if self.is_control else want.arm)
+
+    def score(self, metric: str) -> float | None:
+        """The trial's value of a metric, if it has one that is a number."""
+        value = self.trial.metric(metric)
+        return value if value is not None and math.isfinite(value) else None
+
+
+class Snapshot:
+    """What a ledger holds. Lists are oldest first."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.generations: list[Generation] = ledger.generations()
+        self.sweeps: list[SweepRow] = ledger.sweeps()
+        self.decisions: list[Decision] = ledger.decisions()
+        self.refusals: list[Refusal] = ledger.refusals()
+        self._wanted: dict[str, list[Wanted]] = defaultdict(list)
+        for want in ledger.all_wanted():
+            self._wanted[want.sweep].append(want)
+        self._trials = {trial.id: trial for trial in ledger.brief_trials()}
+
+    @cached_property
+    def asked(self) -> list[Asked]:
+        """Every trial once for each sweep and arm that asked for it."""
+        return [
+            Asked(terms, want, self._trials[want.trial])
+            for terms in map(SweepTerms.of, self.sweeps)
+            for want in self._wanted[terms.sweep.id]
+            if want.trial in self._trials
+        ]
+
+    @cached_property
+    def trials(self) -> list[Asked]:
+        """Every trial once, with the first that asked for it."""
+        first: dict[str, Asked] = {}
+        for asked in self.asked:
+            first.setdefault(asked.trial.id, asked)
+        return list(first.values())
+
+    @cached_property
+    def compared(self) -> dict[str, SweepRow]:
+        """The sweeps that compare something with the baseline of a generation, by their ids."""
+        against = (sweep for sweep in self.sweeps if kind_of(sweep) not in SELF_TESTS)
+        return {sweep.id: sweep for sweep in against if generation_of(sweep) is not None}
+
+    @cached_property
+    def promoted(self) -> dict[str, Generation]:
+        """Decision -> the generation that came of it."""
+        return {each.decision: each for each in self.generations if each.decision is not None}
+
+    def born(self, key: ArmKey) -> Birth:
+        """How an arm came about: as its sweep planned it, or, where it was refused, as its name says."""
+        return self._planned.get(key) or Birth.of([part.split() for part in key.arm.split(" + ") if part.split()], ())
+
+    @cached_property
+    def _planned(self) -> dict[ArmKey, Birth]:
+        return {
+            ArmKey(generation_of(sweep), on(sweep), entry["arm"]): Birth.of(entry["mutations"], entry["changes"])
+            for sweep in self.sweeps
+            for entry in sweep.outline.get("entries", ())
+        }
+
+
+class Birth(NamedTuple):
+    """How an arm came about."""
+
+    types: list[str]  # of its mutations, each once
+    changes: list[str]  # one line per setting that differs from what it was compared with
+
+    @classmethod
+    def of(cls, mutations: Iterable[Sequence[str]], changes: Iterable[str]) -> Birth:
+        return cls(list(dict.fromkeys(type for type, *_ in mutations)), list(changes))
+
+
+def kind_of(sweep: SweepRow) -> str:
+    """sweep, ablation, noise, null, compare; of a search: evolve, round, audit."""
+    return str(sweep.outline.get("kind", "sweep"))
+
+
+def generation_of(sweep: SweepRow) -> int | None:
+    """The generation that a sweep's arms are compared with."""
+    number: int | None = sweep.outline.get("generation")
+    return number
+
+
+def on(sweep: SweepRow) -> str:
+    """What a search had provisionally kept when it made this sweep; "" where that was nothing."""
+    kept = sweep.outline.get("search", {}).get("kept", ())
+    return words(kept) if kept else ""
+
+
+def rule_of(sweep: SweepRow) -> Json:
+    """The rule that a sweep is judged by; {} where it judges nothing."""
+    rule: Json = sweep.outline.get("question", {}).get("rule", {})
+    return rule
+
+
+def metric_of(sweep: SweepRow) -> str:
+    """What a sweep ranks by."""
+    return str(rule_of(sweep).get("metric", "val_loss"))
+
+
+def by_arm(asked: Iterable[Asked]) -> Iterator[tuple[ArmKey, list[Asked]]]:
+    """What was asked for each arm, over all sweeps."""
+    grouped: dict[ArmKey, list[Asked]] = {}
+    for each in asked:
+        grouped.setdefault(each.key, []).append(each)
+    yield from grouped.items()

@@ -1,0 +1,192 @@
+"""The figures at the top of the page, the keep rates, and how much of it may be chance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from xml.etree.ElementTree import Element
+
+from foundry.lab.report import words
+from foundry.lab.report.contents import Contents, Errors, Gain, KeepRate, NoiseEntry, Outcome
+from foundry.lab.report.markup import Child, el
+
+STACK: tuple[Outcome, ...] = ("promoted", "won", "kept", "inconclusive", "rejected", "screened_out", "failed")
+"""The parts of a keep rate's bar, kept ones first."""
+
+
+def tiles(contents: Contents) -> Element:
+    """What one wants to know first."""
+    current = next((each for each in contents["generations"] if each["current"]), None)
+    unit = contents["unit"]
+    statuses = Counter(trial["status"] for trial in contents["trials"])
+    every = contents["keep_rates"][-1] if contents["keep_rates"] else None
+    noise = next((each for each in contents["noise"] if each["metric"] == contents["metric"]), None)
+    gain, errors = contents["gain"], contents["errors"]
+    rest = ", ".join(f"{n:,} {status}" for status, n in statuses.most_common() if status != "finished")
+    return el(
+        "dl",
+        _tile(
+            "baseline",
+            f"generation {current['number']}" if current else "none yet",
+            (f"{contents['metric']} {words.loss(current['loss'])}: " if current["loss"] is not None else "")
+            + current["summary"]
+            if current
+            else "",
+        ),
+        _tile(
+            "gain so far",
+            f"about {words.signed(gain['estimate'])} {unit}" if gain else words.NOTHING,
+            _together(gain) if gain else "no promotion stands",
+        ),
+        _tile(
+            "kept",
+            f"{every['kept']} of {every['tried']:,}" if every else words.NOTHING,
+            f"{words.percent(every['kept'] / every['tried'])} of the arms that were trained"
+            if every and every["tried"]
+            else "no arm is judged yet",
+        ),
+        _tile("trials", f"{len(contents['trials']):,}", f"{statuses['finished']:,} finished" + (rest and f", {rest}")),
+        _tile(
+            "smallest decidable gain",
+            f"{noise['smallest_decidable']:.4f} {unit}"
+            if noise and noise["smallest_decidable"] is not None
+            else words.NOTHING,
+            f"found in 80\u00a0% of sweeps; the noise between seeds is {noise['sigma']:.4f}"
+            if noise
+            else "not measured: foundry noise",
+        ),
+        _tile(
+            "expected false promotions",
+            f"≤ {errors['expected']:.2g}" if errors["sweeps"] else "0",
+            f"in {words.count(errors['sweeps'], 'decided sweep')}" if errors["sweeps"] else "nothing is decided yet",
+        ),
+        class_="tiles",
+    )
+
+
+def keep_rates(rates: Sequence[KeepRate]) -> Element:
+    """Per mutation type: how many arms were kept, with the interval that so few can give."""
+    widest = max((rate["tried"] for rate in rates[:-1]), default=0)
+    rows = (
+        el(
+            "tr",
+            el("th", rate["type"], scope="row"),
+            el("td", f"{rate['kept']} of {rate['tried']}", class_="number", data_v=str(rate["kept"])),
+            el("td", _rate(rate), class_="number"),
+            el("td", _bar(rate, rate["tried"] if rate is rates[-1] else widest)),
+            el("td", _parts(rate), class_="muted"),
+            class_="total" if rate is rates[-1] else None,
+        )
+        for rate in rates
+    )
+    head = (("mutation type", None), ("kept", "number"), ("rate", "number"), ("arms by outcome", None), ("", None))
+    return el(
+        "div",
+        el(
+            "table",
+            el("caption", "Keep rate by mutation type", class_="hidden"),
+            el("thead", el("tr", (el("th", title, scope="col", class_=kind) for title, kind in head))),
+            el("tbody", rows),
+            class_="rates",
+        ),
+        class_="scroll",
+        tabindex="0",
+        role="region",
+        aria_label="Keep rate by mutation type",
+    )
+
+
+def chance(noise: Sequence[NoiseEntry], errors: Errors, units: dict[str, str]) -> Iterable[Child]:
+    """What the decisions rest on: the measured noise, and the rate of false promotions that was agreed to."""
+    yield el("p", _agreed(errors))
+    if not noise:
+        yield el("p", "The noise between seeds was not measured yet: ", el("code", "foundry noise"), " does it.")
+        return
+    words_only, figures = (
+        ("metric", "where"),
+        ("standard deviation", "runs", "degrees of freedom", "smallest decidable gain"),
+    )
+    rows = (
+        el(
+            "tr",
+            el("th", each["metric"], scope="row"),
+            el("td", el("code", each["context"][:8], title=each["context"])),
+            el("td", f"{each['sigma']:.5f} {units.get(each['metric'], '')}", class_="number"),
+            el("td", f"{each['runs']}", class_="number"),
+            el("td", f"{each['df']}", class_="number"),
+            el(
+                "td",
+                words.NOTHING if each["smallest_decidable"] is None else f"{each['smallest_decidable']:.4f}",
+                class_="number",
+            ),
+        )
+        for each in noise
+    )
+    yield el(
+        "div",
+        el(
+            "table",
+            el("caption", "Noise", class_="hidden"),
+            el(
+                "thead",
+                el(
+                    "tr",
+                    (el("th", title, scope="col") for title in words_only),
+                    (el("th", title, scope="col", class_="number") for title in figures),
+                ),
+            ),
+            el("tbody", rows),
+        ),
+        class_="scroll",
+    )
+
+
+def _together(gain: Gain) -> str:
+    """What one may believe of a sum of effects, each of which was looked at until it was large enough."""
+    least = "" if gain["least"] is None else f"at least {words.signed(gain['least'])} if every interval holds; "
+    of = f"the sum of {gain['promotions']} gains" if gain["promotions"] > 1 else "it"
+    why = "is too large on average, because a test stops when it looks good"
+    return f"{least}{of} {why}; {words.count(gain['n'], 'pair')} of runs"
+
+
+def _tile(title: str, figure: str, note: str) -> Element:
+    return el("div", el("dt", title), el("dd", figure.strip(), class_="figure"), el("dd", note, class_="note"))
+
+
+def _rate(rate: KeepRate) -> tuple[Child, ...]:
+    if not rate["tried"]:
+        return (words.NOTHING,)
+    interval = f"{words.percent(rate['low'])} to {words.percent(rate['high'])}"
+    return el("strong", words.percent(rate["kept"] / rate["tried"])), el("span", interval, class_="muted block")
+
+
+def _bar(rate: KeepRate, full: int) -> Element:
+    """The outcomes as parts of a bar, which is whole where `full` arms were tried."""
+    parts, left = [], 0.0
+    for outcome in STACK:
+        share = 100 * rate["outcomes"].get(outcome, 0) / max(full, 1)
+        if share:
+            parts.append(el("rect", x=f"{left:.2f}%", width=f"{share:.2f}%", y=0.0, height="100%", class_=outcome))
+        left += share
+    return el("svg", parts, class_="bar", aria_hidden="true")
+
+
+def _parts(rate: KeepRate) -> str:
+    every: tuple[Outcome, ...] = (*STACK, "described", "refused", "open")
+    return ", ".join(f"{n} {words.OUTCOMES[each][1]}" for each in every if (n := rate["outcomes"].get(each)))
+
+
+def _agreed(errors: Errors) -> str:
+    if not errors["sweeps"]:
+        return "No sweep has been decided yet, so nothing can have been promoted by chance."
+    rate = f", each at {words.percent(errors['alpha'])}" if errors["alpha"] is not None else ""
+    said = (
+        f"{words.count(errors['sweeps'], 'sweep')} ended with a decision{rate}: if not one of their arms were any "
+        f"better than its baseline, at most {errors['expected']:.2g} false promotions would be expected by now."
+    )
+    if errors["null_sweeps"]:
+        said += (
+            f" In {words.count(errors['null_sweeps'], 'null sweep')}, where the arms were the baseline itself, "
+            f"{words.count(errors['null_promotions'], 'promotion')} happened."
+        )
+    return said

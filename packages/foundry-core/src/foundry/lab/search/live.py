@@ -1,0 +1,296 @@
+"""One search with its ledger and its laboratory: what the pure search asks for becomes a plan, is trained, and is
+written down; see `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+from foundry.core.contracts import InvalidData, InvalidExperiment, PluginError, Stack
+from foundry.lab.decide.conclusion import Conclusion
+from foundry.lab.decide.race import BaselineFailed
+from foundry.lab.ledger import Generation, StaleBaseline, SweepRow
+from foundry.lab.promotion import current_baseline
+from foundry.lab.search.build import Ground
+from foundry.lab.search.history import earlier
+from foundry.lab.search.ideas import Ideas
+from foundry.lab.search.loop import Answer, Audit, Round, Search, Step
+from foundry.lab.search.quest import Audited, Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
+from foundry.lab.search.rounds import best_of, compare, effects_of, nothing, seed_of
+from foundry.lab.search.stacks import added, keep_rates, stack_of, words
+from foundry.lab.sweep.arms import Refused
+from foundry.lab.sweep.plan import Plan, plan_of
+from foundry.lab.sweep.question import Question
+from foundry.lab.sweep.result import SweepResult
+from foundry.lab.sweep.session import NOISE_SEEDS, Lab
+
+Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
+EXHAUSTED = "nothing is left to propose"
+
+
+class LiveSearch:
+    """Made by `foundry.lab.search.run`."""
+
+    def __init__(self, lab: Lab, quest: Quest, limits: Limits, tell: Tell, id: str, spec: Mapping[str, Any]) -> None:
+        self.lab, self.quest, self.limits, self.tell, self.id = lab, quest, limits, tell, id
+        self.spent = Spent()
+        self.df: int = spec["df"]
+        origin = self.generation(spec["generation"])
+        self.measured = {origin.number}  # generations whose noise is known, or was measured for an audit
+        self.ground = Ground(lab.project, origin, origin)
+        self.search = Search(origin.number, quest.policy, spec["sigma"], self.propose, earlier(lab.ledger, id))
+        self.known_before = len(self.search.history)
+        rows = [row for row in lab.ledger.sweeps() if row.spec.get("search", {}).get("id") == id]
+        self.recorded: dict[int, SweepRow] = {row.spec["search"]["step"]: row for row in rows}
+        self.number = 0  # steps that were taken
+        self.closing = False  # whether there is no room for another round
+        self.audits: list[Audited] = []
+        self.trials: set[str] = set()
+        self.ideas = Ideas(lab.project, quest, lab.reporter.note)
+
+    # ---- Step by step ----------------------------------------------------------------------------------------------
+
+    def run(self) -> Evolved:
+        """To the end, or to a limit."""
+        steps = self.search.steps()
+        try:
+            step = next(steps)
+            while self.has_room(step):
+                step = steps.send(self.take(step))
+        except StopIteration:
+            if not self.closing:
+                return self.evolved(EXHAUSTED)
+        return self.evolved(f"{self.limits} is reached")
+
+    def preview(self) -> dict[str, Any]:
+        """The facts of the next step that has not ended."""
+        steps = self.search.steps()
+        try:
+            step = next(steps)
+            while self.has_ended(self.number + 1):
+                step = steps.send(self.take(step))
+        except StopIteration:
+            return {"search": self.id, "steps": self.number, "next": None, "why": str(self.limits) or EXHAUSTED}
+        plan, _, refused = self.plan(step)
+        runs = len(plan.entries) if isinstance(step, Round) else 2 * plan.question.rule.n_max
+        known = self.search.sigma and (isinstance(step, Round) or plan.generation in self.measured)
+        return {
+            "search": self.id,
+            "steps": self.number,
+            "next": plan.kind,
+            "generation": plan.generation,
+            "arms": [
+                {"arm": entry.arm, "changes": list(entry.changes), "flops": entry.flops, "budget": entry.budget}
+                for entry in plan.entries
+            ],
+            "refused": [{"arm": each.name, "reason": each.reason} for each in refused],
+            "space": self.ideas.values(self.search.current, self.ground),
+            "noise_trials": 0 if known else NOISE_SEEDS,
+            "trials": runs,
+            "flops": sum(entry.flops or 0.0 for entry in plan.entries) * runs / len(plan.entries) or None,
+        }
+
+    def take(self, step: Step) -> Answer:
+        """Have one step trained, or look it up."""
+        row = self.recorded.get(self.number + 1)
+        refused: list[Refused] = []
+        if row is None:
+            plan, place, refused = self.plan(step)
+            known = self.lab.with_noise(plan) if plan.kind == "audit" and plan.arms else plan
+            _, row = self.lab.begin(known, search=place)
+        self.check(row, step)
+        self.number += 1
+        was_known = row.conclusion is not None
+        result = self.lab.result(row.id) if was_known else self.conclude(row, refused)
+        self.count(result, was_known)
+        if isinstance(step, Round):
+            answer, facts = self.after_round(row, result)
+        else:
+            answer, facts = self.after_audit(step, result)
+        if not was_known:
+            facts["left_out"] = [{"arm": each.name, "reason": each.reason} for each in refused]
+            spent = {"trials": self.spent.trials, "flops": self.spent.flops or None, "seconds": self.spent.seconds}
+            self.tell({"event": row.spec["kind"], "step": self.number, **facts, **spent})
+        return self.look_around(answer)
+
+    def conclude(self, row: SweepRow, refused: Sequence[Refused]) -> SweepResult:
+        """Train what a step compares, from wherever it was left."""
+        plan, ledger = Plan.from_json(row.spec), self.lab.ledger
+        ledger.start_sweep(row.spec)  # this process drives it
+        try:
+            self.lab.refuse(row.id, plan, refused)
+            self.lab.reporter.planned(row.id, plan)
+            self.lab.keep(row.id, plan, self.drive(row, plan) if plan.arms else nothing(plan.given_up))
+        except (InvalidExperiment, PluginError):
+            if plan.arms:
+                raise  # else that is the conclusion: no proposal makes a valid experiment
+        finally:
+            ledger.leave_sweep(row.id)
+        return self.lab.result(row.id)
+
+    def drive(self, row: SweepRow, plan: Plan) -> Conclusion:
+        driver, place = self.lab.driver(row.id, plan), row.spec["search"]
+        if plan.kind == "round":
+            return driver.drive(compare(plan.arms, seed_of(self.id, place["step"]), place["least"], plan.given_up))
+        try:
+            return driver.drive(plan.procedure())
+        except BaselineFailed as failure:
+            return nothing(plan.given_up, {plan.arms[0]: failure.message})
+
+    def after_round(self, row: SweepRow, result: SweepResult) -> tuple[Answer, dict[str, Any]]:
+        effects, place = effects_of(result.conclusion), row.spec["search"]
+        kept = best_of(effects or {}, place["least"])
+        facts = {
+            "proposals": [
+                {"arm": arm.arm, "effect": (effects or {}).get(arm.arm), "reason": arm.reason}
+                for arm in result.conclusion.arms
+            ],
+            "kept": kept,
+            "effect": effects[kept] if effects and kept else None,
+        }
+        if effects is None:
+            return Answer(effects=None), facts
+        stacks = {arm: stack_of(stack) for arm, stack in place["arms"].items()}
+        return Answer({stacks[arm]: effect for arm, effect in effects.items()}), facts
+
+    def after_audit(self, step: Audit, result: SweepResult) -> tuple[Answer, dict[str, Any]]:
+        became = self.promoted(result) if result.conclusion.winner else None
+        arm = next(iter(result.conclusion.arms), None)
+        audited = Audited.of(added(step.stack, step.verified), arm, became.number if became else None)
+        self.audits.append(audited)
+        if became:
+            self.ground = replace(self.ground, verified=became, stack=step.stack)
+        facts = {**asdict(audited), "stack": words(audited.stack)}
+        return Answer(verdict=audited.verdict, effect=audited.effect), facts
+
+    def promoted(self, result: SweepResult) -> Generation | None:
+        """The generation that an audit's winner became. None: somebody else was faster."""
+        if before := self.promotion_of(result.sweep):
+            return before
+        try:
+            return self.lab.promote(result)
+        except StaleBaseline as stale:
+            self.lab.reporter.note(f"{stale}; the stack is judged again on that one")
+            return None
+
+    def look_around(self, answer: Answer) -> Answer:
+        """The answer with what else there is to know: is the baseline still ours, and is there room for more? The next
+        step in the ledger tells how it was when this one ended for the first time."""
+        if following := self.recorded.get(self.number + 1):
+            origin, self.closing = following.spec["search"]["origin"], following.spec["search"]["closing"]
+            moved = origin if origin != self.search.origin else None
+        else:
+            generation, _ = current_baseline(self.lab.ledger, self.lab.project)
+            moved = generation.number if generation.number != self.ground.verified.number else None
+            self.closing = not room_for_a_round(self.quest.policy, self.left)
+        if moved is not None:
+            baseline = self.generation(moved)
+            self.ground = Ground(self.lab.project, baseline, baseline)
+        return replace(answer, moved=moved, last=self.closing)
+
+    # ---- What a step comes to --------------------------------------------------------------------------------------
+
+    def plan(self, step: Step) -> tuple[Plan, dict[str, Any], list[Refused]]:
+        """(what is compared, where it belongs, what cannot take part)."""
+        rule = self.quest.rule
+        place = {"id": self.id, "step": self.number + 1, "origin": step.origin, "closing": self.closing}
+        if isinstance(step, Round):
+            kind, control, stacks = "round", step.current, step.proposals
+            kept = added(step.current, self.search.verified)
+            place |= {"proposals": stacks, "kept": kept, "least": self.search.least}
+        else:
+            kind, control, stacks, rule = "audit", step.verified, (step.stack,), within(rule, self.left)
+        arms, named, refused = self.ground.arms(control, stacks)
+        question = Question(stacks, rule, tasks=self.quest.tasks)
+        plan, unbuilt = plan_of(self.ground.verified, arms, question, self.lab.jobs, self.lab.count, kind)
+        if isinstance(step, Round):
+            plan = replace(plan, sigma=self.search.sigma, df=self.df)
+        return plan, {**place, "arms": named}, refused + unbuilt
+
+    def propose(self, search: Search) -> Sequence[Stack]:
+        """What was proposed in the next step, as the ledger has it, or the proposer's next ideas."""
+        if row := self.recorded.get(self.number + 1):
+            return [stack_of(each) for each in row.spec["search"].get("proposals", ())]
+        return self.ideas.of(search, self.ground, self.number + 1)
+
+    # ---- Where it stands -------------------------------------------------------------------------------------------
+
+    @property
+    def left(self) -> float:
+        """Trainings for which the limits leave room, once the noise of the verified baseline is known."""
+        ahead = 0 if self.ground.verified.number in self.measured else NOISE_SEEDS
+        return self.limits.left(self.spent) - ahead
+
+    def has_room(self, step: Step) -> bool:
+        """Whether a step is known, or can be afforded.
+
+        Raises:
+            UsageError: the limits are too tight to begin at all.
+        """
+        if self.number + 1 in self.recorded:
+            return True
+        fits = room_for_a_round(self.quest.policy, self.left) if isinstance(step, Round) else self.left >= 2
+        if not fits and self.number == 0:
+            check_room(self.quest.policy, self.limits, self.left)
+        self.closing |= not fits
+        return fits
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a step is in the ledger with everything that follows from it."""
+        row = self.recorded.get(number)
+        if row is None or row.conclusion is None:
+            return False
+        waits = row.spec["kind"] == "audit" and row.conclusion["winner"] and not self.promotion_of(row.id)
+        return not waits or number + 1 in self.recorded
+
+    def check(self, row: SweepRow, step: Step) -> None:
+        """Raises InvalidData where the ledger holds another step than the search takes now."""
+        expected = ("round", step.proposals) if isinstance(step, Round) else ("audit", (step.stack,))
+        question = Question.from_json(row.spec["question"])
+        if (row.spec["kind"], question.stacks) != expected or row.spec["search"]["origin"] != step.origin:
+            raise InvalidData(
+                f"step {row.spec['search']['step']} of search {self.id} is not the one that the ledger has",
+                "another version of Foundry took it; another --seed begins a new search",
+            )
+
+    def count(self, result: SweepResult, was_known: bool) -> None:
+        """Add what a step has cost, and the noise that was measured for it: the first audit against a generation does
+        that."""
+        asked, sweeps = result.plan.question.to_json(), [result.sweep]
+        if result.plan.kind == "audit":
+            self.measured.add(result.plan.generation)
+            sweeps += [row.id for row in self.lab.ledger.sweeps() if row.spec.get("asked_by") == asked]
+        for wanted in (each for sweep in sweeps for each in self.lab.ledger.wanted(sweep)):
+            if wanted.trial not in self.trials:
+                self.trials.add(wanted.trial)
+                flops = (result.plan.entry(wanted.arm).flops or 0.0) * Fraction(wanted.share)
+                self.spent.add(1, float(flops), now=not was_known)
+
+    def generation(self, number: int) -> Generation:
+        return next(each for each in self.lab.ledger.generations() if each.number == number)
+
+    def promotion_of(self, sweep: str) -> Generation | None:
+        """The generation that a sweep's winner became."""
+        decisions = {each.id for each in self.lab.ledger.decisions(sweep=sweep)}
+        return next((each for each in self.lab.ledger.generations() if each.decision in decisions), None)
+
+    def evolved(self, why: str) -> Evolved:
+        own = self.search.history[self.known_before :]
+        judged = [each for each in own if each.fate in ("kept", "passed_over", "failed")]
+        baseline, _ = current_baseline(self.lab.ledger, self.lab.project)
+        return Evolved(
+            search=self.id,
+            quest=self.quest,
+            why=why,
+            generation=baseline.number,
+            loss=baseline.loss,
+            rounds=self.search.rounds,
+            tried=len(judged),
+            kept=sum(each.fate == "kept" for each in judged),
+            keep_rates=keep_rates(judged),
+            audits=tuple(self.audits),
+            unverified=added(self.search.current, self.search.verified),
+            spent=self.spent,
+        )

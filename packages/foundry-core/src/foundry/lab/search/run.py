@@ -1,0 +1,84 @@
+"""The search for real: each step is a sweep in the ledger, and what passes an audit becomes the baseline.
+
+    with open_lab(project, jobs=2) as lab:
+        evolved = evolve(lab, Quest(seed=1), Limits(trials=500))
+
+A search that was killed is played again from its beginning. What the ledger has is answered from there, proposals
+included, so that it takes the same way even if the ledger or the proposer has learnt more since; the rest is trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foundry.core.contracts import UsageError
+from foundry.core.registry import registry
+from foundry.lab.ledger import Ledger
+from foundry.lab.promotion import current_baseline
+from foundry.lab.search.live import LiveSearch, Tell
+from foundry.lab.search.quest import Evolved, Limits, Quest, Spent, check_room
+from foundry.lab.sweep.plan import informed, make_plan
+from foundry.lab.sweep.question import Question
+from foundry.lab.sweep.session import Lab
+
+
+def evolve(lab: Lab, quest: Quest, limits: Limits, tell: Tell = lambda facts: None) -> Evolved:
+    """Search until a limit is reached or nothing is left to propose.
+
+    Args:
+        tell: told the facts of every step, as it ends.
+
+    Raises:
+        Stopped: somebody asked for it; the same call goes on from there.
+        UsageError: there is no such proposer or metric, or the limits leave no room for a round.
+    """
+    search = _open(lab, quest, limits, tell)
+    try:
+        return search.run()
+    finally:
+        lab.ledger.leave_sweep(search.id)
+
+
+def preview(lab: Lab, quest: Quest, limits: Limits) -> dict[str, Any]:
+    """What a search would do next, and what it would cost. Trains nothing and promotes nothing."""
+    return _open(lab, quest, limits, lambda facts: None, begin=False).preview()
+
+
+def last_quest(ledger: Ledger) -> Quest:
+    """What the newest search was asked. No search is ever over: a higher limit, or a new plugin, and it goes on.
+
+    Raises:
+        UsageError: there is none.
+    """
+    searches = [row for row in ledger.sweeps() if row.spec["kind"] == "evolve"]
+    if not searches:
+        raise UsageError("there is no search to go on with", "`foundry evolve` begins one")
+    return Quest.from_json(searches[-1].spec["quest"])
+
+
+def _open(lab: Lab, quest: Quest, limits: Limits, tell: Tell, *, begin: bool = True) -> LiveSearch:
+    """The newest search of this quest, or a new one from the baseline that holds now.
+
+    Args:
+        begin: write a new one down, and measure the noise for it if nobody has.
+    """
+    ledger, asked = lab.ledger, quest.to_json()
+    registry(lab.project).variant("proposer", quest.proposer)
+    searches = [row for row in ledger.sweeps() if row.spec["kind"] == "evolve" and row.spec["quest"] == asked]
+    if searches:
+        if begin:
+            ledger.start_sweep(searches[-1].spec)  # this process drives it from now on
+        return LiveSearch(lab, quest, limits, tell, searches[-1].id, searches[-1].spec)
+    check_room(quest.policy, limits, limits.left(Spent()))  # before the noise is measured
+    generation, baseline = current_baseline(ledger, lab.project)
+    plan, _ = make_plan(generation, baseline, Question((), quest.rule, tasks=quest.tasks), lab.jobs, lab.count)
+    known = lab.with_noise(plan) if begin else informed(plan, ledger)
+    spec = {
+        "schema_version": 1,
+        "kind": "evolve",
+        "quest": asked,
+        "generation": generation.number,
+        "sigma": known.sigma or 0.0,
+        "df": known.df,
+    }
+    return LiveSearch(lab, quest, limits, tell, ledger.start_sweep(spec) if begin else "new", spec)

@@ -1,0 +1,42 @@
+"""What a sweep is asked. The same question about the same baseline is the same sweep, however often it is put."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from foundry.core.contracts import Stack
+from foundry.lab.decide.rule import Rule
+from foundry.lab.trials.budget import Budget
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which mutations of the baseline are better than it, by which rule?"""
+
+    stacks: tuple[Stack, ...]  # the mutations of each arm
+    rule: Rule = field(default_factory=Rule)
+    budget: Budget | None = None  # of every training; None: the baseline's own
+    lr_factors: tuple[float, ...] = ()  # learning rates that every arm tries beside its own, as factors on it
+    tasks: tuple[str, ...] = ()  # evaluated after every training
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stacks": [[list(mutation) for mutation in stack] for stack in self.stacks],
+            "rule": self.rule.to_json(),
+            "budget": None if self.budget is None else [self.budget.name, self.budget.amount],
+            "lr_factors": list(self.lr_factors),
+            "tasks": list(self.tasks),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Question:
+        """The question that `to_json` wrote."""
+        return cls(
+            stacks=tuple(tuple((type, value) for type, value in stack) for stack in values["stacks"]),
+            rule=Rule.from_json(values["rule"]),
+            budget=None if values["budget"] is None else Budget(*values["budget"]),
+            lr_factors=tuple(values["lr_factors"]),
+            tasks=tuple(values["tasks"]),
+        )

@@ -1,0 +1,348 @@
+"""Where sweeps happen: a project's ledger, the workers that train for it, and whoever watches.
+
+    with open_lab(project, jobs=2) as lab:
+        result = lab.sweep(Question(stacks=((("attention", "mha"),),)), promote=True)
+
+One laboratory serves one sweep after the other, so that its workers stay warm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from foundry.core.blame import explained
+from foundry.core.code import foreign_variants
+from foundry.core.config import Experiment
+from foundry.core.config.load import BASELINE, from_text
+from foundry.core.contracts import Executor, InvalidExperiment, PluginError, Stopped, UsageError
+from foundry.core.registry import registry
+from foundry.core.system.processes import Process
+from foundry.core.system.signals import StopRequest
+from foundry.lab.decide.conclusion import Conclusion
+from foundry.lab.decide.measure import Spread, noise_procedure
+from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.rule import Rule
+from foundry.lab.ledger import Generation, Ledger, Noise, StaleBaseline, SweepRow
+from foundry.lab.ledger.lease import Beat, Holder
+from foundry.lab.ledger.records import Json
+from foundry.lab.promotion import current_baseline, promote
+from foundry.lab.sweep.arms import Refused
+from foundry.lab.sweep.plan import Plan, informed, make_plan, remarks_on
+from foundry.lab.sweep.question import Question
+from foundry.lab.sweep.reporter import Silent, SweepReporter
+from foundry.lab.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
+from foundry.lab.sweep.workload import PlannedWork
+from foundry.lab.trials.budget import Costs
+from foundry.lab.trials.driver import Driver
+from foundry.lab.trials.executors.site import LedgerSite
+from foundry.lab.trials.fingerprint import Setting
+from foundry.lab.trials.heartbeat import Heartbeat
+from foundry.lab.trials.warm_start import drop_checkpoints
+
+WAIT_SECONDS = 0.5
+"""Between two looks at a driver that may be dead."""
+NOISE_SEEDS = 8
+"""Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
+
+
+@dataclass
+class Lab:
+    """Made by `open_lab`."""
+
+    project: Path
+    ledger: Ledger
+    jobs: int
+    executor: Executor
+    reporter: SweepReporter
+    stop: StopRequest
+    retry: bool = False  # what failed before is trained again, and what followed from it decided again
+
+    def sweep(self, question: Question, *, promote: bool = False) -> SweepResult:
+        """Train, compare, decide; with `promote`, make the winner the baseline.
+
+        What the ledger knows is not trained again, so the same question about the same baseline is answered at once.
+        If somebody else promotes meanwhile, the arms are compared with the new baseline.
+
+        Raises:
+            Stopped: somebody asked for it; the same call goes on from there.
+            InvalidExperiment: no arm can be trained.
+        """
+        if not question.stacks:
+            raise UsageError(
+                "there is nothing to compare with the baseline", "for example: foundry sweep attention mha"
+            )
+        while True:
+            generation, baseline = current_baseline(self.ledger, self.project)
+            plan, refused = make_plan(generation, baseline, question, self.jobs, self.count)
+            for remark in remarks_on(plan, question, baseline):
+                self.reporter.note(remark)
+            try:
+                return self.run(plan, refused, promote=promote)
+            except StaleBaseline as stale:
+                self.reporter.note(f"{stale}; comparing with that one")
+
+    def resume(self, *, promote: bool = False) -> SweepResult:
+        """Go on with the sweep that was interrupted last; with `promote`, also with one that has found a winner, which
+        nobody made the baseline. Of a driver that cannot be seen from here, and was heard of lately, a sign is waited
+        for, until its lease has ended.
+
+        Raises:
+            UsageError: there is none.
+            Stopped: somebody asked for it.
+        """
+        left = [
+            row for row in self.ledger.sweeps() if row.spec["kind"] in ("sweep", "noise") and row.status != "finished"
+        ]
+        unpromoted = self._unpromoted()
+        rows = sorted(left + (unpromoted if promote else []), key=lambda row: row.created, reverse=True)
+        driven = ""
+        for row in rows:
+            question = Question.from_json(row.spec.get("asked_by") or row.spec["question"])
+            if not question.stacks:
+                continue
+            driver = None if row.status == "finished" else self._driver_of(row.id)
+            if driver is None:
+                return self.sweep(question, promote=promote)
+            driven = driven or f": {row.id} is driven by {driver}"
+        hint = "name what to compare: foundry sweep attention mha"
+        if driven:
+            hint = "end that process first, or wait for it"
+        elif unpromoted:
+            hint = "the last one has found a winner: foundry sweep --resume --promote"
+        raise UsageError(f"no sweep was interrupted{driven}", hint)
+
+    def _driver_of(self, sweep: str) -> Holder | None:
+        """Who certainly drives a sweep: it can be seen, or gives a sign while it is waited for."""
+        heard: dict[Process, Beat] = {}
+        while drivers := self.ledger.drivers(sweep):
+            for driver in drivers:
+                if driver.process.is_visible() or heard.get(driver.process, driver.beat) != driver.beat:
+                    return driver
+            if not heard:
+                self.reporter.note(f"sweep {sweep}: {self.ledger.waiting_for(drivers[0])}")
+            heard = {driver.process: driver.beat for driver in drivers} | heard
+            if self.stop.requested:
+                raise Stopped("stopped while it waited for a driver", "run the same command again")
+            time.sleep(WAIT_SECONDS)
+        return None
+
+    def _unpromoted(self) -> list[SweepRow]:
+        """The sweeps whose winner is better than the baseline that still holds."""
+        newest = self.ledger.baseline()
+        return [
+            row
+            for row in self.ledger.sweeps("finished")
+            if row.spec["kind"] == "sweep" and newest is not None and row.spec["generation"] == newest.number
+            if row.conclusion is not None and Conclusion.from_json(row.conclusion).winner is not None
+        ]
+
+    def run(self, plan: Plan, refused: Sequence[Refused] = (), *, promote: bool = False) -> SweepResult:
+        """The sweep of a plan, from wherever it was left. One that ended undecided goes on with what is known by now.
+
+        Raises:
+            StaleBaseline: the plan's generation is not the baseline any more.
+        """
+        if plan.arms:
+            plan = self.with_noise(plan)
+        sweep, row = self.newest(plan, is_open=lambda conclusion: Conclusion.from_json(conclusion).is_open)
+        plan = Plan.from_json(row.spec)
+        try:
+            self.refuse(sweep, plan, refused)
+            if row.conclusion is None:
+                self.reporter.planned(sweep, plan)
+                self.keep(
+                    sweep, plan, self.driver(sweep, plan).drive(plan.procedure()) if plan.arms else _nothing(plan)
+                )
+        finally:
+            self.ledger.leave_sweep(sweep)
+        result = self.result(sweep, refused)
+        return replace(result, promoted=self.promote(result)) if promote and result.conclusion.winner else result
+
+    def begin(self, plan: Plan, **also: Any) -> tuple[str, SweepRow]:
+        """The sweep of a plan as the ledger has it, or has it from now on. `also` makes it another sweep."""
+        sweep = self.ledger.start_sweep({**plan.to_json(), **also})
+        row = self.ledger.sweep(sweep)
+        assert row is not None
+        return sweep, row
+
+    def newest(
+        self, plan: Plan, *, is_open: Callable[[Json], bool] = lambda conclusion: False, **also: Any
+    ) -> tuple[str, SweepRow]:
+        """The last round of a plan. Another one begins, with what is known by now, where that has ended open, or where
+        trials failed in it that are to be tried again."""
+        while True:
+            sweep, row = self.begin(plan, **also)
+            following = replace(plan, round=plan.round + 1)
+            if row.conclusion is None:
+                return sweep, row
+            goes_on = is_open(row.conclusion) or (self.retry and self.ledger.trials(sweep, status="failed"))
+            if not goes_on and not self.ledger.knows_sweep({**following.to_json(), **also}):
+                return sweep, row
+            plan = informed(following, self.ledger)
+
+    def refuse(self, sweep: str, plan: Plan, refused: Sequence[Refused]) -> None:
+        """Write down which experiments take part, and which cannot, with what differs in them.
+
+        Raises:
+            InvalidExperiment, PluginError: none can.
+        """
+        for entry in plan.entries:
+            parent = None if entry is plan.baseline else plan.baseline.identity
+            self.ledger.record_config(entry.identity, entry.experiment, parent, entry.mutations, entry.changes)
+        for each in refused:
+            self.ledger.record_refusal(sweep, each.name, each.reason, each.changes)
+            self.reporter.note(f"{each.name} is left out: {each.reason}")
+        if not plan.arms and any(each.invalid for each in refused):
+            self.keep(sweep, plan, _nothing(plan))
+            kind = PluginError if all(each.faulty for each in refused) else InvalidExperiment
+            raise kind("no arm of this sweep can be trained", "\n".join(map(str, refused)))
+
+    def result(self, sweep: str, refused: Sequence[Refused] = ()) -> SweepResult:
+        """What came of a finished sweep."""
+        row = self.ledger.sweep(sweep)
+        if row is None or row.conclusion is None:
+            raise UsageError(f"no sweep {sweep} has finished", "`foundry sweep --resume` goes on with the last one")
+        decisions = tuple(self.ledger.decisions(sweep=sweep))
+        return SweepResult(
+            sweep, Plan.from_json(row.spec), Conclusion.from_json(row.conclusion), decisions, tuple(refused)
+        )
+
+    def keep(self, sweep: str, plan: Plan, conclusion: Conclusion) -> None:
+        """Write down what was decided, and what was learnt on the way."""
+        for decision in decisions_of(sweep, plan, conclusion):
+            self.ledger.decide(decision)
+        for evidence in evidence_of(plan, conclusion):
+            self.ledger.add_evidence(evidence)
+        for noise in noise_of(plan, conclusion):
+            self.ledger.record_noise(noise)
+        self.finish(sweep, conclusion.to_json())
+
+    def finish(self, sweep: str, conclusion: Json) -> None:
+        """The end of a sweep, after which nobody looks into its runs again."""
+        for row in self.ledger.trials(sweep, status="finished"):  # what a rung, or who was killed, had left there
+            drop_checkpoints(self.project / row.run)
+        self.ledger.finish_sweep(sweep, conclusion)
+
+    def promote(self, result: SweepResult) -> Generation:
+        """Make the winner the baseline, unless another one has become it.
+
+        Raises:
+            StaleBaseline: it has.
+        """
+        winner = result.conclusion.winner
+        assert winner is not None
+        decision = next(each for each in result.decisions if each.arm == winner)
+        experiment = from_text(result.plan.entry(winner).text, self.project, name=BASELINE.stem, source=winner)
+        loss, given_up = result.conclusion.arm(winner).loss, result.conclusion.given_up
+        return promote(self.ledger, self.project, decision, experiment, loss=loss, given_up=given_up)
+
+    def count(self, experiment: Experiment, setting: Setting) -> Costs:
+        """What a model costs. That runs its code, which may end the process that it runs in: a plugin's runs where
+        trials do, if the executor offers it."""
+        apart = getattr(self.executor, "count", None) if foreign_variants(experiment) else None
+        try:
+            return Costs.of(experiment, apart and (lambda each: apart(each, setting, lambda: self.stop.requested)))
+        except KeyboardInterrupt as error:  # a signal is noted here, and raises nothing: this is a variant's
+            raise explained(error) from error
+
+    # ---- the noise -------------------------------------------------------------------------------------------------
+
+    def with_noise(self, plan: Plan) -> Plan:
+        """The plan with what is known; the noise is measured first if nobody ever did for this baseline with this
+        metric, budget and data."""
+        known = informed(plan, self.ledger)
+        if known.sigma is None:
+            self.reporter.note(
+                f"the noise of {plan.question.rule.metric} between seeds is not known here: "
+                f"{NOISE_SEEDS} runs of the baseline measure it first"
+            )
+            self.measure_noise(plan)
+            known = informed(plan, self.ledger)
+        return known
+
+    def noise(self, question: Question, seeds: int = NOISE_SEEDS) -> tuple[Plan, Spread]:
+        """Measure the spread of the metric between seeds, with the baseline. Of the question only the metric, the
+        budget and the tasks count."""
+        generation, baseline = current_baseline(self.ledger, self.project)
+        plan, _ = make_plan(generation, baseline, replace(question, stacks=(), lr_factors=()), self.jobs, self.count)
+        return plan, self.measure_noise(plan, seeds)
+
+    def measure_noise(self, plan: Plan, seeds: int = NOISE_SEEDS) -> Spread:
+        """Train the plan's baseline with `seeds` seeds, of which those of an earlier call are known already."""
+        metric, identity = plan.question.rule.metric, plan.baseline.identity
+        question = replace(plan.question, stacks=(), lr_factors=(), rule=Rule(metric=metric))
+        alone = replace(plan, kind="noise", question=question, entries=plan.entries[:1], sigma=None, df=0, evidence={})
+        sweep, row = self.newest(alone, seeds=seeds, asked_by=plan.question.to_json() if plan.arms else None)
+        try:
+            if row.conclusion is None:
+                self.reporter.planned(sweep, alone)
+                spread = self.driver(sweep, alone).drive(noise_procedure(identity, seeds))
+                self.finish(sweep, spread.to_json())
+            else:
+                spread = Spread.from_json(row.conclusion)
+        finally:
+            self.ledger.leave_sweep(sweep)
+        # Last: where the noise is known nobody comes back to finish this sweep.
+        runs = len(spread.scores)
+        self.ledger.record_noise(Noise(metric, plan.context, spread.sigma, spread.df, runs, group=f"noise {identity}"))
+        return spread
+
+    def driver(self, sweep: str, plan: Plan) -> Driver:
+        """What answers a procedure about the entries of `plan`."""
+        return Driver(
+            ledger=self.ledger,
+            sweep=sweep,
+            trials=PlannedWork(plan, self.project),
+            metric=plan.question.rule.metric,
+            setting=plan.setting,
+            executor=self.executor,
+            reporter=self.reporter,
+            stop=lambda: self.stop.requested,
+            retry=self.retry,
+        )
+
+
+@contextmanager
+def open_lab(
+    project: Path,
+    *,
+    executor: str = "local",
+    jobs: int = 1,
+    trial_seconds: float | None = None,
+    retry: bool = False,
+    reporter: SweepReporter | None = None,
+) -> Iterator[Lab]:
+    """A project's laboratory. Workers start when there is something to train, and end with the context.
+
+    Args:
+        executor: a variant of the slot of that name.
+        jobs: trials at a time.
+        trial_seconds: a trial that takes longer has failed.
+        retry: have trials that failed before trained again: there is more time now, or more memory.
+
+    Raises:
+        UsageError: there is no such executor.
+    """
+    reporter = reporter or Silent()
+    variant = registry(project).variant("executor", executor)
+    with Ledger.open(project, note=reporter.note) as ledger, Heartbeat(ledger, ledger.renew_sweeps):
+        site = LedgerSite(project.resolve(), jobs, trial_seconds, reporter.note, ledger=ledger)
+        with StopRequest() as stop, variant.load()(variant.params(), site) as workers:
+            yield Lab(site.project, ledger, jobs, workers, reporter, stop, retry)
+
+
+def run_sweep(project: Path, question: Question, *, promote: bool = False, jobs: int = 1, **lab: object) -> SweepResult:
+    """One sweep in a laboratory of its own; see `open_lab` and `Lab.sweep`."""
+    with open_lab(project, jobs=jobs, **lab) as opened:  # type: ignore[arg-type]
+        return opened.sweep(question, promote=promote)
+
+
+def _nothing(plan: Plan) -> Conclusion:
+    """The end of a sweep in which nobody competes."""
+    return Conclusion((), None, CONTROL, "", 0, Fraction(0), plan.given_up, {})

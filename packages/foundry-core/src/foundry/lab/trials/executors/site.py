@@ -1,0 +1,15 @@
+"""What Foundry's own executors are built with: they look after their workers' claims, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from foundry.core.contracts import Site
+from foundry.lab.ledger.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class LedgerSite(Site):
+    """A site with its ledger."""
+
+    ledger: Ledger = field(kw_only=True)
