@@ -32,7 +32,8 @@ def contradictions(
     def is_wrong(*paths: Path) -> bool:
         return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in wrong for path in paths)
 
-    found += _source(experiment, document)
+    if not is_wrong(("init_from",)):
+        found += _source(experiment, document, registry)
     if not is_wrong(("training", "batch_size"), ("training", "micro_batch")):
         found += _micro_batch(experiment, document)
     if is_wrong(*SIZES):
@@ -50,9 +51,9 @@ def contradictions(
     return found
 
 
-def _source(experiment: Experiment, document: Document) -> Iterator[Fault]:
+def _source(experiment: Experiment, document: Document, registry: Registry) -> Iterator[Fault]:
     named = experiment.init_from
-    variant = experiment.registry.source(named)
+    variant = registry.source(named)
     if named is None or variant is None or not issubclass(variant.params, SourceParams):
         return
     if fault := variant.params.fault(named):

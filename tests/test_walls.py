@@ -1,0 +1,122 @@
+"""The table of who may import whom, in pyproject.toml: it refuses what it says it refuses, and the house has no circles."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FORBIDDEN = {
+    # Where an import is planted -> the import, and words of the name of the rule that refuses it.
+    "foundry-core/src/foundry/core/run.py": ("foundry.lab.promotion", "core knows neither"),
+    "foundry-core/src/foundry/lab/promotion.py": ("foundry.zoo.catalog", "the lab knows core only"),
+    "foundry-core/src/foundry/lab/decide/rule.py": ("pathlib", "no files and no clock"),
+    "foundry-core/src/foundry/lab/trials/driver.py": ("foundry.lab.sweep.plan", "the floors of the lab"),
+    "foundry-core/src/foundry/zoo/catalog.py": ("foundry.lab", "the zoo knows core only"),
+    "foundry-modules/src/foundry/modules/norm/__init__.py": ("foundry.core.config", "siblings know core's contracts"),
+    "foundry-data/src/foundry/data/plugin.py": ("foundry.modules.norm", "siblings do not know each other"),
+    "foundry-evals/src/foundry/evals/plugin.py": ("foundry.kernels", "only modules needs kernels"),
+    "foundry-kernels/src/foundry/kernels/__init__.py": ("foundry.core.contracts", "kernels imports torch and nothing"),
+    "foundry-cli/src/foundry/cli/frame.py": ("foundry.lab.ledger.store", "the lab by its face"),
+    "foundry-core/src/foundry/core/registry/table.py": ("numpy", "never import torch or numpy"),
+}
+
+
+def test_each_wall_refuses_what_it_says(tmp_path):
+    """The house is built once more, with one forbidden import behind each wall."""
+    for package in (ROOT / "packages").glob("*/src"):
+        shutil.copytree(package, tmp_path / package.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
+    for file, (module, _) in FORBIDDEN.items():
+        path = tmp_path / "packages" / file
+        path.write_text(f"{path.read_text()}\nimport {module}\n")
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"]
+    sources = os.pathsep.join(str(each) for each in (tmp_path / "packages").glob("*/src"))
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": sources}, text=True, capture_output=True
+    )
+    said = " ".join(done.stdout.split())
+    broken = re.findall(r"([^.]*?) (?:\(\d+ ignored imports?\) )?BROKEN", said)
+    missed = [rule for _, rule in FORBIDDEN.values() if not any(rule in each for each in broken)]
+    assert done.returncode == 1, done.stderr
+    assert not missed, said
+
+
+def test_plugins_use_the_public_api_alone():
+    """As a third party's would: they are no part of the house that the linter sees."""
+    public = ("foundry.core.contracts", "foundry.core.testing")
+    files = [file for file in (ROOT / "plugins").rglob("*.py") if "tests" not in file.parts]
+    names = [name for file in files for name in _imports(file) if name.startswith("foundry.")]
+    assert names
+    assert [name for name in names if not name.startswith(public)] == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Of core, lab and zoo, whatever is imported inside functions included; imports for types alone are none."""
+    source = ROOT / "packages" / "foundry-core" / "src"
+    modules = {_module(file.relative_to(source)): file for file in source.rglob("*.py")}
+    graph = {name: {_owner(each, modules) for each in _imports(file)} - {"", name} for name, file in modules.items()}
+    circles = [sorted(found) for found in _components(graph) if len(found) > 1]
+    assert not circles, "; ".join(" <-> ".join(each) for each in circles)
+
+
+def test_a_class_has_its_name_for_itself():
+    """In core and in the lab: who reads `Entry` need not ask whose."""
+    source, owners = ROOT / "packages" / "foundry-core" / "src" / "foundry", dict[str, list[str]]()
+    for file in [*(source / "core").rglob("*.py"), *(source / "lab").rglob("*.py")]:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                owners.setdefault(node.name, []).append(str(file.relative_to(source)))
+    assert {name: files for name, files in owners.items() if len(files) > 1} == {}
+
+
+def _module(file: Path) -> str:
+    return ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """What a file imports of Foundry: modules, and names of packages, which may be modules."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):  # below `if TYPE_CHECKING:` nothing is imported
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _owner(name: str, modules: Container[str]) -> str:
+    """The module that an import loads: `name`, or, where that is a name in a module, that module."""
+    return next((each for each in (name, name.rpartition(".")[0]) if each in modules), "")
+
+
+def _components(graph: dict[str, set[str]]) -> Iterator[set[str]]:
+    """The sets of modules that reach each other, by Tarjan's algorithm."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(name: str) -> Iterator[set[str]]:
+        number[name] = lowest[name] = len(number)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in number:
+                yield from visit(other)
+                lowest[name] = min(lowest[name], lowest[other])
+            elif other in stack:
+                lowest[name] = min(lowest[name], number[other])
+        if lowest[name] == number[name]:
+            found = set()
+            while name not in found:
+                found.add(stack.pop())
+            yield found
+
+    for name in graph:
+        if name not in number:
+            yield from visit(name)
