@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foundry.core.config import Experiment, load_experiment
-from foundry.core.config.mutate import edit, mutate
+from foundry.core.config.assemble import edit
+from foundry.core.config.mutate import mutate
 from foundry.core.contracts import FoundryError
 from foundry.core.training import train
 

@@ -22,7 +22,8 @@ from tests.doses import dose
 
 from foundry.core import load_experiment
 from foundry.core.config import Experiment
-from foundry.core.config.mutate import edit, list_mutations, mutate
+from foundry.core.config.assemble import edit
+from foundry.core.config.mutate import list_mutations, mutate
 from foundry.core.registry import registry
 from foundry.core.training import train
 

@@ -1,4 +1,4 @@
-"""The table of who may import whom, in pyproject.toml: it refuses what it says it refuses, and the house has no circles."""
+"""The table of who may import whom, in pyproject.toml: it refuses what it says. And the house has no circles."""
 
 import ast
 import os

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from foundry.core.config import Experiment, from_plain
-from foundry.core.config.mutate import edit, mutate
+from foundry.core.config.assemble import edit
+from foundry.core.config.mutate import mutate
 from foundry.core.training.horizon import Horizon, Step
 from foundry.core.training.rows import open_rows
 from foundry.lab.report.runs import DRAWN, _mean

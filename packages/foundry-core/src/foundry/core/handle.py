@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from foundry.core.blame import answers_for
 from foundry.core.config import Experiment
-from foundry.core.config.mutate import edit
+from foundry.core.config.assemble import edit
 from foundry.core.contracts import Edits, Evaluator, InvalidData, Item, Tokenizer
 from foundry.core.generate import Sampling, first_ids, stream_text
 from foundry.core.loading import load_run

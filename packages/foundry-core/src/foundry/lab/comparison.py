@@ -13,8 +13,9 @@ from typing import Any
 
 from foundry.core.blame import FAULTS
 from foundry.core.config import Experiment
+from foundry.core.config.assemble import edit
 from foundry.core.config.difference import Change, difference
-from foundry.core.config.mutate import edit, is_held_fixed
+from foundry.core.config.mutate import is_held_fixed
 from foundry.core.config.schema import BUDGETS
 from foundry.core.contracts import InvalidExperiment, PluginError, UsageError
 from foundry.lab.decide.measure import Comparison, compare_procedure

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foundry.core.config.mutate import edit
+from foundry.core.config.assemble import edit
 from foundry.core.contracts import Diverged, FoundryError, UsageError
 from foundry.core.limits import within_limits
 from foundry.core.run import Run

@@ -1,14 +1,13 @@
-"""The models that have a short name, and where a model is found: a folder, a pulled copy, the hub. Imports no torch."""
+"""The models that have a short name, and where their pulled copies lie. Imports no torch."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from foundry.core.contracts import UsageError
-from foundry.core.system import cache_folder, user_path
+from foundry.core.system import cache_folder
 
 ZOO = "zoo:"
 """Begins a value of `init_from` that is a name of the zoo."""
@@ -75,23 +74,3 @@ def repository_of(name: str) -> str:
 def pulled(name: str) -> Path:
     """Where the copy of a model lies, or would."""
     return zoo_folder() / repository_of(name).replace("/", "--")
-
-
-def find(name: str | Path, note: Callable[[str], None] | None = None, *, download: bool = True) -> Path:
-    """The folder of a model: `name` itself if it is one, else its copy, which is pulled if need be.
-
-    Raises:
-        UsageError: there is no such name, or its copy is not here and `download` is false.
-        EnvironmentFailure, InvalidData: as `foundry.zoo.hub.pull`.
-    """
-    folder = user_path(name)
-    if isinstance(name, Path) or folder.is_dir() or str(name).startswith((".", "/", "~")):
-        return folder
-    copy = pulled(str(name))
-    if (copy / "config.json").exists():
-        return copy
-    if not download:
-        raise UsageError(f"{name} is not here yet", f"fetch it: foundry zoo pull {name}")
-    from foundry.zoo.hub import pull
-
-    return pull(str(name), note)

@@ -11,7 +11,7 @@
     resolve.py    every choice complete
     schema.py     core's sections;  compose.py  + the registry = the schema
     validate.py   document -> Experiment;  explain.py rules.py layers.py  what is wrong with it
-    experiment.py identity.py
+    experiment.py identity.py;  assemble.py  all of it: documents -> Experiment;  load.py  files -> Experiment
     mutate.py     Experiment -> Experiment;  write.py  -> YAML;  json_schema.py  for editors;
     difference.py  what differs between two;  remarks.py  what may not be meant
 

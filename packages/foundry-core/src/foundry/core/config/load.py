@@ -8,12 +8,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from foundry.core.config.document import Document, Fault, Place, raise_faults
-from foundry.core.config.experiment import Experiment, Provenance
-from foundry.core.config.merge import lay
-from foundry.core.config.resolve import name_choices, resolve
-from foundry.core.config.validate import validate
-from foundry.core.config.written import Written, read_written
+from foundry.core.config.assemble import assemble
+from foundry.core.config.document import Document, Fault, Place
+from foundry.core.config.experiment import Experiment
+from foundry.core.config.written import Written
 from foundry.core.config.yaml import read_file, read_text
 from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.registry import BASELINE, Registry, find_project
@@ -74,33 +72,6 @@ def from_text(text: str, project: Path, *, name: str, source: str = "") -> Exper
         InvalidExperiment, PluginError: as for `load_experiment`.
     """
     return assemble([read_text(text, source or name)], discover(project), project, name=name)
-
-
-def assemble(
-    documents: list[Document], registry: Registry, project: Path, *, name: str = "", path: Path | None = None
-) -> Experiment:
-    """The experiment that documents make, each laid over those before it.
-
-    Args:
-        name: what it is called unless they say so.
-    """
-    sources = [document.place(()).source for document in documents]
-    read_written(documents, registry)
-    explicit, faults = lay(documents, registry)
-    name_choices(explicit, registry)
-    resolved, contradictions = resolve(explicit, registry)
-    if name:
-        resolved.data.setdefault("name", name)
-    faults += contradictions
-    experiment, invalid = validate(resolved, registry, known=faults)
-    raise_faults(faults + invalid, sources)
-    assert experiment is not None
-    experiment._provenance = Provenance(registry, project, explicit, path)
-
-    from foundry.core.config.width import base_that_is_no_model  # which assembles the base
-
-    raise_faults(list(base_that_is_no_model(experiment, resolved)), sources)
-    return experiment
 
 
 def _baseline() -> Path:

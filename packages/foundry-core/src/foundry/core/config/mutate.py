@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 from foundry.core.blame import FAULTS, described
+from foundry.core.config.assemble import assemble, edited
 from foundry.core.config.difference import Change, difference
-from foundry.core.config.document import Document, Path, Place, dotted
+from foundry.core.config.document import Place
 from foundry.core.config.experiment import Experiment
-from foundry.core.config.load import BASELINE, assemble
+from foundry.core.config.load import BASELINE
 from foundry.core.config.remarks import remarks, steps_by_full_rows
 from foundry.core.config.schema import BUDGETS
 from foundry.core.config.write import comment, number, to_yaml
 from foundry.core.config.yaml import scalar
 from foundry.core.contracts import (
-    DROP,
     Edits,
     InvalidExperiment,
     Mutation,
@@ -98,7 +97,7 @@ def mutate(base: Experiment, type: str, value: str) -> Mutated:
     abbreviation = (slot or registry.mutations[type]).abbreviation or type
     short = f"{abbreviation}_{value if slot else _in_a_name(value)}"
     name = short if base.name == BASELINE.stem else f"{base.name}+{short}"
-    document = _apply(base, edits, f"{type} {value}", Place(""))
+    document = edited(base, edits, f"{type} {value}", Place(""))
     document.data.pop("name", None)
     try:
         experiment = assemble([document], registry, base.project, name=name)
@@ -123,19 +122,6 @@ def value_missing(registry: Registry, type: str) -> UsageError:
 def mutation_types(registry: Registry) -> list[str]:
     """The slots that can be mutated, and the other types."""
     return [slot.name for slot in registry.slots.values() if _is_mutable(slot)] + [*registry.mutations]
-
-
-def edit(base: Experiment, edits: Edits, source: str) -> Experiment:
-    """`base` with other settings and the same name: what a command does to its own copy, such as a trial's seed.
-    Nothing is held fixed.
-
-    Args:
-        source: who asks, for messages.
-
-    Raises:
-        InvalidExperiment: the result cannot be trained.
-    """
-    return assemble([_apply(base, edits, source, Place(source))], base.registry, base.project, name=base.name)
 
 
 def list_mutations(registry: Registry) -> list[Listed]:
@@ -181,19 +167,6 @@ def _edits(base: Experiment, mutation: Mutation, value: str) -> Edits:
     if not (isinstance(edits, Mapping) and all(isinstance(path, str) for path in edits)):
         raise PluginError(f"{what}: the mutation returned {edits!r}, not a mapping of dotted paths")
     return edits
-
-
-def _apply(base: Experiment, edits: Edits, source: str, place: Place) -> Document:
-    explicit = base._provenance.explicit
-    document = Document(deepcopy(explicit.data), dict(explicit.places))
-    for key, value in edits.items():
-        path: Path = tuple(key.split("."))
-        for depth in range(1, len(path)):
-            if not isinstance(document.get(path[:depth], {}), dict):
-                raise PluginError(f"{source}: the mutation edits {key}, but {dotted(path[:depth])} holds no keys")
-        document.forget(path)
-        document.drop(path) if value is DROP else document.set(path, value, place)
-    return document
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class GPT(nn.Module):
     def __init__(self, experiment: Experiment, vocab_size: int) -> None:
         super().__init__()
         args = experiment.model_args
-        self.scale = Scale(experiment, vocab_size)
+        self.scale = Scale(experiment, vocab_size, GPT)
         self.dims = replace(experiment.dims(vocab_size), multipliers=self.scale.multipliers)
         self.gradient_checkpointing = experiment.training.gradient_checkpointing
         self.embed = nn.Embedding(vocab_size, args.n_embd)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from foundry.core.config.width import as_wide_as
+from foundry.core.config.assemble import as_wide_as
 from foundry.core.contracts import (
     UNSCALED,
     Dims,
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
 
 
 class Scale:
-    """The rule of `experiment` for its model of `vocab_size` V. At the rule's base every answer is 1."""
+    """The rule of `experiment` for its model of `vocab_size` V. At the rule's base every answer is 1.
 
-    def __init__(self, experiment: Experiment, vocab_size: int) -> None:
-        self._experiment, self._vocab_size = experiment, vocab_size
+    Args:
+        build: makes the model of an experiment and a vocabulary.
+    """
+
+    def __init__(self, experiment: Experiment, vocab_size: int, build: Callable[[Experiment, int], GPT]) -> None:
+        self._experiment, self._vocab_size, self._build = experiment, vocab_size, build
         params, dims = experiment.model_args.scaling, experiment.dims(vocab_size)
         self.base: Dims = params.base(dims)
         self.is_base = self.base == dims
@@ -79,10 +84,8 @@ class Scale:
         return found
 
     def _as_wide_as(self, n_embd: int) -> GPT:
-        from foundry.core.model.gpt import GPT
-
         with torch.device("meta"):
-            return GPT(as_wide_as(self._experiment, n_embd), self._vocab_size)
+            return self._build(as_wide_as(self._experiment, n_embd), self._vocab_size)
 
 
 KINDS: dict[tuple[bool, bool], WeightKind] = {

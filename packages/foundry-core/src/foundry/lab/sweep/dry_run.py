@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from foundry.core.config import from_plain
-from foundry.core.config.mutate import edit
+from foundry.core.config.assemble import edit
 from foundry.lab.decide.request import Outcome, Request
 from foundry.lab.decide.rule import LEAST_GAIN
 from foundry.lab.decide.simulate import SimulatedWorld, play

@@ -7,7 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from foundry.core.config import Experiment, from_plain
-from foundry.core.config.mutate import edit, mutate
+from foundry.core.config.assemble import edit
+from foundry.core.config.mutate import mutate
 from foundry.lab.decide.request import CONTROL, Request
 from foundry.lab.ledger import Trial
 from foundry.lab.ledger.events import RUNS

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from foundry.core.config import Experiment
-from foundry.core.config.mutate import edit
+from foundry.core.config.assemble import edit
 from foundry.core.config.schema import BUDGETS
 from foundry.core.contracts import DROP, Edits, UsageError
 from foundry.core.undisturbed import undisturbed

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from foundry.core.code import code_fingerprint
 from foundry.core.config import Experiment
-from foundry.core.config.mutate import edit
+from foundry.core.config.assemble import edit
 from foundry.core.contracts import Edits, EnvironmentFailure, Rows
 from foundry.core.digest import digest
 from foundry.lab.ledger.records import Trial
