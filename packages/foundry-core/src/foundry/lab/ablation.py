@@ -89,18 +89,15 @@ def ablate(lab: Lab, question: Question, seeds: int) -> Ablation:
     plan, refused = make_plan(generation, baseline, question, lab.jobs, lab.count)
     for remark in remarks_on(plan, question, baseline):
         lab.reporter.note(remark)
-    sweep, row = lab.newest(replace(plan, kind="ablation"), seeds=seeds)
-    plan = Plan.from_json(row.spec)
-    try:
-        lab.refuse(sweep, plan, refused)
-        lab.reporter.planned(sweep, plan)
-        cells = lab.driver(sweep, plan).drive(_all(plan, seeds))
+    row = lab.newest(replace(plan, kind="ablation"), seeds=seeds)
+
+    def procedure(plan: Plan) -> Generator[Sequence[Request], Answers, Ablation]:
+        cells = yield from _all(plan, seeds)
         groups = [cell.scores for cell in cells if len(cell.scores) > 1]
-        done = Ablation(sweep, plan.question.rule.metric, cells, tuple(refused), pooled(groups)[0] if groups else None)
-        lab.finish(sweep, done.to_json())
-    finally:
-        lab.ledger.leave_sweep(sweep)
-    return done
+        sigma = pooled(groups)[0] if groups else None
+        return Ablation(row.id, plan.question.rule.metric, cells, tuple(refused), sigma)
+
+    return lab.conclude(row, procedure, None, refused)
 
 
 def _all(plan: Plan, seeds: int) -> Generator[Sequence[Request], Answers, tuple[Cell, ...]]:

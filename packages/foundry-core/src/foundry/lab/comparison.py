@@ -7,7 +7,7 @@ so what one of the two trained, the other looks up, and the same comparison agai
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from foundry.core.config.mutate import is_held_fixed
 from foundry.core.config.schema import BUDGETS
 from foundry.core.contracts import InvalidExperiment, PluginError, UsageError
 from foundry.lab.decide.measure import Comparison, compare_procedure
-from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.request import CONTROL, Answers, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.records import Json, TrialRow
 from foundry.lab.sweep.arms import Arm
@@ -140,23 +140,15 @@ def compare(lab: Lab, pairing: Pairing) -> Compared:
     alone = replace(pairing.plan, entries=(replace(first, arm=CONTROL, family=CONTROL),))
     known = lab.with_noise(alone)
     # Of no generation: the baseline may change, and the comparison stays what it is.
-    sweep, row = lab.newest(replace(pairing.plan, sigma=known.sigma, df=known.df), generation=None)
-    plan = Plan.from_json(row.spec)
-    assert plan.sigma is not None
-    try:
-        for entry in plan.entries:
-            lab.ledger.record_config(entry.identity, entry.experiment, None, (), entry.changes)
-        if row.conclusion is None:
-            lab.reporter.planned(sweep, plan)
-            procedure = compare_procedure(
-                plan.contender(first), plan.contender(second), plan.question.rule, plan.sigma, plan.df
-            )
-            comparison = lab.driver(sweep, plan).drive(procedure)
-            lab.finish(sweep, comparison.to_json())
-        else:
-            comparison = Comparison.from_json(row.conclusion)
-    finally:
-        lab.ledger.leave_sweep(sweep)
+    row = lab.newest(replace(pairing.plan, sigma=known.sigma, df=known.df), generation=None)
+    sweep, plan = row.id, Plan.from_json(row.spec)
+
+    def procedure(plan: Plan) -> Generator[Sequence[Request], Answers, Comparison]:
+        assert plan.sigma is not None
+        pair = plan.contender(first), plan.contender(second)
+        return compare_procedure(*pair, plan.question.rule, plan.sigma, plan.df)
+
+    comparison = lab.conclude(row, procedure, Comparison.from_json)
     ours, theirs = _trials(lab, sweep, first.arm), _trials(lab, sweep, second.arm)
     metric = plan.question.rule.metric
     return Compared(

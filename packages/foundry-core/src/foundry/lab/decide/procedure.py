@@ -29,6 +29,12 @@ from foundry.lab.ledger.records import Evidence, Verdict
 Procedure: TypeAlias = Generator[Sequence[Request], Answers, Conclusion]
 
 
+def at_once(ending: Conclusion) -> Procedure:
+    """Ends so, and asks for nothing."""
+    yield from ()
+    return ending
+
+
 def sweep_procedure(
     baseline: Contender,
     contenders: Sequence[Contender],

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 from foundry.core.contracts import InvalidData, InvalidExperiment, PluginError, Stack
-from foundry.lab.decide.conclusion import Conclusion
+from foundry.lab.decide.procedure import Procedure, at_once
 from foundry.lab.decide.race import BaselineFailed
 from foundry.lab.ledger import Generation, StaleBaseline, SweepRow
 from foundry.lab.promotion import current_baseline
@@ -99,7 +99,7 @@ class LiveSearch:
         if row is None:
             plan, place, refused = self.plan(step)
             known = self.lab.with_noise(plan) if plan.kind == "audit" and plan.arms else plan
-            _, row = self.lab.begin(known, search=place)
+            row = self.lab.begin(known, search=place)
         self.check(row, step)
         self.number += 1
         was_known = row.conclusion is not None
@@ -117,27 +117,22 @@ class LiveSearch:
 
     def conclude(self, row: SweepRow, refused: Sequence[Refused]) -> SweepResult:
         """Train what a step compares, from wherever it was left."""
-        plan, ledger = Plan.from_json(row.spec), self.lab.ledger
-        ledger.start_sweep(row.spec)  # this process drives it
-        try:
-            self.lab.refuse(row.id, plan, refused)
-            self.lab.reporter.planned(row.id, plan)
-            self.lab.keep(row.id, plan, self.drive(row, plan) if plan.arms else nothing(plan.given_up))
-        except (InvalidExperiment, PluginError):
-            if plan.arms:
-                raise  # else that is the conclusion: no proposal makes a valid experiment
-        finally:
-            ledger.leave_sweep(row.id)
-        return self.lab.result(row.id)
+        place = row.spec["search"]
 
-    def drive(self, row: SweepRow, plan: Plan) -> Conclusion:
-        driver, place = self.lab.driver(row.id, plan), row.spec["search"]
-        if plan.kind == "round":
-            return driver.drive(compare(plan.arms, seed_of(self.id, place["step"]), place["least"], plan.given_up))
+        def procedure(plan: Plan) -> Procedure:
+            if not plan.arms:
+                return at_once(nothing(plan.given_up))
+            if plan.kind == "round":
+                return compare(plan.arms, seed_of(self.id, place["step"]), place["least"], plan.given_up)
+            return _audit(plan)
+
+        self.lab.ledger.start_sweep(row.spec)  # this process drives it
         try:
-            return driver.drive(plan.procedure())
-        except BaselineFailed as failure:
-            return nothing(plan.given_up, {plan.arms[0]: failure.message})
+            self.lab.conclude(row, procedure, None, refused)
+        except (InvalidExperiment, PluginError):
+            if Plan.from_json(row.spec).arms:
+                raise  # else that is the conclusion: no proposal makes a valid experiment
+        return self.lab.result(row.id)
 
     def after_round(self, row: SweepRow, result: SweepResult) -> tuple[Answer, dict[str, Any]]:
         effects, place = effects_of(result.conclusion), row.spec["search"]
@@ -294,3 +289,11 @@ class LiveSearch:
             unverified=added(self.search.current, self.search.verified),
             spent=self.spent,
         )
+
+
+def _audit(plan: Plan) -> Procedure:
+    """A sweep of one arm, which is undecided where its control fails."""
+    try:
+        return (yield from plan.procedure())
+    except BaselineFailed as failure:
+        return nothing(plan.given_up, {plan.arms[0]: failure.message})

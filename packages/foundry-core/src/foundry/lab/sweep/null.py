@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from foundry.lab.decide.conclusion import Conclusion
-from foundry.lab.decide.procedure import null_procedure
+from foundry.lab.decide.procedure import Procedure, null_procedure
 from foundry.lab.promotion import current_baseline
 from foundry.lab.sweep.plan import Plan, make_plan
 from foundry.lab.sweep.question import Question
@@ -26,22 +26,11 @@ def null_sweeps(lab: Lab, question: Question, *, arms: int, rounds: int) -> Iter
     names = [f"null {number}" for number in range(1, arms + 1)]
     entries = (plan.baseline, *(replace(plan.baseline, arm=name, family=name) for name in names))
     for number in range(rounds):
-        sweep, row = lab.begin(replace(plan, kind="null", entries=entries, round=number))
-        if row.conclusion is None:
-            yield _round(lab, sweep, Plan.from_json(row.spec))
-        else:
-            yield Conclusion.from_json(row.conclusion)
+        row = lab.begin(replace(plan, kind="null", entries=entries, round=number))
+        yield lab.conclude(row, _procedure, Conclusion.from_json)
 
 
-def _round(lab: Lab, sweep: str, plan: Plan) -> Conclusion:
+def _procedure(plan: Plan) -> Procedure:
     assert plan.sigma is not None
-    lab.reporter.planned(sweep, plan)
-    procedure = null_procedure(
-        plan.baseline.identity, len(plan.arms), plan.question.rule, plan.sigma, plan.df, round=plan.round
-    )
-    try:
-        conclusion = lab.driver(sweep, plan).drive(procedure)
-        lab.finish(sweep, conclusion.to_json())
-    finally:
-        lab.ledger.leave_sweep(sweep)
-    return conclusion
+    identity, rule = plan.baseline.identity, plan.question.rule
+    return null_procedure(identity, len(plan.arms), rule, plan.sigma, plan.df, round=plan.round)

@@ -9,12 +9,12 @@ One laboratory serves one sweep after the other, so that its workers stay warm.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from foundry.core.blame import explained
 from foundry.core.code import foreign_variants
@@ -26,7 +26,8 @@ from foundry.core.system.processes import Process
 from foundry.core.system.signals import StopRequest
 from foundry.lab.decide.conclusion import Conclusion
 from foundry.lab.decide.measure import Spread, noise_procedure
-from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.procedure import Procedure, at_once
+from foundry.lab.decide.request import CONTROL, Answers, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Generation, Ledger, Noise, StaleBaseline, SweepRow
 from foundry.lab.ledger.lease import Beat, Holder
@@ -49,6 +50,16 @@ WAIT_SECONDS = 0.5
 """Between two looks at a driver that may be dead."""
 NOISE_SEEDS = 8
 """Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
+
+
+class Ended(Protocol):
+    """What a sweep of some kind ends with."""
+
+    def to_json(self) -> Json:
+        """Plain values, for the ledger."""
+
+
+Ending = TypeVar("Ending", bound=Ended)
 
 
 @dataclass
@@ -150,41 +161,64 @@ class Lab:
         """
         if plan.arms:
             plan = self.with_noise(plan)
-        sweep, row = self.newest(plan, is_open=lambda conclusion: Conclusion.from_json(conclusion).is_open)
-        plan = Plan.from_json(row.spec)
-        try:
-            self.refuse(sweep, plan, refused)
-            if row.conclusion is None:
-                self.reporter.planned(sweep, plan)
-                self.keep(
-                    sweep, plan, self.driver(sweep, plan).drive(plan.procedure()) if plan.arms else _nothing(plan)
-                )
-        finally:
-            self.ledger.leave_sweep(sweep)
-        result = self.result(sweep, refused)
+        row = self.newest(plan, is_open=lambda conclusion: Conclusion.from_json(conclusion).is_open)
+
+        def procedure(plan: Plan) -> Procedure:
+            return plan.procedure() if plan.arms else at_once(_nothing(plan))
+
+        self.conclude(row, procedure, Conclusion.from_json, refused)
+        result = self.result(row.id, refused)
         return replace(result, promoted=self.promote(result)) if promote and result.conclusion.winner else result
 
-    def begin(self, plan: Plan, **also: Any) -> tuple[str, SweepRow]:
+    def begin(self, plan: Plan, **also: Any) -> SweepRow:
         """The sweep of a plan as the ledger has it, or has it from now on. `also` makes it another sweep."""
         sweep = self.ledger.start_sweep({**plan.to_json(), **also})
         row = self.ledger.sweep(sweep)
         assert row is not None
-        return sweep, row
+        return row
 
     def newest(
         self, plan: Plan, *, is_open: Callable[[Json], bool] = lambda conclusion: False, **also: Any
-    ) -> tuple[str, SweepRow]:
+    ) -> SweepRow:
         """The last round of a plan. Another one begins, with what is known by now, where that has ended open, or where
         trials failed in it that are to be tried again."""
         while True:
-            sweep, row = self.begin(plan, **also)
+            row = self.begin(plan, **also)
             following = replace(plan, round=plan.round + 1)
             if row.conclusion is None:
-                return sweep, row
-            goes_on = is_open(row.conclusion) or (self.retry and self.ledger.trials(sweep, status="failed"))
+                return row
+            goes_on = is_open(row.conclusion) or (self.retry and self.ledger.trials(row.id, status="failed"))
             if not goes_on and not self.ledger.knows_sweep({**following.to_json(), **also}):
-                return sweep, row
+                return row
             plan = informed(following, self.ledger)
+
+    def conclude(
+        self,
+        row: SweepRow,
+        procedure: Callable[[Plan], Generator[Sequence[Request], Answers, Ending]],
+        known: Callable[[Json], Ending] | None,
+        refused: Sequence[Refused] = (),
+    ) -> Ending:
+        """How a sweep ends that this process has begun, or begun again: every kind of sweep is run here. What takes
+        part is written down, then the procedure is driven to its end, and what it ended with is kept. Whatever happens,
+        the sweep is left, and somebody else may go on with it.
+
+        Args:
+            procedure: of the plan as it was when the sweep began first.
+            known: the ending, of what the ledger has of one that has ended already; None: it is driven once more, and
+                the ledger answers.
+        """
+        plan = Plan.from_json(row.spec)
+        try:
+            self.refuse(row.id, plan, refused)
+            if row.conclusion is not None and known is not None:
+                return known(row.conclusion)
+            self.reporter.planned(row.id, plan)
+            ending = self.driver(row.id, plan).drive(procedure(plan))
+            self.keep(row.id, plan, ending)
+            return ending
+        finally:
+            self.ledger.leave_sweep(row.id)
 
     def refuse(self, sweep: str, plan: Plan, refused: Sequence[Refused]) -> None:
         """Write down which experiments take part, and which cannot, with what differs in them.
@@ -193,7 +227,7 @@ class Lab:
             InvalidExperiment, PluginError: none can.
         """
         for entry in plan.entries:
-            parent = None if entry is plan.baseline else plan.baseline.identity
+            parent = None if entry is plan.baseline or plan.kind == "compare" else plan.baseline.identity
             self.ledger.record_config(entry.identity, entry.experiment, parent, entry.mutations, entry.changes)
         for each in refused:
             self.ledger.record_refusal(sweep, each.name, each.reason, each.changes)
@@ -213,21 +247,19 @@ class Lab:
             sweep, Plan.from_json(row.spec), Conclusion.from_json(row.conclusion), decisions, tuple(refused)
         )
 
-    def keep(self, sweep: str, plan: Plan, conclusion: Conclusion) -> None:
-        """Write down what was decided, and what was learnt on the way."""
-        for decision in decisions_of(sweep, plan, conclusion):
-            self.ledger.decide(decision)
-        for evidence in evidence_of(plan, conclusion):
-            self.ledger.add_evidence(evidence)
-        for noise in noise_of(plan, conclusion):
-            self.ledger.record_noise(noise)
-        self.finish(sweep, conclusion.to_json())
-
-    def finish(self, sweep: str, conclusion: Json) -> None:
-        """The end of a sweep, after which nobody looks into its runs again."""
+    def keep(self, sweep: str, plan: Plan, ending: Ended) -> None:
+        """Write down how a sweep ended: what was decided, what was learnt on the way. Nobody looks into its runs
+        again."""
+        if isinstance(ending, Conclusion) and plan.kind != "null":  # of which every decision would be a false one
+            for decision in decisions_of(sweep, plan, ending):
+                self.ledger.decide(decision)
+            for evidence in evidence_of(plan, ending):
+                self.ledger.add_evidence(evidence)
+            for noise in noise_of(plan, ending):
+                self.ledger.record_noise(noise)
         for row in self.ledger.trials(sweep, status="finished"):  # what a rung, or who was killed, had left there
             drop_checkpoints(self.project / row.run)
-        self.ledger.finish_sweep(sweep, conclusion)
+        self.ledger.finish_sweep(sweep, ending.to_json())
 
     def promote(self, result: SweepResult) -> Generation:
         """Make the winner the baseline, unless another one has become it.
@@ -278,16 +310,8 @@ class Lab:
         metric, identity = plan.question.rule.metric, plan.baseline.identity
         question = replace(plan.question, stacks=(), lr_factors=(), rule=Rule(metric=metric))
         alone = replace(plan, kind="noise", question=question, entries=plan.entries[:1], sigma=None, df=0, evidence={})
-        sweep, row = self.newest(alone, seeds=seeds, asked_by=plan.question.to_json() if plan.arms else None)
-        try:
-            if row.conclusion is None:
-                self.reporter.planned(sweep, alone)
-                spread = self.driver(sweep, alone).drive(noise_procedure(identity, seeds))
-                self.finish(sweep, spread.to_json())
-            else:
-                spread = Spread.from_json(row.conclusion)
-        finally:
-            self.ledger.leave_sweep(sweep)
+        row = self.newest(alone, seeds=seeds, asked_by=plan.question.to_json() if plan.arms else None)
+        spread = self.conclude(row, lambda plan: noise_procedure(identity, seeds), Spread.from_json)
         # Last: where the noise is known nobody comes back to finish this sweep.
         runs = len(spread.scores)
         self.ledger.record_noise(Noise(metric, plan.context, spread.sigma, spread.df, runs, group=f"noise {identity}"))
