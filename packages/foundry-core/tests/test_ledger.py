@@ -131,30 +131,19 @@ def test_a_failed_trial_keeps_its_reason_and_is_tried_again_only_when_asked(ledg
     assert ledger.trial(row.id).status == "failed"
 
 
-def test_what_one_sweep_cancels_another_may_still_want(ledger, sweep):
+def test_what_the_end_of_one_sweep_cancels_another_may_still_want(ledger, sweep):
     other = ledger.start_sweep({"kind": "sweep", "arms": ["other"]})
     ledger.request(sweep, asked(1, 2, 3))
     ledger.request(other, asked(2))
     running = ledger.claim("w")
-    ledger.cancel(sweep, [trial(seed).id for seed in (1, 2, 3)])
+    ledger.finish_sweep(sweep, {"winner": None})
     assert seeds(ledger, status="cancelled") == [3]
     assert ledger.claim("w", sweep) is None
     ledger.finish(running, {"metrics": {}})  # what runs is not cancelled
     assert ledger.claim("w").trial.seed == 2
-    ledger.request(sweep, asked(1, 2, 3))
-    assert ledger.claim("w", sweep).trial.seed == 3
+    ledger.request(other, asked(1, 2, 3))
+    assert ledger.claim("w", other).trial.seed == 3
     assert seeds(ledger, status="finished") == [1]
-
-
-def test_what_runs_is_not_cancelled(ledger, sweep):
-    ledger.request(sweep, asked(1, 2))
-    attempt = ledger.claim("w", sweep)
-    ledger.cancel(sweep, [row.id for row in ledger.trials(sweep)])
-    assert [row.status for row in ledger.trials(sweep)] == ["running", "cancelled"]
-    newest = ledger.last_event()
-    ledger.cancel(sweep, [attempt.trial.id])
-    assert ledger.last_event() == newest
-    ledger.finish(attempt, {"metrics": {}})
 
 
 def test_the_end_of_a_sweep_cancels_what_it_alone_had_queued(ledger, sweep):

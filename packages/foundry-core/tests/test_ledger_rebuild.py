@@ -59,8 +59,6 @@ class History:
                 case "request":
                     wanted = [(trial, order, "screen", "norm x", "1/3") for order, trial in enumerate(trials)]
                     ledger.request(sweep, wanted, retry=n % 2 == 0)
-                case "cancel":
-                    ledger.cancel(sweep, [trial.id for trial in trials])
                 case "claim":
                     if claimed := ledger.claim("w", sweep if n % 2 else None):
                         self.attempts.append(claimed)
@@ -89,7 +87,7 @@ class History:
             pass
 
 
-ACTIONS = ("start", "request", "request", "cancel", "claim", "claim", "finish", "finish", "fail", "release")
+ACTIONS = ("start", "request", "request", "claim", "claim", "finish", "finish", "fail", "release")
 ACTIONS += ("conclude", "learn", "decide", "promote")
 
 

@@ -88,6 +88,15 @@ def typed() -> str:
     return shlex.join(["foundry", *(word for word in sys.argv[1:] if word not in ONCE)])
 
 
+def given(context: typer.Context) -> dict[str, str]:
+    """What is on the command line of the command that runs: parameter -> how it is written, `--alpha`."""
+    return {
+        parameter.name: parameter.opts[0] if parameter.param_type_name == "option" else str(parameter.metavar)
+        for parameter in context.command.params
+        if parameter.name and (source := context.get_parameter_source(parameter.name)) and source.name == "COMMANDLINE"
+    }
+
+
 def stacks(words: list[str] | tuple[str, ...], axes: list[str] | tuple[str, ...]) -> tuple[Any, ...]:
     """The arms that a command line names: TYPE VARIANT... is one axis, each --axis another."""
     from foundry.lab import Axis, grid

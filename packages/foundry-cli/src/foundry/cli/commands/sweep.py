@@ -18,6 +18,7 @@ from foundry.cli.options import (
     Retry,
     Tasks,
     TrialSeconds,
+    given,
     parse_budget,
     stacks,
     typed,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="TYPE VARIANT", help="A mutation type, and its values.", show_default=False),
@@ -93,9 +95,7 @@ def sweep(
     """
     from foundry.lab import Question, Rule
 
-    _check_together(named=bool(words or axis), null=null, resume=resume, dry_run=dry_run, simulate=simulate)
-    _check_belongings({"--rounds": rounds, "--arms": arms}, "--null", null)
-    _check_belongings({"--sigma": sigma}, "--simulate", simulate)
+    _check_together(given(context))
     question = Question(
         stacks=stacks(words or (), axis or ()),
         rule=Rule(
@@ -129,27 +129,28 @@ def sweep(
         raise typer.Exit(ExitCode.NOT_PROMOTED)
 
 
-def _check_together(*, named: bool, null: bool, resume: bool, dry_run: bool, simulate: bool) -> None:
-    """Refuse what one call cannot do at once, before it trains something else than was meant."""
-    if resume and (named or null or dry_run):
-        with_what = "TYPE VARIANT or --axis" if named else "--null" if null else "--dry-run"
-        raise UsageError(
-            f"--resume does not go with {with_what}", "it goes on with what was asked last; leave one of them out"
-        )
-    if null and (named or dry_run):
-        raise UsageError(
-            f"--null does not go with {'TYPE VARIANT or --axis' if named else '--dry-run'}",
-            "its arms are copies of the baseline: --arms says how many",
-        )
-    if simulate and not null:
-        raise UsageError("--simulate needs --null", "foundry sweep --null --simulate --rounds 1000")
+RUN = {"jobs", "executor", "trial_seconds", "retry", "json"}
+"""Parameters that say how trials are run, and not what is asked."""
+RULE = {"seeds", "delta", "alpha", "max_pairs"}
+OF_NULL = {"null", "rounds", "arms", "simulate", "sigma"}
+GOES_WITH = {
+    "resume": ({"promote", *RUN}, "it goes on with what was asked last"),
+    "simulate": ({"json", *RULE, *OF_NULL}, "it trains nothing"),
+    "null": ({*RUN, *RULE, *OF_NULL, "budget", "metric", "eval_task"}, "its arms are copies of the baseline"),
+}
+"""What a call means that is no sweep of named arms -> what else may be said of it; the rest would change nothing, or
+something else than was meant."""
 
 
-def _check_belongings(given: dict[str, float | None], whose: str, there: bool) -> None:
-    """Refuse options of an option that is not there: they would change nothing."""
-    for name, value in given.items():
-        if value is not None and not there:
-            raise UsageError(f"{name} belongs to {whose}", f"add {whose}, or leave {name} out")
+def _check_together(named: dict[str, str]) -> None:
+    """Refuse what one call cannot mean at once, before it trains something else."""
+    for missing, needed in (("sigma", "simulate"), ("simulate", "null"), ("rounds", "null"), ("arms", "null")):
+        if missing in named and needed not in named:
+            raise UsageError(f"{named[missing]} needs --{needed}", "foundry sweep --null --simulate --rounds 1000")
+    for meaning, (others, why) in GOES_WITH.items():
+        if meaning in named:
+            for each in named.keys() - {meaning} - others:
+                raise UsageError(f"--{meaning} does not go with {named[each]}", f"{why}: leave one of them out")
 
 
 def show(result: SweepResult) -> None:

@@ -10,7 +10,7 @@ what the ledger knows is answered at once.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
@@ -43,4 +43,3 @@ Outcome: TypeAlias = float | Failure
 """The metric of a finished run, its sign turned where more is better: lower is better."""
 
 Answers: TypeAlias = Mapping[Request, Outcome]
-Asking: TypeAlias = Generator[Sequence[Request], Answers, "object"]

@@ -2,7 +2,7 @@
 all events makes the same tables again.
 
     ledger_created, event_lost
-    sweep_started, sweep_finished, trials_requested, trials_cancelled
+    sweep_started, sweep_finished, trials_requested
     trial_claimed, trial_finished, trial_failed, claim_lost
     config_recorded, arm_refused, noise_measured, evidence_grew, decided, baseline_set, baseline_rendered
 """
@@ -101,13 +101,6 @@ def trials_requested(db: sqlite3.Connection, event: Event, data: Data) -> None:
         db.execute("INSERT OR REPLACE INTO wanted VALUES (?, ?, ?, ?, ?, ?, 1)", row)
     again = "UPDATE trial SET status = 'queued', failures = 0, losses = 0, reason = '', ended = NULL WHERE id = ?"
     db.executemany(again, [(id,) for id in data["again"]])
-
-
-@_projection
-def trials_cancelled(db: sqlite3.Connection, event: Event, data: Data) -> None:
-    pairs = [(data["sweep"], id) for id in data["trials"]]
-    db.executemany("UPDATE wanted SET open = 0 WHERE sweep = ? AND trial = ?", pairs)
-    _cancel_unwanted(db, event)
 
 
 def _cancel_unwanted(db: sqlite3.Connection, event: Event) -> None:

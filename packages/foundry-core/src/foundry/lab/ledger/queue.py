@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from functools import cache
 from sqlite3 import Row
@@ -121,14 +121,6 @@ class Queue:
                     "again": again,
                 }
                 record("trials_requested", data)
-
-    def cancel(self, sweep: str, trials: Iterable[str]) -> None:
-        """This sweep does not want these trials any more. Those still queued, and wanted by no other, are cancelled."""
-        with self._store.transaction() as record:
-            open = {want.trial for want in self._wanted(sweep, "AND open")}
-            ids = [id for id in dict.fromkeys(trials) if id in open and self._status(id) == "queued"]
-            if ids:
-                record("trials_cancelled", {"sweep": sweep, "trials": ids})
 
     def wanted(self, sweep: str) -> list[Wanted]:
         """What a sweep asked for, in its order."""
