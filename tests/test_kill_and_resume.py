@@ -186,16 +186,16 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(project, uninterrupted, n
 
 def stop_while_evaluating(file: str, out: str) -> None:
     """A child that is asked to stop in the middle of its second evaluation."""
-    import foundry.core.training.trainer as trainer
+    import foundry.core.training.jobs as jobs
 
-    real, calls = trainer.evaluate, iter(range(10**9))
+    real, calls = jobs.evaluate, iter(range(10**9))
 
     def evaluate(*arguments, **options):
         if next(calls) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **options)
 
-    trainer.evaluate = evaluate
+    jobs.evaluate = evaluate
     train_in_child(file, out, None)
 
 

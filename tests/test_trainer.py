@@ -28,11 +28,15 @@ from foundry.core import load_experiment, load_run
 from foundry.core.analyze import flops_per_token
 from foundry.core.model import GPT, initialize
 from foundry.core.run import Run
+from foundry.core.system.signals import StopRequest
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training import checkpoint as checkpoints
+from foundry.core.training import train as foundry_train
+from foundry.core.training.distributed import World
 from foundry.core.training.report import PlainReporter
 from foundry.core.training.rows import open_rows
+from foundry.core.training.setup import build
 
 STEPS, ROWS, BLOCK, RATE = 20, 4, 16, 3e-3
 EXPERIMENT = f"""
@@ -199,6 +203,50 @@ def test_what_is_done_beside_the_steps_changes_no_weight(project, tmp_path):
     trace = json.loads((run / "profile" / "trace.json").read_text())
     assert any(event.get("name") == "aten::mm" for event in trace["traceEvents"])
     assert "aten::mm" in (run / "profile" / "operators.txt").read_text()
+
+
+def test_where_all_is_due_the_row_comes_before_the_checkpoint_and_the_sample_last(project, tmp_path, monkeypatch):
+    """What fails later has lost nothing of what came before it."""
+    out, told = tmp_path / "run", []
+    real = checkpoints.save
+
+    def save(folder, step, checkpoint):
+        assert Run(out).metrics_file.read_text().count("\n") == step, "every row is on disk"
+        told.append((step, "save"))
+        real(folder, step, checkpoint)
+
+    class Told(PlainReporter):
+        def step(self, row, progress, seconds_left):
+            told.append((row["step"], "row with its validation loss" if "val_loss" in row else "row"))
+
+        def sample(self, step, text):
+            told.append((step, "sample"))
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    settings = ["training.max_iters=4", "training.eval_interval=4", "logging.log_interval=2"]
+    settings += ["logging.sample_interval=4", "logging.sample_tokens=2", "checkpoints.save_interval=2"]
+    foundry_train(load_experiment("experiments/tiny.yaml", settings), out, reporter=Told())
+    assert told == [
+        (2, "row"),
+        (2, "save"),
+        (4, "row with its validation loss"),
+        (4, "save"),
+        (4, "sample"),
+    ]
+
+
+def test_jobs_go_on_from_their_own_states_and_from_those_of_before_there_were_jobs(project, tmp_path):
+    run = Run(train(tmp_path / "run", "training.eval_interval=8", "logging.sample_tokens=2"))
+    state = checkpoints.load(checkpoints.path_of(run.checkpoints, STEPS)).state
+    flat = {key: value for each in state["jobs"].values() for key, value in each.items()}
+    assert flat["evaluated_at"] == flat["saved_at"] == STEPS
+    before = {key: value for key, value in state.items() if key != "jobs"} | flat
+    for saved_state in (state, before):
+        experiment = load_experiment("experiments/tiny.yaml", ["logging.sample_tokens=2"])
+        jobs = build(Run(tmp_path / "other"), experiment, World(), PlainReporter(), StopRequest(), False).jobs
+        assert jobs.state() != state["jobs"]
+        jobs.restore(saved_state)
+        assert jobs.state() == state["jobs"]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd"])

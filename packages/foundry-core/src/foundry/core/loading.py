@@ -151,9 +151,10 @@ def choose_checkpoint(run: Run, which: str, note: Callable[[str], None] | None =
         last = checkpoints.newest(run.checkpoints, warn=note or (lambda text: None), quarantine=False)
         if last is None:
             raise InvalidData(f"{run.path} has no checkpoint", there_are)
-        if which == "last" or last.state["best_step"] is None:
+        best = last.state.get("jobs", {}).get("validate", last.state).get("best_step")  # outside in old ones
+        if which == "last" or best is None:
             return last
-        which = str(last.state["best_step"])
+        which = str(best)
     if which not in map(str, steps):
         raise InvalidData(f"{run.path} has no checkpoint {which}", there_are)
     return checkpoints.load(checkpoints.path_of(run.checkpoints, int(which)))

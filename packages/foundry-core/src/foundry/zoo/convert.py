@@ -44,7 +44,7 @@ def convert(
     """
     from foundry.core.training import checkpoint as checkpoints
     from foundry.core.training.device import resolve
-    from foundry.core.training.trainer import Progress
+    from foundry.core.training.progress import Progress
     from foundry.zoo.weights import state_of
 
     refuse_taken(Path(out))

@@ -14,7 +14,7 @@ nothing else of core.
     data        Rows, Tokenizer, Batch: what a model reads
     model       Attention, FeedForward, Position, ...: what the parts of a model can do, one protocol for each slot
     parameters  Role: what each parameter of a model is, which optimizers, scale rules and first values ask
-    training    Loss, OptimizerFactory, Scaling, Schedule: the same of what trains it
+    training    Loss, OptimizerFactory, Scaling, Schedule: the same of what trains it;  Job: what that does beside
     evaluation  Evaluator, Handle: what scores it
     search      Proposer: what tries the next mutation
     execution   Executor, Site: who trains the trials of a sweep
@@ -96,7 +96,9 @@ from foundry.core.contracts.plugins import (
 from foundry.core.contracts.search import Fate, Proposer, Space, Stack, Tried
 from foundry.core.contracts.source import Origin, Source, SourceParams
 from foundry.core.contracts.training import (
+    Job,
     Loss,
+    Moment,
     OptimizerFactory,
     OptimizerParams,
     Scaling,
@@ -138,7 +140,9 @@ __all__ = [
     "InvalidData",
     "InvalidExperiment",
     "Item",
+    "Job",
     "Loss",
+    "Moment",
     "Multipliers",
     "Mutation",
     "NoParams",

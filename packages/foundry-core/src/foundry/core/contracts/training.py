@@ -1,9 +1,10 @@
-"""What trains a model: the slots `loss`, `optimizer`, `scaling` and `schedule`."""
+"""What trains a model: the slots `loss`, `optimizer`, `scaling` and `schedule`; and what a training does beside its
+steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from foundry.core.contracts.model import Aux, Dims, Multipliers
@@ -72,3 +73,36 @@ class Schedule(Protocol):
     def __call__(self, step: int, progress: float) -> float:
         """The factor on the learning rate for optimizer step `step` (from 0), when the share `progress` in [0, 1] of
         the budget is used up."""
+
+
+@dataclass
+class Moment:
+    """Between two steps, when jobs are asked whether they are due. The same on every rank."""
+
+    step: int  # that are done
+    ended: bool = False  # the budget is spent: this is the last moment
+    stopping: bool = False  # somebody asked for an end: save, and begin nothing that takes its time
+    figures: dict[str, float] = field(default_factory=dict)  # what jobs have measured at this moment: its row has them
+
+
+class Job(Protocol):
+    """What a training does beside its steps, every so many of them."""
+
+    name: str
+
+    def is_due(self, now: Moment) -> bool:
+        """Whether to run now. What is done already for this step is not due again: a resumed training asks anew."""
+
+    def run(self, now: Moment) -> Mapping[str, float] | None:
+        """Do it. Every rank runs it.
+
+        Returns:
+            What was measured, for the row of this step; None where a signal has cut it short. It is then due again,
+            and a resumed training does it first.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, as JSON has it."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned, or from that of a version with fewer or more keys."""

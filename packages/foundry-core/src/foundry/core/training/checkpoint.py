@@ -43,7 +43,7 @@ from foundry.core.tensors import write_tensors
 
 SCHEMA_VERSION = 1
 STATE_KEYS = {"step", "identity", "loader", "tokenizer", "plugins", "ema_updates"}
-"""What a state must hold, beside `foundry.core.training.trainer.Progress`."""
+"""What a state must hold, beside `foundry.core.training.progress.Progress`."""
 _NAME = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")
 
 

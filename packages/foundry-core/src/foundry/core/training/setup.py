@@ -29,6 +29,7 @@ from foundry.core.system.signals import StopRequest
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
 from foundry.core.training.claim import Resume, claim, write_config
+from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device, resolve
 from foundry.core.training.diagnosis import diagnosed
 from foundry.core.training.distributed import World, join
@@ -36,16 +37,18 @@ from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon, padding_remark
 from foundry.core.training.initial import source_of
+from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import Objective
 from foundry.core.training.optimization import MovingAverage, OptimizerSet
 from foundry.core.training.profile import Profile
+from foundry.core.training.progress import Progress
 from foundry.core.training.randomness import restore_rng_streams
 from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.room import require_room
 from foundry.core.training.rows import open_rows
 from foundry.core.training.samples import drop_samples_after
-from foundry.core.training.trainer import Progress, Trainer, saved_tensors
+from foundry.core.training.trainer import Trainer, saved_tensors
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -164,10 +167,8 @@ def build(
     if undivided and training.micro_batch == "auto":
         progress.micro_batch = local_rows  # also where it was saved by more ranks than there are now
     feed = Feed(rows, world, device, training.batch_size, progress.micro_batch, undivided=undivided)
-    if world.is_main:
-        drop_samples_after(run, progress.sampled_at)
-        if config is None or origin:
-            write_config(run, experiment, device, rows, origin)
+    if world.is_main and (config is None or origin):
+        write_config(run, experiment, device, rows, origin)
 
     per_position = 3 * flops_per_token(experiment, vocab_size)
     budget = Horizon.of(experiment, rows, per_position)
@@ -189,7 +190,7 @@ def build(
         if remark := padding_remark(experiment, rows):
             reporter.note(remark)
     _try_plugins(experiment, model, device)  # after `started`: it is their first step that may hang, not one of ours
-    return Trainer(
+    trainer = Trainer(
         experiment=experiment,
         run=run,
         world=world,
@@ -208,10 +209,37 @@ def build(
         reporter=reporter,
         stop=stop,
         profile=Profile(run.path / "profile" if profile and world.is_main else None, reporter.note),
-        flops_per_position=per_position,
-        peak_flops=peak_flops,
         progress=progress,
+        clock=Clock(),
     )
+    trainer.jobs = _jobs(trainer, per_position, peak_flops)
+    if saved:
+        trainer.jobs.restore(saved.state)
+    if world.is_main:
+        drop_samples_after(run, trainer.jobs.sample.sampled_at)
+    return trainer
+
+
+def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None) -> Jobs:
+    experiment, model, rows, world = trainer.experiment, trainer.model, trainer.rows, trainer.world
+    training, logging, saving = experiment.training, experiment.logging, experiment.checkpoints
+
+    def stop() -> bool:
+        return trainer.stop.requested
+
+    validate = Validate(
+        training.eval_interval, training.eval_tokens, model, rows, trainer.device, world, trainer.ema, stop
+    )
+    log = Log(
+        logging.log_interval, trainer.progress, trainer.metrics, trainer.expert_load, trainer.clock, trainer.budget,
+        trainer.device, world, trainer.reporter, flops_per_position, peak_flops,
+    )  # fmt: skip
+    save = Save(saving.save_interval, saving.keep, trainer.run, world, trainer.metrics, validate, trainer.checkpoint)
+    sample = Sample(
+        logging.sample_interval, logging.sample_tokens, logging.sample_prompt, experiment.seed, model, rows,
+        trainer.run, world, trainer.ema, trainer.reporter, stop,
+    )  # fmt: skip
+    return Jobs(validate, log, save, sample)
 
 
 def _newest_checkpoint(run: Run, world: World, reporter: Reporter) -> checkpoints.Checkpoint | None:
@@ -301,7 +329,7 @@ def _try_sample_prompt(experiment: Experiment, tokenizer: Tokenizer) -> None:
 
 def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
     trainer.progress.seconds = trainer.clock.read()
-    at, experiment, run = trainer.progress, trainer.experiment, trainer.run
+    at, experiment, run, jobs = trainer.progress, trainer.experiment, trainer.run, trainer.jobs
     result = {
         "schema_version": SCHEMA_VERSION,
         "run": str(run.path),
@@ -311,16 +339,16 @@ def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "step": at.step,
         "tokens": at.tokens,
         "positions": at.positions,
-        "train_loss": at.train_loss,
-        "val_loss": at.val_loss,
-        "val_bpb": at.val_bpb,
-        **at.experts,
+        "train_loss": jobs.log.train_loss,
+        "val_loss": jobs.validate.val_loss,
+        "val_bpb": jobs.validate.val_bpb,
+        **jobs.log.experts,
         "micro_batch": at.micro_batch,
-        "best_step": at.best_step,
-        "best_val_loss": at.best_val_loss,
+        "best_step": jobs.validate.best_step,
+        "best_val_loss": jobs.validate.best_val_loss,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "codes": at.codes,
-        "flops": at.positions * trainer.flops_per_position,
+        "flops": at.positions * jobs.log.flops_per_position,
         "training_seconds": at.seconds,
         "seconds": seconds,
     }

@@ -1,4 +1,4 @@
-"""The training loop, and what happens beside it every so many steps."""
+"""The training loop. What happens beside it every so many steps is in jobs.py."""
 
 from __future__ import annotations
 
@@ -9,53 +9,30 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Batch, EnvironmentFailure, Rows, Schedule, Stopped
-from foundry.core.generate import Sampling, stream_text
+from foundry.core.contracts import Batch, EnvironmentFailure, Moment, Rows, Schedule, Stopped
 from foundry.core.limits import is_out_of_memory
 from foundry.core.model import GPT
-from foundry.core.run import EXPERT_FIELDS, Run
+from foundry.core.run import Run
 from foundry.core.system.signals import StopRequest
-from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
+from foundry.core.training.checkpoint import Checkpoint
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
-from foundry.core.training.evaluation import evaluate
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon
+from foundry.core.training.jobs import Jobs
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.optimization import MovingAverage, OptimizerSet, clip_gradients
 from foundry.core.training.profile import Profile
+from foundry.core.training.progress import Progress
 from foundry.core.training.randomness import restore_rng_streams, rng_streams
 from foundry.core.training.report import Reporter
 from foundry.core.training.reported import Reported
-from foundry.core.training.samples import append_sample
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
-
-
-@dataclass
-class Progress:
-    """Where the run is: all of it goes into every checkpoint."""
-
-    step: int = 0
-    cursor: int = 0  # training rows used
-    tokens: int = 0  # that were trained on
-    positions: int = 0  # that were computed, padding included
-    seconds: float = 0.0  # of training; evaluation, sampling and saving left out
-    evaluated_at: int = 0
-    saved_at: int = 0
-    sampled_at: int = 0
-    train_loss: float | None = None
-    val_loss: float | None = None
-    val_bpb: float | None = None
-    experts: dict[str, float] = field(default_factory=dict)  # how they were used, in the last row that says so
-    best_step: int | None = None
-    best_val_loss: float | None = None
-    micro_batch: int = 0
-    codes: list[str] = field(default_factory=list)  # by which it was trained so far, see foundry.core.code
 
 
 @dataclass
@@ -80,10 +57,9 @@ class Trainer:
     reporter: Reporter
     stop: StopRequest
     profile: Profile
-    flops_per_position: float
-    peak_flops: float | None
-    progress: Progress = field(default_factory=Progress)
-    clock: Clock = field(default_factory=Clock)
+    progress: Progress
+    clock: Clock
+    jobs: Jobs = field(init=False)  # which ask this trainer for its checkpoints
     reported: Reported = field(default_factory=Reported)  # of the step under way, or the last one
     step_tokens: float = 0.0  # that the step under way trains on, on all ranks
     stopping: bool = False  # every rank knows that one was asked to stop
@@ -93,7 +69,7 @@ class Trainer:
         at = self.progress
         self.model.train()
         self.clock.start(at.seconds, at.tokens, at.positions)
-        self.housekeeping()
+        self.beside()
         while not self.budget.spent(at.step, at.seconds):
             lr_factor = self.schedule(at.step, self.budget.progress(at.step, at.seconds))
             loss, grad_norm = self.step(lr_factor)
@@ -102,7 +78,7 @@ class Trainer:
                 step=at.step, tokens=at.tokens, positions=at.positions, loss_share=loss, lr=lr, grad_norm=grad_norm,
                 figure_shares=self.reported.figures, micro_batch=at.micro_batch,
             )  # fmt: skip
-            self.housekeeping()
+            self.beside()
 
     def step(self, lr_factor: float) -> tuple[Tensor, Tensor]:
         """One update, by the global batch at the cursor.
@@ -174,134 +150,43 @@ class Trainer:
             self.reported.add(aux, n_tokens)
         return total / n_tokens
 
-    # ---- beside the loop ---------------------------------------------------------------------------------------
+    # ---- between steps -----------------------------------------------------------------------------------------
 
-    def housekeeping(self) -> None:
-        """Log, evaluate, sample, save or stop: whatever is due at this step and not done yet."""
-        at, training, logging = self.progress, self.experiment.training, self.experiment.logging
+    def beside(self) -> None:
+        """Do what is due beside the steps, see `foundry.core.training.jobs`. A signal saves, and raises `Stopped`."""
+        at = self.progress
         self.profile.step(at.step)
-        ended = self.budget.spent(at.step, at.seconds)
         stopping = self.stopping or (self.world.size == 1 and self.stop.requested)
-        evaluating = (ended or _due(at.step, training.eval_interval)) and at.evaluated_at != at.step and not stopping
-        sampling = (ended or _due(at.step, logging.sample_interval)) and at.sampled_at != at.step and not stopping
-        saving = (ended or _due(at.step, self.experiment.checkpoints.save_interval)) and at.saved_at != at.step
-
-        if _due(at.step, logging.log_interval) or evaluating or sampling or saving or stopping:
-            measured = self._measure()
-            with self.clock.paused():
-                self.metrics.settle()  # a run that diverged is not evaluated first
-                scored = self._evaluate() if evaluating else {}
-                # A signal during the evaluation ends it; the resumed run does it first.
-                stopping = stopping or (evaluating and not scored)
-                if row := self.metrics.flush(**measured, **self.expert_load.read(), **scored):
-                    at.train_loss = row["train_loss"]
-                    at.experts = {key: row[key] for key in EXPERT_FIELDS if key in row}
-                    if self.world.is_main:
-                        progress = self.budget.progress(at.step, at.seconds)
-                        self.reporter.step(row, progress, self.budget.seconds_left(at.step, at.seconds))
-                # Before the sample, which is the one thing here that may fail for its own reasons.
-                if (saving or stopping or (scored and at.best_step == at.step)) and at.saved_at != at.step:
-                    self.save()
-                if sampling and not stopping and logging.sample_tokens:
-                    stopping = not self._sample() and self.world.size == 1
-                    if stopping and at.saved_at != at.step:
-                        self.save()
-        if stopping:
+        if self.jobs.run(Moment(at.step, ended=self.budget.spent(at.step, at.seconds), stopping=stopping)):
             raise Stopped(
                 f"stopped by {self.stop.name or 'a signal'} at step {at.step}, saved in {self.run.path}",
                 "run the same command again to go on",
             )
 
-    def save(self) -> None:
-        """A checkpoint of everything, of which `keep` and the best are kept."""
+    def checkpoint(self) -> Checkpoint:
+        """Everything that a resumed training goes on from; every rank must ask. Of other ranks than 0 only what
+        they have."""
         at = self.progress
-        self.metrics.sync()
-        at.saved_at = at.step
-        streams = self.world.gather_tensors(rng_streams(self.device, self.world.rank))
-        if self.world.is_main:
-            tensors = {
-                "model": saved_tensors(self.model),
-                "optimizer": self.optimizer.tensors(),
-                "ema": self.ema.weights if self.ema else {},
-                "rng": streams,
-            }
-            state = {
-                **asdict(at),
-                "seconds": self.clock.read(),  # not in `at`, by which it is judged whether this step is the last
-                "identity": self.experiment.identity,
-                "loader": self.rows.state(at.cursor),
-                "ema_updates": self.ema.updates if self.ema else 0,
-                "tokenizer": self.rows.tokenizer.hash,
-                "plugins": self.experiment.registry.fingerprint(),
-            }
-            checkpoints.save(self.run.checkpoints, at.step, checkpoints.Checkpoint(tensors, state))
-            pinned = {at.best_step} if at.best_step is not None else set()
-            checkpoints.prune(self.run.checkpoints, keep=self.experiment.checkpoints.keep, pinned=pinned)
-        self.world.barrier()
-
-    def _evaluate(self) -> dict[str, float]:
-        """The validation loss of the judged weights: the moving average where the run keeps one."""
-        at = self.progress
-        if self.ema:
-            self.ema.swap()
-        try:
-            scored = evaluate(
-                self.model, self.rows.validation, self.rows.tokenizer, self.device, self.world,
-                max_tokens=self.experiment.training.eval_tokens, stop=lambda: self.stop.requested,
-            )  # fmt: skip
-        finally:
-            if self.ema:
-                self.ema.swap()
-        if scored is None:
-            return {}
-        at.evaluated_at, at.val_loss, at.val_bpb = at.step, scored.val_loss, scored.val_bpb
-        if at.best_val_loss is None or scored.val_loss < at.best_val_loss:
-            at.best_val_loss, at.best_step = scored.val_loss, at.step
-        return {"val_loss": scored.val_loss, "val_bpb": scored.val_bpb}
-
-    def _sample(self) -> bool:
-        """Let rank 0 write; False if a signal cut it short: then the resumed run writes it anew."""
-        at, logging, pieces = self.progress, self.experiment.logging, []
-        if self.world.is_main:
-            if self.ema:
-                self.ema.swap()
-            try:
-                for piece in stream_text(
-                    self.model, self.rows.tokenizer, logging.sample_prompt, logging.sample_tokens, Sampling(),
-                    seed=self.experiment.seed,
-                ):  # fmt: skip
-                    if self.stop.requested:
-                        return False
-                    pieces.append(piece)
-            finally:
-                if self.ema:
-                    self.ema.swap()
-                self.model.train()
-            text = "".join(pieces)
-            append_sample(self.run, at.step, logging.sample_prompt, text)
-            self.reporter.sample(at.step, logging.sample_prompt + text)
-        at.sampled_at = at.step
-        return True
-
-    def _measure(self) -> dict[str, float]:
-        """Speed since the last call."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds, waited, (tokens, positions) = self.clock.lap(self.progress.tokens, self.progress.positions)
-        measured: dict[str, float] = {"memory_bytes": self.device.memory_bytes(), "elapsed": self.clock.read()}
-        if positions and seconds:
-            measured |= {"tokens_per_second": tokens / seconds, "data_wait": waited / seconds}
-            if self.peak_flops:
-                flops = positions * self.flops_per_position
-                measured["mfu"] = flops / seconds / (self.peak_flops * self.world.size)
-        return measured
+        tensors = {
+            "model": saved_tensors(self.model),
+            "optimizer": self.optimizer.tensors(),
+            "ema": self.ema.weights if self.ema else {},
+            "rng": self.world.gather_tensors(rng_streams(self.device, self.world.rank)),
+        }
+        state = {
+            **asdict(at),
+            "seconds": self.clock.read(),  # not in `at`, by which it is judged whether this step is the last
+            "jobs": self.jobs.state(),
+            "identity": self.experiment.identity,
+            "loader": self.rows.state(at.cursor),
+            "ema_updates": self.ema.updates if self.ema else 0,
+            "tokenizer": self.rows.tokenizer.hash,
+            "plugins": self.experiment.registry.fingerprint(),
+        }
+        return Checkpoint(tensors, state)
 
 
 def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     """What a checkpoint holds of a model: each parameter once, tied or not, and the buffers that persist."""
     persistent = model.state_dict().keys()
     return dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in persistent}
-
-
-def _due(step: int, interval: int) -> bool:
-    return bool(step and interval and step % interval == 0)
