@@ -243,6 +243,7 @@ def test_jobs_go_on_from_their_own_states_and_from_those_of_before_there_were_jo
     before = {key: value for key, value in state.items() if key != "jobs"} | flat
     for saved_state in (state, before):
         experiment = load_experiment("experiments/tiny.yaml", ["logging.sample_tokens=2"])
+        (tmp_path / "other").mkdir(exist_ok=True)
         jobs = build(Run(tmp_path / "other"), experiment, World(), PlainReporter(), StopRequest(), False).jobs
         assert jobs.state() != state["jobs"]
         jobs.restore(saved_state)

@@ -52,14 +52,14 @@ NOISE_SEEDS = 8
 """Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
 
 
-class Ended(Protocol):
+class SweepEnd(Protocol):
     """What a sweep of some kind ends with."""
 
     def to_json(self) -> Json:
         """Plain values, for the ledger."""
 
 
-Ending = TypeVar("Ending", bound=Ended)
+Ending = TypeVar("Ending", bound=SweepEnd)
 
 
 @dataclass
@@ -247,7 +247,7 @@ class Lab:
             sweep, Plan.from_json(row.spec), Conclusion.from_json(row.conclusion), decisions, tuple(refused)
         )
 
-    def keep(self, sweep: str, plan: Plan, ending: Ended) -> None:
+    def keep(self, sweep: str, plan: Plan, ending: SweepEnd) -> None:
         """Write down how a sweep ended: what was decided, what was learnt on the way. Nobody looks into its runs
         again."""
         if isinstance(ending, Conclusion) and plan.kind != "null":  # of which every decision would be a false one

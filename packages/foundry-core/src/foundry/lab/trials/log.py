@@ -16,7 +16,7 @@ CURVE_POINTS = 200
 """Rows of metrics that the ledger keeps of a trial, beside those with a validation loss."""
 
 
-class Log:
+class TrialLog:
     """The trainer's reporter: what a person would want to know of a trial that went wrong."""
 
     def __init__(self, watch: Watch, write: Callable[[str], None]) -> None:

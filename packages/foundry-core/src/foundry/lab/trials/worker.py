@@ -44,7 +44,7 @@ from foundry.lab.trials.budget import Costs
 from foundry.lab.trials.executors.process import TELL_AND_END
 from foundry.lab.trials.failure import is_the_machines, reason_of
 from foundry.lab.trials.heartbeat import Heartbeat, Watch, wait_for_predecessor
-from foundry.lab.trials.log import Log, log, thinned
+from foundry.lab.trials.log import TrialLog, log, thinned
 
 POLL_SECONDS = 1.0
 
@@ -129,12 +129,12 @@ class Worker:
         data_fingerprint(experiment)  # where the corpus was never prepared, that takes as long as it takes
         watch.building_begins()
         with watch.stop:  # while it is built, too
-            trained = train(experiment, run.path, reporter=Log(watch, self.log))
+            trained = train(experiment, run.path, reporter=TrialLog(watch, self.log))
             if trained.get("codes") != [
                 code_fingerprint(experiment)
             ]:  # by hand, and by other code: no result of this one
                 self.log(f"{run.path} was trained by other code; it is set aside, and the trial begins anew")
-                trained = train(experiment, run.path, resume="never", reporter=Log(watch, self.log))
+                trained = train(experiment, run.path, resume="never", reporter=TrialLog(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
         if trained["training_seconds"] > 0:
             metrics["tokens_per_second"] = trained["tokens"] / trained["training_seconds"]
