@@ -198,7 +198,7 @@ class Trainer:
                     at.experts = {key: row[key] for key in EXPERT_FIELDS if key in row}
                     if self.world.is_main:
                         progress = self.budget.progress(at.step, at.seconds)
-                        self.reporter.step(row, progress, self.budget.seconds_left(at.step, at.seconds))
+                        self.reporter.step(row, progress, self.budget.seconds_left(at.step, measured["elapsed"]))
                 # Before the sample, which is the one thing here that may fail for its own reasons.
                 if (saving or stopping or (scored and at.best_step == at.step)) and at.saved_at != at.step:
                     self.save()
