@@ -27,6 +27,7 @@ from foundry.core.sweep.executors.site import Site
 from foundry.core.sweep.fingerprint import data_fingerprint
 from foundry.core.sweep.plan import noise_context
 from foundry.core.system import not_trusted
+from foundry.core.system.signals import heeded
 from foundry.core.training import launch
 from foundry.core.training.report import PlainReporter
 from foundry.kernels import build
@@ -165,7 +166,9 @@ def shadowed(project) -> Path:
 
 
 def test_no_child_imports_from_the_working_directory(shadowed, capfd):
+    before = {number: signal.getsignal(number) for number in heeded()}
     assert launch.launch(["--version"], 1) == 0  # a rank
+    assert {number: signal.getsignal(number) for number in before} == before
     with Ledger.open(shadowed) as ledger:
         local = Local(LocalParams(), Site(shadowed, ledger, 1))
         worker = local.start(0, "cpu", 1)

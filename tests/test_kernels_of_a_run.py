@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,12 +83,24 @@ def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project
     monkeypatch.setattr(
         bench, "step_seconds", lambda experiment, vocab_size, device, _: seconds[bench.setting_of(device.kernels)]
     )
-    measured = bench.bench(load_experiment(Path("tiny.yaml"), ["training.device=cpu", f"training.kernels={wanted}"]), 9)
+    experiment = load_experiment(Path("tiny.yaml"), ["training.device=cpu", f"training.kernels={wanted}"])
+    measured = bench.bench(experiment, 9, padding=0.25)
+    tokens = 0.75 * experiment.training.batch_size * experiment.model_args.block_size
+    for each in measured["choices"]:
+        assert each["tokens_per_second"] == tokens / each["step_seconds"] == tokens / seconds[each["kernels"]]
     assert {each["kernels"] for each in measured["choices"]} == {everything, "reference"}
     for each in measured["choices"]:  # each is what a run comes to that is told so
         told = [f"training.{key}={str(each[key]).lower()}" for key in ("kernels", "precision", "compile")]
         assert bench.setting_of(resolve(training("training.device=cpu", *told)).kernels) == each["kernels"]
     assert f"training.kernels={everything}" in measured["sets"]
+
+
+def test_a_step_of_a_bench_is_one_step(project, monkeypatch):
+    steps: list[None] = []  # each of which takes a second here
+    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: len(steps)))
+    monkeypatch.setattr(bench, "clip_gradients", lambda *_: steps.append(None))
+    experiment = load_experiment(Path("tiny.yaml"), ["training.device=cpu"])
+    assert bench.step_seconds(experiment, 9, resolve(experiment.training), seconds=4) == 1
 
 
 def test_native_kernels_that_cannot_be_had_are_an_error_that_says_why(project, monkeypatch):
