@@ -26,6 +26,12 @@ FAULTS = {
         "scale: float = Field(float('nan'),",
         "scale",
     ),
+    "defaults that YAML makes something else of": (
+        "__init__.py",
+        "scale: float = Field(1.0, gt=0,",
+        "order: object = (1, 2)\n    scale: float = Field(1.0, gt=0,",
+        "comes back as",
+    ),
     "import error in the target": ("quiet_silu.py", "import torch.nn.functional as F", "import torsh", "torsh"),
 }
 
@@ -87,6 +93,9 @@ def test_checking_everything_finds_what_did_not_load(tmp_path, monkeypatch, chec
     code, told = check("")
     assert (code, told["ok"]) == (4, False)
     assert [problem["plugin"] for problem in told["problems"]] == ["broken"]
+    code, told = check("broken")  # by the name of its file alone
+    assert code == 4
+    assert "local (broken): " in told["error"]["message"]
 
 
 ATTENTION = """\
