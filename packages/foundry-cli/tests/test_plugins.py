@@ -26,12 +26,6 @@ FAULTS = {
         "scale: float = Field(float('nan'),",
         "scale",
     ),
-    "defaults that YAML makes something else of": (
-        "__init__.py",
-        "scale: float = Field(1.0, gt=0,",
-        "order: object = (1, 2)\n    scale: float = Field(1.0, gt=0,",
-        "comes back as",
-    ),
     "import error in the target": ("quiet_silu.py", "import torch.nn.functional as F", "import torsh", "torsh"),
 }
 
@@ -76,6 +70,21 @@ def test_check_finds(plugin, check, fault):
     code, told = check(plugin)
     assert code == 4
     assert words in " ".join(row["fault"] for row in told["checks"])
+
+
+def test_a_section_whose_defaults_yaml_makes_something_else_of_is_told(tmp_path, monkeypatch, check):
+    source = (
+        "from foundry.core.contracts import Params, Section\n\nclass Lessons(Params):\n    order: object = (1, 2)\n\n"
+    )
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "lessons.py").write_text(
+        f"{source}SECTIONS = [Section('lessons', Lessons, summary='x')]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, told = check("variants/lessons.py")
+    faulty = [row for row in told["checks"] if row["fault"]]
+    assert (code, [row["check"] for row in faulty]) == (4, ["its defaults survive YAML"])
+    assert "comes back as" in faulty[0]["fault"]
 
 
 def test_a_plugin_that_does_not_load_is_exit_4_with_the_reason(plugin, check):
