@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.documents import faults
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
@@ -73,7 +74,7 @@ def test_auto_leaves_out_what_is_not_known_to_be_faster(project, monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", ["auto", "reference", "native"])
-def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project, monkeypatch, wanted):
+def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project, monkeypatch, capsys, wanted):
     all_are_here(monkeypatch)
     for kernel in native.KERNELS.values():
         monkeypatch.setattr(kernel, "install", lambda: None)
@@ -82,7 +83,12 @@ def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project
     monkeypatch.setattr(
         bench, "step_seconds", lambda experiment, vocab_size, device, _: seconds[bench.setting_of(device.kernels)]
     )
-    measured = bench.bench(load_experiment(Path("tiny.yaml"), ["training.device=cpu", f"training.kernels={wanted}"]), 9)
+    sets = ["--set", "training.device=cpu", "--set", f"training.kernels={wanted}"]
+    assert main(["bench", "tiny.yaml", *sets, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert faults("bench", measured) == []
+    best = [word for each in measured["sets"] for word in ("--set", each)]
+    assert measured["next"].split() == ["foundry", "train", "tiny.yaml", *sets, *best]
     assert {each["kernels"] for each in measured["choices"]} == {everything, "reference"}
     for each in measured["choices"]:  # each is what a run comes to that is told so
         told = [f"training.{key}={str(each[key]).lower()}" for key in ("kernels", "precision", "compile")]

@@ -23,6 +23,7 @@ from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.convert import convert, experiment_from
 from foundry.zoo.express import experiment_of
 from foundry.zoo.family import Config
+from foundry.zoo.pretrained import name_of
 from foundry.zoo.shards import WeightsFolder
 
 transformers = pytest.importorskip("transformers")
@@ -71,6 +72,7 @@ def test_a_base_model_old_tables_and_a_head_that_is_the_embedding(change, tmp_pa
         assert "embed_tokens.weight" in WeightsFolder(tmp_path).shapes  # no `model.` before it
     else:
         edit(tmp_path / "model.safetensors", change)
+    save_file({"odd": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")  # of another program
     assert_rounded(load_pretrained(tmp_path)(ids())[0], theirs(ids()).logits, *sums_of(theirs))
 
 
@@ -138,21 +140,32 @@ def test_layers_that_only_look_further_ahead_are_named_and_not_read(tmp_path):
     said: list[str] = []
     assert_rounded(load_pretrained(tmp_path, note=said.append)(ids())[0], theirs(ids()).logits, *sums_of(theirs))
     assert [line.split(" (")[0] for line in said] == ["not read: model.layers.2"]
-    edit(tmp_path / "model.safetensors", with_layer(20))
-    with pytest.raises(InvalidData, match=r"the tensor model\.layers\.20\..* is not of this deepseek_v3"):
+    edit(tmp_path / "model.safetensors", with_layer(3))
+    with pytest.raises(InvalidData, match=r"the tensor model\.layers\.3\..* is not of this deepseek_v3"):
         load_pretrained(tmp_path)
 
 
 def test_type_mode_and_context_are_the_files_or_as_asked_for(tmp_path):
     theirs = random_model().bfloat16()
     theirs.save_pretrained(tmp_path / "theirs")
+
+    def norm_in_fp32(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.norm.weight"] = tensors["model.norm.weight"].float()  # as some keep what is small
+
+    edit(tmp_path / "theirs" / "model.safetensors", norm_in_fp32)
     config, tokenizer, model = load(tmp_path / "theirs")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert not model.training
     export(config, tokenizer, model, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["dtype"] == written["torch_dtype"] == "bfloat16"  # before transformers 5, by the other name
     again = dict(WeightsFolder(tmp_path / "out").read(theirs.state_dict()))
     assert all(torch.equal(again[name], tensor) for name, tensor in theirs.state_dict().items())
+    for word, dtype in (("fp16", torch.float16), ("float16", torch.float16), ("fp64", torch.float64)):
+        model = load_pretrained(tmp_path / "theirs", dtype=word)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    export(config, tokenizer, model, tmp_path / "double")
+    assert load_pretrained(tmp_path / "double").embed.weight.dtype == torch.float64
     short = load_pretrained(tmp_path / "theirs", dtype="fp32", block_size=20)
     assert {parameter.dtype for parameter in short.parameters()} == {torch.float32}
     assert short.dims.block_size == experiment_from(tmp_path / "theirs", block_size=20).model_args.block_size == 20
@@ -169,8 +182,18 @@ def test_a_run_has_the_tokenizer_the_type_and_the_context_that_were_asked_for(tm
     assert tokenizer.hash == load(tmp_path / "theirs").tokenizer.hash
     assert tokenizer.special_tokens == {"bos": 1, "eos": 2, "pad": 0}  # by the numbers in config.json
     assert (tokenizer.stops, config.model_args.block_size) == ((2,), 16)
+    began = json.loads((tmp_path / "run" / "config.json").read_text())["init_from"]
+    assert began == {"run": str(tmp_path / "theirs"), "step": 0, "sha256": WeightsFolder(tmp_path / "theirs").sha256}
     weights = load_file(tmp_path / "run" / "checkpoints" / "step-00000000" / "model.safetensors")
     assert weights["embed.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [("org/My Model", "My-Model"), ("folder/out/", "out"), ("./.hidden", "hidden"), ("/", "pretrained")],
+)
+def test_an_experiment_is_named_as_its_model(said, name):
+    assert name_of(said) == name
 
 
 COMING_IN = """

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.documents import faults_of
 
 from foundry.cli.__main__ import main
 from foundry.core import load_run
 from foundry.core.config import from_plain
+from foundry.core.contracts import InvalidData
 from foundry.core.handle import RunHandle
 from foundry.core.model import GPT, initialize
 from foundry.core.testing import sums_of
@@ -30,6 +32,8 @@ from foundry.data.params import DataParams
 from foundry.data.prepare import prepare
 from foundry.data.rows import TrainingRows
 from foundry.data.tokenize.pretrained import PretrainedTokenizer
+from foundry.zoo import check
+from foundry.zoo.source import PretrainedSource
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -163,7 +167,9 @@ def project(tmp_path, monkeypatch) -> Path:
 def foundry(capsys, *arguments: str) -> dict:
     capsys.readouterr()
     assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)
+    document: dict = json.loads(capsys.readouterr().out)
+    assert faults_of(arguments, document) == []
+    return document
 
 
 def theirs(folder: str, prompt: str, **more) -> tuple[str, bool]:
@@ -212,7 +218,7 @@ def test_a_pretrained_model_writes_and_stops_as_in_transformers_and_leaves_as_it
     assert ours.special_tokens.get("pad") == came.pad_token_id
 
 
-def test_a_check_names_what_transformers_reads_otherwise(project, capsys):
+def test_a_check_names_what_transformers_reads_otherwise(project, capsys, monkeypatch):
     """Its class for Qwen cuts a text into pieces of its own, whatever tokenizer.json says."""
     like_qwen(project / "right")
     like_qwen(project / "wrong", pieces=r"\p{N}+|\P{N}+")
@@ -221,6 +227,32 @@ def test_a_check_names_what_transformers_reads_otherwise(project, capsys):
     told = json.loads(capsys.readouterr().out)
     assert (told["ok"], told["first_drift"]) == (False, None)
     assert any("'1234567 890 3.14' is [" in difference for difference in told["tokenizer"])
+    real = check._from_pretrained
+    for token in ("bos", "eos", "pad"):
+
+        def other(which: str, folder: Path, **options):
+            made = real(which, folder, **options)
+            setattr(made, f"{token}_token", "<|im_start|>")  # noqa: B023 - called before the next
+            return made
+
+        with monkeypatch.context() as patch:
+            patch.setattr(check, "_from_pretrained", other)
+            [difference] = check.tokenizer_differences("right")
+        assert difference.startswith(f"{token} is ")
+
+
+def test_text_is_put_into_the_form_of_a_tokenizer_that_comes_with_weights(project):
+    like_qwen(project / "theirs")
+    asked = {"type": "pretrained", "normalize": True}
+    for tokenizer in ({"type": "pretrained"}, asked):
+        named = str(project / "theirs")
+        experiment = from_plain({"init_from": named, "data": {"tokenizer": tokenizer}})
+        source = PretrainedSource(experiment, named).tokenizer()
+        if tokenizer == asked:
+            assert source.decode(source.encode("cafe\u0301")) == "café"
+        else:
+            with pytest.raises(InvalidData, match="its normalizer rewrites text"):
+                source.encode("cafe\u0301")
 
 
 @pytest.mark.parametrize("block_size", [7, 64])

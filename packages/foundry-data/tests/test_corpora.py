@@ -38,11 +38,15 @@ def test_the_standard_library_is_several_megabytes_of_text_that_every_interprete
     assert _dataset(StdlibParams()).fingerprint == _dataset(StdlibParams()).fingerprint
 
 
-def test_a_folder_s_text_files_in_the_order_of_their_paths() -> None:
-    for name in ("b.txt", "a/z.md", "a/b.py", "c.png", ".hidden/x.txt", ".x.txt"):
+def test_a_folder_s_text_files_in_the_order_of_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".hidden").mkdir()
+    monkeypatch.chdir(tmp_path / ".hidden")  # what is above the folder that one asks for does not matter
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    for name in ("b.txt", "a/z.MD", "a/b.py", "c.png", ".hidden/x.txt", ".x.txt"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(f"I am {name}")
-    assert [name for name, _ in _documents(TextParams(path="."))] == ["a/b.py", "a/z.md", "b.txt"]
+    for here in (".", "~", str(Path.cwd())):
+        assert [name for name, _ in _documents(TextParams(path=here))] == ["a/b.py", "a/z.MD", "b.txt"]
     assert [name for name, _ in _documents(TextParams(path=".", glob="*.png"))] == ["c.png"]
     assert _documents(TextParams(path="b.txt")) == [Document("b.txt", "I am b.txt")]
 
@@ -52,12 +56,14 @@ def test_a_byte_order_mark_goes_and_everything_else_stays() -> None:
     assert _documents(TextParams(path="a.txt"))[0].text == "one\r\ntwo\n\n\ufeffthree"
 
 
-def test_the_fingerprint_is_of_the_content_not_of_names_and_times() -> None:
-    Path("a.txt").write_text("text")
-    Path("b.txt").write_text("text")
-    Path("c.txt").write_text("tent")
-    a, b, c = (_dataset(TextParams(path=f"{name}.txt")).fingerprint for name in "abc")
-    assert a == b != c
+def test_the_fingerprint_is_of_the_content_and_its_order_not_of_names_and_times() -> None:
+    for folder, texts in (("a", "xy"), ("b", "xy"), ("c", "yx"), ("d", "xz")):
+        Path(folder).mkdir()
+        for number, text in enumerate(texts):
+            Path(folder, f"{folder}{number}.txt").write_text(text)
+    a, b, c, d = (_dataset(TextParams(path=folder)).fingerprint for folder in "abcd")
+    assert a == b
+    assert len({a, c, d}) == 3
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused() -> None:

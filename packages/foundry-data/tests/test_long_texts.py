@@ -171,13 +171,33 @@ def test_a_prepared_corpus_is_that_of_whole_documents(
     assert sorted("".join(said)) == sorted("".join(texts))
 
 
+def test_only_the_first_mark_of_a_long_file_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foundry.data.corpora.files.PART", 6)
+    Path("a.txt").write_text("\ufeffabc" + "\ufeffdef" * 3)
+    [document] = TextFiles(TextParams(path="a.txt"), Path()).documents()
+    assert "".join(document.parts()) == "abc" + "\ufeffdef" * 3
+
+
 def test_where_a_long_file_is_not_utf8_its_byte_is_named() -> None:
     Path("a.txt").write_bytes("é".encode() * 2**20 + b"\xff" + b"x" * 2**20)
     with pytest.raises(InvalidData, match=rf"a\.txt: not UTF-8 at byte {2**21} \(0xff\)"):
         prepare(DataParams(dataset=TextParams(path="a.txt")))
+    Path("a.txt").write_bytes(b"x" * 2**21 + b"\0")
+    with pytest.raises(InvalidData, match=rf"a\.txt: not text: byte {2**21} is NUL"):
+        prepare(DataParams(dataset=TextParams(path="a.txt")))
     Path("a.txt").write_bytes(b"x" * (2**21 - 1) + "é".encode()[:1])
     with pytest.raises(InvalidData, match=rf"a\.txt: not UTF-8 at byte {2**21 - 1} \(0xc3\)"):
         prepare(DataParams(dataset=TextParams(path="a.txt")))
+
+
+def test_where_a_tokenizer_lacks_a_character_the_chunk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    _short(monkeypatch, 100)
+    monkeypatch.setattr("foundry.data.corpora.files.PART", 50)
+    char = CharTokenizer()
+    char.fit("x")
+    Path("a.txt").write_text("x" * 250 + "y" + "x" * 249)
+    with pytest.raises(InvalidData, match=r"a\.txt, from character 200 on: .* lacks 'y' .*, character 50 of"):
+        prepare(DataParams(dataset=TextParams(path="a.txt")), tokenizer=char)
 
 
 def test_merges_are_learned_from_as_many_pieces_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
