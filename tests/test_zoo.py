@@ -19,7 +19,7 @@ from foundry.core.testing import assert_gradients_rounded, assert_rounded, sums_
 from foundry.core.testing.rounding import rounding
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.express import experiment_of, family_of, layers_of
-from foundry.zoo.family import Config
+from foundry.zoo.family import Config, Only
 from foundry.zoo.shards import INDEX, WeightsFolder
 from foundry.zoo.weights import pairs
 
@@ -181,6 +181,9 @@ def test_in_and_out_again_is_the_same_bits(theirs, folder, tmp_path):
     assert before.shapes == after.shapes
     again = dict(after.read(after.shapes))
     assert all(torch.equal(tensor, again[name]) for name, tensor in before.read(before.shapes))
+    written = Config(json.loads((tmp_path / "out" / "config.json").read_text()), "config.json")
+    only = [entry for entry in family_of(written, registry()).keys if isinstance(entry, Only)]
+    assert all(written.get(entry.theirs, None) == entry.values[0] for entry in only)  # others than us look for some
     sizes = [json.loads((path / INDEX).read_text())["metadata"]["total_size"] for path in (folder, tmp_path / "out")]
     assert sizes[0] == sizes[1]
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")

@@ -23,7 +23,7 @@ from tests.documents import faults
 
 from foundry.cli.__main__ import main
 from foundry.core.config import from_plain
-from foundry.core.contracts import EnvironmentFailure, InvalidData
+from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
 from foundry.core.model import GPT, initialize
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.catalog import zoo_folder
@@ -284,6 +284,8 @@ def test_an_architecture_that_rotates_whole_heads_is_not_given_half_ones(tmp_pat
     experiment = from_plain({"model_args": {**SIZES, "position": {"type": "rope", "fraction": 0.5}}})
     with pytest.raises(InvalidData, match=r"llama does not express .* its position.fraction is 1.0, not 0.5"):
         export(experiment, None, GPT(experiment, VOCAB), tmp_path / "out", architecture="llama")
+    with pytest.raises(FoundryError, match=r"lama2.*\n.*did you mean: architecture llama"):
+        export(experiment, None, GPT(experiment, VOCAB), tmp_path / "out", architecture="lama2")
 
 
 def test_a_layer_that_differs_is_named(tmp_path):

@@ -65,6 +65,7 @@ def test_transformers_takes_what_was_trained_with_its_tokenizer(project, capsys,
     bos, eos = ours.special_tokens["bos"], ours.special_tokens["eos"]
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (bos, eos, bos)
     assert model.generation_config.eos_token_id == model.config.eos_token_id == eos
+    assert model.generation_config.pad_token_id == model.config.pad_token_id == bos
     if tokenizer != "char":  # which lacks <
         spelled = "naïve <|eos|><|bos|>"  # as the text that it is
         assert theirs(spelled).input_ids == first_ids(ours, spelled)

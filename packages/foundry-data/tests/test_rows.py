@@ -167,6 +167,7 @@ def test_the_shuffle_of_a_huge_corpus_needs_no_memory() -> None:
 
 def test_the_order_is_the_one_that_runs_were_saved_with() -> None:
     assert permute(np.arange(8), 8, "k").tolist() == [2, 5, 4, 7, 3, 1, 6, 0]
+    assert permute(np.arange(16), 16, "k").tolist() == [14, 8, 4, 13, 15, 1, 10, 12, 5, 9, 6, 2, 0, 7, 11, 3]
     assert permute(np.arange(3), 10**9, "k").tolist() == [10623061, 806747538, 352247349]
 
 
