@@ -314,6 +314,8 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         Hub.tokens.append(self.headers.get("Authorization"))
+        if self.requestline.startswith("GET //"):  # which the server itself would read as /
+            return self.send_error(404)
         if Hub.gated and self.headers.get("Authorization") != "Bearer hf_secret":
             return self.send_error(403 if self.headers.get("Authorization") else 401)
         path = self.path.partition("?")[0]

@@ -149,10 +149,10 @@ def test_type_mode_and_context_are_the_files_or_as_asked_for(tmp_path):
     theirs = random_model().bfloat16()
     theirs.save_pretrained(tmp_path / "theirs")
 
-    def norm_in_fp32(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["model.norm.weight"] = tensors["model.norm.weight"].float()  # as some keep what is small
+    def norms_in_fp32(tensors: dict[str, torch.Tensor]) -> None:  # as some keep what is small
+        tensors |= {name: tensor.float() for name, tensor in tensors.items() if tensor.ndim == 1}
 
-    edit(tmp_path / "theirs" / "model.safetensors", norm_in_fp32)
+    edit(tmp_path / "theirs" / "model.safetensors", norms_in_fp32)
     config, tokenizer, model = load(tmp_path / "theirs")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert not model.training

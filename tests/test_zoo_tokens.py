@@ -31,6 +31,7 @@ from foundry.data.corpora import TextParams
 from foundry.data.params import DataParams
 from foundry.data.prepare import prepare
 from foundry.data.rows import TrainingRows
+from foundry.data.tokenize.byte import ByteTokenizer
 from foundry.data.tokenize.pretrained import PretrainedTokenizer
 from foundry.zoo import check
 from foundry.zoo.source import PretrainedSource
@@ -255,11 +256,12 @@ def test_text_is_put_into_the_form_of_a_tokenizer_that_comes_with_weights(projec
                 source.encode("cafe\u0301")
 
 
-@pytest.mark.parametrize("block_size", [7, 64])
-def test_bits_per_byte_are_of_the_texts_own_bytes(block_size, project):
-    """However its rows are cut: a blank before a text and the tokens that frame it are none of them."""
-    like_llama(project / "theirs")
-    tokenizer = PretrainedTokenizer.of(project / "theirs")
+@pytest.mark.parametrize(("kind", "block_size"), [("llama", 7), ("llama", 64), ("byte", 64)])
+def test_bits_per_byte_are_of_the_texts_own_bytes(kind, block_size, project):
+    """However its rows are cut: a blank before a text, the tokens that frame it and what fills up a row are none."""
+    if kind == "llama":
+        like_llama(project / "theirs")
+    tokenizer = PretrainedTokenizer.of(project / "theirs") if kind == "llama" else ByteTokenizer()
     (project / "texts").mkdir()
     for number, line in enumerate(TEXT.splitlines()[:60]):
         (project / "texts" / f"{number}.txt").write_text(" " * (number % 3) + line)
@@ -267,7 +269,8 @@ def test_bits_per_byte_are_of_the_texts_own_bytes(block_size, project):
     prepared = prepare(data, tokenizer=tokenizer)
     part = prepared.part("validation")
     lengths = np.diff(part.documents)
-    texts = [tokenizer.decode(ids) for ids in part.windows(part.documents[:-1], lengths, int(lengths.max()))]
+    windows = part.windows(part.documents[:-1], lengths, int(lengths.max()))
+    texts = [tokenizer.decode(ids[:length]) for ids, length in zip(windows, lengths, strict=True)]
     assert all((project / "texts").joinpath(f"{text.split()[1]}.txt").read_text() == text for text in texts)
     sizes = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": block_size}
     experiment = from_plain({"model_args": sizes, "training": {"device": "cpu", "threads": 1}})

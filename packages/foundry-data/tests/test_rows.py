@@ -63,7 +63,7 @@ def test_each_target_of_each_document_is_in_exactly_one_row(
         data = {"dtype": "<u2", "parts": {"train": writer.close()}}
         write_manifest(Path(name), {"schema": SCHEMA, "fingerprint": hash_of(data), "data": data})
         assert read_manifest(Path(name))["data"] == data  # as it is on disk, though shards were cut
-        assert all(size > 0 for size in data["parts"]["train"]["shards"]) or not sum(lengths)
+        assert all(data["parts"]["train"]["shards"]) or 0 in lengths  # a document of nothing may have a shard alone
         part = TokenPart(Path(name), "train", data)
         rows = CutRows(part, block_size)
         batch = rows.batch(0, len(rows))
