@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.doses import SMALL
 
@@ -119,17 +119,22 @@ LLAMA3 = (
     r"\s+(?!\S)|\s+"
 )
 SPLIT = {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": False}
+AHEAD = {**SPLIT, "pattern": {"Regex": r"\S+ \S+(?=[a-z ]{0,50}!)|\S+| "}}  # what comes later joins two words
 WORDS_OF: dict[str, dict[str, Any]] = {
     "ours": {},
     "GPT-2": {"pre_tokenizer": GPT2},
     "Llama 3": {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT, {**GPT2, "use_regex": False}]}},
     "GPT-2 with a blank before the text": {"pre_tokenizer": {**GPT2, "add_prefix_space": True}},
+    "one that looks far ahead": {
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [AHEAD, {**GPT2, "use_regex": False}]}
+    },
     "none": {"pre_tokenizer": {**GPT2, "use_regex": False}},
 }
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(list(WORDS_OF)), TEXTS, PLACES)
+@example("one that looks far ahead", "", ())
 def test_a_pretrained_tokenizer_gives_the_ids_of_the_whole(
     bpe: BPETokenizer, kind: str, text: str, places: Sequence[int]
 ) -> None:
@@ -137,6 +142,8 @@ def test_a_pretrained_tokenizer_gives_the_ids_of_the_whole(
     with pytest.MonkeyPatch.context() as patch:
         _short(patch, 300)
         _compare(tokenizer, text, places)
+        called = "".join("!" if i % 100 == 5 else sign for i, sign in enumerate("said the hen " * 100))
+        _compare(tokenizer, called, range(0, 1300, 100))
         cut = _compare(tokenizer, "said the hen. " * 100, range(0, 1400, 100))
     assert len(cut) == 1 if kind == "none" else max(map(len, cut)) < 600
 

@@ -129,7 +129,7 @@ def test_it_says_how_far_it_is_and_not_too_often(monkeypatch: pytest.MonkeyPatch
     shares = [int(line.removesuffix(" %").rpartition(" ")[2]) for line in said if line.endswith(" %")]
     assert shares == sorted(shares)
     assert 0 < shares[0] < 40 < 80 < shares[-1] <= 100
-    assert 4 <= len(shares) < 25  # of 25 documents
+    assert 4 <= len(shares) <= 10  # of 25 documents, each of which takes 0.4 seconds or more
 
 
 def test_a_longer_vocabulary_is_not_cut_to_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
