@@ -217,6 +217,27 @@ def test_of_several_processes_one_prepares_and_all_agree(cache: Path) -> None:
     assert sorted(path.suffix for path in (cache / "corpora").iterdir()) == ["", ".lock"]
 
 
+def test_two_may_write_one_file_at_the_same_time() -> None:
+    """As two that learn the same tokenizer do."""
+    program = (
+        "import sys; from pathlib import Path; from foundry.data.storage import write_atomically\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for i in range(100): write_atomically(Path('one'), bytes([65 + i % 26]) * 9999)"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    writers = [subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    told = [writer.communicate()[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0], told
+    assert set(Path("one").read_bytes()) == {65 + 99 % 26}
+
+
 def test_a_full_disk_is_an_environment_failure_and_leaves_nothing_behind(cache: Path) -> None:
     full = _start(
         "from foundry.core.contracts import EnvironmentFailure\n"
