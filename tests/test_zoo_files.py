@@ -112,9 +112,31 @@ def test_mistrals_window_is_none_where_it_says_so_and_its_own_where_it_says_noth
 
 
 def test_an_old_config_has_a_key_for_each_query():
-    """Llama 1 knew no groups."""
-    config = Config({"model_type": "llama", **SIZES, "num_key_value_heads": None}, "config.json")
+    """Llama 1 knew no groups. Llama 2 says how it was trained, which changes no model."""
+    old = {"num_key_value_heads": None, "pretraining_tp": 4}
+    config = Config({"model_type": "llama", **SIZES, **old}, "config.json")
     assert experiment_of(config, registry(), name="llama").model_args.attention.n_kv_head == 4
+
+
+def test_a_scaling_that_an_architecture_does_not_have_is_refused():
+    config = Config({"model_type": "phi3", **SIZES, "rope_scaling": {"type": "linear", "factor": 2.0}}, "config.json")
+    with pytest.raises(InvalidData, match="rope_scaling: .* Foundry knows only None"):
+        experiment_of(config, registry(), name="phi3")
+
+
+def test_the_masks_in_old_files_of_gpt2_are_no_weights(tmp_path):
+    theirs = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=48)
+    )
+    theirs.save_pretrained(tmp_path)
+
+    def with_masks(tensors: dict[str, torch.Tensor]) -> None:
+        for layer in range(2):
+            tensors[f"transformer.h.{layer}.attn.bias"] = torch.ones(1, 1, 48, 48).tril()
+            tensors[f"transformer.h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+
+    edit(tmp_path / "model.safetensors", with_masks)
+    assert_rounded(load_pretrained(tmp_path)(ids())[0], theirs.eval()(ids()).logits, *sums_of(theirs))
 
 
 def test_layers_that_only_look_further_ahead_are_named_and_not_read(tmp_path):

@@ -81,7 +81,10 @@ ROTATING = (
     {"sliding_window": None},
 )
 CHANGES = {
-    "llama": (*ROTATING, {"attention_bias": True, "mlp_bias": True}, {"mlp_bias": True}),
+    "llama": (
+        *ROTATING, {"attention_bias": True, "mlp_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu_new"},
+        {"hidden_act": "gelu_pytorch_tanh"}, {"hidden_act": "sigmoid"},
+    ),
     "mistral": ROTATING,
     "qwen2": (*ROTATING, {"use_sliding_window": False}, {"max_window_layers": 0}, {"max_window_layers": 2}),
     "qwen3": (*ROTATING, {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0}),
@@ -99,7 +102,8 @@ CHANGES = {
     "gpt2": (
         {"n_inner": 20}, {"layer_norm_epsilon": 0.5}, {"scale_attn_by_inverse_layer_idx": True},
         {"scale_attn_weights": False}, {"reorder_and_upcast_attn": True}, {"activation_function": "relu"},
-        {"activation_function": "gelu_fast"}, {"tie_word_embeddings": False}, {"add_cross_attention": True},
+        {"activation_function": "gelu_fast"}, {"activation_function": "gelu"}, {"activation_function": "silu"},
+        {"activation_function": "gelu_pytorch_tanh"}, {"activation_function": "relu2"}, {"tie_word_embeddings": False}, {"add_cross_attention": True},
         {"num_attention_heads": 2}, {"is_causal": False},
     ),
     "mpt": (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from foundry.core.config import from_plain
 from foundry.core.contracts import EnvironmentFailure, ExitCode, FoundryError, InvalidData, Params
 from foundry.data.corpora import Document, ShakespeareCharParams, StdlibParams, TextParams
 from foundry.data.corpora.stdlib import MODULES
@@ -190,6 +191,16 @@ def test_offline_the_message_says_where_to_put_the_file(server: _Server) -> None
     Path(place).parent.mkdir(parents=True)
     Path(place).write_text(PLAY)
     assert _documents(_play(server)) == [Document("shakespeare", PLAY)]
+
+
+def test_where_a_text_lies_is_no_part_of_an_experiment_and_what_it_is_is() -> None:
+    def identity(data: dict[str, object], **dataset: str) -> str:
+        return from_plain({"data": {"dataset": {"type": "shakespeare_char", **dataset}, **data}}).identity
+
+    here = identity({})
+    assert {identity({}, url="https://mirror"), identity({}, path="a"), identity({"cache": "b"})} == {here}
+    others = [identity({"val_fraction": 0.2}), identity({}, sha256="0" * 64), identity({"tokenizer": "char"})]
+    assert len({here, *others}) == 4
 
 
 def test_a_copy_of_one_s_own_is_held_to_the_same_checksum(server: _Server) -> None:

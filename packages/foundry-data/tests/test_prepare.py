@@ -143,9 +143,9 @@ def test_a_longer_vocabulary_is_not_cut_to_16_bits(monkeypatch: pytest.MonkeyPat
 
 def test_an_id_that_the_model_has_no_row_for_is_refused() -> None:
     class Narrow(ByteTokenizer):
-        vocab_size = ord("w")  # of world
+        vocab_size = ord("y")  # of says: the largest of all
 
-    with pytest.raises(InvalidData, match=r"0\.txt: the tokenizer gave ids outside its vocabulary of 119"):
+    with pytest.raises(InvalidData, match=r"0\.txt: the tokenizer gave ids outside its vocabulary of 121"):
         prepare(DATA, tokenizer=Narrow())
 
 

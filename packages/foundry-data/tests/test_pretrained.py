@@ -224,6 +224,10 @@ def test_a_text_that_would_be_another_is_refused_with_place_and_reason():
     assert "character 2 is U+D83D" in refused(LLAMA, "ab\ud83d")
 
 
+def test_every_byte_of_a_character_that_is_in_no_token_is_spelled():
+    assert exact_or_refused(LLAMA, "".join(map(chr, range(0x80, 0x900))), [])
+
+
 def test_a_piece_that_is_like_a_byte_and_none_is_itself():
     vocabulary = {piece: i for i, piece in enumerate(["<0xZZ>", "<0x+A>", "<0x41>", "<0xC3>", "<0xA9>"])}
     saved = {"model": {"type": "BPE", "vocab": vocabulary, "merges": [], "byte_fallback": True}}
