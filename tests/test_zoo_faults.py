@@ -212,7 +212,7 @@ def test_a_full_disk_leaves_nothing_half_made(folder, tmp_path):
     convert(folder, tmp_path / "run")  # nothing is in the way of another try
 
 
-def test_nothing_that_is_there_is_written_over(folder, tmp_path):
+def test_nothing_that_is_there_is_written_over(folder, tmp_path, monkeypatch):
     loaded = load(with_tokenizer(folder))
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
@@ -225,6 +225,9 @@ def test_nothing_that_is_there_is_written_over(folder, tmp_path):
         write(tmp_path / "empty")
         assert len(os.listdir(tmp_path / "empty")) > 2
         shutil.rmtree(tmp_path / "empty")
+    monkeypatch.setattr("foundry.zoo.convert.load", None)
+    with pytest.raises(InvalidData, match="full is there already"):
+        convert(folder, tmp_path / "full")  # before the weights are read
     assert (tmp_path / "file").read_text() == "mine"
     assert os.listdir(tmp_path / "full") == ["mine"]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from foundry.core import load_run
@@ -111,6 +112,14 @@ def test_mistrals_window_is_none_where_it_says_so_and_its_own_where_it_says_noth
     assert (attention.type, getattr(attention, "window", None)) == (kind, window)
 
 
+def test_qwens_windows_begin_behind_its_28th_layer_where_it_does_not_say_where():
+    windows = {"use_sliding_window": True, "sliding_window": 8}
+    config = Config({"model_type": "qwen2", **SIZES, **windows, "num_hidden_layers": 30}, "config.json")
+    experiment = experiment_of(config, registry(), name="qwen2")
+    kinds = [experiment.layer_args(layer).attention.type for layer in range(30)]
+    assert kinds == ["gqa"] * 28 + ["sliding_window"] * 2
+
+
 def test_an_old_config_has_a_key_for_each_query():
     """Llama 1 knew no groups. Llama 2 says how it was trained, which changes no model."""
     old = {"num_key_value_heads": None, "pretraining_tp": 4}
@@ -120,7 +129,7 @@ def test_an_old_config_has_a_key_for_each_query():
 
 def test_a_scaling_that_an_architecture_does_not_have_is_refused():
     config = Config({"model_type": "phi3", **SIZES, "rope_scaling": {"type": "linear", "factor": 2.0}}, "config.json")
-    with pytest.raises(InvalidData, match="rope_scaling: .* Foundry knows only None"):
+    with pytest.raises(InvalidData, match=r"rope_scaling: .* Foundry knows only None"):
         experiment_of(config, registry(), name="phi3")
 
 
@@ -180,6 +189,8 @@ def test_type_mode_and_context_are_the_files_or_as_asked_for(tmp_path):
     assert not model.training
     export(config, tokenizer, model, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "config.json").read_text())
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as weights:
+        assert weights.metadata() == {"format": "pt"}  # without which transformers before 5 reads none
     assert written["dtype"] == written["torch_dtype"] == "bfloat16"  # before transformers 5, by the other name
     again = dict(WeightsFolder(tmp_path / "out").read(theirs.state_dict()))
     assert all(torch.equal(again[name], tensor) for name, tensor in theirs.state_dict().items())

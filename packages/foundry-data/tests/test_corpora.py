@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from foundry.core.config import from_plain
-from foundry.core.contracts import EnvironmentFailure, ExitCode, FoundryError, InvalidData, Params
+from foundry.core.contracts import EnvironmentFailure, ExitCode, FoundryError, InvalidData, InvalidExperiment, Params
 from foundry.data.corpora import Document, ShakespeareCharParams, StdlibParams, TextParams
 from foundry.data.corpora.stdlib import MODULES
 from foundry.data.params import DataParams, variant_of
@@ -122,6 +122,14 @@ def test_a_character_that_a_kept_tokenizer_lacks_is_named_with_its_file() -> Non
         InvalidData, match=r"a\.txt: the vocabulary of 9 characters lacks ',' \(U\+002C\), character 10"
     ):
         prepare(DataParams(dataset=TextParams(path="a.txt"), tokenizer=CharParams()), tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    "data", [{"val_fraction": 0}, {"val_fraction": 1}, {"tokenizer": {"type": "bpe", "vocab_size": 257}}]
+)
+def test_what_leaves_nothing_to_learn_from_is_refused_with_the_experiment(data: dict[str, object]) -> None:
+    with pytest.raises(InvalidExperiment, match=next(iter(data))):
+        from_plain({"data": data})
 
 
 # Downloads, from a server of our own.

@@ -359,6 +359,18 @@ def test_control_tokens_are_what_the_files_say(files, special_tokens, stops):
     assert all(kept[name] == Path(name).read_text() for name in kept if name != "config.json")
 
 
+def test_of_several_things_before_a_text_the_last_that_is_put_there_is_first():
+    of_pad = {"id": "<pad>", "ids": [0], "tokens": ["<pad>"]}
+    second = {"single": [{"SpecialToken": {"id": "<pad>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]}
+    second |= {"type": "TemplateProcessing", "pair": [], "special_tokens": {"<pad>": of_pad}}
+    first = {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1]}
+    text = saved(
+        {"type": "Sequence", "processors": [first | dict.fromkeys(("trim_offsets", "add_prefix_space"), False), second]}
+    )
+    ours, theirs = PretrainedTokenizer({"tokenizer.json": text}), tokenizers.Tokenizer.from_str(text)
+    assert theirs.encode("ab").ids[:-1] == [*ours.prefix, *ours.encode("ab")] == [0, 1, 7]
+
+
 def test_what_a_user_says_is_bos_and_eos_leaves_with_the_tokenizer():
     Path("tokenizer.json").write_text(saved())
     Path("generation_config.json").write_text('{"eos_token_id": 2}')

@@ -307,6 +307,13 @@ def test_a_single_text_is_split_where_nanogpt_splits_it(length: int) -> None:
     assert validation[-1][1] == rows.tokenizer.special_tokens["eos"]
 
 
+def test_a_character_that_only_the_held_out_text_has_is_spelled_too() -> None:
+    Path("a.txt").write_text("ab" * 50 + "z")
+    rows = _open(TextParams(path="a.txt"), tokenizer=CharParams())
+    _, target = _pairs(rows.validation.batch(0, len(rows.validation)))[-2]
+    assert rows.tokenizer.decode([target]) == "z"
+
+
 def test_a_text_of_one_row_is_enough() -> None:
     Path("a.txt").write_text("x" * 100)
     rows = _open(TextParams(path="a.txt"), block_size=90)  # behind its bos
