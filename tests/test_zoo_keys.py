@@ -65,7 +65,7 @@ ROTATING = (
     {"rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}},
     {"rope_scaling": {**YARN, "truncate": False}},
     {"rope_scaling": LLAMA3, "original_max_position_embeddings": 12},
-    {"rope_scaling": {**YARN, "truncate": False}, "original_max_position_embeddings": 12},  # else both round to one
+    {"rope_scaling": YARN, "original_max_position_embeddings": 200},  # far from YARN's own, which rounds
     {"rope_scaling": YARN, "rope_parameters": {"rope_type": "default", "rope_theta": 50.0}},
     {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 50.0}},
     {"is_causal": False},
