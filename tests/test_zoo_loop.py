@@ -52,6 +52,9 @@ def foundry(capsys, *arguments: str) -> dict:
 def test_transformers_takes_what_was_trained_with_its_tokenizer(project, capsys, tokenizer):
     (project / "experiments" / "baseline.yaml").write_text(TINY.replace("TOKENIZER", tokenizer))
     assert main(["train", "--out", "run"]) == 0
+    capsys.readouterr()
+    assert main(["export", "run", "to read"]) == 0
+    assert "no form that transformers reads" not in capsys.readouterr().err
     done = foundry(capsys, "export", "run", "out", "--to", "hf")
     assert (done["architecture"], done["tokenizer"]) == ("llama", True)
     assert (done["folder"], done["files"]) == ("out", sorted(os.listdir("out")))
@@ -156,11 +159,15 @@ def test_the_first_layer_that_drifts_is_named(project, capsys, monkeypatch):
 
 
 def test_listing_needs_no_network_and_no_torch(project, environment):
+    for name, is_whole in (("openai-community--gpt2", False), ("Qwen--Qwen2-0.5B", True)):
+        (environment.folder / "cache" / "zoo" / name).mkdir(parents=True)
+        if is_whole:
+            (environment.folder / "cache" / "zoo" / name / "config.json").touch()
     printed = environment.run(
         project, environment.python, "-X", "importtime", "-m", "foundry.cli", "zoo", "list", "--json"
     )
     models = {model["name"]: model for model in json.loads(printed.stdout)["models"]}
     assert {"llama3-8b", "llama3-1b", "mistral-7b", "qwen2-7b", "gpt2"} <= models.keys()
-    assert not any(model["here"] for model in models.values())
+    assert [name for name, model in models.items() if model["here"]] == ["qwen2-0.5b"]
     assert {name for name, model in models.items() if model["gated"]} == {"llama3-1b", "llama3-3b", "llama3-8b"}
     assert " torch\n" not in printed.stderr

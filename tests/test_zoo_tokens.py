@@ -224,6 +224,8 @@ def test_a_check_names_what_transformers_reads_otherwise(project, capsys, monkey
     like_qwen(project / "right")
     like_qwen(project / "wrong", pieces=r"\p{N}+|\P{N}+")
     assert foundry(capsys, "zoo", "check", "right")["tokenizer"] == []
+    assert main(["zoo", "check", "wrong"]) == 1
+    assert "tokenizer: '1234567 890 3.14' is [" in capsys.readouterr().err
     assert main(["zoo", "check", "wrong", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["ok"], told["first_drift"]) == (False, None)
