@@ -6,6 +6,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ from foundry.core.testing import assert_gradients_rounded, assert_rounded, sums_
 from foundry.core.testing.rounding import rounding
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.express import experiment_of, family_of, layers_of
-from foundry.zoo.family import Config
-from foundry.zoo.shards import WeightsFolder
+from foundry.zoo.family import Config, Only
+from foundry.zoo.shards import INDEX, WeightsFolder
 from foundry.zoo.weights import pairs
 
 transformers = pytest.importorskip("transformers")
@@ -186,6 +187,11 @@ def test_in_and_out_again_is_the_same_bits(theirs, folder, tmp_path):
     for shard in shards:  # without which transformers before 5 reads none
         with safe_open(shard, "pt") as file:
             assert file.metadata() == {"format": "pt"}
+    written = Config(json.loads((tmp_path / "out" / "config.json").read_text()), "config.json")
+    only = [entry for entry in family_of(written, registry()).keys if isinstance(entry, Only)]
+    assert all(written.get(entry.theirs, None) == entry.values[0] for entry in only)  # others than us look for some
+    sizes = [json.loads((path / INDEX).read_text())["metadata"]["total_size"] for path in (folder, tmp_path / "out")]
+    assert sizes[0] == sizes[1]
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert type(again) is type(theirs)
     with torch.no_grad():
