@@ -84,20 +84,17 @@ def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project
     monkeypatch.setattr(
         bench, "step_seconds", lambda experiment, vocab_size, device, _: seconds[bench.setting_of(device.kernels)]
     )
-<<<<<<< HEAD
     experiment = load_experiment(Path("tiny.yaml"), ["training.device=cpu", f"training.kernels={wanted}"])
-    measured = bench.bench(experiment, 9, padding=0.25)
+    padded = bench.bench(experiment, 9, padding=0.25)
     tokens = 0.75 * experiment.training.batch_size * experiment.model_args.block_size
-    for each in measured["choices"]:
+    for each in padded["choices"]:
         assert each["tokens_per_second"] == tokens / each["step_seconds"] == tokens / seconds[each["kernels"]]
-=======
     sets = ["--set", "training.device=cpu", "--set", f"training.kernels={wanted}"]
     assert main(["bench", "tiny.yaml", *sets, "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     assert faults("bench", measured) == []
     best = [word for each in measured["sets"] for word in ("--set", each)]
     assert measured["next"].split() == ["foundry", "train", "tiny.yaml", *sets, *best]
->>>>>>> w-data
     assert {each["kernels"] for each in measured["choices"]} == {everything, "reference"}
     for each in measured["choices"]:  # each is what a run comes to that is told so
         told = [f"training.{key}={str(each[key]).lower()}" for key in ("kernels", "precision", "compile")]
