@@ -25,6 +25,12 @@ def faults(name: str, document: Mapping[str, Any]) -> list[str]:
     return list(_faults(iter(promised()[name]), [document], name, IN_EVERY))
 
 
+def faults_of(arguments: Sequence[str], document: Mapping[str, Any]) -> list[str]:
+    """As `faults`, of what a command line printed: `zoo convert gpt2 --run run` by what stands at `zoo convert`."""
+    titles = [title for title in promised() if [*arguments[: len(title.split())]] == title.split()]
+    return faults(max(titles, key=len), document)
+
+
 def _faults(words: Iterator[str], found: Iterable[Mapping[str, Any]], where: str, also: set[str]) -> Iterator[str]:
     """Of objects that should have the same keys: those up to the bracket that closes."""
     objects, known = [*found], set(also)

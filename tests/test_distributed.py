@@ -17,8 +17,10 @@ from tests.processes import run_ranks
 
 from foundry.core import load_run
 from foundry.core.config import load_experiment
+from foundry.core.contracts import InvalidExperiment
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
+from foundry.core.training.distributed import check_ranks
 
 STEPS = 12
 EXPERIMENT = f"""
@@ -133,6 +135,10 @@ def test_ranks_that_do_not_divide_the_batch_are_refused(project):
     assert done.returncode == 3
     assert "batch_size 8 does not divide among 3 ranks" in done.stderr
     assert "Traceback" not in done.stderr
+    alone = load_experiment(project / "experiment.yaml", ["training.distributed=none"]).training
+    check_ranks(alone, 1)
+    with pytest.raises(InvalidExperiment, match="distributed is none, but 2 ranks"):
+        check_ranks(alone, 2)
 
 
 def start(project: Path, out: str, *arguments: str) -> subprocess.Popen:

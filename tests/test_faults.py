@@ -32,6 +32,7 @@ from foundry.core.generate import stream_text
 from foundry.core.tensors import write_tensors
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training import device, trainer
+from foundry.core.training.evaluation import Evaluation
 from foundry.core.training.objective import Objective
 from foundry.core.training.report import PlainReporter
 
@@ -175,6 +176,25 @@ def test_a_signal_while_a_sample_is_written(project, finished, tmp_path, monkeyp
     assert train(*settings) == 0
     samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [9, 18, 24]
+    assert samples[-1] == json.loads((finished / "samples.jsonl").read_text())
+
+
+def test_what_dies_behind_a_sample_keeps_each_sample_once(project, finished, tmp_path, monkeypatch):
+    """The step was saved before its sample was written, so that whoever goes on writes it again."""
+
+    class Dies(PlainReporter):
+        def sample(self, step, text):
+            if step == 12:
+                raise RuntimeError
+
+    settings = ("--set=logging.sample_interval=6", "--out", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "_chosen", Dies)
+        assert train(*settings) == 1
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints")[-1] == 12
+    assert train(*settings) == 0
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == [6, 12, 18, 24]
     assert samples[-1] == json.loads((finished / "samples.jsonl").read_text())
 
 
@@ -374,6 +394,34 @@ def test_a_full_disk_loses_nothing(project, finished, tmp_path, what, capsys):
     assert_same(out, finished)
 
 
+def test_a_checkpoint_is_published_when_the_disk_has_it_and_its_metrics(project, tmp_path, monkeypatch):
+    """A power cut may take whatever was not flushed: the newest checkpoint is whole, and so are the rows up to it."""
+    flush, rename, flushed, published = os.fsync, os.rename, {}, []
+
+    def fsync(descriptor: int) -> None:
+        flush(descriptor)
+        flushed[os.readlink(f"/proc/self/fd/{descriptor}")] = os.fstat(descriptor).st_size
+
+    def publish(staging: Path, final: Path) -> None:
+        if final.parent.name != "checkpoints":  # a corpus that is prepared
+            return rename(staging, final)
+        run = final.parent.parent
+        for file in (*staging.iterdir(), run / "metrics.jsonl", run / "metrics.csv"):
+            assert flushed.get(str(file)) == file.stat().st_size, file
+        assert len(rows(run)) == int(final.name[5:])
+        assert str(staging) in flushed
+        rename(staging, final)
+        flushed.pop(str(final.parent), None)
+        published.append(final)
+        return None
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(checkpoints.os, "rename", publish)
+    assert train("--set", "training.max_iters=7", "--out", tmp_path / "run") == 0
+    assert [path.name for path in published] == ["step-00000006", "step-00000007"]
+    assert str(tmp_path / "run" / "checkpoints") in flushed  # the name that it was given
+
+
 def test_tensors_that_cannot_be_written_name_their_file(tmp_path):
     file = tmp_path / "none" / "model.safetensors"
     with pytest.raises(FileNotFoundError) as failed:
@@ -397,7 +445,8 @@ def test_a_file_that_the_disk_cannot_read_any_more_is_named(stopped, monkeypatch
 
 def test_a_loss_that_is_not_finite_keeps_what_was_finite(project, tmp_path, capsys):
     out = tmp_path / "run"
-    assert train("--set", "training.loss=breaks", "--out", out) == 1
+    seldom = ("--set", "logging.log_interval=7")  # rows wait for step 12, where it is saved
+    assert train("--set", "training.loss=breaks", *seldom, "--out", out) == 1
     assert "not finite at step 11: loss nan" in capsys.readouterr().err
     assert [row["step"] for row in rows(out)] == list(range(1, 11))
     steps = sorted(path.name for path in (out / "checkpoints").iterdir())
@@ -406,6 +455,14 @@ def test_a_loss_that_is_not_finite_keeps_what_was_finite(project, tmp_path, caps
         assert all(tensor.isfinite().all() for tensor in load_file(file).values())
     assert not (out / "result.json").exists()
     assert main(["generate", str(out), "--prompt", "th", "--max-tokens", "3"]) == 0
+
+
+def test_a_validation_loss_that_is_not_finite_keeps_the_rows_before_it(project, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Evaluation(math.nan, math.nan, 1))
+    assert train("--set", "logging.log_interval=7", "--out", tmp_path / "run") == 1
+    assert "the validation loss is nan" in capsys.readouterr().err
+    assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 9))
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [6]
 
 
 @pytest.mark.parametrize("group", ["model", "optimizer", "ema"])
@@ -449,6 +506,8 @@ def test_out_of_memory_halves_the_micro_batch(project, room_for_two_rows, tmp_pa
     assert capsys.readouterr().err.count("micro_batch is now 2") == 1
     assert train("--out", tmp_path / "halved") == 0
     assert "micro_batch is now" not in capsys.readouterr().err  # the resumed run knows
+    recorded = map(json.loads, (tmp_path / "halved" / "metrics.jsonl").read_text().splitlines())
+    assert {row["step"]: row["micro_batch"] for row in recorded if "micro_batch" in row} == {1: 2}
     assert train("--set", "training.micro_batch=2", "--out", tmp_path / "asked for") == 0
     assert_same(tmp_path / "halved", tmp_path / "asked for")
 
@@ -495,6 +554,29 @@ def test_torch_has_no_thread_beyond_a_containers_quota(finished, monkeypatch, sa
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("ranks", "threads"), [(1, 8), (3, 2), (16, 1)])
+def test_ranks_share_the_cores(monkeypatch, ranks, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(device, "available_cores", lambda: 8)
+    assert device.share_of_cores(ranks) == threads
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "peak"),
+    [
+        ("NVIDIA H200", "bf16", 989e12),
+        ("NVIDIA H100 PCIe", "bf16", 756e12),
+        ("NVIDIA H100 80GB HBM3", "bf16", 989e12),
+        ("NVIDIA L4", "bf16", 121e12),
+        ("NVIDIA L40S", "bf16", 362e12),
+        ("NVIDIA H200", "fp32", None),
+        ("NVIDIA of tomorrow", "bf16", None),
+    ],
+)
+def test_a_gpu_is_measured_against_its_own_data_sheet(name, precision, peak):
+    assert device.Device("cuda", name, precision, 1, False, device.REFERENCE).peak_flops() == peak
 
 
 # ---- the text -------------------------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from contextlib import nullcontext, suppress
-from itertools import product
+from itertools import pairwise, product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,8 @@ from foundry.cli.__main__ import main
 from foundry.core import generate
 from foundry.core.config import Experiment, from_plain
 from foundry.core.contracts import InvalidExperiment, UsageError
-from foundry.core.generate import Sampling, generate_ids
+from foundry.core.generate import Sampling, continuations, generate_ids, stream_text
+from foundry.core.handle import RunHandle, evaluate_task
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import registry
 from foundry.core.testing import sums_of
@@ -24,6 +27,16 @@ from foundry.core.testing.rounding import rounding
 from foundry.kernels import few_rows
 
 VOCAB, BLOCK = 61, 20
+TASK = """
+from foundry.core.contracts import Item, Variant
+
+class Words:
+    def __init__(self, params): ...
+    def run(self, handle):
+        return [Item(str(n), score, "errors", False) for n, score in enumerate((1.0, 4.0, 4.0))]
+
+VARIANTS = [Variant("task", "words", f"{__name__}:Words", summary="of a test")]
+"""
 GREEDY = Sampling(temperature=0)
 
 
@@ -117,10 +130,58 @@ def test_a_row_that_has_chosen_a_stop_repeats_it_until_all_have():
         assert row == whole[: at + 1] + [whole[at]] * (max(first) - at)
 
 
+class Letters:
+    """Stands for a tokenizer of single characters."""
+
+    prefix, special_tokens, stops = (), {}, frozenset()
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) - ord("A") for letter in text]
+
+    def decode_bytes(self, ids: list[int]) -> bytes:
+        return bytes(each + ord("A") for each in ids)
+
+
+def test_a_text_ends_with_the_first_stop_unless_stops_are_ignored():
+    model, tokenizer, n = model_with(), Letters(), 30
+    free = "".join(stream_text(model, tokenizer, "HEN", n, GREEDY))
+    assert len(free) == n
+    tokenizer.stops = frozenset(tokenizer.encode(free[7]))
+    ended = free[: free.index(free[7]) + 1]
+    for ignoring, text, reason in ((False, ended, "stop"), (True, free, "length")):
+        assert "".join(stream_text(model, tokenizer, "HEN", n, GREEDY, ignore_eos=ignoring)) == text
+        assert continuations(model, tokenizer, ["HEN"], n, GREEDY, ignore_eos=ignoring) == [(text, reason)]
+
+
 @pytest.mark.parametrize("row", [[1, 1, 0], [1, 0, 1], [0, 0, 0]])
 def test_padding_that_is_not_on_the_left_is_refused(row):
     with pytest.raises(UsageError, match="on the left"):
         written(model_with(), draw(2, 3), 1, attention_mask=torch.tensor([[1, 1, 1], row]))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(1.0), [0.4, 0.3, 0.2, 0.1]),
+        (Sampling(0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+        (Sampling(1.0, top_k=1), [1, 0, 0, 0]),
+        (Sampling(1.0, top_k=2), [4 / 7, 3 / 7, 0, 0]),
+        (Sampling(1.0, top_k=4), [0.4, 0.3, 0.2, 0.1]),
+        (Sampling(1.0, top_p=0.01), [1, 0, 0, 0]),
+        (Sampling(1.0, top_p=0.5), [4 / 7, 3 / 7, 0, 0]),  # the second one reaches it
+        (Sampling(1.0, top_p=0.75), [4 / 9, 3 / 9, 2 / 9, 0]),
+        (Sampling(0.5, top_p=0.5), [1, 0, 0, 0]),  # of what the temperature makes of them
+        (Sampling(0.5, top_k=3, top_p=0.6), [16 / 25, 9 / 25, 0, 0]),
+    ],
+    ids=str,
+)
+def test_tokens_are_drawn_as_often_as_their_probability_says(sampling, expected):
+    draws, places = 4000, torch.tensor([2, 0, 3, 1])  # the likeliest do not stand first
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()[places].expand(draws, -1)
+    generator = torch.Generator().manual_seed(1)
+    drawn = places[sampling.choose(logits, [generator] * draws)]
+    for count, share in zip(torch.bincount(drawn, minlength=4).tolist(), expected, strict=True):
+        assert abs(count / draws - share) <= 4 * (share * (1 - share) / draws) ** 0.5
 
 
 def test_the_same_seed_writes_the_same_and_another_one_another():
@@ -157,6 +218,16 @@ def test_several_prompts_on_the_command_line(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert all(each["prompt"] + each["text"] in shown for each in alone)
 
+    def drawn(seed: int, *more: str) -> str:
+        capsys.readouterr()
+        arguments = ["--prompt", "is", "--temperature", "2", "--max-tokens", "12", "--seed", str(seed), *more]
+        assert main(["generate", "run", *arguments]) == 0
+        return capsys.readouterr().out
+
+    beside = [each["text"] for each in json.loads(drawn(5, "--prompt", "is", "--json"))["texts"]]
+    assert [f"is{text}\n" for text in beside] == [drawn(5), drawn(6)]  # one after the other, and off --json
+    assert beside[0] != beside[1]
+
 
 def test_a_model_of_our_own_learns_to_end_its_texts(tmp_path, monkeypatch, capsys):
     (tmp_path / "corpus").mkdir()
@@ -168,6 +239,8 @@ def test_a_model_of_our_own_learns_to_end_its_texts(tmp_path, monkeypatch, capsy
         "training: {max_iters: 60, batch_size: 8, learning_rate: 0.01, eval_tokens: 64, eval_interval: 0, threads: 1}\n"
         "logging: {sample_tokens: 0}\n"
     )
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "words.py").write_text(TASK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
     assert main(["train", "tiny.yaml", "--out", "run"]) == 0
@@ -184,3 +257,34 @@ def test_a_model_of_our_own_learns_to_end_its_texts(tmp_path, monkeypatch, capsy
     capsys.readouterr()
     assert main(["generate", "run", "--prompt", "7 hens", "--greedy"]) == 0
     assert capsys.readouterr().out == "7 hens sit here.\n"
+
+    handle = RunHandle.of(tmp_path / "run")
+    told = handle.generate(["7 hens", "3 hens s"], max_tokens=30, stop=["it h", "sit h", "never"])
+    assert told == [" ", ""]  # where two of them end at once, the first one counts
+    (likely, is_greedy), (unlikely, is_not) = handle.score([("7 hens", " sit here."), ("7 hens", " sit hare.")])
+    assert (is_greedy, is_not) == (True, False)
+    assert unlikely < likely < 0
+    assert_scored_by_hand(RunHandle(handle.run, handle.experiment, handle.tokenizer, Repeats()))
+    score = evaluate_task(handle.run, "words")
+    assert (score.mean, score.higher_is_better) == (3.0, False)
+
+
+class Repeats:
+    """Stands for a model of 8 tokens of context that expects each token again."""
+
+    dims, embed = SimpleNamespace(block_size=8), SimpleNamespace(weight=torch.zeros(1))
+
+    def __call__(self, tokens: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return 3 * torch.nn.functional.one_hot(tokens, 300).float(), None
+
+
+def assert_scored_by_hand(handle: RunHandle) -> None:
+    """Every token of a continuation counts once, however many pieces it is read in; and one that the model would not
+    have chosen, in any of them, is one."""
+    pairs = [("a", "aa"), ("a", "b" * 30), ("x" * 30, "xxxy"), ("", "cc"), ("ab", "b" * 7), ("no", "o" * 25 + "n")]
+    for (context, continuation), (likelihood, greedy) in zip(pairs, handle.score(pairs), strict=True):
+        text = (context or " ")[-1] + continuation
+        changes = sum(before != after for before, after in pairwise(text))
+        expected = 3 * (len(continuation) - changes) - len(continuation) * math.log(math.exp(3) + 299)
+        assert likelihood == pytest.approx(expected, rel=1e-5)
+        assert greedy == (changes == 0)

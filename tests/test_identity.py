@@ -21,6 +21,7 @@ from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry
 from foundry.core.code import UNKNOWN, code_fingerprint
 from foundry.core.system import not_trusted
+from foundry.core.system.signals import heeded
 from foundry.core.training import launch
 from foundry.core.training.report import PlainReporter
 from foundry.kernels import build
@@ -165,7 +166,9 @@ def shadowed(project) -> Path:
 
 
 def test_no_child_imports_from_the_working_directory(shadowed, capfd):
+    before = {number: signal.getsignal(number) for number in heeded()}
     assert launch.launch(["--version"], 1) == 0  # a rank
+    assert {number: signal.getsignal(number) for number in before} == before
     with Ledger.open(shadowed) as ledger:
         local = Local(LocalParams(), Site(shadowed, ledger, 1))
         worker = local.start(0, "cpu", 1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.documents import faults
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
@@ -73,7 +75,7 @@ def test_auto_leaves_out_what_is_not_known_to_be_faster(project, monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", ["auto", "reference", "native"])
-def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project, monkeypatch, wanted):
+def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project, monkeypatch, capsys, wanted):
     all_are_here(monkeypatch)
     for kernel in native.KERNELS.values():
         monkeypatch.setattr(kernel, "install", lambda: None)
@@ -82,12 +84,30 @@ def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project
     monkeypatch.setattr(
         bench, "step_seconds", lambda experiment, vocab_size, device, _: seconds[bench.setting_of(device.kernels)]
     )
-    measured = bench.bench(load_experiment(Path("tiny.yaml"), ["training.device=cpu", f"training.kernels={wanted}"]), 9)
+    experiment = load_experiment(Path("tiny.yaml"), ["training.device=cpu", f"training.kernels={wanted}"])
+    padded = bench.bench(experiment, 9, padding=0.25)
+    tokens = 0.75 * experiment.training.batch_size * experiment.model_args.block_size
+    for each in padded["choices"]:
+        assert each["tokens_per_second"] == tokens / each["step_seconds"] == tokens / seconds[each["kernels"]]
+    sets = ["--set", "training.device=cpu", "--set", f"training.kernels={wanted}"]
+    assert main(["bench", "tiny.yaml", *sets, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert faults("bench", measured) == []
+    best = [word for each in measured["sets"] for word in ("--set", each)]
+    assert measured["next"].split() == ["foundry", "train", "tiny.yaml", *sets, *best]
     assert {each["kernels"] for each in measured["choices"]} == {everything, "reference"}
     for each in measured["choices"]:  # each is what a run comes to that is told so
         told = [f"training.{key}={str(each[key]).lower()}" for key in ("kernels", "precision", "compile")]
         assert bench.setting_of(resolve(training("training.device=cpu", *told)).kernels) == each["kernels"]
     assert f"training.kernels={everything}" in measured["sets"]
+
+
+def test_a_step_of_a_bench_is_one_step(project, monkeypatch):
+    steps: list[None] = []  # each of which takes a second here
+    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: len(steps)))
+    monkeypatch.setattr(bench, "clip_gradients", lambda *_: steps.append(None))
+    experiment = load_experiment(Path("tiny.yaml"), ["training.device=cpu"])
+    assert bench.step_seconds(experiment, 9, resolve(experiment.training), seconds=4) == 1
 
 
 def test_native_kernels_that_cannot_be_had_are_an_error_that_says_why(project, monkeypatch):

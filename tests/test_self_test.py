@@ -150,6 +150,17 @@ def test_what_rounds_is_no_fault(monkeypatch, slot, dtype):
         self_test.check_decoding(model, padded=True)
 
 
+def test_a_difference_counts_where_both_rows_have_it():
+    """One row alone may be of an expert that rounding chose."""
+    expected = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1))
+    noise = expected * 1e-6
+    for wrong, told in (([], False), ([0], False), ([1], False), ([0, 1], True)):
+        logits = expected + noise
+        logits[wrong] += 0.01
+        assert bool(self_test._difference(logits, expected)) == told
+    assert not self_test._difference(expected * torch.nan, expected * torch.nan)
+
+
 def test_a_model_is_tried_once(monkeypatch):
     model = GPT(from_plain({"model_args": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 16}}), 31)
     initialize(model, seed=1)

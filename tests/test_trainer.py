@@ -13,27 +13,36 @@ import random
 import re
 import shutil
 import signal
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.documents import faults
 from tests.texts import WORDS
-from torch import Tensor
+from torch import Tensor, nn
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
 from foundry.core.analyze import flops_per_token
+from foundry.core.contracts import Batch
 from foundry.core.model import GPT, initialize
-from foundry.core.run import Run
+from foundry.core.run import Run, default_run
 from foundry.core.system.signals import StopRequest
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training import checkpoint as checkpoints
+from foundry.core.training import clock, jobs, setup
 from foundry.core.training import train as foundry_train
+from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
+from foundry.core.training.feed import Feed
+from foundry.core.training.objective import Objective
+from foundry.core.training.optimization import OptimizerSet
 from foundry.core.training.report import PlainReporter
 from foundry.core.training.rows import open_rows
 from foundry.core.training.setup import build
@@ -112,6 +121,29 @@ def assert_same_but_for_rounding(run: Path, reference: Path) -> None:
         assert_rounded(tensor, theirs[name], *sums, size=1.0)  # gains begin there
 
 
+def stops_after(step: int) -> type[PlainReporter]:
+    """A reporter of a training that gets a signal at this step."""
+
+    class Stops(PlainReporter):
+        def step(self, row, *progress):
+            if row["step"] == step:
+                signal.raise_signal(signal.SIGTERM)
+
+    return Stops
+
+
+def best_at_first():
+    """The evaluation of a training, of which the first one comes to 10 nats less than it does."""
+    real, better = jobs.evaluate, iter([10.0])
+
+    def evaluate(*arguments, **options):
+        scored = real(*arguments, **options)
+        return scored._replace(val_loss=scored.val_loss - next(better, 0.0))
+
+    return evaluate
+
+
+ONE_STEP = "training.max_iters=1"
 SMOOTH = "training.optimizer={type: adamw, eps: 1e-2}"
 
 
@@ -183,25 +215,70 @@ def test_without_a_compiler_nothing_is_compiled(project, tmp_path, monkeypatch, 
     assert "--set training.compile=false" in capsys.readouterr().err
 
 
+def test_what_layers_report_counts_by_the_tokens_of_each_row():
+    """A row that is half padding says half as much; what is counted is counted as it is."""
+    reported = {"a_loss": torch.tensor([1.0, 2.0]), "mean": torch.tensor(5.0), "b_count": torch.tensor([7, 8, 9])}
+    model = nn.Identity()
+    model.head, model.hidden = None, lambda tokens, ctx: (tokens, reported)
+    nothing = torch.tensor(0.0)
+    objective = Objective(model, lambda hidden, head, batch: (nothing, nothing, {}))
+    ids = torch.zeros(2, 4, dtype=torch.long)
+    for weight, a, mean in ((None, 12.0, 40.0), (torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0]]), 5.0, 20.0)):
+        _, _, aux = objective(Batch(ids, ids, weight))
+        assert (aux["a_loss"].item(), aux["mean"].item()) == (a, mean)
+        assert aux["b_count"].tolist() == [7, 8, 9]
+
+
+def test_a_clipped_step_by_hand(project, tmp_path):
+    """What Adam has seen of the gradient after a step says how long it was: as clipping leaves it."""
+    run = train(tmp_path / "run", "training.optimizer={type: adamw, beta1: 0.5}", "training.grad_clip=0.01", ONE_STEP)
+    assert rows(run)[0]["grad_norm"] > 0.1  # before clipping
+    averages = [each for name, each in saved(run, "optimizer", step=1).items() if name.endswith("/exp_avg")]
+    assert torch.nn.utils.get_total_norm(averages).item() == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def test_a_seed_decides_first_weights_order_and_dropout(project, tmp_path):
+    """All three, each by itself. That a run takes what is compared here, the first step by hand says."""
+    settings = ("model_args.dropout=0.1", ONE_STEP)
+    runs = [train(tmp_path / seed, f"seed={seed}", *settings) for seed in ("7", "8")]
+    weights, batches = [], []
+    for run in runs:
+        config, _, model = load_run(run)
+        initialize(model, config.seed)
+        weights.append({name: each.detach().clone() for name, each in model.named_parameters() if each.ndim > 1})
+        batches.append(open_rows(config, Run(run)).batch(0, ROWS).tokens)
+    assert (batches[0] != batches[1]).any()
+    assert not torch.equal(*(saved(run, "rng", step=1)["cpu.0"] for run in runs))
+    drawn = [tensor.flatten()[:8].tolist() for each in weights for tensor in each.values()]
+    assert len({tuple(each) for each in drawn}) == len(drawn)  # nor do two matrices of a model begin alike
+
+
 # ---- beside the steps ---------------------------------------------------------------------------------------------
 
 
-def test_what_is_done_beside_the_steps_changes_no_weight(project, tmp_path):
-    dropout = "model_args.dropout=0.1"
-    reference = saved(train(tmp_path / "undisturbed", dropout))
+def test_what_is_done_beside_the_steps_changes_no_weight(project, tmp_path, monkeypatch):
+    """Nor does it touch the best checkpoint, be it the first."""
+    settings = ("model_args.dropout=0.1", "training.ema=0.9")
+    reference = saved(train(tmp_path / "undisturbed", *settings))
     busy = (
         "training.eval_interval=3",
         "training.eval_tokens=64",
         "logging.sample_interval=2",
         "logging.log_interval=1",
     )
-    busy += ("logging.sample_tokens=9", "checkpoints.save_interval=4")
-    run = train(tmp_path / "busy", dropout, *busy, options=("--profile",))
+    busy += ("logging.sample_tokens=9", "checkpoints.save_interval=4", "checkpoints.keep=1")
+    monkeypatch.setattr(jobs, "evaluate", best_at_first())
+    run = train(tmp_path / "busy", *settings, *busy, options=("--profile",))
     for name, tensor in saved(run).items():
         assert torch.equal(tensor, reference[name]), name
-    assert [row["step"] for row in rows(run) if "val_loss" in row] == [3, 6, 9, 12, 15, 18, 20]
+    scored = {row["step"]: row["val_loss"] for row in rows(run) if "val_loss" in row}
+    assert [*scored] == [3, 6, 9, 12, 15, 18, 20]
+    assert (result(run)["best_step"], result(run)["best_val_loss"]) == (3, scored[3])
+    assert checkpoints.steps(run / "checkpoints") == [3, 20]
     trace = json.loads((run / "profile" / "trace.json").read_text())
-    assert any(event.get("name") == "aten::mm" for event in trace["traceEvents"])
+    names = [event.get("name", "") for event in trace["traceEvents"]]
+    assert "aten::mm" in names
+    assert sum(name.startswith("Optimizer.step#") for name in names) == 5
     assert "aten::mm" in (run / "profile" / "operators.txt").read_text()
 
 
@@ -244,10 +321,10 @@ def test_jobs_go_on_from_their_own_states_and_from_those_of_before_there_were_jo
     for saved_state in (state, before):
         experiment = load_experiment("experiments/tiny.yaml", ["logging.sample_tokens=2"])
         (tmp_path / "other").mkdir(exist_ok=True)
-        jobs = build(Run(tmp_path / "other"), experiment, World(), PlainReporter(), StopRequest(), False).jobs
-        assert jobs.state() != state["jobs"]
-        jobs.restore(saved_state)
-        assert jobs.state() == state["jobs"]
+        made = build(Run(tmp_path / "other"), experiment, World(), PlainReporter(), StopRequest(), False).jobs
+        assert made.state() != state["jobs"]
+        made.restore(saved_state)
+        assert made.state() == state["jobs"]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd"])
@@ -346,6 +423,58 @@ def test_a_run_whose_tokens_were_positions_goes_on_and_is_counted_anew(plain, tm
     ]
 
 
+@pytest.fixture
+def clocked(monkeypatch) -> list[float]:
+    """The time that it is: 1 second passes while the rows of a step are read, 3 while it is taken, and 100 with each
+    evaluation."""
+    now = [0.0]
+
+    def passes(seconds: float, real):
+        def call(*arguments, **options):
+            now[0] += seconds
+            return real(*arguments, **options)
+
+        return call
+
+    for module in (clock, setup):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(Feed, "local", passes(1, Feed.local))
+    monkeypatch.setattr(OptimizerSet, "step", passes(3, OptimizerSet.step))
+    monkeypatch.setattr(jobs, "evaluate", passes(100, jobs.evaluate))
+    monkeypatch.setattr(Device, "peak_flops", lambda self: 1e9)
+    return now
+
+
+def test_speed_is_of_the_time_that_was_spent_on_steps(project, clocked, tmp_path, capsys):
+    run = train(tmp_path / "run", "training.eval_interval=10")
+    logged = [row for row in rows(run) if "elapsed" in row]
+    assert [row["elapsed"] for row in logged] == [20, 40, 60, 80]
+    experiment, tokenizer, _ = load_run(run)
+    per_position = 3 * flops_per_token(experiment, tokenizer.vocab_size)
+    for before, row in zip([{"tokens": 0, "positions": 0}, *logged], logged, strict=False):
+        assert row["tokens_per_second"] == (row["tokens"] - before["tokens"]) / 20
+        assert row["data_wait"] == 1 / 4
+        assert row["mfu"] == pytest.approx((row["positions"] - before["positions"]) * per_position / 20 / 1e9)
+        assert 10**7 < row["memory_bytes"] < 10**12  # bytes, and not KiB
+    assert (result(run)["training_seconds"], result(run)["seconds"]) == (80, 280)
+    assert re.findall(r"done=(\d+)% eta=(\d+)s", capsys.readouterr().err) == [
+        ("25", "60"), ("50", "40"), ("75", "20"), ("100", "0")
+    ]  # fmt: skip
+
+
+def test_a_budget_of_seconds_goes_on_where_it_was(project, clocked, tmp_path, monkeypatch, capsys):
+    settings = ("training.seconds=30", "logging.log_interval=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "_chosen", stops_after(3))
+        sets = [f"--set={setting}" for setting in settings]
+        assert main(["train", "experiments/tiny.yaml", "--out", str(tmp_path / "run"), *sets]) == 75
+    clocked[0] += 1000
+    run = train(tmp_path / "run", *settings)
+    assert "plugins differ" not in capsys.readouterr().err
+    assert [row["elapsed"] for row in rows(run)] == [4 * step for step in range(1, len(rows(run)) + 1)]
+    assert result(run)["training_seconds"] == 4 * len(rows(run)) < 30 + 2 * 4
+
+
 def test_a_budget_of_seconds(project, tmp_path):
     often = ("logging.log_interval=1", "training.eval_interval=7", "checkpoints.save_interval=1")
     schedule = "training.schedule={type: cosine, warmup: 2}"  # a busy machine makes few steps in half a second
@@ -382,27 +511,60 @@ def test_off_a_terminal_progress_is_a_line_every_log_interval(project, tmp_path,
     assert "val_loss=" in lines[-1]
 
 
-def test_eval_only_is_the_runs_own_loss_on_the_whole_text(plain, tmp_path, capsys):
+def test_eval_only_is_the_runs_own_loss_on_the_whole_text(plain, source, tmp_path, capsys):
     run = train(tmp_path / "part", "training.eval_tokens=64", "training.ema=0.9")
     capsys.readouterr()
-    for folder, whole in ((plain, True), (run, False)):
+    for folder, whole in ((plain, True), (source, True), (run, False)):
         assert main(["train", "--eval-only", "--out", str(folder), "--json"]) == 0
         scored = json.loads(capsys.readouterr().out)
         assert faults("train --eval-only", scored) == []
+        assert scored["step"] == STEPS
         assert (scored["val_loss"] == result(folder)["val_loss"]) == whole
         assert (scored["val_bpb"] == result(folder)["val_bpb"]) == whole
         assert scored["tokens"] > 64
 
 
-def test_a_dry_run_says_what_the_run_then_is(project, tmp_path, capsys):
+def test_the_validation_loss_by_hand(plain, tmp_path):
+    """Its bytes are those of the text: what pads a row, and what ends a document, are none of them. Of a part of the
+    text, the rows are spread over all of it."""
+    config, tokenizer, model = load_run(plain)
+    validation = open_rows(config, Run(plain)).validation
+
+    def by_hand(chosen: list[int]) -> tuple[float, int, int]:
+        """Loss, tokens, bytes."""
+        batch = validation.take(np.array(chosen))
+        counts = torch.from_numpy(batch.loss_weight) > 0
+        logits, _ = model(torch.from_numpy(batch.tokens))
+        targets = torch.from_numpy(batch.targets)[counts]
+        loss = torch.nn.functional.cross_entropy(logits[counts], targets).item()
+        return loss, len(targets), len(tokenizer.decode(targets.tolist()).encode())
+
+    allowed = rounding(torch.float32, *sums_of(model, tokens=ROWS * BLOCK))
+    loss, tokens, size = by_hand(list(range(len(validation))))
+    assert result(plain)["val_loss"] == pytest.approx(loss, rel=allowed)
+    assert result(plain)["val_bpb"] == pytest.approx(loss * tokens / math.log(2) / size, rel=allowed)
+    run = train(tmp_path / "part", "training.eval_tokens=40")
+    n = round(40 * len(validation) / tokens)
+    assert 2 < n < len(validation) - 2
+    loss, _, _ = by_hand([round(k * (len(validation) - 1) / (n - 1)) for k in range(n)])
+    assert result(run)["val_loss"] == pytest.approx(loss, rel=allowed)
+
+
+def test_a_dry_run_says_what_the_run_then_is(project, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(import_module("foundry.core.training.plan"), "step_seconds", lambda *arguments, **options: 0.25)
     assert main(["train", "experiments/tiny.yaml", "--dry-run", "--out", str(tmp_path / "run"), "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert faults("train --dry-run", planned) == []
     assert not (tmp_path / "run").exists()
+    experiment = load_experiment("experiments/tiny.yaml", ["seed=5"])
+    assert default_run(experiment).path == project / "runs" / f"tiny-{planned['identity'][:8]}-5"
     done = result(train(tmp_path / "run"))
     assert (planned["run"], planned["steps"]) == (done["run"], done["step"])
     told = ("identity", "parameters", "tokens", "positions", "flops")
     assert {key: planned[key] for key in told} == {key: done[key] for key in told}
+    per_epoch = open_rows(load_experiment("experiments/tiny.yaml")).rows_per_epoch
+    assert planned["epochs"] == pytest.approx(STEPS * ROWS / per_epoch)
+    assert planned["seconds"] == STEPS * 0.25
 
 
 # ---- init_from ----------------------------------------------------------------------------------------------------
@@ -410,10 +572,15 @@ def test_a_dry_run_says_what_the_run_then_is(project, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def source(project) -> Path:
-    return train(project / "source", "training.ema=0.9")
+    """Whose best checkpoint is not its last."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "evaluate", best_at_first())
+        run = train(project / "source", "training.ema=0.9", "training.eval_interval=5")
+    assert result(run)["best_step"] == 5
+    return run
 
 
-def test_a_run_begins_with_the_judged_weights_of_another(source, tmp_path):
+def test_a_run_begins_with_the_judged_weights_of_another(source, tmp_path, capsys):
     # Another text, with fewer characters: ids mean the same only by the source's tokenizer.
     (tmp_path / "text.txt").write_text("the three there then " * 30)
     settings = (f"init_from={source}", f"data.dataset.path={tmp_path / 'text.txt'}", "training.learning_rate=1e-12")
@@ -425,6 +592,12 @@ def test_a_run_begins_with_the_judged_weights_of_another(source, tmp_path):
     file = source / "checkpoints" / f"step-{STEPS:08d}" / "ema.safetensors"
     assert began == {"run": str(source), "step": STEPS, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     assert load_run(run).tokenizer.hash == load_run(source).tokenizer.hash
+    for sha256, changed in ((began["sha256"], False), ("0" * 64, True)):
+        config = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(config | {"init_from": began | {"sha256": sha256}}))
+        capsys.readouterr()
+        train(run, *settings, "training.max_iters=1")
+        assert (f"began with step {STEPS} of {source}, which is at" in capsys.readouterr().err) == changed
 
 
 def test_resuming_does_not_begin_again(source, tmp_path, monkeypatch, capsys):
@@ -432,13 +605,8 @@ def test_resuming_does_not_begin_again(source, tmp_path, monkeypatch, capsys):
     settings = (f"init_from={origin}", "logging.log_interval=1", "model_args.dropout=0.1")
     reference = train(tmp_path / "reference", *settings)
 
-    class Stops(PlainReporter):
-        def step(self, row, *progress):
-            if row["step"] == 9:
-                signal.raise_signal(signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "_chosen", Stops)
+        patch.setattr(progress, "_chosen", stops_after(9))
         sets = [f"--set={setting}" for setting in settings]
         assert main(["train", "experiments/tiny.yaml", "--out", str(tmp_path / "run"), *sets]) == 75
     shutil.rmtree(origin)

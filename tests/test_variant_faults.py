@@ -205,6 +205,18 @@ class Lossy(Part):
         return head(hidden).square().sum()
 
 
+class Later(Part):  # not finite, of other rows than the first
+    first = []
+
+    def forward(self, hidden, head, batch):  # here: later
+        total = head(hidden).square().sum()
+        if not hidden.is_meta:
+            self.first.append(batch.tokens)
+            if not torch.equal(batch.tokens, self.first[0]):
+                total = total * (total - total) / (total - total)
+        return total, torch.tensor(float(batch.targets.numel())), {}
+
+
 def variant(slot, name, target, params=Params):
     return Variant(slot, name, f"{__name__}:{target.__name__}", params, "of a test")
 
@@ -219,7 +231,7 @@ VARIANTS = [
     )),
     variant("optimizer", "forgets", forgets, OptimizerParams),
     variant("schedule", "slopes", slopes),
-    variant("loss", "lossy", Lossy),
+    *(variant("loss", each.__name__.lower(), each) for each in (Lossy, Later)),
 ]
 """
 WORDS = {
@@ -252,7 +264,10 @@ WORDS = {
     },
     "optimizer": {"forgets": "no optimizer owns blocks.0"},
     "schedule": {"slopes": "not 'NoneType'"},
-    "loss": {"lossy": "what loss promises is (sum, count, aux)"},
+    "loss": {
+        "lossy": "what loss promises is (sum, count, aux)",
+        "later": "Later.forward answers what is not finite, of finite input",
+    },
 }
 CASES = [(slot, name) for slot, names in WORDS.items() for name in names]
 
@@ -301,7 +316,7 @@ def chosen(slot: str, name: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(("slot", "name"), CASES)
 def test_the_line_of_a_variant_is_named_with_what_was_expected(fails, tmp_path, slot, name):
     code, error = fails("train", *chosen(slot, name, tmp_path))
-    assert code == (ExitCode.FAILURE if name in ("nan", "gradient") else ExitCode.PLUGIN), error
+    assert code == (ExitCode.FAILURE if name in ("nan", "gradient", "later") else ExitCode.PLUGIN), error
     assert f"error: {line_of(name)}: " in error
     assert WORDS[slot][name] in error
     assert "Traceback" not in error

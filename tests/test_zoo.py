@@ -6,20 +6,22 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch.nn import functional as F
 
-from foundry.core.contracts.architecture import Config
+from foundry.core.contracts.architecture import Config, Only
 from foundry.core.generate import Sampling, generate_ids
 from foundry.core.registry import registry
 from foundry.core.testing import assert_gradients_rounded, assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.express import experiment_of, family_of, layers_of
-from foundry.zoo.shards import WeightsFolder
+from foundry.zoo.shards import INDEX, WeightsFolder
 from foundry.zoo.weights import pairs
 
 transformers = pytest.importorskip("transformers")
@@ -180,7 +182,16 @@ def test_in_and_out_again_is_the_same_bits(theirs, folder, tmp_path):
     assert before.shapes == after.shapes
     again = dict(after.read(after.shapes))
     assert all(torch.equal(tensor, again[name]) for name, tensor in before.read(before.shapes))
-    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
+    shards = list((tmp_path / "out").glob("*.safetensors"))
+    assert len(shards) > 1
+    for shard in shards:  # without which transformers before 5 reads none
+        with safe_open(shard, "pt") as file:
+            assert file.metadata() == {"format": "pt"}
+    written = Config(json.loads((tmp_path / "out" / "config.json").read_text()), "config.json")
+    only = [entry for entry in family_of(written, registry()).keys if isinstance(entry, Only)]
+    assert all(written.get(entry.theirs, None) == entry.values[0] for entry in only)  # others than us look for some
+    sizes = [json.loads((path / INDEX).read_text())["metadata"]["total_size"] for path in (folder, tmp_path / "out")]
+    assert sizes[0] == sizes[1]
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert type(again) is type(theirs)
     with torch.no_grad():

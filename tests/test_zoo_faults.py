@@ -19,15 +19,18 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.documents import faults
 
 from foundry.cli.__main__ import main
 from foundry.core.config import from_plain
-from foundry.core.contracts import EnvironmentFailure, InvalidData
+from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
 from foundry.core.model import GPT, initialize
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.catalog import zoo_folder
-from foundry.zoo.convert import convert
+from foundry.zoo.convert import convert, experiment_from
 from foundry.zoo.hub import pull
+from foundry.zoo.shards import WeightsFolder
+from foundry.zoo.source import PretrainedSource
 
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 32, "attention": "gqa_2kv"}
 VOCAB = 40
@@ -107,6 +110,18 @@ BAD = {
         r"model\.layers.* holds NaN or infinity",
     ),
     "an unknown tensor": (lambda f: without(f, lambda t: t.update(odd=torch.zeros(1))), "tensor odd is not of this"),
+    "a weight that is infinite": (
+        lambda f: without(f, lambda t: t[sorted(t)[0]].view(-1)[3:4].fill_(float("-inf"))),
+        r"model\.layers.* holds NaN or infinity",
+    ),
+    "one tensor in two files": (
+        lambda f: without(f, lambda t: t.update(load_file(shard(f, 0)))),
+        "which another file holds too",
+    ),
+    "the last of shards that have no index": (
+        lambda f: [file.unlink() for file in (shard(f, -1), f / "model.safetensors.index.json")],
+        "this shard is missing; its name asks for it",
+    ),
     "a pickle": (only_a_pickle, "holds pickles .pytorch_model.bin. and no safetensors"),
     "a pickle by another name": (disguised, "not a whole safetensors file"),
     "half a file": (truncated, "not a whole safetensors file"),
@@ -160,6 +175,12 @@ def test_a_folder_that_is_wrong_is_refused_by_name(kind, folder, capsys):
     assert not (folder.parent / "run").exists()
 
 
+def test_shards_are_read_without_their_index_too(folder, good):
+    (folder / "model.safetensors.index.json").unlink()
+    ours, wanted = load_pretrained(folder), load_pretrained(good)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), wanted.parameters(), strict=True))
+
+
 @contextlib.contextmanager
 def full_disk(limit: int):
     """Files of more than `limit` bytes are refused, as by a disk that is full."""
@@ -191,6 +212,26 @@ def test_a_full_disk_leaves_nothing_half_made(folder, tmp_path):
     convert(folder, tmp_path / "run")  # nothing is in the way of another try
 
 
+def test_nothing_that_is_there_is_written_over(folder, tmp_path, monkeypatch):
+    loaded = load(with_tokenizer(folder))
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    for write in (lambda out: convert(folder, out), lambda out: export(*loaded, out)):
+        for name in ("file", "full"):
+            with pytest.raises(InvalidData, match=f"{name} is there already, and not empty"):
+                write(tmp_path / name)
+        (tmp_path / "empty").mkdir()
+        write(tmp_path / "empty")
+        assert len(os.listdir(tmp_path / "empty")) > 2
+        shutil.rmtree(tmp_path / "empty")
+    monkeypatch.setattr("foundry.zoo.convert.load", None)
+    with pytest.raises(InvalidData, match="full is there already"):
+        convert(folder, tmp_path / "full")  # before the weights are read
+    assert (tmp_path / "file").read_text() == "mine"
+    assert os.listdir(tmp_path / "full") == ["mine"]
+
+
 def test_an_interrupt_leaves_nothing_half_made(folder, tmp_path, monkeypatch):
     with_tokenizer(folder)
     before, loaded = sorted(os.listdir(tmp_path)), load(folder)
@@ -214,6 +255,9 @@ def test_what_is_unheard_of_is_a_usage_error(capsys):
     assert "did you mean llama3-1b" in capsys.readouterr().err
     assert main(["zoo", "pull", "gpt2"]) == 6
     assert "HF_HUB_OFFLINE" in capsys.readouterr().err
+    assert main(["zoo", "pull", "org/.."]) == 2
+    with pytest.raises(InvalidData, match="nowhere: there is no such folder"):
+        load("~/nowhere")  # a folder by how it is written
 
 
 @pytest.mark.parametrize(
@@ -243,6 +287,8 @@ def test_an_architecture_that_rotates_whole_heads_is_not_given_half_ones(tmp_pat
     experiment = from_plain({"model_args": {**SIZES, "position": {"type": "rope", "fraction": 0.5}}})
     with pytest.raises(InvalidData, match=r"llama does not express .* its position.fraction is 1.0, not 0.5"):
         export(experiment, None, GPT(experiment, VOCAB), tmp_path / "out", architecture="llama")
+    with pytest.raises(FoundryError, match=r"lama2.*\n.*did you mean: architecture llama"):
+        export(experiment, None, GPT(experiment, VOCAB), tmp_path / "out", architecture="lama2")
 
 
 def test_a_layer_that_differs_is_named(tmp_path):
@@ -260,19 +306,24 @@ class Hub(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, bytes]] = {}
     sent: ClassVar[dict[str, int]] = {}
     break_after: int | None = None
-    spoil, gated = False, False
-    endless, ignores_ranges, elsewhere = False, False, ""
+    in_chunks = False
+    spoil, gated = "", False
+    endless, answers_ranges, elsewhere = False, "", ""
     tokens: ClassVar[list[str | None]] = []
+    revisions: ClassVar[list[str]] = []
 
     def log_message(self, *args):
         pass
 
     def do_GET(self):
         Hub.tokens.append(self.headers.get("Authorization"))
-        if Hub.gated and not self.headers.get("Authorization"):
-            return self.send_error(401)
+        if self.requestline.startswith("GET //"):  # which the server itself would read as /
+            return self.send_error(404)
+        if Hub.gated and self.headers.get("Authorization") != "Bearer hf_secret":
+            return self.send_error(403 if self.headers.get("Authorization") else 401)
         path = self.path.partition("?")[0]
-        if path.startswith("/api/models/org/tiny/revision/"):
+        if path.startswith(revision := "/api/models/org/tiny/revision/"):
+            Hub.revisions.append(path.removeprefix(revision))
             return self.say(json.dumps({"sha": "c0ffee"}).encode())
         if path.startswith(tree := "/api/models/org/tiny/tree/c0ffee"):
             folder = path.removeprefix(tree).lstrip("/")
@@ -290,14 +341,20 @@ class Hub(BaseHTTPRequestHandler):
         self.say(Hub.files[name], name)
 
     def say(self, data: bytes, name: str = "") -> None:
-        asked = "bytes=0-" if Hub.ignores_ranges else self.headers.get("Range", "bytes=0-")
-        start = int(asked.removeprefix("bytes=").rstrip("-"))
-        if Hub.spoil and name.endswith(".safetensors"):
+        asked = self.headers.get("Range", "bytes=0-")
+        start = 0 if Hub.answers_ranges else int(asked.removeprefix("bytes=").rstrip("-"))
+        if Hub.spoil and name.endswith(Hub.spoil):
             data = bytes(len(data))
-        self.send_response(206 if start else 200)
-        if not (name and Hub.endless):
+        self.send_response(206 if start or (name and Hub.answers_ranges == "with another") else 200)
+        if "Range" in self.headers and Hub.answers_ranges != "with everything":
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        if name and Hub.in_chunks:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif not (name and Hub.endless):
             self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
+        if name and Hub.in_chunks:
+            self.wfile.write(f"{len(data) - start:x}\r\n".encode())
         if name and Hub.endless:
             return self.send_without_end(data)
         part = data[start:]
@@ -330,21 +387,23 @@ def hub(good, tmp_path, monkeypatch):
         "files": {},
         "sent": {},
         "break_after": None,
-        "spoil": False,
+        "in_chunks": False,
+        "spoil": "",
         "gated": False,
         "endless": False,
-        "ignores_ranges": False,
+        "answers_ranges": "",
         "elsewhere": "",
         "tokens": [],
+        "revisions": [],
     }
     for key, value in nothing_yet.items():
         setattr(Hub, key, value)
     Hub.files = {file.name: file.read_bytes() for file in good.iterdir()} | {"pytorch_model.bin": b"x" * 100}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
     monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.delenv("HF_TOKEN", raising=False)
     yield Hub
     server.shutdown()
@@ -358,22 +417,55 @@ def test_what_is_not_here_is_downloaded_once(hub, good):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), ours.parameters(), strict=True))
     assert any("model-00001" in line for line in said)
     assert "pytorch_model.bin" not in hub.sent
-    source = json.loads((zoo_folder() / "org--tiny" / "source.json").read_text())
-    assert (source["repository"], source["commit"]) == ("org/tiny", "c0ffee")
+    folder = zoo_folder() / "org--tiny"
+    source = json.loads((folder / "source.json").read_text())
+    entries = [listed(name, data) for name, data in hub.files.items() if name in hub.sent]
+    hashes = {entry["path"]: entry.get("lfs", entry)["oid"] for entry in entries}
+    assert source == {"repository": "org/tiny", "revision": "main", "commit": "c0ffee", "files": hashes}
+    assert hub.revisions == ["main"]
+    further = experiment_from("org/tiny")
+    assert (further.name, further.init_from) == ("tiny", "zoo:org/tiny")
+    assert PretrainedSource(further, "zoo:org/tiny").origin() == (str(folder), 0, WeightsFolder(folder).sha256)
     before = dict(hub.sent)
     load_pretrained("org/tiny")
     assert hub.sent == before
     pull("org/tiny")  # asks what there is, and fetches nothing
-    assert {name: n for name, n in hub.sent.items() if name} == {name: n for name, n in before.items() if name}
+    assert fetched(hub) == {name: n for name, n in before.items() if name}
+    (folder / "config.json").unlink()
+    load_pretrained("org/tiny")  # what is not whole is not here
+    for name in ("config.json", max(name for name in hub.files if "-of-" in name)):  # and mends a copy that is damaged
+        (folder / name).write_bytes(bytes(len(hub.files[name])))
+        hub.sent.clear()
+        pull("org/tiny", revision="refs/pr/1")
+        assert fetched(hub) == {name: len(hub.files[name])}
+        assert (folder / name).read_bytes() == hub.files[name]
+    assert hub.revisions[-1] == "refs%2Fpr%2F1"
+
+
+def fetched(hub) -> dict[str, int]:
+    """Files that were sent, and how many bytes of each."""
+    return {name: n for name, n in hub.sent.items() if name}
 
 
 def test_what_a_tokenizer_comes_with_is_downloaded_too(hub):
     files = ("chat_template.jinja", "additional_chat_templates/tools.jinja", "special_tokens_map.json")
     hub.files |= dict.fromkeys(files, b"{}") | {"onnx/model.json": b"{}", "additional_chat_templates/run.sh": b""}
-    folder = pull("org/tiny")
+    hub.files |= {"LICENSE": b"", "model.safetensors": b"all of it once more" * 9999}
+    said: list[str] = []
+    folder = pull("org/tiny", said.append)
+    sizes = [len(hub.files[line.split(": ")[1].split(" ")[0]]) for line in said]
+    assert sizes == sorted(sizes)  # what is wrong with small ones shows before large ones come
     assert all((folder / name).read_bytes() == b"{}" for name in files)
+    assert (folder / "LICENSE").read_bytes() == b""
+    assert not (folder / "model.safetensors").exists()  # the shards hold the same
     assert not (folder / "onnx").exists()
     assert not (folder / "additional_chat_templates" / "run.sh").exists()
+
+
+def test_a_download_in_chunks_may_break_off_too(hub):
+    hub.break_after, hub.in_chunks = 9_000, True
+    with pytest.raises(EnvironmentFailure, match="cannot be downloaded"):
+        pull("org/tiny")
 
 
 def test_a_download_that_broke_off_goes_on_where_it_was(hub):
@@ -390,11 +482,22 @@ def test_a_download_that_broke_off_goes_on_where_it_was(hub):
     load_pretrained("org/tiny")
 
 
-def test_what_is_not_what_the_hub_lists_is_not_kept(hub):
-    hub.spoil = True
+@pytest.mark.parametrize("kind", ["config.json", ".safetensors"])  # the hub lists hashes of two kinds
+def test_what_is_not_what_the_hub_lists_is_not_kept(kind, hub):
+    hub.spoil = kind
     with pytest.raises(InvalidData, match="is not the file that the hub lists"):
         pull("org/tiny")
-    hub.spoil = False
+    hub.spoil = ""
+    load_pretrained("org/tiny")
+
+
+def test_leavings_that_are_longer_than_the_file_are_not_gone_on_from(hub):
+    hub.break_after = 9_000
+    with pytest.raises(EnvironmentFailure, match="cannot be downloaded"):
+        pull("org/tiny")
+    hub.break_after = None
+    for part in zoo_folder().rglob("*.part"):
+        part.write_bytes(bytes(1 << 20))  # the hub has another file of this name by now
     load_pretrained("org/tiny")
 
 
@@ -404,9 +507,16 @@ def test_a_gated_model_says_what_to_do(hub, monkeypatch, capsys):
     error = json.loads(capsys.readouterr().err)["error"]
     assert "lets only some people have it" in error["message"]
     assert "HF_TOKEN" in error["hint"]
+    assert "no right to it" not in error["hint"]
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
+    assert main(["zoo", "pull", "org/tiny", "--json"]) == 6
+    assert "the one that is set has no right to it" in json.loads(capsys.readouterr().err)["error"]["hint"]
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert main(["zoo", "pull", "org/tiny", "--json"]) == 0
     assert hub.tokens[-1] == "Bearer hf_secret"
+    told = json.loads(capsys.readouterr().out)
+    assert faults("zoo pull", told) == []
+    assert (told["model"], Path(told["folder"])) == ("org/tiny", zoo_folder() / "org--tiny")
 
 
 def test_a_file_longer_than_the_hub_lists_is_cut_off_and_not_kept(hub):
@@ -425,18 +535,19 @@ def test_an_answer_of_the_hub_has_a_bound(hub, monkeypatch):
         pull("org/tiny")
 
 
-def test_a_hub_that_ignores_ranges_begins_anew(hub):
+@pytest.mark.parametrize("answer", ["with everything", "with another"])
+def test_a_hub_that_ignores_ranges_begins_anew(answer, hub):
     hub.break_after = 9_000
     with pytest.raises(EnvironmentFailure, match="cannot be downloaded"):
         pull("org/tiny")
     assert list(zoo_folder().rglob("*.part"))
-    hub.break_after, hub.ignores_ranges = None, True
+    hub.break_after, hub.answers_ranges = None, answer
     load_pretrained("org/tiny")
 
 
 def test_the_token_is_for_the_hub_and_not_for_where_it_sends_us(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    hub.elsewhere = os.environ["HF_ENDPOINT"].replace("127.0.0.1", "localhost")
+    hub.elsewhere = os.environ["HF_ENDPOINT"].replace("127.0.0.1", "localhost").rstrip("/")
     pull("org/tiny")
     assert {None, "Bearer hf_secret"} == set(hub.tokens)
     files = len([name for name in hub.sent if name])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from foundry.core import load_run
@@ -23,6 +24,7 @@ from foundry.core.testing import assert_rounded, sums_of
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.convert import convert, experiment_from
 from foundry.zoo.express import experiment_of
+from foundry.zoo.pretrained import name_of
 from foundry.zoo.shards import WeightsFolder
 
 transformers = pytest.importorskip("transformers")
@@ -71,6 +73,7 @@ def test_a_base_model_old_tables_and_a_head_that_is_the_embedding(change, tmp_pa
         assert "embed_tokens.weight" in WeightsFolder(tmp_path).shapes  # no `model.` before it
     else:
         edit(tmp_path / "model.safetensors", change)
+    save_file({"odd": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")  # of another program
     assert_rounded(load_pretrained(tmp_path)(ids())[0], theirs(ids()).logits, *sums_of(theirs))
 
 
@@ -109,10 +112,40 @@ def test_mistrals_window_is_none_where_it_says_so_and_its_own_where_it_says_noth
     assert (attention.type, getattr(attention, "window", None)) == (kind, window)
 
 
+def test_qwens_windows_begin_behind_its_28th_layer_where_it_does_not_say_where():
+    windows = {"use_sliding_window": True, "sliding_window": 8}
+    config = Config({"model_type": "qwen2", **SIZES, **windows, "num_hidden_layers": 30}, "config.json")
+    experiment = experiment_of(config, registry(), name="qwen2")
+    kinds = [experiment.layer_args(layer).attention.type for layer in range(30)]
+    assert kinds == ["gqa"] * 28 + ["sliding_window"] * 2
+
+
 def test_an_old_config_has_a_key_for_each_query():
-    """Llama 1 knew no groups."""
-    config = Config({"model_type": "llama", **SIZES, "num_key_value_heads": None}, "config.json")
+    """Llama 1 knew no groups. Llama 2 says how it was trained, which changes no model."""
+    old = {"num_key_value_heads": None, "pretraining_tp": 4}
+    config = Config({"model_type": "llama", **SIZES, **old}, "config.json")
     assert experiment_of(config, registry(), name="llama").model_args.attention.n_kv_head == 4
+
+
+def test_a_scaling_that_an_architecture_does_not_have_is_refused():
+    config = Config({"model_type": "phi3", **SIZES, "rope_scaling": {"type": "linear", "factor": 2.0}}, "config.json")
+    with pytest.raises(InvalidData, match=r"rope_scaling: .* Foundry knows only None"):
+        experiment_of(config, registry(), name="phi3")
+
+
+def test_the_masks_in_old_files_of_gpt2_are_no_weights(tmp_path):
+    theirs = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=48)
+    )
+    theirs.save_pretrained(tmp_path)
+
+    def with_masks(tensors: dict[str, torch.Tensor]) -> None:
+        for layer in range(2):
+            tensors[f"transformer.h.{layer}.attn.bias"] = torch.ones(1, 1, 48, 48).tril()
+            tensors[f"transformer.h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+
+    edit(tmp_path / "model.safetensors", with_masks)
+    assert_rounded(load_pretrained(tmp_path)(ids())[0], theirs.eval()(ids()).logits, *sums_of(theirs))
 
 
 def test_layers_that_only_look_further_ahead_are_named_and_not_read(tmp_path):
@@ -138,21 +171,34 @@ def test_layers_that_only_look_further_ahead_are_named_and_not_read(tmp_path):
     said: list[str] = []
     assert_rounded(load_pretrained(tmp_path, note=said.append)(ids())[0], theirs(ids()).logits, *sums_of(theirs))
     assert [line.split(" (")[0] for line in said] == ["not read: model.layers.2"]
-    edit(tmp_path / "model.safetensors", with_layer(20))
-    with pytest.raises(InvalidData, match=r"the tensor model\.layers\.20\..* is not of this deepseek_v3"):
+    edit(tmp_path / "model.safetensors", with_layer(3))
+    with pytest.raises(InvalidData, match=r"the tensor model\.layers\.3\..* is not of this deepseek_v3"):
         load_pretrained(tmp_path)
 
 
 def test_type_mode_and_context_are_the_files_or_as_asked_for(tmp_path):
     theirs = random_model().bfloat16()
     theirs.save_pretrained(tmp_path / "theirs")
+
+    def norms_in_fp32(tensors: dict[str, torch.Tensor]) -> None:  # as some keep what is small
+        tensors |= {name: tensor.float() for name, tensor in tensors.items() if tensor.ndim == 1}
+
+    edit(tmp_path / "theirs" / "model.safetensors", norms_in_fp32)
     config, tokenizer, model = load(tmp_path / "theirs")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert not model.training
     export(config, tokenizer, model, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as weights:
+        assert weights.metadata() == {"format": "pt"}  # without which transformers before 5 reads none
+    assert written["dtype"] == written["torch_dtype"] == "bfloat16"  # before transformers 5, by the other name
     again = dict(WeightsFolder(tmp_path / "out").read(theirs.state_dict()))
     assert all(torch.equal(again[name], tensor) for name, tensor in theirs.state_dict().items())
+    for word, dtype in (("fp16", torch.float16), ("float16", torch.float16), ("fp64", torch.float64)):
+        model = load_pretrained(tmp_path / "theirs", dtype=word)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    export(config, tokenizer, model, tmp_path / "double")
+    assert load_pretrained(tmp_path / "double").embed.weight.dtype == torch.float64
     short = load_pretrained(tmp_path / "theirs", dtype="fp32", block_size=20)
     assert {parameter.dtype for parameter in short.parameters()} == {torch.float32}
     assert short.dims.block_size == experiment_from(tmp_path / "theirs", block_size=20).model_args.block_size == 20
@@ -169,8 +215,18 @@ def test_a_run_has_the_tokenizer_the_type_and_the_context_that_were_asked_for(tm
     assert tokenizer.hash == load(tmp_path / "theirs").tokenizer.hash
     assert tokenizer.special_tokens == {"bos": 1, "eos": 2, "pad": 0}  # by the numbers in config.json
     assert (tokenizer.stops, config.model_args.block_size) == ((2,), 16)
+    began = json.loads((tmp_path / "run" / "config.json").read_text())["init_from"]
+    assert began == {"run": str(tmp_path / "theirs"), "step": 0, "sha256": WeightsFolder(tmp_path / "theirs").sha256}
     weights = load_file(tmp_path / "run" / "checkpoints" / "step-00000000" / "model.safetensors")
     assert weights["embed.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [("org/My Model", "My-Model"), ("folder/out/", "out"), ("./.hidden", "hidden"), ("/", "pretrained")],
+)
+def test_an_experiment_is_named_as_its_model(said, name):
+    assert name_of(said) == name
 
 
 COMING_IN = """

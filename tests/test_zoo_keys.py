@@ -65,7 +65,7 @@ ROTATING = (
     {"rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}},
     {"rope_scaling": {**YARN, "truncate": False}},
     {"rope_scaling": LLAMA3, "original_max_position_embeddings": 12},
-    {"rope_scaling": YARN, "original_max_position_embeddings": 12},
+    {"rope_scaling": YARN, "original_max_position_embeddings": 200},  # far from YARN's own, which rounds
     {"rope_scaling": YARN, "rope_parameters": {"rope_type": "default", "rope_theta": 50.0}},
     {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 50.0}},
     {"is_causal": False},
@@ -81,7 +81,10 @@ ROTATING = (
     {"sliding_window": None},
 )
 CHANGES = {
-    "llama": (*ROTATING, {"attention_bias": True, "mlp_bias": True}, {"mlp_bias": True}),
+    "llama": (
+        *ROTATING, {"attention_bias": True, "mlp_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu_new"},
+        {"hidden_act": "gelu_pytorch_tanh"}, {"hidden_act": "sigmoid"},
+    ),
     "mistral": ROTATING,
     "qwen2": (*ROTATING, {"use_sliding_window": False}, {"max_window_layers": 0}, {"max_window_layers": 2}),
     "qwen3": (*ROTATING, {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0}),
@@ -99,7 +102,9 @@ CHANGES = {
     "gpt2": (
         {"n_inner": 20}, {"layer_norm_epsilon": 0.5}, {"scale_attn_by_inverse_layer_idx": True},
         {"scale_attn_weights": False}, {"reorder_and_upcast_attn": True}, {"activation_function": "relu"},
-        {"activation_function": "gelu_fast"}, {"tie_word_embeddings": False}, {"add_cross_attention": True},
+        {"activation_function": "gelu_fast"}, {"activation_function": "gelu"}, {"activation_function": "silu"},
+        {"activation_function": "gelu_pytorch_tanh"}, {"activation_function": "relu2"},
+        {"tie_word_embeddings": False}, {"add_cross_attention": True},
         {"num_attention_heads": 2}, {"is_causal": False},
     ),
     "mpt": (

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.documents import faults_of
 
 from foundry.cli.__main__ import main
 from foundry.core import load_run
 from foundry.core.config import from_plain
+from foundry.core.contracts import InvalidData
 from foundry.core.handle import RunHandle
 from foundry.core.model import GPT, initialize
 from foundry.core.testing import sums_of
@@ -29,7 +31,10 @@ from foundry.data.corpora import TextParams
 from foundry.data.params import DataParams
 from foundry.data.prepare import prepare
 from foundry.data.rows import TrainingRows
+from foundry.data.tokenize.byte import ByteTokenizer
 from foundry.data.tokenize.pretrained import PretrainedTokenizer
+from foundry.zoo import check
+from foundry.zoo.source import PretrainedSource
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -163,7 +168,9 @@ def project(tmp_path, monkeypatch) -> Path:
 def foundry(capsys, *arguments: str) -> dict:
     capsys.readouterr()
     assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)
+    document: dict = json.loads(capsys.readouterr().out)
+    assert faults_of(arguments, document) == []
+    return document
 
 
 def theirs(folder: str, prompt: str, **more) -> tuple[str, bool]:
@@ -212,22 +219,51 @@ def test_a_pretrained_model_writes_and_stops_as_in_transformers_and_leaves_as_it
     assert ours.special_tokens.get("pad") == came.pad_token_id
 
 
-def test_a_check_names_what_transformers_reads_otherwise(project, capsys):
+def test_a_check_names_what_transformers_reads_otherwise(project, capsys, monkeypatch):
     """Its class for Qwen cuts a text into pieces of its own, whatever tokenizer.json says."""
     like_qwen(project / "right")
     like_qwen(project / "wrong", pieces=r"\p{N}+|\P{N}+")
     assert foundry(capsys, "zoo", "check", "right")["tokenizer"] == []
+    assert main(["zoo", "check", "wrong"]) == 1
+    assert "tokenizer: '1234567 890 3.14' is [" in capsys.readouterr().err
     assert main(["zoo", "check", "wrong", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["ok"], told["first_drift"]) == (False, None)
     assert any("'1234567 890 3.14' is [" in difference for difference in told["tokenizer"])
+    real = check._from_pretrained
+    for token in ("bos", "eos", "pad"):
+
+        def other(which: str, folder: Path, **options):
+            made = real(which, folder, **options)
+            setattr(made, f"{token}_token", "<|im_start|>")  # noqa: B023 - called before the next
+            return made
+
+        with monkeypatch.context() as patch:
+            patch.setattr(check, "_from_pretrained", other)
+            [difference] = check.tokenizer_differences("right")
+        assert difference.startswith(f"{token} is ")
 
 
-@pytest.mark.parametrize("block_size", [7, 64])
-def test_bits_per_byte_are_of_the_texts_own_bytes(block_size, project):
-    """However its rows are cut: a blank before a text and the tokens that frame it are none of them."""
-    like_llama(project / "theirs")
-    tokenizer = PretrainedTokenizer.of(project / "theirs")
+def test_text_is_put_into_the_form_of_a_tokenizer_that_comes_with_weights(project):
+    like_qwen(project / "theirs")
+    asked = {"type": "pretrained", "normalize": True}
+    for tokenizer in ({"type": "pretrained"}, asked):
+        named = str(project / "theirs")
+        experiment = from_plain({"init_from": named, "data": {"tokenizer": tokenizer}})
+        source = PretrainedSource(experiment, named).tokenizer()
+        if tokenizer == asked:
+            assert source.decode(source.encode("cafe\u0301")) == "café"
+        else:
+            with pytest.raises(InvalidData, match="its normalizer rewrites text"):
+                source.encode("cafe\u0301")
+
+
+@pytest.mark.parametrize(("kind", "block_size"), [("llama", 7), ("llama", 64), ("byte", 64)])
+def test_bits_per_byte_are_of_the_texts_own_bytes(kind, block_size, project):
+    """However its rows are cut: a blank before a text, the tokens that frame it and what fills up a row are none."""
+    if kind == "llama":
+        like_llama(project / "theirs")
+    tokenizer = PretrainedTokenizer.of(project / "theirs") if kind == "llama" else ByteTokenizer()
     (project / "texts").mkdir()
     for number, line in enumerate(TEXT.splitlines()[:60]):
         (project / "texts" / f"{number}.txt").write_text(" " * (number % 3) + line)
@@ -235,7 +271,8 @@ def test_bits_per_byte_are_of_the_texts_own_bytes(block_size, project):
     prepared = prepare(data, tokenizer=tokenizer)
     part = prepared.part("validation")
     lengths = np.diff(part.documents)
-    texts = [tokenizer.decode(ids) for ids in part.windows(part.documents[:-1], lengths, int(lengths.max()))]
+    windows = part.windows(part.documents[:-1], lengths, int(lengths.max()))
+    texts = [tokenizer.decode(ids[:length]) for ids, length in zip(windows, lengths, strict=True)]
     assert all((project / "texts").joinpath(f"{text.split()[1]}.txt").read_text() == text for text in texts)
     sizes = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": block_size}
     experiment = from_plain({"model_args": sizes, "training": {"device": "cpu", "threads": 1}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from types import SimpleNamespace
 
@@ -49,6 +50,19 @@ def test_the_shares_of_a_models_parameters_are_of_all_of_them(tmp_path, monkeypa
     *shares, total = [float(each) for each in re.findall(r"\s([0-9.]+)%", capsys.readouterr().out)]
     assert total == 100.0
     assert sum(shares) == pytest.approx(100, abs=0.5)
+
+
+def test_runs_are_listed_oldest_first_with_their_newest_row(tmp_path, capsys):
+    config = {"name": "x", "identity": "x", "seed": 1, "experiment": {}, "device": {}}
+    for age, name in enumerate(("new", "a", "old")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        os.utime(tmp_path / name / "config.json", (10**9 - age, 10**9 - age))
+        steps = "".join(json.dumps({"step": step, "train_loss": 9.0 - step}) + "\n" for step in range(1, 5 + age))
+        (tmp_path / name / "metrics.jsonl").write_text(steps)
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["runs"]
+    assert [(run["run"], run["step"], run["train_loss"]) for run in told] == [("old", 6, 3), ("a", 5, 4), ("new", 4, 5)]
 
 
 def test_the_rate_of_null_sweeps_is_of_their_rounds(capsys):

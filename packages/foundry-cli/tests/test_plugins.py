@@ -72,6 +72,21 @@ def test_check_finds(plugin, check, fault):
     assert words in " ".join(row["fault"] for row in told["checks"])
 
 
+def test_a_section_whose_defaults_yaml_makes_something_else_of_is_told(tmp_path, monkeypatch, check):
+    source = (
+        "from foundry.core.contracts import Params, Section\n\nclass Lessons(Params):\n    order: object = (1, 2)\n\n"
+    )
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "lessons.py").write_text(
+        f"{source}SECTIONS = [Section('lessons', Lessons, summary='x')]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, told = check("variants/lessons.py")
+    faulty = [row for row in told["checks"] if row["fault"]]
+    assert (code, [row["check"] for row in faulty]) == (4, ["its defaults survive YAML"])
+    assert "comes back as" in faulty[0]["fault"]
+
+
 def test_a_plugin_that_does_not_load_is_exit_4_with_the_reason(plugin, check):
     path = plugin / "src" / "foundry_plugin_quiet_silu" / "__init__.py"
     path.write_text(path.read_text().replace("FOUNDRY_API = 1", "FOUNDRY_API = 99"))
@@ -87,6 +102,9 @@ def test_checking_everything_finds_what_did_not_load(tmp_path, monkeypatch, chec
     code, told = check("")
     assert (code, told["ok"]) == (4, False)
     assert [problem["plugin"] for problem in told["problems"]] == ["broken"]
+    code, told = check("broken")  # by the name of its file alone
+    assert code == 4
+    assert "local (broken): " in told["error"]["message"]
 
 
 ATTENTION = """\

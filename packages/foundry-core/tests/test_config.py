@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +46,15 @@ model_args: {n_layer: 2, n_head: 4, n_kv_head: 2, n_embd: 64}
     assert (experiment.model_args.attention.type, experiment.model_args.attention.n_kv_head) == ("gqa", 2)
     assert experiment.data.dataset.type == "stdlib"
     assert experiment.dims(vocab_size=256, layer=1).head_dim == 16
+
+
+def test_what_parts_are_built_for_is_what_the_file_says() -> None:
+    sizes = {"n_layer": 3, "n_head": 2, "n_embd": 64, "block_size": 24, "dropout": 0.3, "bias": True}
+    expected = {**sizes, "vocab_size": 99, "layer": 2}
+    dims = from_plain({"model_args": sizes}).dims(vocab_size=99, layer=2)
+    assert asdict(dims) == {**expected, "head_dim": 32, "multipliers": dims.multipliers}
+    dims = from_plain({"model_args": {**sizes, "head_dim": 24}}).dims(vocab_size=99, layer=2)
+    assert asdict(dims) == {**expected, "head_dim": 24, "multipliers": dims.multipliers}
 
 
 def test_an_almost_empty_file_is_all_defaults(tmp_path: Path) -> None:
@@ -236,7 +247,63 @@ def test_every_other_field_is_identity() -> None:
     for section, fields in changed.items():
         for field, value in fields.items():
             identities.add(from_plain({section: {field: value}}).identity)
-    assert len(identities) == 1 + sum(map(len, changed.values()))
+    identities.add(from_plain({"init_from": "runs/x"}).identity)
+    assert len(identities) == 2 + sum(map(len, changed.values()))
+
+
+def test_what_a_file_leaves_out_means_what_it_always_meant() -> None:
+    """Whoever changes a default changes what files that are there already train, and no run says so."""
+    plain = from_plain({}).plain()
+    scalars = {name: value for name, value in plain["model_args"].items() if not isinstance(value, dict)}
+    assert scalars == {
+        "n_layer": 4, "n_head": 4, "n_embd": 128, "head_dim": None, "block_size": 128, "tie_embeddings": True,
+        "dropout": 0.0, "bias": False, "logit_softcap": None,
+    }  # fmt: skip
+    chosen = {name: value["type"] for name, value in plain["model_args"].items() if isinstance(value, dict)}
+    assert chosen == {
+        "attention": "mha", "ffn": "dense", "norm": "rmsnorm", "activation": "swiglu", "position": "rope",
+        "residual": "pre", "canon": "none", "value_embedding": "none", "skip": "none", "scaling": "none",
+    }  # fmt: skip
+    assert plain["training"] == {
+        "max_iters": 600, "tokens": None, "flops": None, "seconds": None, "batch_size": 16, "micro_batch": "auto",
+        "learning_rate": 1e-3, "grad_clip": 1.0, "ema": None,
+        "optimizer": {"type": "adamw", "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1},
+        "schedule": {"type": "cosine", "warmup": 20, "min_factor": 0.1},
+        "loss": {"type": "cross_entropy", "z_loss": 0.0, "chunk_tokens": None},
+        "eval_interval": 100, "eval_tokens": None, "precision": "auto", "compile": False, "kernels": "auto",
+        "gradient_checkpointing": False, "device": "auto", "threads": "auto", "distributed": "auto",
+        "fsdp_min_params": 10**9,
+    }  # fmt: skip
+    assert plain["logging"] == {"log_interval": 10, "sample_interval": 0, "sample_prompt": "", "sample_tokens": 200}
+    assert plain["checkpoints"] == {"save_interval": 200, "keep": 2}
+    assert (plain["seed"], plain["init_from"], plain["layers"]) == (1337, None, {})
+
+
+EDGES: dict[str, tuple[list[Any], list[Any]]] = {
+    # what a number may just be, and what not
+    "seed": ([0, 2**63 - 1], [-1, 2**63]),
+    "model_args.n_layer": ([1], [0]), "model_args.head_dim": ([2], [0]), "model_args.block_size": ([1], [0]),
+    "model_args.dropout": ([0, 0.999], [-1e-9, 1]), "model_args.logit_softcap": ([1e-9], [0]),
+    "training.max_iters": ([1], [0]), "training.tokens": ([1], [0]), "training.flops": ([1e-9], [0]),
+    "training.seconds": ([1e-9], [0]), "training.batch_size": ([1, 2**24], [0, 2**24 + 1]),
+    "training.micro_batch": ([1, 16], [0, 32]), "training.learning_rate": ([1e-30], [0]),
+    "training.grad_clip": ([0], [-1e-9]), "training.ema": ([1e-9, 0.9999], [0, 1]),
+    "training.eval_interval": ([0], [-1]), "training.eval_tokens": ([1], [0]),
+    "training.threads": ([1, 1024], [0, 1025]), "training.fsdp_min_params": ([0], [-1]),
+    "logging.log_interval": ([1], [0]), "logging.sample_interval": ([0], [-1]),
+    "logging.sample_tokens": ([0, 10**6], [-1, 10**6 + 1]),
+    "checkpoints.save_interval": ([0], [-1]), "checkpoints.keep": ([1], [0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", EDGES)
+def test_a_number_may_go_to_the_edge_of_what_has_a_meaning(key: str) -> None:
+    inside, outside = EDGES[key]
+    for value in inside:
+        from_plain(nest({key: value}))
+    for value in outside:
+        with pytest.raises(InvalidExperiment, match=re.escape(key)):
+            from_plain(nest({key: value}))
 
 
 def test_identity_is_pinned() -> None:
@@ -414,6 +481,8 @@ def test_merge_keys_and_aliases(tmp_path: Path) -> None:
     text = "training: &t {max_iters: 5, grad_clip: 0.5}\nlogging: {log_interval: 3}\n"
     document = read_text(f"{text}other: {{<<: *t, max_iters: 7}}\n", "x")
     assert document.data["other"] == {"max_iters": 7, "grad_clip": 0.5}
+    document = read_text(f"{text}l: &l {{max_iters: 9, seed: 1}}\nother: {{<<: [*t, *l]}}\n", "x")
+    assert document.data["other"] == {"max_iters": 5, "grad_clip": 0.5, "seed": 1}  # the first one wins
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -455,6 +524,10 @@ def test_a_slot_and_a_section_of_a_plugin(tmp_path: Path) -> None:
     assert cached.identity == plain.identity  # the default choice, but for a param that is no identity
     with pytest.raises(Exception, match=r"rope acts on queries and keys; bag has no place.*learned, sinusoidal, none"):
         from_plain({"model_args": {"attention": "bag"}}, registry=extended)
+    with pytest.raises(
+        InvalidExperiment, match=r"layers\.2-\.attention: rope acts on queries and keys; bag has no place"
+    ):
+        from_plain({"layers": {"2-": {"attention": "bag"}}}, registry=extended)
 
 
 def test_a_variant_whose_params_its_slot_cannot_ask_is_refused() -> None:
@@ -489,6 +562,15 @@ def test_json_schema_accepts_what_loads(tmp_path: Path) -> None:
     assert model["additionalProperties"] is False
     assert {"extends", "layers", "data", "eval"} <= set(schema["properties"])
     assert "dataset" in schema["$defs"]["training"]["properties"]
+    layers = schema["properties"]["layers"]
+    keys = re.compile(layers["propertyNames"]["pattern"])
+    assert all(keys.search(key) for key in ("0", "0-2", "2-", "0,2, 4-", "SSSL/S", "SSSL/S,3"))
+    assert not any(keys.search(key) for key in ("", "x", "0;1", "-2", "S/", "1,"))
+    layer = schema["$defs"][layers["additionalProperties"]["$ref"].rpartition("/")[2]]["properties"]
+    assert set(layer) == {slot.key for slot in registry().placed_slots if slot.per_layer}
+    assert layer["attention"] == {
+        key: value for key, value in model["properties"]["attention"].items() if key != "default"
+    }
 
 
 def test_nothing_heavy_is_imported() -> None:

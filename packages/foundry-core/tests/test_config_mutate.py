@@ -99,6 +99,39 @@ def test_what_a_mutation_changes(
 
 
 @pytest.mark.parametrize(
+    ("type", "setting", "near"),
+    [
+        ("depth", {"model_args": {"n_layer": 6}}, "5 7 3 12"),
+        ("depth", {"model_args": {"n_layer": 1}}, "2"),
+        ("width", {"model_args": {"n_embd": 96, "n_head": 4}}, "48 72 120 144 192"),
+        ("width", {"model_args": {"n_embd": 64, "n_head": 1}}, "128 192"),
+        ("lr", {"training": {"learning_rate": 3e-3}}, "1.5e-3 2.1e-3 4.2e-3 6e-3"),
+        ("batch_size", {"training": {"batch_size": 12}}, "6 24"),
+        ("batch_size", {"training": {"batch_size": 1}}, "2"),
+        ("block_size", {"model_args": {"block_size": 64}}, "32 128"),
+        ("warmup", {"training": {"schedule": {"warmup": 30}}}, "15 60 0"),
+        ("warmup", {"training": {"schedule": {"warmup": 0}}}, "0 20"),
+        ("grad_clip", {"training": {"grad_clip": 4}}, "2 4 8 0"),
+        ("grad_clip", {"training": {"grad_clip": 0}}, "0.5 1 2 0"),
+        ("weight_decay", {"training": {"optimizer": {"weight_decay": 0.2}}}, "0.06 0.2 0.6 0"),
+        ("weight_decay", {"training": {"optimizer": {"weight_decay": 0}}}, "0.03 0.1 0.3 0"),
+        ("adam_betas", {"training": {"optimizer": {"beta1": 0.7, "beta2": 0.97}}},
+         "0.8,0.97 0.9,0.97 0.95,0.97 0.7,0.9 0.7,0.95 0.7,0.98 0.7,0.99"),
+        ("dropout", {}, "0 0.05 0.1 0.2"),
+        ("ema", {}, "off 0.98 0.99 0.995 0.999"),
+    ],
+)  # fmt: skip
+def test_what_a_search_tries_lies_around_what_there_is(type: str, setting: dict[str, Any], near: str) -> None:
+    """Each of them is one that a mutation takes: up and down, away from nothing, and back to it."""
+    base = from_plain(setting)
+    nearby = base.registry.mutations[type].nearby
+    assert nearby is not None
+    assert [*nearby(base.plain())] == near.split()
+    for value in near.split():
+        mutate(base, type, value)
+
+
+@pytest.mark.parametrize(
     ("axis", "values"),
     [
         ("lr=3e-4, 1e-3", ("3e-4", "1e-3")),
@@ -300,6 +333,14 @@ def test_the_same_name_with_other_content_is_refused(baseline: Experiment, tmp_p
 def with_mutation(edit: Any) -> Registry:
     plugin = Plugin("acme", "1", "acme", "acme", (Mutation("trick", edit, "a trick", "1"),))
     return Registry([*registry().plugins, plugin])
+
+
+def test_a_plugin_s_mutation_keeps_a_budget_of_tokens_to_the_token() -> None:
+    edit = with_mutation(lambda experiment, value: {"training": {"tokens": 10**6 + int(value)}})
+    base = from_plain({"training": {"tokens": 10**6}}, registry=edit)
+    with pytest.raises(PluginError, match="changes the budget"):
+        mutate(base, "trick", "1")
+    assert mutate(base, "trick", "0").changes == []
 
 
 def test_a_plugin_s_mutation_edits_drops_and_chooses() -> None:

@@ -82,8 +82,17 @@ def test_the_version_is_that_of_the_sources_wherever_they_lie(project: Path, tmp
     assert versions(moved) == versions(project)
 
 
-def test_who_imports_by_a_name_that_is_computed_counts_everything_there(project: Path):
-    computed = "import importlib\ndef build(name):\n    return importlib.import_module(f'{__package__}.{name}')"
+@pytest.mark.parametrize(
+    "call",
+    [
+        "importlib.import_module(f'{__package__}.{name}')",
+        "__import__(f'{__package__}.{name}')",
+        "exec(f'from . import {name}')",
+        "runpy.run_path(name)",
+    ],
+)
+def test_who_imports_by_a_name_that_is_computed_counts_everything_there(project: Path, call: str):
+    computed = f"import importlib, runpy\ndef build(name):\n    return {call}"
     write(project, {"computes.py": variant("computes", computed)})
     before = versions(project)
     write(project, {"alone.py": variant("alone", "# edited")})
@@ -187,13 +196,16 @@ def test_a_link_to_what_others_may_write_is_no_way_round(tmp_path: Path):
 
 def test_names_are_known_without_running_the_project(project: Path, monkeypatch, tmp_path: Path):
     marker = tmp_path / "ran"
-    more = "MUTATIONS = [Mutation('warmer', lambda e, v: {}, summary='of a test', example='2')]\n"
+    more = "MUTATIONS = [Mutation('warmer', lambda e, v: {}, 'of a test', '2')]\n"
     more += "SHORTHANDS = [Shorthand('activation', 'evil_2', {'type': 'evil'}, 'short')]"
     write(project, {"evil.py": planting(marker) + more, "broken.py": "VARIANTS = ["})
     monkeypatch.chdir(project)
     names = registry_at_rest()
     assert {"evil", "evil_2", "reaches", "alone", "relu2"} <= {*names.variants("activation")}
-    assert names.mutations["warmer"].example == "2"
+    assert (names.mutations["warmer"].summary, names.mutations["warmer"].example) == ("of a test", "2")
     assert names.variants("activation")["evil"].summary == "evil of a test"
     assert not names.problems
     assert not marker.exists()
+    monkeypatch.setenv("FOUNDRY_PLUGINS", "-alone")
+    assert "alone" not in registry_at_rest().variants("activation")
+    assert "reaches" in registry_at_rest().variants("activation")

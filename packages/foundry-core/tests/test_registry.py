@@ -13,6 +13,7 @@ import pytest
 from foundry.core.config.mutate import list_mutations
 from foundry.core.contracts import PluginError, UsageError
 from foundry.core.registry import Registry, Selection, discover, find_project
+from foundry.core.registry import registry as registry_of
 
 CORE = """
     @hookimpl
@@ -112,6 +113,16 @@ def test_a_broken_plugin_is_named_and_the_others_work(site, fault):
     assert list(registry.variants("attention")) == ["mha", "gqa", "first", "last"]
 
 
+def test_what_a_plugin_sets_for_its_whole_process_is_set_back_and_told(site):
+    before = sys.getrecursionlimit()
+    site.install("foundry-plugin-deep", f"import sys\nsys.setrecursionlimit({before + 7})\n{GOOD}")
+    registry = site.registry()
+    (problem,) = registry.problems
+    assert f"importing it sets the recursion limit to {before + 7}" in problem.message
+    assert sys.getrecursionlimit() == before
+    assert "mla" in registry.variants("attention")
+
+
 @pytest.mark.parametrize(("api", "words"), [(2, ["API 2", "API 1"]), (None, ["FOUNDRY_API = 1"]), ("'1'", ["API 1"])])
 def test_a_plugin_for_another_api_is_refused_with_both_numbers(site, api, words):
     site.install("foundry-plugin-future", GOOD, api=api)
@@ -163,6 +174,19 @@ def test_an_invalid_contribution_is_refused_with_the_reason(site, fault):
     assert list(registry.variants("attention")) == ["mha", "gqa"]
 
 
+def test_a_shorthand_can_be_the_default_of_a_slot(site):
+    source = """
+        @hookimpl
+        def foundry_slots(): return [Slot("memory", "model_args.memory", "small", "what it remembers")]
+        @hookimpl
+        def foundry_variants(): return [Variant("memory", "table", "collections:OrderedDict")]
+        @hookimpl
+        def foundry_shorthands(): return [Shorthand("memory", "small", {"type": "table"})]
+    """
+    site.install("foundry-plugin-memory", source)
+    assert site.registry().problems == []
+
+
 def test_what_an_interrupted_uninstall_leaves_is_named(site):
     site.install("foundry-plugin-gone", "")
     max(site.folder.glob("plugin_under_test_*.py"), key=lambda file: int(file.stem.rpartition("_")[2])).unlink()
@@ -187,6 +211,17 @@ def test_who_comes_first_keeps_a_contested_name(site):
         ("bbb", "attention mine already belongs to aaa (same), which keeps it"),
         ("local", "attention other already belongs to bbb (same), which keeps it"),
     ]
+
+
+def test_the_plugins_of_a_distribution_come_by_name_whatever_its_list_of_them_says(site):
+    site.install("foundry-plugin-two", adds("mine"), plugin="z")
+    module = f"plugin_under_test_{next(NUMBERS)}"
+    (site.folder / f"{module}.py").write_text(f"{textwrap.dedent(HEAD)}FOUNDRY_API = 1\n{adds('mine')}")
+    with open(site.folder / "foundry_plugin_two-1.0.dist-info" / "entry_points.txt", "a") as file:
+        file.write(f"a = {module}\n")
+    registry = site.registry()
+    assert [plugin.name for plugin in registry.plugins] == ["core", "a", "z"]
+    assert [problem.plugin for problem in registry.problems] == ["z"]
 
 
 def test_one_distribution_on_two_paths_is_no_conflict(site, tmp_path):
@@ -240,6 +275,8 @@ def test_foundry_plugins_decides_before_a_plugin_runs(site, monkeypatch, selecti
 
     for name in "ab":
         assert getattr(builtins, f"ran_{name}") == (f"foundry-plugin-{name}" in loaded)
+    monkeypatch.setenv("FOUNDRY_PLUGINS", selection)
+    assert [plugin.distribution for plugin in registry_of(site.project).plugins] == loaded
 
 
 def test_a_local_file_is_a_whole_variant_and_its_source_is_its_version(site):
@@ -302,6 +339,8 @@ def test_unknown_names_get_the_nearest_ones(site):
     site.install("foundry-plugin-hyena", "import no_such_module")
     with pytest.raises(PluginError, match=r"foundry-plugin-hyena .*no_such_module"):
         site.registry().variant("attention", "hyena")
+    with pytest.raises(UsageError, match="did you mean: attention gqa"):  # which is no broken plugin's
+        site.registry().variant("attention", "qga")
 
 
 def test_a_target_that_cannot_be_loaded_names_the_variant(site):

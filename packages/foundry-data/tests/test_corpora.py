@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from foundry.core.contracts import EnvironmentFailure, ExitCode, FoundryError, InvalidData, Params
+from foundry.core.config import from_plain
+from foundry.core.contracts import EnvironmentFailure, ExitCode, FoundryError, InvalidData, InvalidExperiment, Params
 from foundry.data.corpora import Document, ShakespeareCharParams, StdlibParams, TextParams
 from foundry.data.corpora.stdlib import MODULES
 from foundry.data.params import DataParams, variant_of
@@ -38,11 +39,15 @@ def test_the_standard_library_is_several_megabytes_of_text_that_every_interprete
     assert _dataset(StdlibParams()).fingerprint == _dataset(StdlibParams()).fingerprint
 
 
-def test_a_folder_s_text_files_in_the_order_of_their_paths() -> None:
-    for name in ("b.txt", "a/z.md", "a/b.py", "c.png", ".hidden/x.txt", ".x.txt"):
+def test_a_folder_s_text_files_in_the_order_of_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".hidden").mkdir()
+    monkeypatch.chdir(tmp_path / ".hidden")  # what is above the folder that one asks for does not matter
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    for name in ("b.txt", "a/z.MD", "a/b.py", "c.png", ".hidden/x.txt", ".x.txt"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(f"I am {name}")
-    assert [name for name, _ in _documents(TextParams(path="."))] == ["a/b.py", "a/z.md", "b.txt"]
+    for here in (".", "~", str(Path.cwd())):
+        assert [name for name, _ in _documents(TextParams(path=here))] == ["a/b.py", "a/z.MD", "b.txt"]
     assert [name for name, _ in _documents(TextParams(path=".", glob="*.png"))] == ["c.png"]
     assert _documents(TextParams(path="b.txt")) == [Document("b.txt", "I am b.txt")]
 
@@ -52,12 +57,14 @@ def test_a_byte_order_mark_goes_and_everything_else_stays() -> None:
     assert _documents(TextParams(path="a.txt"))[0].text == "one\r\ntwo\n\n\ufeffthree"
 
 
-def test_the_fingerprint_is_of_the_content_not_of_names_and_times() -> None:
-    Path("a.txt").write_text("text")
-    Path("b.txt").write_text("text")
-    Path("c.txt").write_text("tent")
-    a, b, c = (_dataset(TextParams(path=f"{name}.txt")).fingerprint for name in "abc")
-    assert a == b != c
+def test_the_fingerprint_is_of_the_content_and_its_order_not_of_names_and_times() -> None:
+    for folder, texts in (("a", "xy"), ("b", "xy"), ("c", "yx"), ("d", "xz")):
+        Path(folder).mkdir()
+        for number, text in enumerate(texts):
+            Path(folder, f"{folder}{number}.txt").write_text(text)
+    a, b, c, d = (_dataset(TextParams(path=folder)).fingerprint for folder in "abcd")
+    assert a == b
+    assert len({a, c, d}) == 3
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused() -> None:
@@ -115,6 +122,14 @@ def test_a_character_that_a_kept_tokenizer_lacks_is_named_with_its_file() -> Non
         InvalidData, match=r"a\.txt: the vocabulary of 9 characters lacks ',' \(U\+002C\), character 10"
     ):
         prepare(DataParams(dataset=TextParams(path="a.txt"), tokenizer=CharParams()), tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    "data", [{"val_fraction": 0}, {"val_fraction": 1}, {"tokenizer": {"type": "bpe", "vocab_size": 257}}]
+)
+def test_what_leaves_nothing_to_learn_from_is_refused_with_the_experiment(data: dict[str, object]) -> None:
+    with pytest.raises(InvalidExperiment, match=next(iter(data))):
+        from_plain({"data": data})
 
 
 # Downloads, from a server of our own.
@@ -184,6 +199,16 @@ def test_offline_the_message_says_where_to_put_the_file(server: _Server) -> None
     Path(place).parent.mkdir(parents=True)
     Path(place).write_text(PLAY)
     assert _documents(_play(server)) == [Document("shakespeare", PLAY)]
+
+
+def test_where_a_text_lies_is_no_part_of_an_experiment_and_what_it_is_is() -> None:
+    def identity(data: dict[str, object], **dataset: str) -> str:
+        return from_plain({"data": {"dataset": {"type": "shakespeare_char", **dataset}, **data}}).identity
+
+    here = identity({})
+    assert {identity({}, url="https://mirror"), identity({}, path="a"), identity({"cache": "b"})} == {here}
+    others = [identity({"val_fraction": 0.2}), identity({}, sha256="0" * 64), identity({"tokenizer": "char"})]
+    assert len({here, *others}) == 4
 
 
 def test_a_copy_of_one_s_own_is_held_to_the_same_checksum(server: _Server) -> None:

@@ -35,6 +35,7 @@ def test_ids_and_texts_are_the_same_in_both_libraries(name, text):
     ids = ours.encode(text)
     assert theirs.encode(text, add_special_tokens=False).ids == ids == again.encode(text)
     assert theirs.encode(text).ids == [ours.special_tokens["bos"], *ids]
+    assert theirs.encode(text, text).ids == [ours.special_tokens["bos"], *ids, *ids]
     assert theirs.decode(ids) == ours.decode(ids) == again.decode(ids) == text
     assert again.decode_bytes(ids) == text.encode()
     assert again.bytes_of(ids) == len(text.encode())

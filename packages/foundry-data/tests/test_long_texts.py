@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.doses import SMALL
 
@@ -119,17 +119,22 @@ LLAMA3 = (
     r"\s+(?!\S)|\s+"
 )
 SPLIT = {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": False}
+AHEAD = {**SPLIT, "pattern": {"Regex": r"\S+ \S+(?=[a-z ]{0,50}!)|\S+| "}}  # what comes later joins two words
 WORDS_OF: dict[str, dict[str, Any]] = {
     "ours": {},
     "GPT-2": {"pre_tokenizer": GPT2},
     "Llama 3": {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT, {**GPT2, "use_regex": False}]}},
     "GPT-2 with a blank before the text": {"pre_tokenizer": {**GPT2, "add_prefix_space": True}},
+    "one that looks far ahead": {
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [AHEAD, {**GPT2, "use_regex": False}]}
+    },
     "none": {"pre_tokenizer": {**GPT2, "use_regex": False}},
 }
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(list(WORDS_OF)), TEXTS, PLACES)
+@example("one that looks far ahead", "", ())
 def test_a_pretrained_tokenizer_gives_the_ids_of_the_whole(
     bpe: BPETokenizer, kind: str, text: str, places: Sequence[int]
 ) -> None:
@@ -137,6 +142,8 @@ def test_a_pretrained_tokenizer_gives_the_ids_of_the_whole(
     with pytest.MonkeyPatch.context() as patch:
         _short(patch, 300)
         _compare(tokenizer, text, places)
+        called = "".join("!" if i % 100 == 5 else sign for i, sign in enumerate("said the hen " * 100))
+        _compare(tokenizer, called, range(0, 1300, 100))
         cut = _compare(tokenizer, "said the hen. " * 100, range(0, 1400, 100))
     assert len(cut) == 1 if kind == "none" else max(map(len, cut)) < 600
 
@@ -171,13 +178,33 @@ def test_a_prepared_corpus_is_that_of_whole_documents(
     assert sorted("".join(said)) == sorted("".join(texts))
 
 
+def test_only_the_first_mark_of_a_long_file_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foundry.data.corpora.files.PART", 6)
+    Path("a.txt").write_text("\ufeffabc" + "\ufeffdef" * 3)
+    [document] = TextFiles(TextParams(path="a.txt"), Path()).documents()
+    assert "".join(document.parts()) == "abc" + "\ufeffdef" * 3
+
+
 def test_where_a_long_file_is_not_utf8_its_byte_is_named() -> None:
     Path("a.txt").write_bytes("é".encode() * 2**20 + b"\xff" + b"x" * 2**20)
     with pytest.raises(InvalidData, match=rf"a\.txt: not UTF-8 at byte {2**21} \(0xff\)"):
         prepare(DataParams(dataset=TextParams(path="a.txt")))
+    Path("a.txt").write_bytes(b"x" * 2**21 + b"\0")
+    with pytest.raises(InvalidData, match=rf"a\.txt: not text: byte {2**21} is NUL"):
+        prepare(DataParams(dataset=TextParams(path="a.txt")))
     Path("a.txt").write_bytes(b"x" * (2**21 - 1) + "é".encode()[:1])
     with pytest.raises(InvalidData, match=rf"a\.txt: not UTF-8 at byte {2**21 - 1} \(0xc3\)"):
         prepare(DataParams(dataset=TextParams(path="a.txt")))
+
+
+def test_where_a_tokenizer_lacks_a_character_the_chunk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    _short(monkeypatch, 100)
+    monkeypatch.setattr("foundry.data.corpora.files.PART", 50)
+    char = CharTokenizer()
+    char.fit("x")
+    Path("a.txt").write_text("x" * 250 + "y" + "x" * 249)
+    with pytest.raises(InvalidData, match=r"a\.txt, from character 200 on: .* lacks 'y' .*, character 50 of"):
+        prepare(DataParams(dataset=TextParams(path="a.txt")), tokenizer=char)
 
 
 def test_merges_are_learned_from_as_many_pieces_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import os
 import re
 import resource
@@ -9,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,13 +93,60 @@ def test_an_edit_that_keeps_size_and_time_is_seen() -> None:
     assert _prepare()[0].fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [("tokenize.bpe", ["learning", "prepared"]), ("corpora.text", ["learning", "prepared"])],
+)
+def test_what_edited_code_reads_or_encodes_is_prepared_anew(
+    module: str, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where, as here, the text and its ids come out as before."""
+    first, _ = _prepare()
+    edited = importlib.import_module(f"foundry.data.{module}")
+    Path("edited.py").write_bytes(Path(str(edited.__file__)).read_bytes() + b"# an edit\n")
+    monkeypatch.setattr(edited, "__file__", "edited.py")
+    again, lines = _prepare()
+    assert [line.split()[0] for line in lines] == said
+    assert again.folder != first.folder
+    assert again.fingerprint == first.fingerprint
+
+
+def test_another_choice_is_another_corpus_beside_the_first() -> None:
+    first, _ = _prepare()
+    for change in ({"tokenizer": BPEParams(vocab_size=290)}, {"val_fraction": 0.4}):
+        said: list[str] = []
+        other = prepare(DATA.model_copy(update=change), progress=said.append)
+        assert [line.split()[0] for line in said] == ["learning", "prepared"]
+        assert other.fingerprint != first.fingerprint
+        assert other.tokenizer.vocab_size == getattr(change.get("tokenizer"), "vocab_size", 280)
+    assert _prepare()[1] == []
+
+
+def test_it_says_how_far_it_is_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count(step=0.4)  # what a look at the clock takes
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    _, said = _prepare()
+    shares = [int(line.removesuffix(" %").rpartition(" ")[2]) for line in said if line.endswith(" %")]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 40 < 80 < shares[-1] <= 100
+    assert 4 <= len(shares) <= 10  # of 25 documents, each of which takes 0.4 seconds or more
+
+
 def test_a_longer_vocabulary_is_not_cut_to_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wide(ByteTokenizer):
-        vocab_size = 70_000
-        special_tokens = {"bos": 69_999}  # noqa: RUF012
+        special_tokens = {"bos": 2**16}  # noqa: RUF012
+        vocab_size = 2**16 + 1
 
     rows = prepare(DATA, tokenizer=Wide()).part("train")
-    assert rows.windows(rows.documents[:1], rows.documents[:1] + 1, 1).tolist() == [[69_999]]
+    assert rows.windows(rows.documents[:1], rows.documents[:1] + 1, 1).tolist() == [[2**16]]
+
+
+def test_an_id_that_the_model_has_no_row_for_is_refused() -> None:
+    class Narrow(ByteTokenizer):
+        vocab_size = ord("y")  # of says: the largest of all
+
+    with pytest.raises(InvalidData, match=r"0\.txt: the tokenizer gave ids outside its vocabulary of 121"):
+        prepare(DATA, tokenizer=Narrow())
 
 
 def test_a_tokenizer_that_loses_text_is_found_out_by_file_and_place() -> None:
@@ -165,6 +215,27 @@ def test_of_several_processes_one_prepares_and_all_agree(cache: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sum("prepared 25 documents" in said for _, said in outputs) == 1
     assert sorted(path.suffix for path in (cache / "corpora").iterdir()) == ["", ".lock"]
+
+
+def test_two_may_write_one_file_at_the_same_time() -> None:
+    """As two that learn the same tokenizer do."""
+    program = (
+        "import sys; from pathlib import Path; from foundry.data.storage import write_atomically\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for i in range(100): write_atomically(Path('one'), bytes([65 + i % 26]) * 9999)"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    writers = [subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    told = [writer.communicate()[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0], told
+    assert set(Path("one").read_bytes()) == {65 + 99 % 26}
 
 
 def test_a_full_disk_is_an_environment_failure_and_leaves_nothing_behind(cache: Path) -> None:

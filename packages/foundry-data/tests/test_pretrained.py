@@ -224,6 +224,10 @@ def test_a_text_that_would_be_another_is_refused_with_place_and_reason():
     assert "character 2 is U+D83D" in refused(LLAMA, "ab\ud83d")
 
 
+def test_every_byte_of_a_character_that_is_in_no_token_is_spelled():
+    assert exact_or_refused(LLAMA, "".join(map(chr, range(0x80, 0x900))), [])
+
+
 def test_a_piece_that_is_like_a_byte_and_none_is_itself():
     vocabulary = {piece: i for i, piece in enumerate(["<0xZZ>", "<0x+A>", "<0x41>", "<0xC3>", "<0xA9>"])}
     saved = {"model": {"type": "BPE", "vocab": vocabulary, "merges": [], "byte_fallback": True}}
@@ -252,6 +256,9 @@ def test_a_text_may_be_put_into_the_tokenizers_own_form_first():
     assert lower.decode(lower.encode("The Cat")) == "the cat"
     with pytest.raises(InvalidData, match="its vocabulary lacks that"):
         lower.encode("The Dog")
+    Path("tokenizer.json").write_text(made(*BERT))
+    asked = PretrainedTokenizer.learn(PretrainedParams(path=".", normalize=True), None)
+    assert asked.encode("The Cat") == PretrainedTokenizer.from_json(asked.to_json()).encode("the cat")
 
 
 def test_a_corpus_is_refused_by_file_and_place():
@@ -270,7 +277,9 @@ def test_a_corpus_is_refused_by_file_and_place():
 
 TOKENS = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "<|end|>": 4, "a": 5, "b": 6, "ab": 7}
 TEMPLATE = {"single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]}
-TEMPLATE |= {"special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}, "pair": []}
+TEMPLATE["single"].append({"SpecialToken": {"id": "</s>", "type_id": 0}})  # which ends no prompt
+TEMPLATE["pair"] = []
+TEMPLATE |= {"special_tokens": {t: {"id": t, "ids": [TOKENS[t]], "tokens": [t]} for t in ("<s>", "</s>")}}
 SAID = {
     "names": ({"tokenizer_config.json": {"bos_token": "<s>", "eos_token": "</s>"}}, {"bos": 1, "eos": 2}, (2,)),
     "added tokens": (
@@ -316,7 +325,7 @@ SAID = {
         (2,),
     ),
     "numbers that are none of this model": (
-        {"config.json": {"bos_token_id": 50256, "eos_token_id": [2, 50256], "pad_token_id": -1}},
+        {"config.json": {"bos_token_id": 10, "eos_token_id": [2, 50256], "pad_token_id": -1}},
         {"bos": 2, "eos": 2},
         (2,),
     ),
@@ -350,15 +359,59 @@ def test_control_tokens_are_what_the_files_say(files, special_tokens, stops):
     assert all(kept[name] == Path(name).read_text() for name in kept if name != "config.json")
 
 
+def test_of_several_things_before_a_text_the_last_that_is_put_there_is_first():
+    of_pad = {"id": "<pad>", "ids": [0], "tokens": ["<pad>"]}
+    second = {"single": [{"SpecialToken": {"id": "<pad>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]}
+    second |= {"type": "TemplateProcessing", "pair": [], "special_tokens": {"<pad>": of_pad}}
+    first = {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1]}
+    text = saved(
+        {"type": "Sequence", "processors": [first | dict.fromkeys(("trim_offsets", "add_prefix_space"), False), second]}
+    )
+    ours, theirs = PretrainedTokenizer({"tokenizer.json": text}), tokenizers.Tokenizer.from_str(text)
+    assert theirs.encode("ab").ids[:-1] == [*ours.prefix, *ours.encode("ab")] == [0, 1, 7]
+
+
 def test_what_a_user_says_is_bos_and_eos_leaves_with_the_tokenizer():
     Path("tokenizer.json").write_text(saved())
     Path("generation_config.json").write_text('{"eos_token_id": 2}')
     params = PretrainedParams(path=".", bos="<s>", eos="<|end|>")
     tokenizer = PretrainedTokenizer.learn(params, None)
     assert (tokenizer.special_tokens, tokenizer.stops) == ({"bos": 1, "eos": 4}, (4,))
-    assert json.loads(tokenizer.to_huggingface()["tokenizer_config.json"])["eos_token"] == "<|end|>"
+    left = {name: json.loads(text) for name, text in tokenizer.to_huggingface().items()}
+    assert left["tokenizer_config.json"]["eos_token"] == "<|end|>"
+    assert left["generation_config.json"] == {"bos_token_id": 1, "eos_token_id": 4}
     with pytest.raises(InvalidData, match=r"data\.tokenizer\.eos: '<x>' is no token of"):
         PretrainedTokenizer.learn(params.model_copy(update={"eos": "<x>"}), None)
+
+
+def test_all_that_belongs_to_a_tokenizer_leaves_with_it_and_nothing_else():
+    Path("tokenizer.json").write_text(saved())
+    files = {"added_tokens.json": '{"<|end|>": 4}', "special_tokens_map.json": "{}", "chat_template.jinja": "a"}
+    for name, text in (files | {"README.md": "b", "merges.txt": "c", "additional_chat_templates/x.jinja": "d"}).items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    Path("config.json").write_text('{"eos_token_id": 2, "hidden_size": 8}')
+    left = PretrainedTokenizer.of(Path(".")).to_huggingface()
+    assert left.keys() == files.keys() | {"tokenizer.json", "config.json", "additional_chat_templates/x.jinja"}
+    assert json.loads(left["config.json"]) == {"eos_token_id": 2}  # what it did not say is not said now
+
+
+def test_a_text_is_neither_cut_nor_filled_up():
+    """As tokenizer.json may ask, for batches."""
+    cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    fill = {"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None}
+    fill |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}
+    for parts in ({"truncation": cut}, {"padding": fill}):
+        tokenizer = PretrainedTokenizer({"tokenizer.json": json.dumps(json.loads(saved()) | parts)})
+        assert tokenizer.encode("abab" * 3) == [7] * 6
+
+
+def test_the_first_token_may_be_the_one_for_what_is_unknown():
+    model = {"type": "Unigram", "unk_id": 0, "vocab": [["?", 0.0], ["a", -1.0]], "byte_fallback": False}
+    tokenizer = PretrainedTokenizer({"tokenizer.json": json.dumps({"model": model, "decoder": {"type": "Fuse"}})})
+    assert tokenizer.special_tokens == {"unk": 0}
+    with pytest.raises(InvalidData, match="its vocabulary lacks that"):
+        tokenizer.encode("b")
 
 
 def test_a_run_of_old_knows_its_bos_alone():

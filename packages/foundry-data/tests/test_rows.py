@@ -9,19 +9,22 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from foundry.core.contracts import Batch, InvalidData
-from foundry.data.corpora import TextParams
+from foundry.data.corpora import Document, TextParams
 from foundry.data.order import permute
 from foundry.data.params import DataParams
 from foundry.data.rows import CutRows, TrainingRows, open_data
-from foundry.data.shards import PartWriter, TokenPart
+from foundry.data.shards import SCHEMA, PartWriter, TokenPart, read_manifest, write_manifest
+from foundry.data.split import SplitText
+from foundry.data.storage import hash_of
 from foundry.data.tokenize import BPEParams, CharParams
 
 
@@ -57,7 +60,11 @@ def test_each_target_of_each_document_is_in_exactly_one_row(
         for length in lengths:
             documents.append([next(tokens) for _ in range(length)])
             writer.add([np.array(documents[-1], dtype=np.int64)])
-        part = TokenPart(Path(name), "train", {"dtype": "<u2", "parts": {"train": writer.close()}})
+        data = {"dtype": "<u2", "parts": {"train": writer.close()}}
+        write_manifest(Path(name), {"schema": SCHEMA, "fingerprint": hash_of(data), "data": data})
+        assert read_manifest(Path(name))["data"] == data  # as it is on disk, though shards were cut
+        assert all(data["parts"]["train"]["shards"]) or 0 in lengths  # a document of nothing may have a shard alone
+        part = TokenPart(Path(name), "train", data)
         rows = CutRows(part, block_size)
         batch = rows.batch(0, len(rows))
     wanted = [pair for document in documents for pair in itertools.pairwise(document)]
@@ -104,6 +111,28 @@ def test_an_epoch_gives_each_document_whole_in_another_order_than_the_next() -> 
     assert not {eos} & set(in_order.tokens[in_order.loss_weight > 0])
 
 
+def test_the_seed_and_nothing_else_decides_the_order() -> None:
+    dataset = _folder_of(30)
+    first, same, other = (_open(dataset, seed=seed) for seed in (1, 1, 2))
+    n = first.rows_per_epoch
+    assert first.fingerprint == same.fingerprint == other.fingerprint  # of what is trained on, not of its order
+    orders = [[row.tobytes() for row in rows.batch(0, n).tokens] for rows in (first, same, other)]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2])
+    assert _open(dataset, block_size=8).fingerprint != first.fingerprint
+
+
+def test_a_file_system_that_maps_nothing_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(19, "No such device")
+
+    dataset = _folder_of(30)
+    mapped = _open(dataset).batch(0, 20)
+    monkeypatch.setattr(np, "memmap", refused)
+    assert (_open(dataset).batch(0, 20).tokens == mapped.tokens).all()
+
+
 def _texts(batch: Batch, bos: int, rows: TrainingRows) -> list[str]:
     """The documents that rows in the order of the text spell."""
     documents: list[list[int]] = []
@@ -138,6 +167,7 @@ def test_the_shuffle_of_a_huge_corpus_needs_no_memory() -> None:
 
 def test_the_order_is_the_one_that_runs_were_saved_with() -> None:
     assert permute(np.arange(8), 8, "k").tolist() == [2, 5, 4, 7, 3, 1, 6, 0]
+    assert permute(np.arange(16), 16, "k").tolist() == [14, 8, 4, 13, 15, 1, 10, 12, 5, 9, 6, 2, 0, 7, 11, 3]
     assert permute(np.arange(3), 10**9, "k").tolist() == [10623061, 806747538, 352247349]
 
 
@@ -217,8 +247,54 @@ def test_an_added_document_moves_no_other_and_a_copy_stays_on_its_side() -> None
     assert not more_train & more_validation
 
 
-def test_a_single_text_is_split_where_nanogpt_splits_it() -> None:
-    text = "".join(chr(97 + i * i % 26) for i in range(1005))
+class _Texts:
+    """A dataset of these texts, each in parts of two characters."""
+
+    fingerprint = ""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+
+    def documents(self) -> Iterator[Document]:
+        for text in self.texts:
+            yield Document(text[:3], (text[i : i + 2] for i in range(0, len(text), 2)))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.text("ab \n", max_size=6), min_size=1, max_size=30), st.floats(0.001, 0.999))
+@example([f"text {i}" for i in range(20)], 0.5)
+@example([f"text {i}" for i in range(19)], 0.5)
+@example([f"text {i}" for i in range(200)], 0.001)
+@example([f"text {i}" for i in range(200)], 0.999)
+def test_what_is_held_out_is_told_by_the_texts_alone(texts: list[str], val_fraction: float) -> None:
+    """From twenty documents on by the hash of each, else at one place; a blank document is none."""
+    seen = [text for text in texts if text.strip()]
+    split = SplitText(_Texts(texts), val_fraction)
+    if not seen:
+        with pytest.raises(InvalidData, match="the corpus is empty"):
+            list(split.pieces())
+        return
+    found = [(piece.part, "".join(piece.parts), piece.start, piece.ends_document) for piece in split.pieces()]
+    if len(seen) >= 20:
+        numbers = {text: int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") for text in seen}
+        smallest, largest = min(seen, key=numbers.__getitem__), max(seen, key=numbers.__getitem__)
+        held = {text for text in seen if numbers[text] < val_fraction * 2**64} - {largest} | {smallest}
+        training = [0 if text in held else len(text) for text in seen]
+    else:
+        left = int(sum(map(len, seen)) * (1 - val_fraction))
+        starts = itertools.accumulate(map(len, seen), initial=0)
+        training = [min(len(text), max(0, left - start)) for text, start in zip(seen, starts, strict=False)]
+    wanted = []
+    for text, size in zip(seen, training, strict=True):
+        wanted += [("train", text[:size], 0, size == len(text))] if size else []
+        wanted += [("validation", text[size:], size, True)] if size < len(text) else []
+    assert found == wanted
+    assert (split.documents, split.characters) == (len(seen), sum(map(len, seen)))
+
+
+@pytest.mark.parametrize("length", [1004, 1005, 1006])  # where to round would be elsewhere
+def test_a_single_text_is_split_where_nanogpt_splits_it(length: int) -> None:
+    text = "".join(chr(97 + i * i % 26) for i in range(length))
     Path("a.txt").write_text(text)
     rows = _open(TextParams(path="a.txt"), block_size=10)
     n = int(len(text) * 0.9)
@@ -226,8 +302,24 @@ def test_a_single_text_is_split_where_nanogpt_splits_it() -> None:
     assert rows.tokenizer.decode(train) == text[:n]
     assert rows.tokenizer.special_tokens["eos"] not in train  # the text goes on
     validation = _pairs(rows.validation.batch(0, len(rows.validation)))
+    assert rows.tokenizer.special_tokens["bos"] not in {token for token, _ in validation}  # nor does it begin anew
     assert rows.tokenizer.decode([validation[0][0]] + [target for _, target in validation]) == text[n:]
     assert validation[-1][1] == rows.tokenizer.special_tokens["eos"]
+
+
+def test_a_character_that_only_the_held_out_text_has_is_spelled_too() -> None:
+    Path("a.txt").write_text("ab" * 50 + "z")
+    rows = _open(TextParams(path="a.txt"), tokenizer=CharParams())
+    _, target = _pairs(rows.validation.batch(0, len(rows.validation)))[-2]
+    assert rows.tokenizer.decode([target]) == "z"
+
+
+def test_a_text_of_one_row_is_enough() -> None:
+    Path("a.txt").write_text("x" * 100)
+    rows = _open(TextParams(path="a.txt"), block_size=90)  # behind its bos
+    assert (rows.rows_per_epoch, rows.tokens_per_epoch) == (1, 90)
+    with pytest.raises(InvalidData, match=r"has 90 tokens, fewer than one row of model_args\.block_size = 91"):
+        _open(TextParams(path="a.txt"), block_size=91)
 
 
 # What a checkpoint holds.

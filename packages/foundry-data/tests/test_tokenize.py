@@ -14,7 +14,8 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundry.core.contracts import InvalidData
+from foundry.core.contracts import EnvironmentFailure, InvalidData
+from foundry.data.storage import hash_of
 from foundry.data.tokenize import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
 from foundry.data.tokenize.bpe import PIECES
 
@@ -61,8 +62,9 @@ def test_special_tokens_stand_for_no_text(tokenizer: ByteTokenizer) -> None:
     assert (tokenizer.prefix, tokenizer.stops) == ((bos,), (eos,))
     assert tokenizer.decode([bos, *tokenizer.encode("ab"), eos]) == "ab"
     assert tokenizer.bytes_of([bos, eos]) == 0
-    with pytest.raises(InvalidData, match=f"id {eos + 1} is not"):
-        tokenizer.decode([eos + 1])
+    for number in (eos + 1, -1):
+        with pytest.raises(InvalidData, match=f"id {number} is not"):
+            tokenizer.decode([bos, number])
 
 
 @pytest.mark.parametrize("tokenizer", [ByteTokenizer(), BPE], ids=lambda t: t.type)
@@ -198,6 +200,16 @@ def test_a_saved_tokenizer_is_the_same(tokenizer: ByteTokenizer, tmp_path: Path)
         assert loaded.vocab_size == tokenizer.vocab_size
         assert loaded.encode(TEXT) == tokenizer.encode(TEXT)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["tokenizer.json"]
+    tokenizer.save(tmp_path / "new" / "tokenizer.json")
+    with pytest.raises(EnvironmentFailure, match=r"cannot write .*tokenizer\.json"):
+        tokenizer.save(tmp_path / "tokenizer.json" / "in a file")
+
+
+def test_a_run_of_old_that_knew_no_end_goes_on_so() -> None:
+    plain = {"type": "byte", "special_tokens": {"bos": 256}}
+    tokenizer = load_tokenizer({**plain, "hash": hash_of(plain)})
+    assert (tokenizer.special_tokens, tokenizer.stops, tokenizer.vocab_size) == ({"bos": 256}, (), 257)
+    assert tokenizer.to_json() == {**plain, "hash": hash_of(plain)}
 
 
 def test_every_flipped_bit_and_every_truncation_is_refused_by_name(tmp_path: Path) -> None:

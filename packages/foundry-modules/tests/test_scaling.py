@@ -12,6 +12,7 @@ from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Context, InvalidExperiment, lr_factors
 from foundry.core.model import GPT, initialize
 from foundry.core.model.scale import kind_of
+from foundry.core.registry import registry
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.training.optimization import OptimizerSet
 from foundry.lab.search.space import values_on
@@ -287,6 +288,12 @@ def test_an_attention_that_cannot_scale_its_scores_is_refused(load, monkeypatch)
     with pytest.raises(InvalidExperiment, match="base_head_dim: attention gqa cannot multiply its scores"):
         load("scaling: {type: mup, base_head_dim: 4}")
     load("scaling: {type: mup, base_head_dim: 8}")
+    monkeypatch.undo()
+    monkeypatch.setattr(registry().variant("attention", "sliding_window").params, "scales_scores", False)
+    args = {"n_head": 4, "n_embd": 32, "scaling": {"type": "mup", "base_head_dim": 4}}
+    with pytest.raises(InvalidExperiment, match="attention sliding_window cannot multiply its scores"):
+        from_plain({"model_args": args, "layers": {"2": {"attention": "sliding_window"}}})
+    from_plain({"model_args": args})
 
 
 def test_a_base_of_nothing_is_refused(load):

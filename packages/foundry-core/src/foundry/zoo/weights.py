@@ -145,7 +145,7 @@ def fitting(model: GPT, family: Family, folder: WeightsFolder) -> Fitting:
     ahead = _ahead(there, family, folder.config, model.dims.n_layer)
     known = {*wanted, *tied, *ahead}
     for name in there:
-        if name not in known and not name.endswith(family.ignored or ("\0",)):
+        if name not in known and not name.endswith(family.ignored):
             raise InvalidData(f"{folder.path}: the tensor {name} is not of this {family.model_type}")
     return Fitting(wanted, tied, ahead)
 

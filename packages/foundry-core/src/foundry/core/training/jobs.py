@@ -128,9 +128,8 @@ class Log(Kept):
             self.train_loss = row["train_loss"]
             self.experts = {key: row[key] for key in EXPERT_FIELDS if key in row}
             if self.world.is_main:
-                step, seconds = self.at.step, self.at.seconds
-                progress, left = self.horizon.progress(step, seconds), self.horizon.seconds_left(step, seconds)
-                self.reporter.step(row, progress, left)
+                progress = self.horizon.progress(now.step, self.at.seconds)
+                self.reporter.step(row, progress, self.horizon.seconds_left(now.step, now.figures["elapsed"]))
         return {}
 
     def measure(self) -> dict[str, float]:

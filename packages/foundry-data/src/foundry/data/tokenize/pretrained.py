@@ -275,7 +275,7 @@ class PretrainedTokenizer:
                 "set init_from, or the path of a tokenizer.json",
             )
         try:
-            tokenizer = cls.of(user_path(params.path), normalize=params.normalize)
+            tokenizer = cls.of(user_path(params.path))
         except InvalidData as error:
             raise InvalidData(f"data.tokenizer.path: {error.message}", error.hint) from error
         # Without a class of its own, transformers would take the one of the architecture that the model leaves as.

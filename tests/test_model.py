@@ -1,0 +1,52 @@
+"""What the model does with its own settings, whatever its parts are: by hand, of the same weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from foundry.core.config import from_plain
+from foundry.core.contracts import Context
+from foundry.core.model import GPT, initialize
+
+SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 16}
+
+
+def model_with(**model_args) -> GPT:
+    model = GPT(from_plain({"model_args": {**SIZES, **model_args}}), 97)
+    initialize(model, seed=3)
+    return model
+
+
+def draw(rows: int = 8) -> torch.Tensor:
+    return torch.randint(97, (rows, 16), generator=torch.Generator().manual_seed(1))
+
+
+def test_matrices_begin_as_in_gpt_2_gains_at_one_and_biases_at_zero():
+    model = model_with(bias=True, tie_embeddings=False, norm="layernorm")
+    deviation = {name: float(each.detach().std()) for name, each in model.named_parameters() if each.ndim == 2}
+    assert all(0.018 < deviation[name] < 0.022 for name in ("embed.weight", "head.weight"))
+    assert max(deviation.values()) < 0.022  # what writes into the stream may begin smaller
+    for name, each in model.named_parameters():
+        if each.ndim == 1:
+            assert (each == (0 if name.endswith("bias") else 1)).all(), name
+
+
+def test_embeddings_are_dropped_in_training_alone():
+    model = model_with(dropout=0.25)
+    model.blocks, model.norm = nn.ModuleList(), nn.Identity()
+    ids = draw(64)
+    embedded = model.embed(ids)
+    assert torch.equal(model.eval().hidden(ids, Context())[0], embedded)
+    hidden = model.train().hidden(ids, Context())[0]
+    kept = hidden != 0
+    assert abs(kept.float().mean() - 0.75) < 0.01
+    torch.testing.assert_close(hidden[kept], embedded[kept] / 0.75)
+
+
+def test_a_softcap_bends_the_logits_and_keeps_them_within():
+    free, capped = model_with(), model_with(logit_softcap=0.05)
+    with torch.no_grad():
+        logits = free(draw())[0]
+        assert logits.abs().max() > 0.05
+        torch.testing.assert_close(capped(draw())[0], 0.05 * torch.tanh(logits / 0.05))
