@@ -197,9 +197,10 @@ class Queue:
         )
         tried: list[Json] = []
         with rows.many():
-            for row, summary in zip(map(dict, found), rows.each_json(found, "summary"), strict=True):
+            for row, summary in zip(rows.dicts(found), rows.each_json(found, "summary"), strict=True):
                 del row["summary"]
-                tried.append({**row, "metrics": summary.get("metrics", {})})
+                row["metrics"] = summary.get("metrics", {})
+                tried.append(row)
         return tried
 
     def _status(self, trial: str) -> TrialStatus | None:
