@@ -141,13 +141,14 @@ def cost(command: Sequence[str], project: Path) -> Cost:
 
 def until_claim(checkout: Path, project: Path, steps: int) -> float:
     """Seconds from the start of a new sweep's command until a worker has its first trial. Then it is stopped."""
-    began = time.time()
+    journal = project / ".foundry" / "events.jsonl"
+    before, began = _last_claim(journal), time.perf_counter()
     command = [*foundry(checkout), "sweep", "activation", "relu2", "geglu", "--budget", f"{steps} steps"]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
-            while time.time() < began + WAIT_SECONDS and process.poll() is None:
-                if (at := _last_claim(project / ".foundry" / "events.jsonl")) > began:
-                    return at - began
+            while time.perf_counter() < began + WAIT_SECONDS and process.poll() is None:
+                if _last_claim(journal) != before:
+                    return time.perf_counter() - began
                 time.sleep(0.05)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -155,14 +156,13 @@ def until_claim(checkout: Path, project: Path, steps: int) -> float:
     raise SystemExit(f"{' '.join(command)}\nhas claimed no trial\n{said.decode()}")
 
 
-def _last_claim(journal: Path) -> float:
-    """When the last trial was claimed, as far as the journal's end tells."""
+def _last_claim(journal: Path) -> bytes:
+    """The event of the last claim, as far as the journal's end tells. Not its time: a cloned ledger's are to come."""
     if not journal.exists():
-        return 0.0
+        return b""
     with open(journal, "rb") as file:
         file.seek(max(0, journal.stat().st_size - 65536))
-        times = re.findall(rb'"time": ([\d.]+), "kind": "trial_claimed"', file.read())
-    return float(times[-1]) if times else 0.0
+        return b"".join(re.findall(rb'"seq": (\d+), "time": [\d.]+, "kind": "trial_claimed"', file.read())[-1:])
 
 
 def commands(project: Path) -> dict[str, list[str]]:
