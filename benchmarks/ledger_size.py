@@ -1,4 +1,5 @@
-"""What a ledger of many trials costs: every command that reads it, the report's page, and the start of a sweep.
+"""What a ledger of many trials costs: every command that reads it, the report's page, and the start of a sweep, which
+an empty ledger is shown for, too: most of that is the import of torch.
 
 uv run python benchmarks/ledger_size.py                            # wanted: < 2 s each, a page of <= 5 MB
 uv run python benchmarks/ledger_size.py --peer CHECKOUT            # and the code of another checkout beside ours
@@ -7,7 +8,7 @@ uv run python benchmarks/ledger_size.py --project DIR --keep DIR   # the ledger 
 A small real sweep is cloned, event by event, until there are so many trials: with other ids, other arms and later
 times. Every side gets the same events.jsonl, makes its own database of it, and runs the same commands, each a process
 of its own; the two sides take turns. Seconds are the least of --rounds, memory the most. On a busy machine read the
-processor's seconds, which are those that the process had the processor for.
+processor's seconds, which are those that the process had the processor for. The small sweep takes a minute.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -26,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from sweep import new_project
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +36,10 @@ KINDS_OF_PROJECT = ("ledger_created", "baseline_set", "baseline_rendered", "nois
 """Events that stay as they are, once."""
 IDS = re.compile(r'"([0-9a-f]{12,64})"')
 CONTROL = "baseline"
+SMALL = {"n_layer": 1, "n_embd": 32, "n_head": 2, "block_size": 32, "attention": {"type": "gqa", "n_kv_head": 1}}
+"""A model whose trials take a second: the ledger's rows are as long as those of a larger one."""
+STEPS = 30  # of a trial, each a point of its curve
+WAIT_SECONDS = 600.0
 
 START = """
 import sys, time
@@ -61,8 +68,13 @@ class Cost(NamedTuple):
 
 def real_sweep(folder: Path) -> Path:
     """A project with the ledger of a small real sweep."""
-    project = new_project(folder, 30, 1)
-    command = [*foundry(ROOT), "sweep", "activation", "relu2", "geglu", "gelu", "--jobs", "2", "--budget", "30 steps"]
+    project = new_project(folder, STEPS, 1)
+    file = project / "experiments" / "baseline.yaml"
+    experiment = yaml.safe_load(file.read_text())
+    experiment["model_args"] |= SMALL
+    experiment["training"] |= {"batch_size": 4, "eval_tokens": 2048}
+    file.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    command = [*foundry(ROOT), "sweep", "activation", "relu2", "geglu", "gelu", "--jobs", "2", "--max-pairs", "4"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
     if done.returncode not in (0, 5):
         raise SystemExit(f"foundry sweep\n{done.stderr}")
@@ -127,6 +139,32 @@ def cost(command: Sequence[str], project: Path) -> Cost:
         return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, out.seek(0, os.SEEK_END))
 
 
+def until_claim(checkout: Path, project: Path, steps: int) -> float:
+    """Seconds from the start of a new sweep's command until a worker has its first trial. Then it is stopped."""
+    journal = project / ".foundry" / "events.jsonl"
+    before, began = _last_claim(journal), time.perf_counter()
+    command = [*foundry(checkout), "sweep", "activation", "relu2", "geglu", "--budget", f"{steps} steps"]
+    with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            while time.perf_counter() < began + WAIT_SECONDS and process.poll() is None:
+                if _last_claim(journal) != before:
+                    return time.perf_counter() - began
+                time.sleep(0.05)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate()
+    raise SystemExit(f"{' '.join(command)}\nhas claimed no trial\n{said.decode()}")
+
+
+def _last_claim(journal: Path) -> bytes:
+    """The event of the last claim, as far as the journal's end tells. Not its time: a cloned ledger's are to come."""
+    if not journal.exists():
+        return b""
+    with open(journal, "rb") as file:
+        file.seek(max(0, journal.stat().st_size - 65536))
+        return b"".join(re.findall(rb'"seq": (\d+), "time": [\d.]+, "kind": "trial_claimed"', file.read())[-1:])
+
+
 def commands(project: Path) -> dict[str, list[str]]:
     """What is run, by the name under which it is shown."""
     found = json.loads(subprocess.run([*foundry(ROOT), "query", "what=decision", "--json"], cwd=project, text=True,
@@ -161,6 +199,8 @@ def main() -> None:
         sides = {"ours": ROOT} | ({"peer": options.peer.resolve()} if options.peer else {})
         for side, checkout in sides.items():
             project = folder / side
+            shutil.rmtree(folder / f"{side}-empty", ignore_errors=True)
+            shutil.copytree(small / "experiments", folder / f"{side}-empty" / "experiments")
             if (project / ".foundry" / "ledger.db").exists():
                 continue
             (project / ".foundry").mkdir(parents=True)
@@ -179,17 +219,30 @@ def main() -> None:
 def measure(sides: dict[str, Path], folder: Path, rounds: int) -> None:
     print(f"{'':40}" + "".join(f"{side:>8}: s  CPU s  MB peak  MB out" for side in sides))
     every = commands(folder / "ours")
-    for name, arguments in [*every.items(), ("opening, and a sweep's first claim", [])]:
+    for name, arguments in [*every.items(), ("sweep --dry-run, empty ledger", every["sweep --dry-run"]),
+                            ("opening, and a sweep's first claim", [])]:  # fmt: skip
         runs: dict[str, list[Cost]] = {side: [] for side in sides}
         for turn in range(rounds):
-            for side, checkout in list(sides.items())[:: 1 if turn % 2 else -1]:
+            for side, checkout in _in_turns(sides, turn):
                 python = [str(checkout / ".venv/bin/python"), "-c", START]
-                runs[side].append(cost([*foundry(checkout), *arguments] if arguments else python, folder / side))
+                project = folder / (f"{side}-empty" if "empty" in name else side)
+                runs[side].append(cost([*foundry(checkout), *arguments] if arguments else python, project))
         shown = "".join(map(_words, runs.values()))
         print(f"{name:40}{shown}", flush=True)
+    for suffix in ("", "-empty"):
+        waits: dict[str, list[float]] = {side: [] for side in sides}
+        for turn in range(rounds):
+            for side, checkout in _in_turns(sides, turn):
+                waits[side].append(until_claim(checkout, folder / f"{side}{suffix}", STEPS + 1 + turn))
+        shown = "".join(f"{min(each):11.2f}{'':24}" for each in waits.values())
+        print(f"{'a new sweep until its first trial' + suffix.replace('-', ', '):40}{shown}", flush=True)
     for side in sides:
         page = (folder / side / "page.html").read_bytes()
         print(f"{side}: the report's page has {len(page) / 1e6:.1f} MB and {page.count(b'<tr'):,} rows")
+
+
+def _in_turns(sides: dict[str, Path], turn: int) -> list[tuple[str, Path]]:
+    return list(sides.items())[:: 1 if turn % 2 else -1]
 
 
 def _words(got: Sequence[Cost]) -> str:

@@ -574,7 +574,7 @@ def test_a_dry_run_says_what_the_run_then_is(project, tmp_path, monkeypatch, cap
 def source(project) -> Path:
     """Whose best checkpoint is not its last."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "evaluate", best_at_first())
+        patch.setattr(jobs, "evaluate", best_at_first())
         run = train(project / "source", "training.ema=0.9", "training.eval_interval=5")
     assert result(run)["best_step"] == 5
     return run

@@ -13,6 +13,8 @@ written (the Trojan Source of CVE-2021-42574)."""
 
 def printable(text: str) -> str:
     """The text with all of that in a visible form, `\\x1b`. Tabs and the ends of lines stay."""
+    if text.isprintable():  # of 100,000 short texts the pattern takes 0.1 s
+        return text
     return _UNPRINTABLE.sub(_visible, text)
 
 

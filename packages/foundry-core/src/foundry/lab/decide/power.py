@@ -7,6 +7,7 @@ real, in `foundry.lab.decide.simulate`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import mul
 from statistics import NormalDist
 
 from foundry.core.contracts import UsageError
@@ -42,7 +43,8 @@ def characteristic(test: SequentialTest, gain: float) -> Characteristic:
     )
     # Below[k]: the chance that a step is less than k - 1/2 cells, from the middle of one to the edge of another.
     below = {k: step.cdf((k - 0.5) * width) for k in range(-CELLS, CELLS + 2)}
-    move = {k: below[k + 1] - below[k] for k in range(-CELLS, CELLS + 1)}
+    moves = [below[k + 1] - below[k] for k in range(CELLS, -CELLS, -1)]
+    into = [moves[CELLS - to : 2 * CELLS - to] for to in range(CELLS)]  # a cell, from each of them
 
     promoted = 1 - step.cdf(high)
     rejected = step.cdf(low)
@@ -52,7 +54,7 @@ def characteristic(test: SequentialTest, gain: float) -> Characteristic:
         pairs += sum(undecided) + (promoted if done < test.least else 0.0)
         promoted += sum(mass * (1 - below[CELLS - cell]) for cell, mass in enumerate(undecided))
         rejected += sum(mass * below[-cell] for cell, mass in enumerate(undecided))
-        undecided = [sum(mass * move[to - cell] for cell, mass in enumerate(undecided)) for to in range(CELLS)]
+        undecided = [sum(map(mul, undecided, chances)) for chances in into]
     return Characteristic(promoted, rejected, sum(undecided), pairs)
 
 

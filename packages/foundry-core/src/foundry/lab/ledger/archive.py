@@ -142,7 +142,7 @@ class Archive:
         """The decisions whose fields have these values, oldest first: `decisions(sweep=..., verdict="reject")`."""
         tests = " AND ".join(f"{rows.decision_field(name)} = ?" for name in where) or "1"
         found = self._store.rows(f"SELECT * FROM decision WHERE {tests} ORDER BY seq", list(where.values()))
-        return [rows.decision(row) for row in found]
+        return rows.decisions(found)
 
     def baseline(self) -> Generation | None:
         """The newest generation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple
 from functools import cache
 from sqlite3 import Row
@@ -17,6 +17,7 @@ from foundry.lab.ledger.journal import encode
 from foundry.lab.ledger.reader import Reader
 from foundry.lab.ledger.records import (
     Attempt,
+    BriefTrial,
     Json,
     LostClaim,
     Role,
@@ -31,6 +32,9 @@ from foundry.lab.ledger.store import Store
 
 MEASURED = ("sigma", "df", "evidence", "setting")
 """Keys of a sweep's spec that were known when it started, and do not make it another sweep."""
+
+AT_ONCE = 2000
+"""Trials: the rows of 50,000 take 45 MB more."""
 
 
 class Queue:
@@ -88,10 +92,13 @@ class Queue:
         return [sweep for sweep in self._sweeps("ORDER BY seq") if status in (None, sweep.status)]
 
     def _sweeps(self, where: str, values: Sequence[Any] = ()) -> list[SweepRow]:
-        return [
-            rows.sweep(row, driven=row["status"] != "finished" and bool(self.drivers(row["id"])))
-            for row in self._store.rows(f"SELECT * FROM sweep {where}", values)
-        ]
+        """Without their specs, which are read when somebody asks for one: those of 4,000 take 30 MB."""
+        found = self._store.rows(f"SELECT id, status, created, outline, conclusion FROM sweep {where}", values)
+        return rows.sweeps(
+            found,
+            driven=lambda id: bool(self.drivers(id)),
+            spec=lambda id: self._store.rows("SELECT spec FROM sweep WHERE id = ?", (id,))[0][0],
+        )
 
     # ----------------------------------------------------------------------------------------------------------------
     # Trials: what drivers ask for
@@ -126,10 +133,6 @@ class Queue:
         """What a sweep asked for, in its order."""
         return self._wanted(sweep)
 
-    def all_wanted(self) -> list[Wanted]:
-        """What every sweep asked for, each in its order."""
-        return [rows.wanted(row) for row in self._store.rows("SELECT * FROM wanted ORDER BY sweep, ord, arm, role")]
-
     def _wanted(self, sweep: str, also: str = "") -> list[Wanted]:
         found = self._store.rows(f"SELECT * FROM wanted WHERE sweep = ? {also} ORDER BY ord, arm, role", (sweep,))
         return [rows.wanted(row) for row in found]
@@ -151,10 +154,18 @@ class Queue:
         where = "WHERE " + " AND ".join(test for test, _ in given) if given else ""
         return self._trials(f"{where} ORDER BY trial.seq, trial.rowid", [value for _, value in given])
 
-    def brief_trials(self) -> list[TrialRow]:
-        """All trials, oldest first, without their experiments, and of their results the SUMMARY: those of 50,000 take
-        200 MB."""
-        return [rows.brief_trial(row) for row in self._store.rows("SELECT * FROM trial ORDER BY seq, rowid")]
+    def brief_trials(self) -> Iterator[BriefTrial]:
+        """Every trial once for each sweep and arm that asked for it: sweep by sweep, each in its order. They are read
+        some at a time."""
+        place: tuple[Any, ...] = ("", 0, "", "", "")
+        query = (
+            "SELECT sweep, arm, role, share, id, seed, status, attempts, reason, summary, ord FROM wanted"
+            " JOIN trial ON trial.id = wanted.trial WHERE (sweep, ord, arm, role, id) > (?, ?, ?, ?, ?)"
+            f" ORDER BY sweep, ord, arm, role, id LIMIT {AT_ONCE}"
+        )
+        while found := self._store.rows(query, place):
+            yield from rows.brief_trials(found)
+            place = tuple(found[-1][key] for key in ("sweep", "ord", "arm", "role", "id"))
 
     def _trials(self, where: str, values: Sequence[Any] = ()) -> list[TrialRow]:
         texts = "experiment.data AS experiment, result.data AS result"
@@ -178,8 +189,9 @@ class Queue:
         )
         tried: list[Json] = []
         with rows.many():
-            for row in map(dict, found):
-                row["metrics"] = json.loads(row.pop("summary") or "{}").get("metrics", {})
+            for row, summary in zip(rows.dicts(found), rows.each_json(found, "summary"), strict=True):
+                del row["summary"]
+                row["metrics"] = summary.get("metrics", {})
                 tried.append(row)
         return tried
 

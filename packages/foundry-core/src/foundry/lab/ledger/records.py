@@ -3,6 +3,7 @@
 Trial       one training run that somebody asked for: an experiment, a seed, and what its result depends on
 Attempt     one try of a worker at a trial
 Wanted      why a sweep wants a trial: the arm, the role, the share of the budget
+BriefTrial  both in brief, for who looks at all of them at once
 Sweep       some arms that are compared with the baseline of one generation, and how
 ExperimentRow      an experiment that took part, and the mutations that made it;  Refusal  one that could not
 Evidence    what is known of one pair (baseline generation, candidate): the paired differences so far
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from foundry.core.contracts import FoundryError
 from foundry.core.digest import digest
@@ -85,6 +86,25 @@ class Wanted:
     role: Role
     arm: str
     share: str  # of the budget, a fraction: "1", "1/3"
+
+
+class BriefTrial(NamedTuple):
+    """A trial without its experiment, and why a sweep wants it: one of 50,000."""
+
+    sweep: str
+    arm: str
+    role: Role
+    share: str
+    id: str  # Trial.id
+    seed: int
+    status: TrialStatus
+    attempts: int
+    reason: str
+    metrics: Mapping[str, float | None]  # empty where it has no result
+    higher_is_better: tuple[str, ...]  # of those metrics
+    tokens: int | None  # that it was trained on; None where it has no result
+    flops: float | None
+    seconds: float | None  # of training
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from sqlite3 import Row
+from sys import intern
 from typing import Any
 
 from foundry.core.contracts import UsageError
 from foundry.core.system.processes import Process
 from foundry.lab.ledger.lease import Beat, Holder
 from foundry.lab.ledger.records import (
+    BriefTrial,
     Decision,
     Evidence,
     ExperimentRow,
@@ -41,15 +43,21 @@ def many() -> Iterator[None]:
             gc.enable()
 
 
+def dicts(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Each row by the names of its columns. `dict(row)` looks for every name in every row: four times as long."""
+    names = rows[0].keys() if rows else []
+    return (dict(zip(names, row, strict=True)) for row in rows)
+
+
 class Text(Mapping[str, Any]):
     """JSON that is read when somebody asks for what is in it: who lists 4,000 sweeps reads few of their specs."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, read: Callable[[], str]) -> None:
+        self._read = read
 
     @cached_property
     def _values(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads(self.text)
+        values: dict[str, Any] = json.loads(self._read())
         return values
 
     def __getitem__(self, key: str) -> Any:
@@ -65,7 +73,7 @@ class Text(Mapping[str, Any]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return self.text
+        return repr(self._values)
 
 
 def trial(row: Row) -> TrialRow:
@@ -78,18 +86,55 @@ def trial(row: Row) -> TrialRow:
     return TrialRow(row["id"], what, *state)
 
 
-def brief_trial(row: Row) -> TrialRow:
-    """A trial without its experiment, and with what is asked of many results at once."""
-    what = Trial(row["identity"], row["seed"], row["code"], row["data"], {})
-    summary = None if row["summary"] is None else json.loads(row["summary"])
-    state = (row["status"], row["attempts"], row["run"], summary, row["reason"], row["created"], row["ended"])
-    return TrialRow(row["id"], what, *state)
+def brief_trials(rows: Sequence[Row]) -> list[BriefTrial]:
+    """Their words are few, and each is kept once."""
+    once: Callable[[Any], Any] = intern
+    better: dict[tuple[str, ...], tuple[str, ...]] = {}
+    found = []
+    for row, summary in zip(rows, each_json(rows, "summary"), strict=True):
+        sweep, arm, role, share, id, seed, status, attempts, reason, *_ = row
+        get = summary.get
+        higher = tuple(get("higher_is_better", ()))
+        trial = BriefTrial(
+            once(sweep),
+            once(arm),
+            once(role),
+            once(share),
+            id,
+            seed,
+            once(status),
+            attempts,
+            reason,
+            get("metrics", {}),
+            better.setdefault(higher, higher),
+            get("tokens"),
+            get("flops"),
+            get("training_seconds"),
+        )
+        found.append(trial)
+    return found
 
 
-def sweep(row: Row, driven: bool) -> SweepRow:
-    status: SweepStatus = row["status"] if row["status"] == "finished" or driven else "interrupted"
-    conclusion = None if row["conclusion"] is None else Text(row["conclusion"])
-    return SweepRow(row["id"], status, Text(row["spec"]), row["created"], conclusion, Text(row["outline"]))
+def each_json(rows: Sequence[Row], column: str) -> list[dict[str, Any]]:
+    """What a column has of each row, {} for NULL. Read as one text: that takes a third of the time, and the keys are
+    there once, not 50,000 times."""
+    values: list[dict[str, Any]] = json.loads(f"[{','.join([row[column] or '{}' for row in rows])}]")
+    return values
+
+
+def sweeps(rows: Sequence[Row], driven: Callable[[str], bool], spec: Callable[[str], str]) -> list[SweepRow]:
+    """
+    Args:
+        driven: whether somebody drives a sweep now.
+        spec: the text of its spec.
+    """
+    found = []
+    for row, outline in zip(rows, each_json(rows, "outline"), strict=True):
+        id, status, created, conclusion = (row[key] for key in ("id", "status", "created", "conclusion"))
+        now: SweepStatus = status if status == "finished" or driven(id) else "interrupted"
+        end = None if conclusion is None else Text(partial(str, conclusion))
+        found.append(SweepRow(id, now, Text(partial(spec, id)), created, end, outline))
+    return found
 
 
 def holder(row: Row) -> Holder:
@@ -124,8 +169,12 @@ def evidence(row: Row) -> Evidence:
     return Evidence(**dict(row) | lists)
 
 
-def decision(row: Row) -> Decision:
-    return Decision(**_less(row, "seq") | {"rule": json.loads(row["rule"])})
+def decisions(rows: Sequence[Row]) -> list[Decision]:
+    found = []
+    for values, rule in zip(dicts(rows), each_json(rows, "rule"), strict=True):
+        del values["seq"]
+        found.append(Decision(**{**values, "rule": rule}))
+    return found
 
 
 def generation(row: Row) -> Generation:
@@ -139,7 +188,3 @@ def decision_field(name: str) -> str:
     if name not in names:
         raise UsageError(f"a decision has no {name!r}", f"it has {', '.join(names)}")
     return name
-
-
-def _less(row: Row, column: str) -> dict[str, Any]:
-    return {key: row[key] for key in row.keys() if key != column}  # noqa: SIM118 - a Row iterates over its values

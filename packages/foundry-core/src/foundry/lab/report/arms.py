@@ -100,11 +100,11 @@ def _entry(
     sweep = snapshot.compared[decision.sweep] if decision else asked[-1].sweep
     metric, born = metric_of(sweep), snapshot.born(key)
     finished = [each for each in asked if each.trial.status == "finished"]
-    at = [each for each in finished if each.want.role != "guard"]
-    share = max((_fraction(each.want.share) for each in at), default=Fraction(1))
-    longest = [each for each in at if _fraction(each.want.share) == share]
+    at = [each for each in finished if each.trial.role != "guard"]
+    share = max((_fraction(each.trial.share) for each in at), default=Fraction(1))
+    longest = [each for each in at if _fraction(each.trial.share) == share]
     losses = _values(longest, metric)
-    flops = [each.trial.result["flops"] for each in longest if each.trial.result and "flops" in each.trial.result]
+    flops = [each.trial.flops for each in longest if each.trial.flops is not None]
     outcome = _outcome(snapshot, asked, decisions, decision)
     return {
         "arm": key.arm,
@@ -147,7 +147,7 @@ def _is_kept(asked: Asked) -> bool:
     if kind_of(sweep) != "round" or sweep.conclusion is None:
         return False
     effects = effects_of(Conclusion.from_json(sweep.conclusion)) or {}
-    return asked.want.arm == best_of(effects, sweep.outline["search"]["least"])
+    return asked.trial.arm == best_of(effects, sweep.outline["search"]["least"])
 
 
 def _reason(asked: Sequence[Asked], decision: Decision | None, outcome: Outcome) -> str:
@@ -165,11 +165,11 @@ def _screened(longest: Sequence[Asked], controls: Mapping[str, Sequence[Asked]],
     """
     for sweep in dict.fromkeys(each.sweep.id for each in reversed(longest)):
         own = [each for each in longest if each.sweep.id == sweep]
-        share, role = own[0].want.share, own[0].want.role
-        control = [each for each in controls[sweep] if (each.want.share, each.want.role) == (share, role)]
+        share, role = own[0].trial.share, own[0].trial.role
+        control = [each for each in controls[sweep] if (each.trial.share, each.trial.role) == (share, role)]
         ours, theirs = _values(own, metric), _values(control, metric)
         if ours and theirs:
-            more_is_better = metric in (own[0].trial.result or {}).get("higher_is_better", ())
+            more_is_better = metric in own[0].trial.higher_is_better
             effect = (fmean(theirs) - fmean(ours)) * (-1 if more_is_better else 1)
             sigma = own[0].sweep.outline.get("sigma")
             half = None if sigma is None else Z * sigma * math.sqrt(1 / len(ours) + 1 / len(theirs))

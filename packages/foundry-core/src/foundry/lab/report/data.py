@@ -22,6 +22,7 @@ UNITS = {"val_loss": "nats", "train_loss": "nats", "val_bpb": "bits"}
 """Per token, and per byte: what every run has, and of which less is better."""
 
 
+@many()
 def read(project: Path) -> Contents:
     """What the ledger of a project holds. A project without one is not given one: its contents are empty.
 
@@ -30,7 +31,7 @@ def read(project: Path) -> Contents:
     """
     if not Ledger.is_in(project):
         return _empty(project)
-    with Ledger.look(project) as ledger, many():
+    with Ledger.look(project) as ledger:
         snapshot = Snapshot(ledger)
         entries = arms.arms(snapshot)
         lineage = _lineage(snapshot, entries)

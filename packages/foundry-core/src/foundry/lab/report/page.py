@@ -9,14 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from importlib.resources import files
 from string import Template
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from foundry.lab.ledger.rows import many
 from foundry.lab.report import summary, tables, words
 from foundry.lab.report.arms import KEPT
-from foundry.lab.report.contents import Contents
+from foundry.lab.report.contents import Contents, TrialEntry
 from foundry.lab.report.lineage import lineage
 from foundry.lab.report.markup import Child, el, html, text
 from foundry.lab.report.runs import spread
@@ -42,6 +44,7 @@ EXPERTS = (
 )
 
 
+@many()
 def render(contents: Contents) -> str:
     """The page of these contents."""
     script = "\n".join(_asset(name) for name in SCRIPTS)
@@ -198,11 +201,15 @@ def _series(contents: Contents) -> str:
     """What the charts are drawn from, as JSON that no content can end: `<` and `>` are escaped."""
     dots = [
         [number, trial["generation"], trial["loss"], trial["outcome"], trial["arm"], trial["on"]]
-        for number, trial in enumerate(contents["trials"], 1)
-        if trial["generation"] is not None and trial["role"] != "guard"
-        if trial["status"] == "failed" or (trial["share"] == "1" and trial["loss"] is not None)
+        for number, trial in _thinned(
+            [
+                (number, trial)
+                for number, trial in enumerate(contents["trials"], 1)
+                if trial["generation"] is not None and trial["role"] != "guard"
+                if trial["status"] == "failed" or (trial["share"] == "1" and trial["loss"] is not None)
+            ]
+        )
     ]
-    dots = _thinned(dots)
     generations = [[each["number"], each["loss"], each["kind"]] for each in contents["generations"]]
     names = {name: list(written) for name, written in words.OUTCOMES.items()}
     series: dict[str, Any] = {
@@ -213,17 +220,17 @@ def _series(contents: Contents) -> str:
     return plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _thinned(dots: list[list[Any]]) -> list[list[Any]]:
+def _thinned(dots: list[tuple[int, TrialEntry]]) -> list[tuple[int, TrialEntry]]:
     """At most DOTS of them: what was kept, what was the best of its time, and of the rest every so many."""
     if len(dots) <= DOTS:
         return dots
     best = float("inf")
-    marked: list[list[Any]] = []
-    rest: list[list[Any]] = []
+    marked: list[tuple[int, TrialEntry]] = []
+    rest: list[tuple[int, TrialEntry]] = []
     for dot in dots:
-        loss, outcome = dot[2], dot[3]
+        loss, outcome = dot[1]["loss"], dot[1]["outcome"]
         is_best = loss is not None and loss < best
-        best = loss if is_best else best
+        best = min(best, math.inf if loss is None else loss)
         (marked if is_best or outcome in KEPT else rest).append(dot)
     marked = spread(marked, DOTS // 2)
     return sorted([*marked, *spread(rest, DOTS - len(marked))], key=lambda dot: dot[0])

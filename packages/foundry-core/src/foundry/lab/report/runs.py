@@ -39,8 +39,8 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
     outcomes = _outcomes(arms)
     grouped: dict[tuple[ArmKey, str], list[Asked]] = defaultdict(list)
     for asked in snapshot.trials:
-        if asked.trial.status == "finished" and asked.want.role != "guard":
-            grouped[asked.key, asked.want.share].append(asked)
+        if asked.trial.status == "finished" and asked.trial.role != "guard":
+            grouped[asked.key, asked.trial.share].append(asked)
     found = []
     for key, share in _drawn(list(grouped), arms):
         if key.generation is None:
@@ -49,8 +49,8 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
         rows = _mean([_thinned(points(each.trial.id)) for each in members])
         if len(rows) < 2:
             continue
-        results = [each.trial.result for each in members if each.trial.result]
-        per_token = [result["flops"] / result["tokens"] for result in results if result.get("flops")]
+        trained = [(each.trial.flops, each.trial.tokens) for each in members]
+        per_token = [flops / tokens for flops, tokens in trained if flops and tokens]
         curve: Curve = {
             "arm": key.arm,
             "on": key.on,
@@ -78,27 +78,27 @@ def _drawn(names: Sequence[tuple[ArmKey, str]], arms: Sequence[ArmEntry]) -> lis
     controls = [name for name in names if name[0] not in ranks][-CURVES // 4 :]
     tried = [name for name in names if name[0] in ranks]
     best = sorted(tried, key=lambda name: ranks[name[0]])[: CURVES // 2]
-    newest = [name for name in reversed(tried) if name not in set(best)][: CURVES - len(best) - len(controls)]
-    chosen = {*controls, *best, *newest}
+    chosen = {*controls, *best}
+    chosen |= {*[name for name in reversed(tried) if name not in chosen][: CURVES - len(chosen)]}  # the newest
     return [name for name in names if name in chosen]
 
 
 def _entry(asked: Asked, outcomes: dict[ArmKey, Drawn]) -> TrialEntry:
-    trial, result = asked.trial, asked.trial.result or {}
+    trial = asked.trial
     return {
         "id": trial.id,
         "arm": asked.key.arm,
         "on": asked.key.on,
         "generation": asked.key.generation,
         "sweep": asked.sweep.id,
-        "role": asked.want.role,
-        "share": asked.want.share,
-        "seed": trial.trial.seed,
+        "role": trial.role,
+        "share": trial.share,
+        "seed": trial.seed,
         "status": trial.status,
         "loss": asked.score(asked.metric),
-        "tokens": result.get("tokens"),
-        "flops": result.get("flops"),
-        "seconds": result.get("training_seconds"),
+        "tokens": trial.tokens,
+        "flops": trial.flops,
+        "seconds": trial.seconds,
         "attempts": trial.attempts,
         "outcome": outcomes.get(asked.key, "baseline"),
         "reason": trial.reason,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Decision, Generation, Json, Refusal, SweepRow, TrialRow, Wanted
+from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Json, Refusal, SweepRow
 from foundry.lab.search.stacks import words
 
 SELF_TESTS = ("null", "noise")
@@ -42,16 +43,16 @@ class SweepTerms(NamedTuple):
 class Asked:
     """A trial, and why a sweep asked for it."""
 
-    __slots__ = ("is_control", "key", "metric", "sweep", "trial", "want")
+    __slots__ = ("is_control", "key", "metric", "sweep", "trial")
 
-    def __init__(self, terms: SweepTerms, want: Wanted, trial: TrialRow) -> None:
-        self.sweep, self.want, self.trial, self.metric = terms.sweep, want, trial, terms.metric
-        self.is_control = want.arm == CONTROL or terms.is_self_test
-        self.key = ArmKey(terms.generation, terms.on, CONTROL if self.is_control else want.arm)
+    def __init__(self, terms: SweepTerms, trial: BriefTrial) -> None:
+        self.sweep, self.trial, self.metric = terms.sweep, trial, terms.metric
+        self.is_control = trial.arm == CONTROL or terms.is_self_test
+        self.key = ArmKey(terms.generation, terms.on, CONTROL if self.is_control else trial.arm)
 
     def score(self, metric: str) -> float | None:
         """The trial's value of a metric, if it has one that is a number."""
-        value = self.trial.metric(metric)
+        value = self.trial.metrics.get(metric)
         return value if value is not None and math.isfinite(value) else None
 
 
@@ -63,19 +64,9 @@ class Snapshot:
         self.sweeps: list[SweepRow] = ledger.sweeps()
         self.decisions: list[Decision] = ledger.decisions()
         self.refusals: list[Refusal] = ledger.refusals()
-        self._wanted: dict[str, list[Wanted]] = defaultdict(list)
-        for want in ledger.all_wanted():
-            self._wanted[want.sweep].append(want)
-        self._trials = {trial.id: trial for trial in ledger.brief_trials()}
-
-    @cached_property
-    def asked(self) -> list[Asked]:
-        """Every trial once for each sweep and arm that asked for it."""
-        return [
-            Asked(terms, want, self._trials[want.trial])
-            for terms in map(SweepTerms.of, self.sweeps)
-            for want in self._wanted[terms.sweep.id]
-            if want.trial in self._trials
+        trials = {sweep: list(its) for sweep, its in groupby(ledger.brief_trials(), attrgetter("sweep"))}
+        self.asked: list[Asked] = [  # every trial once for each sweep and arm that asked for it
+            Asked(terms, trial) for terms in map(SweepTerms.of, self.sweeps) for trial in trials.get(terms.sweep.id, ())
         ]
 
     @cached_property

@@ -149,7 +149,7 @@ def trials(entries: Sequence[TrialEntry]) -> Element:
             trial["outcome"],
             generation=trial["generation"],
         )
-        for number, trial in reversed(list(enumerate(entries, 1))[-ROWS:])
+        for number, trial in reversed([*enumerate(entries[-ROWS:], len(entries) - len(entries[-ROWS:]) + 1)])
     ]
     left = _left_out(len(entries), "newest", "trials", "what=trial")
     return table("trials", "Every training run, newest first", columns, rows, "trials", left)
