@@ -8,7 +8,7 @@ that is no such value, and InvalidExperiment for a value that this experiment ca
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import gcd
 from typing import Any
 
@@ -18,7 +18,7 @@ from foundry.core.contracts import Edits, InvalidExperiment, Mutation
 
 
 def change_depth(experiment: Mapping[str, Any], value: str) -> Edits:
-    return {"model_args.n_layer": _whole(value), **_keep_base(experiment, "n_layer")}
+    return {"model_args.n_layer": _whole(value)}
 
 
 def near_depth(experiment: Mapping[str, Any]) -> Sequence[str]:
@@ -27,33 +27,14 @@ def near_depth(experiment: Mapping[str, Any]) -> Sequence[str]:
 
 
 def change_width(experiment: Mapping[str, Any], value: str) -> Edits:
-    """n_embd, with the width of a head, the share of key/value heads and hidden widths that are not the default's own
-    as they were, in proportion; gates read no more channels than there are. What the learning rate does is the scale
-    rule's."""
+    """n_embd, with heads as wide as they were. What else follows from the width, each choice says (`Params.resized`);
+    what the learning rate does is the scale rule's."""
     model, width = experiment["model_args"], _whole(value)
-    before = model["n_embd"]
-    heads: dict[str, int] = {"model_args.n_head": model["n_head"]}
-    hidden: dict[str, int] = {}
-    channels: dict[str, int] = {}
-    for path, choice in _choices(experiment, "attention", "ffn", "value_embedding"):
-        if choice.get("n_kv_head") is not None:
-            heads[f"{path}.n_kv_head"] = choice["n_kv_head"]
-        if choice.get("hidden") is not None:
-            hidden[f"{path}.hidden"] = choice["hidden"]
-        if choice.get("gate_channels", 0) > width:
-            channels[f"{path}.gate_channels"] = width
-    unit = before // gcd(before, *heads.values())
+    before, heads = model["n_embd"], model["n_head"]
+    unit = before // gcd(before, heads)
     if width < 1 or width % unit:
-        below = width // unit * unit
-        tries = f"{below} or {below + unit}" if below > 0 else f"{unit}"
-        kept = ", ".join(f"{path.rpartition('.')[2]} {count}" for path, count in heads.items())
-        raise InvalidExperiment(
-            f"width {value}: heads as wide and as shared as now ({kept} of {before}) need a multiple of {unit}",
-            f"try {tries}",
-        )
-    sizes = {path: count * width // before for path, count in heads.items()}
-    sizes |= {path: _hidden(size, width / before) for path, size in hidden.items()}
-    return {"model_args.n_embd": width, **sizes, **channels, **_keep_base(experiment, "n_embd")}
+        raise InvalidExperiment(f"heads as wide as now ({heads} in {before}) need a multiple of {unit}")
+    return {"model_args.n_embd": width, "model_args.n_head": heads * width // before}
 
 
 def near_width(experiment: Mapping[str, Any]) -> Sequence[str]:
@@ -61,6 +42,16 @@ def near_width(experiment: Mapping[str, Any]) -> Sequence[str]:
     model = experiment["model_args"]
     width, head = model["n_embd"], model["n_embd"] // model["n_head"]
     return _texts((width + heads * head for heads in (-2, -1, 1, 2, model["n_head"])), at_least=head)
+
+
+def change_heads(experiment: Mapping[str, Any], value: str) -> Edits:
+    """n_head in the same width, with the key/value heads in proportion, as the attention says."""
+    return {"model_args.n_head": _whole(value)}
+
+
+def near_heads(experiment: Mapping[str, Any]) -> Sequence[str]:
+    heads = experiment["model_args"]["n_head"]
+    return _texts((heads // 2, heads * 2), at_least=1)
 
 
 def change_lr(experiment: Mapping[str, Any], value: str) -> Edits:
@@ -201,6 +192,7 @@ MUTATIONS = [
         "n_embd, with head_dim and the kv ratio kept; rates as `scaling` has it",
         near=near_width,
     ),
+    _mutation("heads", change_heads, "8", "n_head in the same width, with the kv ratio kept", near=near_heads),
     _mutation("lr", change_lr, "3e-4", "the peak learning rate", near=near_lr),
     _mutation("batch_size", change_batch_size, "32", "rows in a step, for equal tokens", "batch", near_batch_size),
     _mutation("block_size", change_block_size, "256", "tokens in a row, for equal tokens", "block", near_block_size),
@@ -218,27 +210,6 @@ MUTATIONS = [
         near=near_param,
     ),
 ]
-
-
-def _hidden(size: int, factor: float) -> int:
-    """A hidden width times `factor`, rounded: what fast matrix products like in it, a factor of 8, 4 or 2, stays."""
-    unit = gcd(size, 8)
-    return max(1, round(size * factor / unit)) * unit
-
-
-def _choices(experiment: Mapping[str, Any], *slots: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The params of what is chosen in these slots, of the model and of each entry of `layers`."""
-    holders = {"model_args": experiment["model_args"]}
-    holders |= {f"layers.{key}": override for key, override in experiment["layers"].items()}
-    for path, holder in holders.items():
-        yield from ((f"{path}.{slot}", holder[slot]) for slot in slots if slot in holder)
-
-
-def _keep_base(experiment: Mapping[str, Any], size: str) -> Edits:
-    """The size as it is now becomes the base of the scale rule, if that has such a base and none was given."""
-    model, base = experiment["model_args"], f"base_{size}"
-    is_open = base in model["scaling"] and model["scaling"][base] is None
-    return {f"model_args.scaling.{base}": model[size]} if is_open else {}
 
 
 def _equal_tokens(experiment: Mapping[str, Any], before: int, after: int) -> Edits:

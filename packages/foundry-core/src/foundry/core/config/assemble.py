@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from foundry.core.blame import FAULTS, described
 from foundry.core.config.document import Document, Fault, Place, dotted, raise_faults
 from foundry.core.config.document import Path as Key
 from foundry.core.config.experiment import Experiment, Provenance
@@ -13,9 +17,14 @@ from foundry.core.config.merge import lay
 from foundry.core.config.resolve import name_choices, resolve
 from foundry.core.config.validate import validate
 from foundry.core.config.written import read_written
-from foundry.core.contracts import DROP, Edits, InvalidExperiment, PluginError
+from foundry.core.contracts import DROP, Edits, InvalidExperiment, Params, PluginError
 from foundry.core.mutations import change_width
 from foundry.core.registry import Registry
+
+SIZES = ("n_layer", "n_head", "n_embd", "head_dim", "block_size")
+"""Of model_args: what other settings may follow."""
+NEAR = 1025
+"""How far from a size that there is no model of another one is looked for."""
 
 
 def assemble(
@@ -73,13 +82,72 @@ def edited(base: Experiment, edits: Edits, source: str, place: Place) -> Documen
     return document
 
 
+def followed(base: Experiment, edits: Edits) -> Edits:
+    """The edits, with what follows from them where they change the model's sizes: each choice says what of its own.
+
+    Raises:
+        InvalidExperiment: a choice cannot follow.
+        PluginError: its code fails.
+    """
+    args, old = base.model_args, base.dims()
+    sizes = {size: edits.get(f"model_args.{size}", getattr(args, size)) for size in SIZES}
+    known = {size: value for size, value in sizes.items() if value is not None}
+    if any(type(value) is not int or value < 1 for value in known.values()) or sizes["n_embd"] < sizes["n_head"]:
+        return edits  # which is said of the experiment that they make
+    new = replace(old, **({"head_dim": sizes["n_embd"] // sizes["n_head"]} | known))
+    if new == old:
+        return edits
+    following: dict[str, Any] = {}
+    for path, params in choices(base):
+        try:
+            values = params.resized(old, new)
+        except ValueError as error:
+            raise InvalidExperiment(str(error)) from error
+        except FAULTS as error:
+            raise PluginError(f"{path}: what follows from other sizes failed: {described(error)}") from error
+        following |= {f"{path}.{name}": value for name, value in values.items()}
+    return {**following, **edits}
+
+
+def choices(experiment: Experiment) -> Iterator[tuple[str, Params]]:
+    """Each choice of the model, and of each entry of `layers`, with the path at which it stands."""
+    holders = {f"layers.{key}": each for key, each in experiment.layers.items()}
+    for path, holder in {"model_args": experiment.model_args, **holders}.items():
+        yield from ((f"{path}.{slot}", choice) for slot, choice in holder if isinstance(choice, Params))
+
+
+def tries(base: Experiment, change: Callable[[Mapping[str, Any], str], Edits], value: str) -> str:
+    """`try 64 or 128`: the whole numbers nearest to `value` that a change of sizes takes. Empty where `value` is none,
+    or none is near."""
+    plain = base.plain()
+
+    def is_taken(number: int) -> bool:
+        try:
+            followed(base, change(plain, str(number)))
+        except (*FAULTS, InvalidExperiment):
+            return False
+        return True
+
+    if not re.fullmatch("[0-9]{1,9}", value):
+        return ""
+    wanted = int(value)
+    below = next((each for each in range(wanted - 1, max(0, wanted - NEAR), -1) if is_taken(each)), None)
+    above = next((each for each in range(wanted + 1, wanted + NEAR) if is_taken(each)), None)
+    near = " or ".join(str(each) for each in (below, above) if each is not None)
+    return f"try {near}" if near else ""
+
+
 def as_wide_as(experiment: Experiment, n_embd: int) -> Experiment:
     """What `mutate width` makes of it, under the same name.
 
     Raises:
         InvalidExperiment: there is no such model.
     """
-    return edit(experiment, change_width(experiment.plain(), str(n_embd)), f"width {n_embd}")
+    try:
+        edits = followed(experiment, change_width(experiment.plain(), str(n_embd)))
+    except InvalidExperiment as error:
+        raise InvalidExperiment(error.message, tries(experiment, change_width, str(n_embd))) from error
+    return edit(experiment, edits, f"width {n_embd}")
 
 
 def _base_that_is_no_model(experiment: Experiment, document: Document) -> Iterator[Fault]:

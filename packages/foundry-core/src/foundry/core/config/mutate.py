@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foundry.core.blame import FAULTS, described
-from foundry.core.config.assemble import assemble, edited
+from foundry.core.config.assemble import assemble, edited, followed, tries
 from foundry.core.config.difference import Change, difference
 from foundry.core.config.document import Place
 from foundry.core.config.experiment import Experiment
@@ -90,6 +90,10 @@ def mutate(base: Experiment, type: str, value: str) -> Mutated:
     if mutation is not None:
         edits = _edits(base, mutation, value)
         _check_fixed(edits, mutation, registry)
+        try:
+            edits = followed(base, edits)
+        except InvalidExperiment as error:
+            raise _refused(base, mutation, value, error) from error
     elif slot is not None and _is_mutable(slot):
         edits = _choose(base, slot, value)
     else:
@@ -160,13 +164,19 @@ def _edits(base: Experiment, mutation: Mutation, value: str) -> Edits:
         edits = mutation.edit(base.plain(), value)
     except ValueError as error:
         raise UsageError(f"{what}: {error}") from error
-    except InvalidExperiment:
-        raise
+    except InvalidExperiment as error:
+        raise _refused(base, mutation, value, error) from error
     except FAULTS as error:
         raise PluginError(f"{what}: the mutation failed: {described(error)}") from error
     if not (isinstance(edits, Mapping) and all(isinstance(path, str) for path in edits)):
         raise PluginError(f"{what}: the mutation returned {edits!r}, not a mapping of dotted paths")
     return edits
+
+
+def _refused(base: Experiment, mutation: Mutation, value: str, error: InvalidExperiment) -> InvalidExperiment:
+    hint = error.hint or tries(base, mutation.edit, value)
+    message = error.message if error.hint else f"{mutation.type} {value}: {error.message}"
+    return InvalidExperiment(message, hint)
 
 
 # --------------------------------------------------------------------------------------------------------------------

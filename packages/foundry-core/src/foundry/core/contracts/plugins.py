@@ -45,6 +45,15 @@ class Params(BaseModel):
         one would think."""
         yield from ()
 
+    def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
+        """Which of these settings follow the model when a mutation changes its sizes: name -> value. `mutate width`,
+        `depth`, `heads` and every other mutation of sizes ask each choice of the experiment.
+
+        Raises:
+            ValueError: they cannot follow; it says why.
+        """
+        return {}
+
     def filled(self, dims: Dims) -> Self:
         """The same, with a value for each null that stands for one in a model of these `dims`, such as a width that
         follows n_embd. Params that mean the same there are then equal."""

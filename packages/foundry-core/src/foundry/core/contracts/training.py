@@ -52,6 +52,13 @@ class ScalingParams(Params):
         given = {name.removeprefix("base_"): getattr(self, name) for name in type(self).model_fields}
         return replace(dims, **{name: size for name, size in given.items() if hasattr(dims, name) and size is not None})
 
+    def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
+        """The sizes as they were become the base, where none was given."""
+        bases = {name: name.removeprefix("base_") for name in type(self).model_fields if getattr(self, name) is None}
+        return {
+            name: getattr(old, of) for name, of in bases.items() if getattr(old, of, None) != getattr(new, of, None)
+        }
+
 
 class Scaling(Protocol):
     """Slot `scaling`; built as `target(params, dims, base)`, without torch: how initial weights, learning rates and the

@@ -55,11 +55,26 @@ def shared_heads(n_kv_head: int, dims: Dims) -> Iterator[tuple[str, str]]:
         yield "n_kv_head", f"{n_kv_head} does not divide n_head {dims.n_head}; try {choices}"
 
 
+def resized_heads(n_kv_head: int, old: Dims, new: Dims) -> Mapping[str, Any]:
+    """Key/value heads that are shared by as many query heads as before.
+
+    Raises:
+        ValueError: they would not be whole.
+    """
+    shared, rest = divmod(n_kv_head * new.n_head, old.n_head)
+    if rest or shared < 1:
+        raise ValueError(f"n_kv_head {n_kv_head} of {old.n_head} heads has no equal among {new.n_head}")
+    return {} if shared == n_kv_head else {"n_kv_head": shared}
+
+
 class GQAParams(MHAParams):
     n_kv_head: int = Field(2, ge=1, description="key/value heads, each shared by n_head / n_kv_head query heads")
 
     def kv_heads(self, dims: Dims) -> int:
         return self.n_kv_head
+
+    def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
+        return resized_heads(self.n_kv_head, old, new)
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         yield from super().problems(dims)
@@ -84,6 +99,9 @@ class WindowParams(AttentionParams):
 
     def kv_heads(self, dims: Dims) -> int:
         return self.n_kv_head or dims.n_head
+
+    def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
+        return {} if self.n_kv_head is None else resized_heads(self.n_kv_head, old, new)
 
     def filled(self, dims: Dims) -> Self:
         sizes = {"window": self.window_size(dims), "n_kv_head": self.kv_heads(dims)}

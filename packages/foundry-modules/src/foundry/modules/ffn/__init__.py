@@ -1,12 +1,21 @@
 """Slot `ffn`: what a layer does to each token by itself. Built as `target(params, dims, activation, gated)`."""
 
 import math
-from collections.abc import Iterator
-from typing import Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from foundry.core.contracts import Dims, FeedForwardParams, Shorthand, Variant
+
+
+def resized_hidden(hidden: int | None, old: Dims, new: Dims) -> Mapping[str, Any]:
+    """A hidden width of one's own in proportion to n_embd, rounded: what fast matrix products like in it, a factor of
+    8, 4 or 2, stays."""
+    if hidden is None or new.n_embd == old.n_embd:
+        return {}
+    unit = math.gcd(hidden, 8)
+    return {"hidden": max(1, round(hidden * new.n_embd / old.n_embd / unit)) * unit}
 
 
 class DenseParams(FeedForwardParams):
@@ -16,6 +25,9 @@ class DenseParams(FeedForwardParams):
         description="hidden width; null: 4 n_embd, or 8/3 n_embd (rounded up to a multiple of 8) when the activation "
         "is gated, for about equal parameters",
     )
+
+    def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
+        return resized_hidden(self.hidden, old, new)
 
     def width(self, dims: Dims, gated: bool) -> int:
         """Of the hidden layer."""
@@ -56,6 +68,9 @@ class MoEParams(FeedForwardParams):
         description="balance without a loss: how far a bias on each expert's score, used to choose only, moves after a "
         "step against its load; 0 = the biases stay, null = there are none",
     )
+
+    def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
+        return resized_hidden(self.hidden, old, new)
 
     def width(self, dims: Dims, gated: bool) -> int:
         """Of the hidden layer of one expert."""

@@ -1,7 +1,8 @@
 """Slot `value_embedding`: a second embedding of the token, added to the attention's values. Built as
 `target(params, dims, size)`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import Field
 
@@ -17,6 +18,9 @@ class TableParams(OptionalParams):
 
 class GatedParams(TableParams):
     gate_channels: int = Field(32, ge=1, description="first entries of the attention's input that open the gates")
+
+    def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
+        return {"gate_channels": new.n_embd} if self.gate_channels > new.n_embd else {}
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         if self.gate_channels > dims.n_embd:
