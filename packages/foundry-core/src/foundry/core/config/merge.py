@@ -83,5 +83,5 @@ def chosen_type(document: Document, path: Path, slot: str, registry: Registry) -
         variants = registry.variants(slot)
         having = [name for name in variants if KV_HEADS[-1] in variants[name].params.model_fields]
         if default not in having and having:
-            return "gqa" if "gqa" in having else having[0]
+            return having[0]
     return default
