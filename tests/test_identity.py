@@ -18,7 +18,7 @@ from tests.texts import lines_of_words
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
-from foundry.core import load_experiment, registry
+from foundry.core import code, load_experiment, registry
 from foundry.core.code import UNKNOWN, code_fingerprint
 from foundry.core.system import not_trusted
 from foundry.core.system.signals import heeded
@@ -130,6 +130,31 @@ def test_a_run_says_by_how_many_codes_it_was_trained(project, capsys):
     assert main(["runs"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split("\t")[0] for line in lines if "trained by 2 codes" in line} == {"edited", "older"}
+
+
+def test_a_trials_code_is_all_that_its_result_comes_of_and_not_who_asks_for_it(project, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr(code, "_hash_of", lambda path: read.append(path.name) or path.name)
+
+    def packages(*sets: str) -> set[str]:
+        read.clear()
+        code_fingerprint(load_experiment(sets=sets))
+        return {*read}
+
+    assert packages() == {"core", "modules", "kernels", "data"}
+    assert packages("init_from=zoo:gpt2") == {"core", "modules", "kernels", "data", "zoo"}  # a conversion may be mended
+    assert packages("init_from=runs/other") == {"core", "modules", "kernels", "data"}
+
+
+@pytest.mark.parametrize("file", ["run.py", "testing/kit.py", "ledger/rows.py", "csrc/kernel.cpp"])
+def test_no_source_of_a_package_is_left_out_of_its_hash(tmp_path, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    hashes = set()
+    for text in ("one", "other"):
+        (tmp_path / file).write_text(text)
+        code._hash_of.cache_clear()
+        hashes.add(code._hash_of(tmp_path))
+    assert len(hashes) == 2
 
 
 def test_a_trial_takes_no_result_of_other_code(project, capsys):
