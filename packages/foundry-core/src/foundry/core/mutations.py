@@ -213,7 +213,7 @@ MUTATIONS = [
 
 
 def _equal_tokens(experiment: Mapping[str, Any], before: int, after: int) -> Edits:
-    """max_iters for as many positions as before: what they have of the text, a sweep counts (`sweep.budget`). The other
+    """max_iters for as many positions as before: what they have of the text, a sweep counts, in its budget. The other
     budgets do not depend on the size of a step."""
     steps = experiment["training"]["max_iters"]
     if steps is None or after < 1:

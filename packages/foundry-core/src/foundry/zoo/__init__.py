@@ -5,8 +5,9 @@ from foundry.zoo import load, load_pretrained
 model = load_pretrained("llama3-1b", device="cuda")
 config, tokenizer, model = load("qwen2-0.5b")
 
-    catalog.py   the models that have a short name; a folder for a name
-    hub.py       downloads: resumed, every file checked
+    catalog.py   the models that have a short name
+    find.py      a folder for a name;  hub.py  downloads: resumed, every file checked
+    source.py    as the first weights of a run;  plugin.py  what the zoo contributes
     shards.py    a folder of safetensors, opened lazily
     family.py    the words in which a family of architectures is written down;  families/  one file each
     express.py   config.json <-> experiment

@@ -90,22 +90,23 @@ def followed(base: Experiment, edits: Edits) -> Edits:
         PluginError: its code fails.
     """
     args, old = base.model_args, base.dims()
-    sizes = {size: edits.get(f"model_args.{size}", getattr(args, size)) for size in SIZES}
-    known = {size: value for size, value in sizes.items() if value is not None}
-    if any(type(value) is not int or value < 1 for value in known.values()) or sizes["n_embd"] < sizes["n_head"]:
-        return edits  # which is said of the experiment that they make
-    new = replace(old, **({"head_dim": sizes["n_embd"] // sizes["n_head"]} | known))
+    wanted = {size: edits.get(f"model_args.{size}", getattr(args, size)) for size in SIZES}
+    sizes = {size: type(args).model_fields[size].default if value is DROP else value for size, value in wanted.items()}
+    head_dim = sizes.pop("head_dim")
+    if any(type(size) is not int or size < 1 for size in (*sizes.values(), 1 if head_dim is None else head_dim)):
+        return edits  # it is no size: which is said of the experiment that they make
+    new = replace(old, **sizes, head_dim=head_dim or max(1, sizes["n_embd"] // sizes["n_head"]))
     if new == old:
         return edits
     following: dict[str, Any] = {}
     for path, params in choices(base):
         try:
             values = params.resized(old, new)
+            following |= {f"{path}.{name}": values[name] for name in values}
         except ValueError as error:
             raise InvalidExperiment(str(error)) from error
         except FAULTS as error:
             raise PluginError(f"{path}: what follows from other sizes failed: {described(error)}") from error
-        following |= {f"{path}.{name}": value for name, value in values.items()}
     return {**following, **edits}
 
 
@@ -116,17 +117,25 @@ def choices(experiment: Experiment) -> Iterator[tuple[str, Params]]:
         yield from ((f"{path}.{slot}", choice) for slot, choice in holder if isinstance(choice, Params))
 
 
-def tries(base: Experiment, change: Callable[[Mapping[str, Any], str], Edits], value: str) -> str:
-    """`try 64 or 128`: the whole numbers nearest to `value` that a change of sizes takes. Empty where `value` is none,
-    or none is near."""
+def tries(
+    base: Experiment,
+    change: Callable[[Mapping[str, Any], str], Edits],
+    value: str,
+    makes: Callable[[Edits], bool] = lambda edits: True,
+) -> str:
+    """`try 64 or 192`: the whole numbers nearest to `value` that a change of sizes takes. Empty where `value` is none,
+    or none is near.
+
+    Args:
+        makes: whether such edits make what is wanted.
+    """
     plain = base.plain()
 
     def is_taken(number: int) -> bool:
         try:
-            followed(base, change(plain, str(number)))
+            return makes(followed(base, change(plain, str(number))))
         except (*FAULTS, InvalidExperiment):
             return False
-        return True
 
     if not re.fullmatch("[0-9]{1,9}", value):
         return ""

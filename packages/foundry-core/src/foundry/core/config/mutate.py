@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foundry.core.blame import FAULTS, described
-from foundry.core.config.assemble import assemble, edited, followed, tries
+from foundry.core.config.assemble import assemble, edit, edited, followed, tries
 from foundry.core.config.difference import Change, difference
 from foundry.core.config.document import Place
 from foundry.core.config.experiment import Experiment
@@ -174,9 +174,13 @@ def _edits(base: Experiment, mutation: Mutation, value: str) -> Edits:
 
 
 def _refused(base: Experiment, mutation: Mutation, value: str, error: InvalidExperiment) -> InvalidExperiment:
-    hint = error.hint or tries(base, mutation.edit, value)
-    message = error.message if error.hint else f"{mutation.type} {value}: {error.message}"
-    return InvalidExperiment(message, hint)
+    """The error, with the nearest values that make another experiment that can be trained."""
+
+    def makes(edits: Edits) -> bool:
+        return edit(base, edits, "a try").identity != base.identity
+
+    hint = error.hint or tries(base, mutation.edit, value, makes)
+    return InvalidExperiment(f"{mutation.slot or mutation.type} {value}: {error.message}", hint)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from foundry.core.blame import FAULTS, described
+from foundry.core.blame import FAULTS, answers_for, described
 from foundry.core.config.composition import misfits, unscaled_scores
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layers import parse_layers
-from foundry.core.contracts import AttentionParams, Params, PluginError, PositionParams, SourceParams
+from foundry.core.contracts import AttentionParams, Params, PluginError, PositionParams
 from foundry.core.registry import Registry
 
 SIZES: tuple[Path, ...] = tuple(
@@ -54,9 +54,12 @@ def contradictions(
 def _source(experiment: Experiment, document: Document, registry: Registry) -> Iterator[Fault]:
     named = experiment.init_from
     variant = registry.source(named)
-    if named is None or variant is None or not issubclass(variant.params, SourceParams):
+    if named is None or variant is None:
         return
-    if fault := variant.params.fault(named):
+    params: Any = variant.params
+    with answers_for(params):
+        fault = params.fault(named)
+    if fault:
         yield document.fault(("init_from",), fault)
 
 

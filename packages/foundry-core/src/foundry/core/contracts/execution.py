@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ class Site:
 
     project: Path
     jobs: int  # trials at a time
+    program: tuple[str, ...]  # begins the command of a worker
     trial_seconds: float | None = None  # a trial that takes longer has failed
     note: Callable[[str], None] = lambda text: None
     """Told what a person should know."""
@@ -27,7 +27,7 @@ class Site:
         Args:
             name: in the ledger, of who claims; by default the machine's, with the number of the process.
         """
-        command = [sys.executable, "-P", "-m", "foundry.lab.trials.worker", str(self.project), "--sweep", sweep]
+        command = [*self.program, str(self.project), "--sweep", sweep]
         if name:
             command += ["--name", name]
         return command + ([] if self.trial_seconds is None else ["--trial-seconds", str(self.trial_seconds)])

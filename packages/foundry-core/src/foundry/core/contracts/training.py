@@ -49,15 +49,19 @@ class ScalingParams(Params):
 
     def base(self, dims: Dims) -> Dims:
         """The sizes at which every factor is 1."""
-        given = {name.removeprefix("base_"): getattr(self, name) for name in type(self).model_fields}
-        return replace(dims, **{name: size for name, size in given.items() if hasattr(dims, name) and size is not None})
+        given = {of: getattr(self, name) for name, of in self._bases().items()}
+        return replace(dims, **{of: size for of, size in given.items() if size is not None})
 
     def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
         """The sizes as they were become the base, where none was given."""
-        bases = {name: name.removeprefix("base_") for name in type(self).model_fields if getattr(self, name) is None}
-        return {
-            name: getattr(old, of) for name, of in bases.items() if getattr(old, of, None) != getattr(new, of, None)
-        }
+        open = {name: of for name, of in self._bases().items() if getattr(self, name) is None}
+        return {name: getattr(old, of) for name, of in open.items() if getattr(old, of) != getattr(new, of)}
+
+    @classmethod
+    def _bases(cls) -> dict[str, str]:
+        """Field -> the size of a model that it is the base of."""
+        bases = {name: name.removeprefix("base_") for name in cls.model_fields if name.startswith("base_")}
+        return {name: of for name, of in bases.items() if of in Dims.__dataclass_fields__}
 
 
 class Scaling(Protocol):
@@ -84,7 +88,7 @@ class Schedule(Protocol):
 
 @dataclass
 class Moment:
-    """Between two steps, when jobs are asked whether they are due. The same on every rank."""
+    """Between two steps, when jobs are asked whether they are due. But for `figures` the same on every rank."""
 
     step: int  # that are done
     ended: bool = False  # the budget is spent: this is the last moment
@@ -104,8 +108,8 @@ class Job(Protocol):
         """Do it. Every rank runs it.
 
         Returns:
-            What was measured, for the row of this step; None where a signal has cut it short. It is then due again,
-            and a resumed training does it first.
+            What was measured: of jobs before the log it is in the row of this step. None where a signal has cut it
+            short. It is then due again, and a resumed training does it first.
         """
 
     def state(self) -> dict[str, Any]:

@@ -91,9 +91,11 @@ class Registry:
         slot's default. None without a name."""
         if named is None:
             return None
-        default = self.slots["source"].default
-        takers = (each for each in self.variants("source").values() if each.params.takes(named))  # type: ignore[attr-defined]
-        return next(takers, None) or self.variant("source", default)
+        for variant in self.variants("source").values():
+            with answers_for(variant.params), undisturbed():
+                if variant.params.takes(named):  # type: ignore[attr-defined]  # whose class the slot demands
+                    return variant
+        return self.variant("source", self.slots["source"].default)
 
     def owner(self, slot: str, name: str) -> str:
         """The distribution that contributed a variant or shorthand, `local` for the project's own files."""

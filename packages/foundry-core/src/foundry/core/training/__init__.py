@@ -3,7 +3,8 @@
 setup.py        train(): build or restore everything, run, finish
 claim.py        whose a run folder is
 initial.py      the first weights, where they are another run's
-trainer.py      the loop, and what happens beside it
+trainer.py      the loop;  progress.py  how far it has come
+jobs.py         what happens every so many steps, and in which order
 plan.py         what a run would be, and what it came to, without training
 bench.py        the speed of each choice that an experiment leaves open
 rows.py feed.py the corpus -> this rank's micro-batches
@@ -11,9 +12,10 @@ objective.py    model + loss
 reported.py after_step.py expert_load.py       what layers report beside their outputs, and what becomes of it
 optimization.py optimizers as one, the moving average
 evaluation.py   the validation loss
-horizon.py clock.py signals.py     how long, by which clock, and stopping early
+horizon.py clock.py     how long, by which clock
 checkpoint.py metrics.py samples.py report.py profile.py      what is written and shown
-device.py limits.py randomness.py distributed.py launch.py      where it runs
+device.py room.py randomness.py distributed.py launch.py        where it runs
+diagnosis.py    whose fault it is that a training failed
 """
 
 from foundry.core.training.plan import evaluate_run, padding_of, plan, vocab_size_of

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foundry.core.blame import answers_for
 from foundry.core.contracts import InvalidData, Origin, Source, Tokenizer
 from foundry.core.loading import choose_checkpoint, read_tokenizer, restore_weights
 from foundry.core.run import Run
@@ -31,7 +32,13 @@ def source_of(experiment: Experiment) -> Source | None:
     """
     named = experiment.init_from
     variant = experiment.registry.source(named)
-    made: Source | None = variant.load()(experiment, named) if variant else None
+    if variant is None:
+        return None
+    target = variant.load()
+    with answers_for(target):
+        made: Source | None = target(experiment, named)
+        if made is None:
+            raise TypeError("it returns None, and has to make a source of weights")
     return made
 
 
@@ -47,7 +54,8 @@ class Trained:
     """Another run: the source `run`."""
 
     def __init__(self, experiment: Experiment, named: str) -> None:
-        self.experiment, self.run = experiment, run = experiment, Run(user_path(named))
+        self.experiment, self.run = experiment, Run(user_path(named))
+        run = self.run
         if not run.config_file.exists():
             raise InvalidData(f"init_from: {run.path} is not a run folder", f"relative paths start at {Path.cwd()}")
         theirs = run.config()["experiment"].get("data", {}).get("tokenizer")

@@ -36,7 +36,7 @@ from foundry.core.training.report import Reporter
 from foundry.core.training.samples import append_sample
 
 
-class Kept:
+class Stateful:
     """A job whose state is its dataclass fields that are named in `kept`."""
 
     kept: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ def judged(ema: MovingAverage | None) -> Iterator[None]:
 
 
 @dataclass
-class Validate(Kept):
+class Validate(Stateful):
     """Every `interval` steps, and at the end."""
 
     interval: int
@@ -100,7 +100,7 @@ class Validate(Kept):
 
 
 @dataclass
-class Log(Kept):
+class Log(Stateful):
     """Every `interval` steps, and whenever another job is due: speed, memory and the use of experts since the last
     row, with what others have measured."""
 
@@ -147,7 +147,7 @@ class Log(Kept):
 
 
 @dataclass
-class Save(Kept):
+class Save(Stateful):
     """Every `interval` steps, at the end, when one is asked to stop, and at the best validation loss so far. The last
     `keep` stay, and the best."""
 
@@ -180,7 +180,7 @@ class Save(Kept):
 
 
 @dataclass
-class Sample(Kept):
+class Sample(Stateful):
     """Every `interval` steps, and at the end, by rank 0."""
 
     interval: int

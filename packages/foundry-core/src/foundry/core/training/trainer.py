@@ -69,7 +69,7 @@ class Trainer:
         at = self.progress
         self.model.train()
         self.clock.start(at.seconds, at.tokens, at.positions)
-        self.beside()
+        self.between_steps()
         while not self.budget.spent(at.step, at.seconds):
             lr_factor = self.schedule(at.step, self.budget.progress(at.step, at.seconds))
             loss, grad_norm = self.step(lr_factor)
@@ -78,7 +78,7 @@ class Trainer:
                 step=at.step, tokens=at.tokens, positions=at.positions, loss_share=loss, lr=lr, grad_norm=grad_norm,
                 figure_shares=self.reported.figures, micro_batch=at.micro_batch,
             )  # fmt: skip
-            self.beside()
+            self.between_steps()
 
     def step(self, lr_factor: float) -> tuple[Tensor, Tensor]:
         """One update, by the global batch at the cursor.
@@ -152,8 +152,8 @@ class Trainer:
 
     # ---- between steps -----------------------------------------------------------------------------------------
 
-    def beside(self) -> None:
-        """Do what is due beside the steps, see `foundry.core.training.jobs`. A signal saves, and raises `Stopped`."""
+    def between_steps(self) -> None:
+        """Do what is due, see `foundry.core.training.jobs`. A signal saves, and raises `Stopped`."""
         at = self.progress
         self.profile.step(at.step)
         stopping = self.stopping or (self.world.size == 1 and self.stop.requested)

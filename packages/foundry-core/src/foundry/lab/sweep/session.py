@@ -41,7 +41,7 @@ from foundry.lab.sweep.result import SweepResult, decisions_of, evidence_of, noi
 from foundry.lab.sweep.workload import PlannedWork
 from foundry.lab.trials.budget import Costs
 from foundry.lab.trials.driver import Driver
-from foundry.lab.trials.executors.site import LedgerSite
+from foundry.lab.trials.executors.site import WORKER, LedgerSite
 from foundry.lab.trials.fingerprint import Setting
 from foundry.lab.trials.heartbeat import Heartbeat
 from foundry.lab.trials.warm_start import drop_checkpoints
@@ -356,7 +356,7 @@ def open_lab(
     reporter = reporter or Silent()
     variant = registry(project).variant("executor", executor)
     with Ledger.open(project, note=reporter.note) as ledger, Heartbeat(ledger, ledger.renew_sweeps):
-        site = LedgerSite(project.resolve(), jobs, trial_seconds, reporter.note, ledger=ledger)
+        site = LedgerSite(project.resolve(), jobs, WORKER, trial_seconds, reporter.note, ledger=ledger)
         with StopRequest() as stop, variant.load()(variant.params(), site) as workers:
             yield Lab(site.project, ledger, jobs, workers, reporter, stop, retry)
 

@@ -15,7 +15,7 @@ from foundry.lab.ledger.events import RUNS
 from foundry.lab.sweep.plan import Plan
 from foundry.lab.trials.budget import share_of
 from foundry.lab.trials.fingerprint import make_trial
-from foundry.lab.trials.warm_start import Prefix, adopt, drop_checkpoints, next_share, prefix_of
+from foundry.lab.trials.warm_start import WarmStart, adopt, drop_checkpoints, next_share, warm_start_of
 
 
 @dataclass
@@ -25,7 +25,7 @@ class PlannedWork:
     plan: Plan
     project: Path
     _experiments: dict[tuple[str, Fraction, bool], Experiment] = field(default_factory=dict)
-    _prefixes: dict[tuple[str, Fraction, int], Prefix | None] = field(default_factory=dict)
+    _warm_starts: dict[tuple[str, Fraction, int], WarmStart | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rule = self.plan.question.rule
@@ -35,8 +35,8 @@ class PlannedWork:
     def of(self, request: Request) -> Trial:
         """What has to be trained for a request."""
         experiment = self._experiment(request.arm, request.share, request.role == "guard")
-        if prefix := self._prefix(request):
-            experiment = edit(experiment, {**prefix.edits}, "the sweep")
+        if start := self._warm_start(request):
+            experiment = edit(experiment, {**start.edits}, "the sweep")
         return make_trial(experiment, request.seed, self.plan.setting, self.plan.question.tasks)
 
     def begin(self, request: Request, trial: Trial) -> None:
@@ -45,26 +45,26 @@ class PlannedWork:
         if request.role != "screen" or not earlier:
             return
         shorter = Request(request.arm, request.seed, "screen", earlier[-1])
-        if prefix := self._prefix(shorter):
-            adopt(self._run(self.of(shorter)), self._run(trial), trial.identity, prefix.step)
+        if start := self._warm_start(shorter):
+            adopt(self._run(self.of(shorter)), self._run(trial), trial.identity, start.step)
 
     def end(self, request: Request, trial: Trial) -> None:
         """After a trial has finished: its weights go, unless a longer one may begin with them."""
-        if self._prefix(request) is None:
+        if self._warm_start(request) is None:
             drop_checkpoints(self._run(trial))
 
-    def _prefix(self, request: Request) -> Prefix | None:
+    def _warm_start(self, request: Request) -> WarmStart | None:
         """What the trial of a request leaves to the next rung."""
         longer = next_share(request.share, self.rungs)
         if request.role != "screen" or longer is None:
             return None
         key = (request.arm, request.share, request.seed)  # by whose rows a budget in tokens becomes steps
-        if key not in self._prefixes:
+        if key not in self._warm_starts:
             each = (self._experiment(request.arm, share, False) for share in (request.share, longer))
             short, long = (edit(experiment, {"seed": request.seed}, "the sweep") for experiment in each)
             per_position = 3 * self.plan.entry(request.arm).costs["flops_per_token"]
-            self._prefixes[key] = prefix_of(short, long, per_position)
-        return self._prefixes[key]
+            self._warm_starts[key] = warm_start_of(short, long, per_position)
+        return self._warm_starts[key]
 
     def _run(self, trial: Trial) -> Path:
         return self.project / RUNS / trial.id

@@ -28,7 +28,7 @@ WORTHWHILE = 0.05
 
 
 @dataclass(frozen=True)
-class Prefix:
+class WarmStart:
     """The steps that a training shares with the longer one that may follow it."""
 
     step: int  # the last one of them, after which a checkpoint stays
@@ -46,7 +46,7 @@ def next_share(share: Fraction, rungs: Sequence[Fraction]) -> Fraction | None:
     return next((rung for rung in rungs if rung > share), None)
 
 
-def prefix_of(short: Experiment, long: Experiment, flops_per_position: float) -> Prefix | None:
+def warm_start_of(short: Experiment, long: Experiment, flops_per_position: float) -> WarmStart | None:
     """What `short` can leave to `long`, which differs from it in the budget only; None if that is too little."""
     ends = [_steps(experiment, flops_per_position) for experiment in (short, long)]
     if ends[0] is None or ends[1] is None:
@@ -61,7 +61,7 @@ def prefix_of(short: Experiment, long: Experiment, flops_per_position: float) ->
     saves = -(-shared // often) if often else 1
     interval = shared // saves
     step = interval * saves
-    return Prefix(step, interval, keep=(ends[0] - step) // interval + 2)
+    return WarmStart(step, interval, keep=(ends[0] - step) // interval + 2)
 
 
 def adopt(shorter: Path, longer: Path, identity: str, step: int) -> bool:

@@ -126,13 +126,13 @@ class Worker:
             raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
         run = Run(project / attempt.run)
         wait_for_predecessor(run, self.waits)
-        data_fingerprint(experiment)  # where the corpus was never prepared, that takes as long as it takes
+        # Where the corpus was never prepared, that takes as long as it takes.
+        if data_fingerprint(experiment) != attempt.trial.data:
+            raise InvalidData("the data of this trial has changed since it was asked for", "ask again")
         watch.building_begins()
         with watch.stop:  # while it is built, too
             trained = train(experiment, run.path, reporter=TrialLog(watch, self.log))
-            if trained.get("codes") != [
-                code_fingerprint(experiment)
-            ]:  # by hand, and by other code: no result of this one
+            if trained.get("codes") != [code_fingerprint(experiment)]:  # by hand, and by other code
                 self.log(f"{run.path} was trained by other code; it is set aside, and the trial begins anew")
                 trained = train(experiment, run.path, resume="never", reporter=TrialLog(watch, self.log))
         metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}

@@ -16,7 +16,6 @@ from foundry.core.blame import place_of
 from foundry.core.code import foreign_variants
 from foundry.core.config import from_plain
 from foundry.core.contracts import EnvironmentFailure, FoundryError, PluginError, Stopped
-from foundry.core.system.parents import PYTHON
 from foundry.lab.ledger.ledger import FOLDER
 from foundry.lab.ledger.records import Attempt, LostClaim
 from foundry.lab.trials.budget import Costs
@@ -127,7 +126,7 @@ class Local:
     def start(self, slot: int, device: str, threads: int) -> WorkerProcess:
         name = f"worker-{slot}"
         log = self.site.project / FOLDER / f"{name}.log"
-        command = [*PYTHON, "-m", "foundry.lab.trials.worker", str(self.site.project), "--name", name]
+        command = [*self.site.program, str(self.site.project), "--name", name]
         if self.site.trial_seconds is not None:
             command += ["--trial-seconds", str(self.site.trial_seconds)]
         with open(log, "ab") as stderr:

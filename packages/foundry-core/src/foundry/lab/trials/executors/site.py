@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from foundry.core.contracts import Site
+from foundry.core.system.parents import PYTHON
 from foundry.lab.ledger.ledger import Ledger
+
+WORKER = (*PYTHON, "-m", "foundry.lab.trials.worker")
 
 
 @dataclass(frozen=True)
