@@ -31,7 +31,7 @@ from foundry.core.contracts import Diverged, InvalidData
 from foundry.core.generate import stream_text
 from foundry.core.tensors import write_tensors
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training import device, trainer
+from foundry.core.training import device, jobs
 from foundry.core.training.evaluation import Evaluation
 from foundry.core.training.objective import Objective
 from foundry.core.training.report import PlainReporter
@@ -169,7 +169,7 @@ def test_a_signal_while_a_sample_is_written(project, finished, tmp_path, monkeyp
 
     settings = ("--set=logging.sample_interval=9", "--out", tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "stream_text", interrupted)
+        patch.setattr(jobs, "stream_text", interrupted)
         assert train(*settings) == 75
     assert (tmp_path / "run" / "checkpoints" / "step-00000009").exists()
     assert not (tmp_path / "run" / "samples.jsonl").exists()
@@ -458,7 +458,7 @@ def test_a_loss_that_is_not_finite_keeps_what_was_finite(project, tmp_path, caps
 
 
 def test_a_validation_loss_that_is_not_finite_keeps_the_rows_before_it(project, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Evaluation(math.nan, math.nan, 1))
+    monkeypatch.setattr(jobs, "evaluate", lambda *_, **__: Evaluation(math.nan, math.nan, 1))
     assert train("--set", "logging.log_interval=7", "--out", tmp_path / "run") == 1
     assert "the validation loss is nan" in capsys.readouterr().err
     assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 9))

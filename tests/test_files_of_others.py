@@ -20,12 +20,13 @@ from foundry.core.run import LINE_BYTES, read_json_lines
 from foundry.core.system import machine, open_regular, read_regular
 from foundry.core.system.files import UnfitFile
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training import initial, vocab_size_of
+from foundry.core.training import vocab_size_of
 from foundry.data.shards import read_manifest
 from foundry.data.tokenize import pretrained_files
 from foundry.data.tokenize.files import load_tokenizer
 from foundry.lab.trials.executors.process import WorkerProcess
 from foundry.lab.trials.failure import is_the_machines, reason_of
+from foundry.zoo.plugin import PretrainedParams
 from foundry.zoo.shards import WeightsFolder
 
 EXPERIMENT = """
@@ -139,7 +140,7 @@ def test_what_is_no_file_of_a_model_or_a_corpus_is_refused(tmp_path, unfit, name
     unfit(tmp_path / name)
     with pytest.raises(InvalidData, match=name):
         READERS[name](tmp_path)
-    assert not initial._is_pretrained(tmp_path)
+    assert not PretrainedParams.takes(str(tmp_path))
 
 
 def test_a_line_without_end_costs_itself_alone(tmp_path):

@@ -177,12 +177,12 @@ def test_an_arm_that_cannot_be_trained_is_recorded_and_the_rest_goes_on(foundry,
     code, lines, _ = foundry("sweep", "width", "17", "32")
     assert code == ExitCode.OK
     assert [arm["arm"] for arm in last(lines)["arms"]] == ["width 32"]
-    assert re.fullmatch("heads .* need a multiple of 8; try 16 or 24", last(lines)["refused"][0]["reason"])
+    assert re.fullmatch("heads .* need a multiple of 8; try 8 or 24", last(lines)["refused"][0]["reason"])
     with Ledger.open(project) as ledger:
         assert [refusal.arm for refusal in ledger.refusals()] == ["width 17"]
     code, _, error = foundry("sweep", "width", "17")
     assert code == ExitCode.INVALID
-    assert re.fullmatch("width 17: heads .*; try 16 or 24", json.loads(error)["error"]["hint"])
+    assert re.fullmatch("width 17: heads .*; try 8 or 24", json.loads(error)["error"]["hint"])
 
 
 def test_a_slip_of_the_pen_is_told_before_anything_is_trained(foundry, project):

@@ -6,6 +6,7 @@ differ in how many tokens count.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
@@ -13,6 +14,7 @@ import random
 import re
 import shutil
 import signal
+import weakref
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -310,6 +312,20 @@ def test_where_all_is_due_the_row_comes_before_the_checkpoint_and_the_sample_las
         (4, "save"),
         (4, "sample"),
     ]
+
+
+def test_a_trainer_is_freed_at_once(project, tmp_path):
+    """A worker trains one model after the other: none waits for the collector, nor does a signal meet it there."""
+    (tmp_path / "run").mkdir()
+    made = build(Run(tmp_path / "run"), load_experiment("experiments/tiny.yaml"), World(), PlainReporter(),
+                 StopRequest(), False)  # fmt: skip
+    gone = weakref.ref(made), weakref.ref(made.model)
+    gc.disable()
+    try:
+        del made
+        assert [each() for each in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_jobs_go_on_from_their_own_states_and_from_those_of_before_there_were_jobs(project, tmp_path):

@@ -93,6 +93,9 @@ class Moment:
     step: int  # that are done
     ended: bool = False  # the budget is spent: this is the last moment
     stopping: bool = False  # somebody asked for an end: save, and begin nothing that takes its time
+    checkpoint: Callable[[], Any] = lambda: None
+    """Everything that a resumed training goes on from. Every rank must ask for it, and none may keep this function: it
+    holds the whole training."""
     figures: dict[str, float] = field(default_factory=dict)  # what jobs have measured at this moment: its row has them
 
 

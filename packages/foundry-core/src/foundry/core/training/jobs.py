@@ -157,7 +157,6 @@ class Save(Stateful):
     world: World
     metrics: Metrics
     validate: Validate
-    checkpoint: Callable[[], checkpoints.Checkpoint]  # of everything; every rank must call it
     saved_at: int = 0
     name = "save"
     kept = ("saved_at",)
@@ -169,7 +168,7 @@ class Save(Stateful):
     def run(self, now: Moment) -> Mapping[str, float]:
         self.metrics.sync()
         self.saved_at = now.step
-        saved = self.checkpoint()
+        saved = now.checkpoint()
         if self.world.is_main:
             folder = self.into.checkpoints
             checkpoints.save(folder, now.step, saved)

@@ -223,9 +223,10 @@ def build(
 def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None) -> Jobs:
     experiment, model, rows, world = trainer.experiment, trainer.model, trainer.rows, trainer.world
     training, logging, saving = experiment.training, experiment.logging, experiment.checkpoints
+    request = trainer.stop  # no job may hold the trainer: what is in a circle is freed late
 
     def stop() -> bool:
-        return trainer.stop.requested
+        return request.requested
 
     validate = Validate(
         training.eval_interval, training.eval_tokens, model, rows, trainer.device, world, trainer.ema, stop
@@ -234,7 +235,7 @@ def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None)
         logging.log_interval, trainer.progress, trainer.metrics, trainer.expert_load, trainer.clock, trainer.budget,
         trainer.device, world, trainer.reporter, flops_per_position, peak_flops,
     )  # fmt: skip
-    save = Save(saving.save_interval, saving.keep, trainer.run, world, trainer.metrics, validate, trainer.checkpoint)
+    save = Save(saving.save_interval, saving.keep, trainer.run, world, trainer.metrics, validate)
     sample = Sample(
         logging.sample_interval, logging.sample_tokens, logging.sample_prompt, experiment.seed, model, rows,
         trainer.run, world, trainer.ema, trainer.reporter, stop,

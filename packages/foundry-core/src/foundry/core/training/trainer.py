@@ -59,7 +59,7 @@ class Trainer:
     profile: Profile
     progress: Progress
     clock: Clock
-    jobs: Jobs = field(init=False)  # which ask this trainer for its checkpoints
+    jobs: Jobs = field(init=False)
     reported: Reported = field(default_factory=Reported)  # of the step under way, or the last one
     step_tokens: float = 0.0  # that the step under way trains on, on all ranks
     stopping: bool = False  # every rank knows that one was asked to stop
@@ -157,7 +157,8 @@ class Trainer:
         at = self.progress
         self.profile.step(at.step)
         stopping = self.stopping or (self.world.size == 1 and self.stop.requested)
-        if self.jobs.run(Moment(at.step, ended=self.budget.spent(at.step, at.seconds), stopping=stopping)):
+        ended = self.budget.spent(at.step, at.seconds)
+        if self.jobs.run(Moment(at.step, ended, stopping, self.checkpoint)):
             raise Stopped(
                 f"stopped by {self.stop.name or 'a signal'} at step {at.step}, saved in {self.run.path}",
                 "run the same command again to go on",
