@@ -207,6 +207,4 @@ def test_a_dry_run_trains_nothing_and_says_how_much_would_be(compare, project, c
     assert b == pytest.approx(a, rel=0.1)
     assert not trials(project)
     _draw_plan(planned)
-    assert (
-        "seconds of a training of baseline, about" in capsys.readouterr().out
-    )  # of A: it is the one that was measured
+    assert "seconds of a training of baseline, about" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,9 +94,10 @@ def test_a_trial_that_failed_is_done():
 
 def test_a_bar_is_taken_down_when_the_training_fails():
     plan = {"run": "r", "parameters": 1, "device": "cpu", "precision": "fp32", "threads": 1, "step": 0, "steps": 1}
-    with a_terminal(), pytest.raises(ValueError, match="of a variant"), reporter() as bar:
+    render.use_json(False)  # whatever the command before was asked for
+    with a_terminal(), suppress(ZeroDivisionError), reporter() as bar:
         bar.started(plan)
-        raise ValueError("of a variant")
+        plan["step"] / 0
     assert not bar.progress.live.is_started
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -32,7 +30,6 @@ def test_a_loss_answers_a_sum_a_count_and_figures_by_row(answer, is_kept):
 
 
 def test_a_part_that_was_looked_at_is_as_it_was():
-    """A copy of it, as of a moving average, must not answer with the weights of the one that it was copied from."""
     part, variant = nn.Linear(2, 2), Variant("norm", "mine", "torch.nn:Linear", Params)
     (promise,) = PROMISES["norm"]
     seen = []
@@ -42,7 +39,4 @@ def test_a_part_that_was_looked_at_is_as_it_was():
     ):
         part(torch.ones(2))
     assert seen == ["outer", "inner"]
-    copied = copy.deepcopy(part)
-    nn.init.zeros_(copied.weight)
-    nn.init.zeros_(copied.bias)
-    assert copied(torch.ones(2)).tolist() == [0.0, 0.0]
+    assert "forward" not in vars(part)  # it is the class's again
