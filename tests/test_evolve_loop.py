@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.doses import not_in_small_doses
 from tests.texts import lines_of_words
 
 from foundry.cli.__main__ import main
+from foundry.cli.commands import evolve as evolve_command
 from foundry.core import load_experiment
 from foundry.core.contracts import ExitCode, PluginError, UsageError
 from foundry.core.system.signals import StopRequest
@@ -112,7 +114,9 @@ def history(project: Path) -> dict[str, Any]:
         }
 
 
-def test_what_helps_is_found_and_promoted_and_every_proposal_is_in_the_ledger(project: Path) -> None:
+def test_what_helps_is_found_and_promoted_and_every_proposal_is_in_the_ledger(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     evolved, told = search(project, 80)
     assert load_experiment().model_args.activation.type == "relu2"
     assert load_experiment().model_args.position.type == "learned"
@@ -135,6 +139,34 @@ def test_what_helps_is_found_and_promoted_and_every_proposal_is_in_the_ledger(pr
         assert {*proposed} <= {decision.arm for decision in ledger.decisions()}
         assert [each.kind for each in ledger.generations()] == ["manual", *["promoted"] * len(evolved.promotions)]
     assert "position learned" in (project / "experiments" / "baseline.yaml").read_text()
+    promoted = {mutation for each in evolved.promotions for mutation in each.stack}
+    assert {("activation", "relu2"), ("position", "learned")} <= promoted
+    _told_in_words(evolved, told, monkeypatch, capsys)
+
+
+def _told_in_words(
+    evolved: Evolved, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the command says of this search."""
+
+    def again(lab: Any, quest: Any, limits: Any, tell: Any) -> Evolved:
+        for facts in told:
+            tell(facts)
+        return evolved
+
+    monkeypatch.setattr("foundry.lab.evolve", again)
+    notes: list[str] = []
+    lab: Any = SimpleNamespace(reporter=SimpleNamespace(note=notes.append))
+    evolve_command._run(lab, evolved.quest, Limits(trials=80))
+    shown = capsys.readouterr().err
+    assert f"better by about {evolved.gain:.4f} together" in shown
+    assert f"by {evolved.least_gain:.4f} at least" in shown
+    assert "next: foundry lineage" in shown
+    assert len(notes) == len(told)
+    for facts, words in zip(told, notes, strict=True):
+        effects = [each["effect"] for each in facts.get("proposals", []) if each["effect"] is not None]
+        if effects and not facts["kept"]:
+            assert words.endswith(f"{max(effects):+.4f}")
 
 
 def test_where_nothing_helps_nothing_is_promoted(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

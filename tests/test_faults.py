@@ -29,6 +29,7 @@ from foundry.cli import progress
 from foundry.cli.__main__ import main
 from foundry.core.contracts import Diverged, InvalidData
 from foundry.core.generate import stream_text
+from foundry.core.run import Run
 from foundry.core.tensors import write_tensors
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training import device, jobs
@@ -276,6 +277,16 @@ def test_a_folder_that_cannot_become_a_run_folder(project, tmp_path, capsys):
             assert name in shown.err
             assert "internal" not in shown.err
     assert {path.name: path.read_text() for path in files(tmp_path)} == {"file": "mine", "thesis.txt": "mine"}
+
+
+def test_what_a_system_hides_in_a_folder_makes_it_nobodys(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    Run(tmp_path).refuse_strangers()
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(InvalidData, match=r"it holds thesis\.txt"):
+        Run(tmp_path).refuse_strangers()
+    (tmp_path / "config.json").touch()
+    Run(tmp_path).refuse_strangers()
 
 
 def test_two_processes_never_train_in_one_folder(project, unfinished, capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -39,12 +40,14 @@ from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training import clock, jobs, setup
+from foundry.core.training import device as devices
 from foundry.core.training import train as foundry_train
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
 from foundry.core.training.feed import Feed
 from foundry.core.training.objective import Objective
 from foundry.core.training.optimization import OptimizerSet
+from foundry.core.training.profile import Profile
 from foundry.core.training.report import PlainReporter
 from foundry.core.training.rows import open_rows
 from foundry.core.training.setup import build
@@ -476,6 +479,24 @@ def test_speed_is_of_the_time_that_was_spent_on_steps(project, clocked, tmp_path
     assert re.findall(r"done=(\d+)% eta=(\d+)s", capsys.readouterr().err) == [
         ("25", "60"), ("50", "40"), ("75", "20"), ("100", "0")
     ]  # fmt: skip
+
+
+def test_a_profile_is_written_once_however_long_the_run_goes_on(tmp_path):
+    for steps, words in ((3, "no profile"), (30, "profile: ")):
+        notes = []
+        profile = Profile(tmp_path / str(steps), notes.append)
+        for step in range(steps):
+            profile.step(step)
+        profile.close()
+        profile.close()
+        assert [each.startswith(words) for each in notes] == [True]
+    assert {each.name for each in (tmp_path / "30").iterdir()} == {"trace.json", "operators.txt"}
+
+
+def test_a_rate_is_of_multiplications_and_additions(monkeypatch):
+    now = itertools.count(0.0, 0.05)
+    monkeypatch.setattr(devices, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    assert devices.matmul_rate(torch.device("cpu"), size=8) == pytest.approx(2 * 8**3 / 0.05)
 
 
 def test_a_budget_of_seconds_goes_on_where_it_was(project, clocked, tmp_path, monkeypatch, capsys):

@@ -133,6 +133,13 @@ def test_a_scaling_that_an_architecture_does_not_have_is_refused():
         experiment_of(config, registry(), name="phi3")
 
 
+def test_one_shard_of_two_is_no_model(tmp_path):
+    random_model().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(InvalidData, match=r"model-00002-of-00002\.safetensors: this shard is missing"):
+        load(tmp_path)
+
+
 def test_the_masks_in_old_files_of_gpt2_are_no_weights(tmp_path):
     theirs = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=48)

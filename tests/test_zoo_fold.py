@@ -134,6 +134,18 @@ def test_parts_that_only_a_plugins_architecture_has_take_their_multipliers_too(n
         assert_rounded(plain(ids)[0], model(ids)[0], *sums_of(model))
 
 
+def test_a_layer_of_another_kind_takes_its_multipliers_where_it_can(ids):
+    other = {"layers": {"1": {"attention": {"type": "gqa", "n_kv_head": 2, "qk_norm": True}}}}
+    ruled = from_plain({"model_args": {**SIZES, **ALL}, **other})
+    model = random_model(ruled)
+    plain = random_model(from_plain({"model_args": {**SIZES, "scaling": "none"}, **other}))
+    factors = folded(ruled, model)
+    with torch.no_grad():
+        for path, parameter in plain.named_parameters():
+            parameter *= factors.get(path, 1.0)
+        assert_rounded(plain(ids)[0], model(ids)[0], *sums_of(model))
+
+
 class PlusOne(nn.Module):
     """A norm as Gemma has it: its weight is not what it multiplies with."""
 

@@ -6,12 +6,15 @@ The models have 3,000 parameters; they are trained in this process (`--executor 
 import json
 import random
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from tests.documents import faults_of_stream
 from tests.texts import WORDS
 
+from foundry.cli import plots
 from foundry.cli.__main__ import main
+from foundry.cli.commands.compare import _draw_plan
 from foundry.core.config import load_experiment
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Noise
@@ -102,7 +105,12 @@ def trials(project: Path) -> dict[tuple[str, int], dict]:
         return {(want.arm, rows[want.trial].trial.seed): dict(rows[want.trial].trial.experiment) for want in wants}
 
 
-def test_the_better_one_is_found_in_pairs_and_the_same_question_is_answered_from_the_ledger(compare, project):
+def test_the_better_one_is_found_in_pairs_and_the_same_question_is_answered_from_the_ledger(
+    compare, project, monkeypatch
+):
+    drawn = []
+    draw = plots.draw_comparison
+    monkeypatch.setattr(plots, "draw_comparison", lambda compared, path: draw(drawn.append(compared) or compared, path))
     code, lines, _ = compare("fast", "--plot", "curves.png")
     assert code == 0
     first = lines[-1]
@@ -115,6 +123,8 @@ def test_the_better_one_is_found_in_pairs_and_the_same_question_is_answered_from
     assert first["effect"] == pytest.approx(ours["val_loss"] - theirs["val_loss"])
     assert ours["kv_bytes_per_token"] == theirs["kv_bytes_per_token"] > 0
     assert (project / "curves.png").stat().st_size > 5000
+    for curves, side in zip(drawn[0].curves, first["sides"], strict=True):
+        assert fmean(curve[-1]["val_loss"] for curve in curves) == pytest.approx(side["val_loss"])
 
     trained = trials(project)
     assert {arm for arm, _ in trained} == {"baseline", "fast"}
@@ -185,7 +195,7 @@ def test_one_that_cannot_be_trained_has_lost_and_the_verdict_says_why(compare):
     assert "not finite" in lines[-1]["verdict"]
 
 
-def test_a_dry_run_trains_nothing_and_says_how_much_would_be(compare, project):
+def test_a_dry_run_trains_nothing_and_says_how_much_would_be(compare, project, capsys):
     code, lines, _ = compare("deep", "--dry-run", "--seeds", "5", "--budget", "10 steps")
     planned = lines[0]
     assert (code, len(lines), planned["event"]) == (0, 1, "plan")
@@ -196,3 +206,5 @@ def test_a_dry_run_trains_nothing_and_says_how_much_would_be(compare, project):
     a, b = planned["flops_per_trial"]
     assert b == pytest.approx(a, rel=0.1)
     assert not trials(project)
+    _draw_plan(planned)
+    assert "seconds of a training of baseline, about" in capsys.readouterr().out

@@ -140,6 +140,7 @@ def test_why_tells_the_pairs_of_runs_and_the_rest_of_the_sweep(history, foundry)
     assert "generation 1, promoted" in text
     assert "val_loss gain +0.0250 [+0.0150, +0.0350] (90 %), 2 pairs of runs" in text
     assert "at most 5 in 100" in text
+    assert "\t1.9000\t1.8800\t+0.0200\n" in text
     rejected = foundry(history, "why", "attention-dec", "--json")
     assert (rejected["generation"], rejected["decision"]["arm"]) == (None, "attention mha")
     assert foundry(history, "why", "0", "--json")["decision"] is None
@@ -166,7 +167,8 @@ def test_runs_lists_sweeps_and_their_trials(history, foundry):
     listed = foundry(history, "runs", "--json")
     assert listed["runs"] == []
     assert [row["status"] for row in listed["sweeps"]] == ["finished"] * 3 + ["interrupted"]
-    assert listed["sweeps"][0]["finished"] == 4
+    counts = [(row["finished"], row["failed"]) for row in listed["sweeps"]]
+    assert counts == [(4, 0), (4, 0), (4, 0), (0, 1)]  # a trial that two sweeps share counts for both
     assert listed["trials"][-1]["reason"] == "loss is not finite at step 3"
     assert len({row["trial"] for row in listed["trials"]}) == len(listed["trials"])
     assert listed["next"] == "foundry sweep --resume"

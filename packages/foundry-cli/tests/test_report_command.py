@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 
+from foundry.cli.app import app
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Generation
 
@@ -27,7 +30,13 @@ def project(tmp_path):
 def test_a_page_for_people_and_data_for_agents(project):
     first = report(project)
     assert (first.returncode, first.stdout, first.stderr) == (0, "report.html\n", "next: foundry noise\n")
-    assert "Nothing was tried here yet" in (project / "report.html").read_text()
+    page = (project / "report.html").read_text()
+    assert "Nothing was tried here yet" in page
+    told = [words.split() for words in re.findall("<code>foundry ([^<]+)</code>", page)]
+    assert len(told) >= 4
+    for name, *words in told:
+        known = {option for each in get_command(app).commands[name].params for option in each.opts}
+        assert {word for word in words if word.startswith("--")} <= known
     assert sorted(path.name for path in project.iterdir()) == ["experiments", "report.html"]
 
     with Ledger.open(project) as ledger:

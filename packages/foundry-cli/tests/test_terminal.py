@@ -4,15 +4,16 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import foundry.cli
 from foundry.cli import render, sweeps
 from foundry.cli.__main__ import main
-from foundry.cli.progress import BarReporter
+from foundry.cli.progress import BarReporter, reporter
 from foundry.core.contracts import Problem
 from foundry.core.printable import printable
 from foundry.core.training.report import PlainReporter
@@ -39,12 +40,12 @@ def a_terminal() -> Iterator[Terminal]:
 
 
 def bar(words: str) -> None:
-    reporter = BarReporter()
+    shown = BarReporter()
     plan = {"run": words, "parameters": 1, "device": words, "precision": "fp32", "threads": 1, "step": 0, "steps": 1}
-    reporter.started(plan)
-    reporter.note(words)
-    reporter.sample(1, words)
-    reporter.close()
+    shown.started(plan)
+    shown.note(words)
+    shown.sample(1, words)
+    shown.close()
 
 
 def live_table(words: str) -> None:
@@ -75,6 +76,29 @@ def test_a_terminal_shows_what_it_would_obey(say):
     shown = re.sub(r"\x1b\[[0-9;?]*[mlhAKG]|\r(?=\n|\x1b|$)", "", terminal.getvalue())  # what rich draws with
     assert SEEN in shown
     assert printable(shown) == re.sub(r"\r", r"\\x0d", shown)
+
+
+def test_a_trial_that_failed_is_done():
+    def trial(status: str, score: float | None) -> SimpleNamespace:
+        row = SimpleNamespace(status=status, metric=lambda name: score)
+        return SimpleNamespace(row=row, request=SimpleNamespace(arm="an arm", share=1))
+
+    with a_terminal() as terminal:
+        table = sweeps.LiveTable(Path())
+        table.batch([trial("finished", 2.5), trial("failed", None), trial("queued", None)])
+        table.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert "2 of 3 trials" in shown
+    assert re.search(r"an arm +1 +1/3, 1 failed +2\.5000", shown.replace("│", " "))
+
+
+def test_a_bar_is_taken_down_when_the_training_fails():
+    plan = {"run": "r", "parameters": 1, "device": "cpu", "precision": "fp32", "threads": 1, "step": 0, "steps": 1}
+    render.use_json(False)  # whatever the command before was asked for
+    with a_terminal(), suppress(ZeroDivisionError), reporter() as bar:
+        bar.started(plan)
+        plan["step"] / 0
+    assert not bar.progress.live.is_started
 
 
 def test_a_document_is_ascii():

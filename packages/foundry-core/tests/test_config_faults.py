@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foundry.core.config import from_plain, load_experiment
+from foundry.core.config.explain import _path
 from foundry.core.config.yaml import MAX_BYTES
 from foundry.core.contracts import ExitCode, FoundryError, InvalidExperiment, UsageError
 
@@ -60,6 +61,13 @@ def test_bad_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lines) == len(expected), "\n".join(lines)
     for line, start in zip(lines, expected, strict=True):
         assert line.startswith(start if re.match(r"--set|\w+\.yaml:", start) else f"{file.name}:{start}")
+
+
+def test_the_names_of_what_a_value_may_be_are_no_part_of_its_place() -> None:
+    """Between the keys, pydantic names the member of a union that it tried."""
+    data = {"model_args": {"ffn": {"router": {"k": 0}}}}
+    for loc in (("model_args", "ffn", "moe", "router", "top-k", "k"), ("model_args", "ffn", "router", "k", "int")):
+        assert _path({"loc": loc, "type": "any"}, data) == ("model_args", "ffn", "router", "k")
 
 
 def test_there_are_at_least_sixty() -> None:

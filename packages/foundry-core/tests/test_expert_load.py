@@ -33,6 +33,16 @@ def test_even_use_is_zero_nats_and_no_choices_are_no_division_by_zero():
     assert all(math.isfinite(value) for value in load.read().values())
 
 
+def test_counts_of_all_ranks_are_exact(monkeypatch):
+    """Also where half precision, or single, would round."""
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: tensor.mul_(2))
+    own = {"moe_0_load": torch.tensor([2**24 + 1, 3]), "moe_1_load": torch.tensor([[1], [2**40 + 1]])}
+    both = World(size=2).sum_tensors(own)
+    assert {name: each.tolist() for name, each in both.items()} == {
+        name: (2 * each).tolist() for name, each in own.items()
+    }
+
+
 def test_what_a_layer_reported_stays_as_it_is():
     """It may be counted for something else as well."""
     load, reported = ExpertLoad(World()), torch.tensor([1, 2])

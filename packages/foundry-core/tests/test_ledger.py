@@ -29,7 +29,9 @@ from foundry.lab.ledger import (
     Trial,
     queue,
 )
+from foundry.lab.ledger.journal import Event
 from foundry.lab.ledger.lease import LEASE_SECONDS, Beat, Holder
+from foundry.lab.ledger.records import span
 
 EXPERIMENT = {"training": {"max_iters": 10}}
 DECISION = Decision(
@@ -76,6 +78,18 @@ def test_a_sweep_is_its_question_not_what_was_known_when_it_was_asked(ledger):
     ledger.finish_sweep(first, {"winner": "b"})
     assert ledger.sweep(first).conclusion == {"winner": "a"}
     assert [sweep.id for sweep in ledger.sweeps("finished")] == [first]
+
+
+def test_an_interval_is_told_where_it_has_two_ends():
+    assert [span(0.0, 0.25, 0.95), span(-0.5, 0.0, None), span(None, 0.25, 0.95), span(None, None, None)] == [
+        *("[+0.0000, +0.2500] (95 %)", "[-0.5000, +0.0000]", "", "")
+    ]
+
+
+def test_the_checksum_of_an_event_is_of_all_of_it():
+    event = Event(2, 1.5, "sweep_started", "{}")
+    others = [event._replace(**change) for change in ({"seq": 3}, {"time": 1.25}, {"kind": "swept"}, {"data": "[]"})]
+    assert len({each.checksum for each in (event, *others)}) == 5
 
 
 def test_a_sweep_without_a_driver_is_interrupted(ledger, sweep):

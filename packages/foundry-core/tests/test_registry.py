@@ -213,6 +213,23 @@ def test_who_comes_first_keeps_a_contested_name(site):
     ]
 
 
+def test_a_mutation_of_a_slot_shares_a_name_with_one_of_another_slot_and_with_no_variant_of_its_own(site):
+    site.install(
+        "aaa",
+        """
+        @hookimpl
+        def foundry_mutations():
+            return [
+                Mutation(type, lambda experiment, value: {}, "as asked", slot=slot)
+                for slot, type in (("ffn", "halved"), ("attention", "halved"), ("attention", "gqa"))
+            ]
+        """,
+    )
+    assert [problem.message for problem in site.registry().problems] == [
+        "attention gqa already belongs to foundry-core (core), which keeps it"
+    ]
+
+
 def test_the_plugins_of_a_distribution_come_by_name_whatever_its_list_of_them_says(site):
     site.install("foundry-plugin-two", adds("mine"), plugin="z")
     module = f"plugin_under_test_{next(NUMBERS)}"

@@ -17,6 +17,7 @@ from foundry.lab.ledger.records import Generation, Trial
 from foundry.lab.report import read, render, words
 from foundry.lab.report.arms import arms
 from foundry.lab.report.intervals import MARGIN, WIDTH, AxisScale, draw
+from foundry.lab.report.markup import el, html
 from foundry.lab.report.runs import curves
 from foundry.lab.report.snapshot import Snapshot
 
@@ -38,6 +39,9 @@ def test_everything_in_the_ledger_is_in_the_data(made_up_project, contents):
     with Ledger.open(made_up_project) as ledger:
         trials, decisions, generations = ledger.trials(), ledger.decisions(), ledger.generations()
     assert [each["id"] for each in contents["trials"]] == [trial.id for trial in trials]
+    results = [trial.result or {} for trial in trials]
+    for name in ("tokens", "flops"):
+        assert [each[name] for each in contents["trials"]] == [result.get(name) for result in results]
     assert len(trials) > 500
     assert {arm["outcome"] for arm in contents["arms"]} == {
         *("promoted", "kept", "inconclusive", "rejected", "screened_out", "failed", "refused", "open")
@@ -124,6 +128,10 @@ def test_figures_are_written_with_their_units():
     assert [words.count(n, "arm") for n in (0, 1, 1234)] == ["0 arms", "1 arm", "1,234 arms"]
 
 
+def test_texts_in_a_row_all_stand_in_an_element():
+    assert html(el("p", "a", "b", el("i", "c"), "d", None, ["e", el("b", 1), "f"])) == "<p>ab<i>c</i>de<b>1</b>f</p>"
+
+
 def test_an_interval_that_goes_on_beyond_the_edge_has_an_arrow_there():
     """Its point at the edge, its ends inwards: an interval on the scale ends in two bars."""
     scale = AxisScale(-0.13, 0.2)
@@ -163,6 +171,13 @@ def test_a_sum_of_gains_that_each_stopped_when_they_looked_good_is_called_an_est
     least = f"at least {contents['gain']['least']:+.4f} if every interval holds".replace("-", "−")
     assert f"about {contents['gain']['estimate']:+.4f}" in page
     assert f"{least}; the sum of {contents['gain']['promotions']} gains is too large on average" in page
+
+
+def test_a_budget_is_told_where_it_is_a_part_and_chance_of_as_many_sweeps_as_were_decided(contents, page):
+    assert contents["errors"]["sweeps"] > 1
+    assert f"in {words.count(contents['errors']['sweeps'], 'decided sweep')}" in page
+    assert re.search(r"screening, 1/\d budget", page)
+    assert ", 1 budget" not in page
 
 
 def test_every_interval_comes_with_its_level(contents, page):

@@ -83,6 +83,9 @@ def test_the_mean_curve_is_over_seeds_whose_rows_had_other_tokens() -> None:
     mean = _mean([curve([100, 200, 300], [10, 20, 30], 2.0), curve([104, 190, 310], [10, 20, 31], 1.0)])
     assert [(row["tokens"], row["val_loss"]) for row in mean] == [(102, 1.5), (195, 1.5), (305, 1.5)]
     assert _mean([]) == []
+    fewer = curve([104, 310], [10, 31], 1.0)  # of two, what only one has is no mean
+    mean = _mean([curve([100, 200, 300], [10, 20, 30], 2.0), fewer])
+    assert [(row["tokens"], row["val_loss"]) for row in mean] == [(102, 1.5), (305, 1.5)]
     odd = curve([50, 300], [5, 30], 9.0)
     mean = _mean([curve([100, 200, 300], [10, 20, 30], 2.0), odd, curve([102, 200, 300], [10, 20, 30], 1.0)])
     assert [(row["tokens"], row["val_loss"]) for row in mean] == [(101, 1.5), (200, 1.5), (300, 1.5)]

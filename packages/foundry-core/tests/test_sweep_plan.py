@@ -93,6 +93,11 @@ def test_a_plan_takes_from_the_ledger_what_was_found_under_its_terms(tmp_path):
         assert (found.sigma, found.df) == (0.005, 7)
         assert found.evidence == {(control.identity, arm.identity): known}
         assert Plan.from_json(found.to_json()) == found
+        own = entry("width 64 as control", family=CONTROL)  # that of arms of another size
+        other = replace(known, baseline=own.identity, basis=here.basis(own, arm))
+        ledger.add_evidence(other)
+        both = informed(replace(here, entries=(*here.entries, own)), ledger).evidence
+        assert both == {(control.identity, arm.identity): known, (own.identity, arm.identity): other}
 
 
 def test_what_a_sweep_found_is_kept_under_the_terms_of_its_own(tmp_path):

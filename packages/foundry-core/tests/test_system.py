@@ -157,6 +157,22 @@ def test_what_cannot_be_flushed_is_written_all_the_same(tmp_path: Path, monkeypa
         sync_file(file)
 
 
+def test_a_replaced_file_is_on_the_disk_and_then_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed, flush = [], os.fsync
+
+    def told(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", told)
+    replace_durably(tmp_path / "file", b"new")
+    assert flushed == [(tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino]
+    refuse(monkeypatch, os, "fsync", errno.EBADF)  # as AIX says of a folder, which cannot be opened to write
+    sync_folder(tmp_path)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        replace_durably(tmp_path / "file", b"newer")
+
+
 def test_without_links_there_are_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text("content")
     copy_or_link(tmp_path / "a", tmp_path / "linked")

@@ -1,11 +1,13 @@
 """The conformance kit finds the mistakes that it is there for."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
-from foundry.core.contracts import Params, Variant
+from foundry.core.contracts import Params, ResidualParams, Variant
 from foundry.core.testing import Case
 from foundry.core.testing.checks import checks_of
 from foundry.modules.attention import MHAParams
@@ -18,6 +20,7 @@ from foundry.modules.optimizer import AdamWParams
 from foundry.modules.optimizer.adamw import adamw
 from foundry.modules.position import RoPEParams
 from foundry.modules.position.rope import RoPE
+from foundry.modules.residual.pre import Pre
 from foundry.modules.schedule import CosineParams
 from foundry.modules.schedule.cosine import Cosine
 
@@ -43,6 +46,12 @@ class ForgetsTheCache(MultiHeadAttention):
         if ctx.cache is not None:
             ctx.cache.length += x.size(1)
         return super().forward(x, ctx._replace(cache=None))
+
+
+class CountsFromZeroAgain(MultiHeadAttention):
+    def forward(self, x, ctx):
+        positions = torch.arange(x.size(1)).expand(x.shape[:2]) if ctx.positions is None else ctx.positions
+        return super().forward(x, ctx._replace(positions=positions))
 
 
 class HasAnIdleParameter(MultiHeadAttention):
@@ -95,6 +104,24 @@ class CountsTheUnsupervised(CrossEntropy):
         return total, torch.tensor(batch.targets.numel()), aux
 
 
+class IsInfiniteWithASoftcap(CrossEntropy):
+    def forward(self, hidden, head, batch):
+        total, count, aux = super().forward(hidden, head, batch)
+        return total * (1 if head.softcap is None else math.inf), count, aux
+
+
+class MixesRowsOfTheStream(Pre):
+    def leave(self, x, y, norm, post_norm):
+        return super().leave(x, y + 1e-3 * y.mean(dim=0), norm, post_norm)
+
+
+def ignores_the_rate(params, model, learning_rate):
+    optimizers = adamw(params, model, learning_rate)
+    for optimizer in optimizers:
+        optimizer.register_step_pre_hook(lambda o, *_: [g.update(lr=learning_rate) for g in o.param_groups] and None)
+    return optimizers
+
+
 def forgets_biases(params, model, learning_rate):
     return [torch.optim.AdamW([p for p in model.parameters() if p.ndim > 1], lr=learning_rate)]
 
@@ -132,6 +159,7 @@ class UndocumentedParams(Params):
         ("attention", IgnoresSegments, MHAParams, "segments_are_isolated"),
         ("attention", IgnoresPadding, MHAParams, "padding_is_not_seen"),
         ("attention", ForgetsTheCache, MHAParams, "decode_equals_forward"),
+        ("attention", CountsFromZeroAgain, MHAParams, "positions_by_default"),
         ("attention", HasAnIdleParameter, MHAParams, "finite_gradients"),
         ("position", CannotComeFromMeta, RoPEParams, "meta_device_init"),
         ("position", ForgetsPositionsOfTheCache, RoPEParams, "decode_equals_forward"),
@@ -140,10 +168,13 @@ class UndocumentedParams(Params):
         ("norm", StaysInFloat32, RMSNormParams, "shape_and_dtype"),
         ("norm", HasItsOwnDice, RMSNormParams, "seed_determinism"),
         ("norm", RMSNorm, UndocumentedParams, "params_are_documented"),
+        ("residual", MixesRowsOfTheStream, ResidualParams, "batch_invariance"),
+        ("loss", IsInfiniteWithASoftcap, CrossEntropyParams, "total_and_count"),
         ("loss", DividesByTheCount, CrossEntropyParams, "micro_batches_add_up"),
         ("loss", CountsTheUnsupervised, CrossEntropyParams, "unsupervised_tokens_do_not_count"),
         ("optimizer", forgets_biases, AdamWParams, "owns_every_parameter_once"),
         ("optimizer", takes_the_frozen, AdamWParams, "owns_every_parameter_once"),
+        ("optimizer", ignores_the_rate, AdamWParams, "obeys_the_learning_rate"),
         ("optimizer", keeps_state_elsewhere, AdamWParams, "state_round_trip"),
         ("schedule", GoesBeyondThePeak, CosineParams, "factors_are_shares_of_the_peak"),
         ("schedule", Remembers, CosineParams, "is_a_pure_function"),
@@ -154,3 +185,7 @@ def test_a_mistake_fails_its_check(slot, target, params, expected):
     case = Case(target.__name__, Variant(slot, "wrong", f"{__name__}:{target.__name__}", params), params())
     with pytest.raises((AssertionError, TorchDynamoException)):
         dict(checks_of(case))[expected](case)
+
+
+def test_a_check_tries_a_shorthand_with_the_settings_that_a_test_gives():
+    assert Case.of("attention", "gqa_2kv", {"n_kv_head": 4}).params.n_kv_head == 4

@@ -54,6 +54,15 @@ def test_a_value_embedding_is_a_per_token_bias_of_the_value_projection(load, cho
     assert_rounded(attention(x, Context())[0], y, *sums_of(attention))
 
 
+def test_a_layer_with_values_of_another_size_has_an_embedding_of_that_size(tmp_path):
+    file = tmp_path / "experiment.yaml"
+    sizes = "n_layer: 4, n_head: 4, n_embd: 32, block_size: 16, attention: mha, value_embedding: table"
+    file.write_text(f"model_args: {{{sizes}}}\nlayers: {{1: {{attention: gqa_2kv}}}}\n")
+    model = model_of(load_experiment(file))
+    assert [model.blocks[layer].value_embedding.table.weight.size(1) for layer in (1, 3)] == [16, 32]
+    assert model(ids_of(2, 16))[0].isfinite().all()
+
+
 def test_gates_begin_open_and_the_stream_moves_them(load):
     gated, table = (model_of(load(f"value_embedding: {choice}")) for choice in ("gated", "table"))
     assert_rounded(gated(ids_of(2, 16))[0], table(ids_of(2, 16))[0], *sums_of(gated))
