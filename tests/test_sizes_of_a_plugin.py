@@ -1,5 +1,5 @@
 """An attention of a plugin, with a width and key/value heads of its own, goes wherever a built-in does: through the
-mutations of sizes, `analyze`, training and decoding. Core knows neither of its settings."""
+mutations of sizes, a plugin's own among them, `analyze`, training and decoding. Core knows neither of its settings."""
 
 import json
 
@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from foundry.core.contracts import AttentionParams, Variant
+from foundry.core.contracts import AttentionParams, Mutation, Variant
 
 
 class Params(AttentionParams):
@@ -71,6 +71,7 @@ class Own(nn.Module):
 
 
 VARIANTS = [Variant("attention", "own", f"{__name__}:Own", Params, "for tests")]
+MUTATIONS = [Mutation("heads", lambda experiment, value: {"model_args.n_head": int(value)}, "n_head", "8")]
 """
 
 EXPERIMENT = """

@@ -266,9 +266,6 @@ def test_other_budgets_stay_as_they_are() -> None:
     [
         ("width", "100", "width 100: heads as wide as now (4 in 128) need a multiple of 32\n  try 64 or 192"),
         ("width", "32", "n_kv_head 2 of 4 heads has no equal among 1\n  try 64"),
-        ("heads", "5", "has no equal among 5\n  try 2 or 8"),
-        ("heads", "6", "n_head"),
-        ("heads", "1", "n_kv_head 2 of 4 heads has no equal among 1\n  try 2"),
         ("depth", "0", "model_args.n_layer: got 0; needs a whole number >= 1"),
         ("lr", "-1", "training.learning_rate: got -1.0; needs a number > 0"),
         ("lr", "nan", "training.learning_rate: got nan, which is not a finite number"),

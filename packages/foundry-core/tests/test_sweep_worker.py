@@ -14,7 +14,7 @@ from foundry.core.contracts.execution import Site
 from foundry.lab.ledger import Ledger, LostClaim, Trial
 from foundry.lab.trials import heartbeat
 from foundry.lab.trials.executors.inline import Inline
-from foundry.lab.trials.executors.site import LedgerSite
+from foundry.lab.trials.executors.site import WORKER, LedgerSite
 from foundry.lab.trials.log import thinned
 from foundry.lab.trials.worker import Worker
 
@@ -105,7 +105,7 @@ def test_a_result_that_comes_after_another_has_the_trial_ends_no_worker(ledger, 
 
 def test_the_process_that_trains_itself_tells_why_a_trial_waits(ledger, tmp_path):
     notes = []
-    inline = Inline(Params(), LedgerSite(tmp_path, 1, note=notes.append, ledger=ledger))
+    inline = Inline(Params(), LedgerSite(tmp_path, 1, WORKER, note=notes.append, ledger=ledger))
     inline.told(attempt="a", trial="t")
     inline.told(waits="waits for the lock of its run")
     assert notes == ["the trial waits for the lock of its run"]
@@ -113,8 +113,8 @@ def test_the_process_that_trains_itself_tells_why_a_trial_waits(ledger, tmp_path
 
 def test_the_command_of_a_worker_says_all_that_it_must_know(tmp_path):
     asked = ["--sweep", "s", "--name", "here", "--trial-seconds", "2.5"]
-    assert Site(tmp_path, 1, 2.5).worker("s", "here")[-7:] == [str(tmp_path), *asked]
-    assert Site(tmp_path, 1).worker("s")[-3:] == [str(tmp_path), "--sweep", "s"]
+    assert Site(tmp_path, 1, WORKER, 2.5).worker("s", "here")[-7:] == [str(tmp_path), *asked]
+    assert Site(tmp_path, 1, WORKER).worker("s")[-3:] == [str(tmp_path), "--sweep", "s"]
 
 
 def test_a_driver_gives_signs_of_the_sweeps_that_it_drives(ledger, queued):

@@ -273,7 +273,7 @@ def test_at_its_base_a_rule_is_no_other_experiment(load):
 
 def test_a_base_that_is_no_model_is_refused(load):
     refused = "base_n_embd: such a base is no model: "
-    with pytest.raises(InvalidExperiment, match=f"{refused}n_kv_head 2 of 4 heads .*; try 16 or 32"):
+    with pytest.raises(InvalidExperiment, match=f"{refused}width 24: n_kv_head 2 of 4 heads .*; try 16 or 32"):
         load("scaling: {type: mup, base_n_embd: 24}")
     args = {"n_head": 6, "n_embd": 24, "n_kv_head": 6, "ffn": "moe", "scaling": {"type": "mup", "base_n_embd": 12}}
     with pytest.raises(InvalidExperiment, match=f"{refused}.*need an n_embd that 8 divides"):

@@ -44,16 +44,6 @@ def near_width(experiment: Mapping[str, Any]) -> Sequence[str]:
     return _texts((width + heads * head for heads in (-2, -1, 1, 2, model["n_head"])), at_least=head)
 
 
-def change_heads(experiment: Mapping[str, Any], value: str) -> Edits:
-    """n_head in the same width, with the key/value heads in proportion, as the attention says."""
-    return {"model_args.n_head": _whole(value)}
-
-
-def near_heads(experiment: Mapping[str, Any]) -> Sequence[str]:
-    heads = experiment["model_args"]["n_head"]
-    return _texts((heads // 2, heads * 2), at_least=1)
-
-
 def change_lr(experiment: Mapping[str, Any], value: str) -> Edits:
     return {"training.learning_rate": _number(value)}
 
@@ -192,7 +182,6 @@ MUTATIONS = [
         "n_embd, with head_dim and the kv ratio kept; rates as `scaling` has it",
         near=near_width,
     ),
-    _mutation("heads", change_heads, "8", "n_head in the same width, with the kv ratio kept", near=near_heads),
     _mutation("lr", change_lr, "3e-4", "the peak learning rate", near=near_lr),
     _mutation("batch_size", change_batch_size, "32", "rows in a step, for equal tokens", "batch", near_batch_size),
     _mutation("block_size", change_block_size, "256", "tokens in a row, for equal tokens", "block", near_block_size),

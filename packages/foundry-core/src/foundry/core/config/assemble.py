@@ -155,7 +155,8 @@ def as_wide_as(experiment: Experiment, n_embd: int) -> Experiment:
     try:
         edits = followed(experiment, change_width(experiment.plain(), str(n_embd)))
     except InvalidExperiment as error:
-        raise InvalidExperiment(error.message, tries(experiment, change_width, str(n_embd))) from error
+        near = tries(experiment, change_width, str(n_embd))
+        raise InvalidExperiment(f"width {n_embd}: {error.message}", near) from error
     return edit(experiment, edits, f"width {n_embd}")
 
 

@@ -47,7 +47,7 @@ class Params(BaseModel):
 
     def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
         """Which of these settings follow the model when a mutation changes its sizes: name -> value. `mutate width`,
-        `depth`, `heads` and every other mutation of sizes ask each choice of the model and of its layers.
+        `depth` and every other mutation of sizes ask each choice of the model and of its layers.
 
         Raises:
             ValueError: they cannot follow; it says why.
