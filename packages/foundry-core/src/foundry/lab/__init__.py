@@ -1,9 +1,9 @@
 """Between experiments: what was tried, what follows from it, what is tried next.
 
-from foundry.lab import Question, open_lab
+    from foundry.lab import Question, open_lab
 
-with open_lab(project, jobs=2) as lab:
-    result = lab.sweep(Question(stacks=((("attention", "mla"),),)), promote=True)
+    with open_lab(project, jobs=2) as lab:
+        result = lab.sweep(Question(stacks=((("attention", "mla"),),)), promote=True)
 
     ledger/     what happened
     decide/     what follows from it: the rule, the procedures, the statistics; pure

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -119,9 +119,6 @@ class _Text:
 def _read_to_the_end(parts: Iterator[str]) -> None:
     for _ in parts:
         pass
-
-
-_Rule = Callable[[Sequence[int], Sequence[int], float], Sequence[int]]
 
 
 def _by_content(lengths: Sequence[int], hashes: Sequence[int], val_fraction: float) -> Sequence[int]:

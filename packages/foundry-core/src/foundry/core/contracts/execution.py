@@ -20,23 +20,25 @@ class Site:
     note: Callable[[str], None] = lambda text: None
     """Told what a person should know."""
 
-    def worker(self, sweep: str, name: str = "") -> list[str]:
-        """The command of a worker, which trains the trials of a sweep, one after the other, until it is finished: what
-        an executor starts, on any machine that sees the project's folder.
+    def worker(self, sweep: str = "", name: str = "") -> list[str]:
+        """The command of a worker: what an executor starts, on any machine that sees the project's folder.
 
         Args:
+            sweep: whose trials it trains, one after the other, until that is finished; without, it reads on standard
+                input what to do.
             name: in the ledger, of who claims; by default the machine's, with the number of the process.
         """
-        command = [*self.program, str(self.project), "--sweep", sweep]
-        if name:
-            command += ["--name", name]
+        command = [*self.program, str(self.project)]
+        command += ["--sweep", sweep] if sweep else []
+        command += ["--name", name] if name else []
         return command + ([] if self.trial_seconds is None else ["--trial-seconds", str(self.trial_seconds)])
 
 
 class Executor(Protocol):
     """Slot `executor`; built as `target(params, site)`. A context manager: outside it, nothing runs.
 
-    It starts workers, not trials: what a worker does next, and what becomes of one that dies, is the ledger's.
+    It starts workers, not trials: what a worker does next, and what becomes of one that dies, is the ledger's. One that
+    has a method `count`, as `local` does, counts there what a plugin's model costs: its code may end the process.
     """
 
     def __enter__(self) -> Self: ...

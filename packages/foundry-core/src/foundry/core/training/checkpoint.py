@@ -41,7 +41,8 @@ from foundry.core.system import (
 )
 from foundry.core.tensors import write_tensors
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: the state of each job is under `jobs`. In 1 they lie beside one another, and are read."""
 STATE_KEYS = {"step", "identity", "loader", "tokenizer", "plugins", "ema_updates"}
 """What a state must hold, beside `foundry.core.training.progress.Progress`."""
 _NAME = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")

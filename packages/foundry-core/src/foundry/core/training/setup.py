@@ -228,18 +228,31 @@ def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None)
     def stop() -> bool:
         return request.requested
 
-    validate = Validate(
-        training.eval_interval, training.eval_tokens, model, rows, trainer.device, world, trainer.ema, stop
-    )
+    judged: dict[str, Any] = {"model": model, "rows": rows, "world": world, "ema": trainer.ema, "stop": stop}
+    validate = Validate(training.eval_interval, training.eval_tokens, device=trainer.device, **judged)
     log = Log(
-        logging.log_interval, trainer.progress, trainer.metrics, trainer.expert_load, trainer.clock, trainer.budget,
-        trainer.device, world, trainer.reporter, flops_per_position, peak_flops,
-    )  # fmt: skip
+        logging.log_interval,
+        at=trainer.progress,
+        metrics=trainer.metrics,
+        expert_load=trainer.expert_load,
+        clock=trainer.clock,
+        horizon=trainer.budget,
+        device=trainer.device,
+        world=world,
+        reporter=trainer.reporter,
+        flops_per_position=flops_per_position,
+        peak_flops=peak_flops,
+    )
     save = Save(saving.save_interval, saving.keep, trainer.run, world, trainer.metrics, validate)
     sample = Sample(
-        logging.sample_interval, logging.sample_tokens, logging.sample_prompt, experiment.seed, model, rows,
-        trainer.run, world, trainer.ema, trainer.reporter, stop,
-    )  # fmt: skip
+        logging.sample_interval,
+        logging.sample_tokens,
+        logging.sample_prompt,
+        experiment.seed,
+        into=trainer.run,
+        reporter=trainer.reporter,
+        **judged,
+    )
     return Jobs(validate, log, save, sample)
 
 

@@ -165,8 +165,7 @@ class Trainer:
             )
 
     def checkpoint(self) -> Checkpoint:
-        """Everything that a resumed training goes on from; every rank must ask. Of other ranks than 0 only what
-        they have."""
+        """Everything that a resumed training goes on from. Every rank must ask for it; rank 0 has all of it."""
         at = self.progress
         tensors = {
             "model": saved_tensors(self.model),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
+from foundry.lab.decide.request import CONTROL
 from foundry.lab.decide.sequential import Judgement
 from foundry.lab.ledger.records import Terms, Verdict
 
@@ -102,6 +103,12 @@ class Conclusion:
         arms = tuple(_arm_from_json(each) for each in values["arms"])
         controls = {share: tuple(scores) for share, scores in values["controls"].items()}
         return cls(**{**values, "arms": arms, "cost": Fraction(values["cost"]), "controls": controls})
+
+
+def nothing(given_up: float, why: Mapping[str, str] | None = None) -> Conclusion:
+    """The conclusion where nothing could be compared. `why`: arm -> the reason."""
+    arms = tuple(ArmConclusion(arm, "inconclusive", reason) for arm, reason in (why or {}).items())
+    return Conclusion(arms, None, CONTROL, "", 0, Fraction(0), given_up, {})
 
 
 def _arm_from_json(values: Mapping[str, Any]) -> ArmConclusion:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 from foundry.core.contracts import InvalidData, InvalidExperiment, PluginError, Stack
+from foundry.lab.decide.conclusion import nothing
 from foundry.lab.decide.procedure import Procedure, at_once
 from foundry.lab.decide.race import BaselineFailed
 from foundry.lab.ledger import Generation, StaleBaseline, SweepRow
@@ -18,7 +19,7 @@ from foundry.lab.search.history import earlier
 from foundry.lab.search.ideas import Ideas
 from foundry.lab.search.loop import Answer, Audit, Round, Search, Step
 from foundry.lab.search.quest import Audited, Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
-from foundry.lab.search.rounds import best_of, compare, effects_of, nothing, seed_of
+from foundry.lab.search.rounds import best_of, compare, effects_of, seed_of
 from foundry.lab.search.stacks import added, keep_rates, stack_of, words
 from foundry.lab.sweep.arms import Refused
 from foundry.lab.sweep.plan import Plan, plan_of

@@ -50,12 +50,6 @@ def compare(arms: Sequence[str], seed: int, least: float, given_up: float = 0.0)
     )
 
 
-def nothing(given_up: float, why: Mapping[str, str] | None = None) -> Conclusion:
-    """The conclusion where nothing could be compared. `why`: arm -> the reason."""
-    arms = tuple(ArmConclusion(arm, "inconclusive", reason) for arm, reason in (why or {}).items())
-    return Conclusion(arms, None, CONTROL, "", 0, Fraction(0), given_up, {})
-
-
 def best_of(effects: Mapping[Name, float | None], least: float) -> Name | None:
     """The one with the largest effect, if that is more than `least`."""
     scored = {name: effect for name, effect in effects.items() if effect is not None and effect > least}

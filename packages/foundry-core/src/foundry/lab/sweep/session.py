@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -24,10 +23,10 @@ from foundry.core.contracts import Executor, InvalidExperiment, PluginError, Sto
 from foundry.core.registry import registry
 from foundry.core.system.processes import Process
 from foundry.core.system.signals import StopRequest
-from foundry.lab.decide.conclusion import Conclusion
+from foundry.lab.decide.conclusion import Conclusion, nothing
 from foundry.lab.decide.measure import Spread, noise_procedure
 from foundry.lab.decide.procedure import Procedure, at_once
-from foundry.lab.decide.request import CONTROL, Answers, Request
+from foundry.lab.decide.request import Answers, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Generation, Ledger, Noise, StaleBaseline, SweepRow
 from foundry.lab.ledger.lease import Beat, Holder
@@ -164,7 +163,7 @@ class Lab:
         row = self.newest(plan, is_open=lambda conclusion: Conclusion.from_json(conclusion).is_open)
 
         def procedure(plan: Plan) -> Procedure:
-            return plan.procedure() if plan.arms else at_once(_nothing(plan))
+            return plan.procedure() if plan.arms else at_once(nothing(plan.given_up))
 
         self.conclude(row, procedure, Conclusion.from_json, refused)
         result = self.result(row.id, refused)
@@ -233,7 +232,7 @@ class Lab:
             self.ledger.record_refusal(sweep, each.name, each.reason, each.changes)
             self.reporter.note(f"{each.name} is left out: {each.reason}")
         if not plan.arms and any(each.invalid for each in refused):
-            self.keep(sweep, plan, _nothing(plan))
+            self.keep(sweep, plan, nothing(plan.given_up))
             kind = PluginError if all(each.faulty for each in refused) else InvalidExperiment
             raise kind("no arm of this sweep can be trained", "\n".join(map(str, refused)))
 
@@ -365,8 +364,3 @@ def run_sweep(project: Path, question: Question, *, promote: bool = False, jobs:
     """One sweep in a laboratory of its own; see `open_lab` and `Lab.sweep`."""
     with open_lab(project, jobs=jobs, **lab) as opened:  # type: ignore[arg-type]
         return opened.sweep(question, promote=promote)
-
-
-def _nothing(plan: Plan) -> Conclusion:
-    """The end of a sweep in which nobody competes."""
-    return Conclusion((), None, CONTROL, "", 0, Fraction(0), plan.given_up, {})

@@ -1,5 +1,8 @@
-"""By which who holds a claim shows that it is there - a worker what it trains, a driver what it drives - and by which a
-worker sees that it holds it no longer, or has no more time."""
+"""What is done beside the work on a claim, by a thread of its own.
+
+Heartbeat   shows that its holder lives: of a trial a worker, of a sweep a driver
+Watch       ends a worker's training, where its trial was given to another or its time is up
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,13 @@ LOCK_SECONDS = 60.0
 """How long an attempt waits for its predecessor's process to leave the run."""
 
 
-class Heartbeat:
-    """A context manager: inside it, a thread of its own calls `beat` every HEARTBEAT_SECONDS."""
+class Background:
+    """A context manager: inside it, a thread of its own calls `turn` every `pause` seconds, until that returns true."""
 
-    def __init__(self, ledger: Ledger, beat: Callable[[], object]) -> None:
-        self.ledger, self.beat = ledger, beat
+    def __init__(self, ledger: Ledger, pause: float) -> None:
+        self.ledger, self.pause = ledger, pause
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=type(self).__name__.lower(), daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -46,14 +49,30 @@ class Heartbeat:
         self._over.set()
         self._thread.join()
 
+    def turn(self) -> bool:
+        """What it is for; true: that was all."""
+        raise NotImplementedError
+
     def _run(self) -> None:
-        while not self._over.wait(HEARTBEAT_SECONDS):
-            with suppress(FoundryError):  # the disk is full: who works may still come to an end, and say so itself
-                self.beat()
+        while not self._over.wait(self.pause) and not self.turn():
+            pass
         self.ledger.close()  # this thread's connection
 
 
-class Watch:
+class Heartbeat(Background):
+    """Calls `beat` every HEARTBEAT_SECONDS."""
+
+    def __init__(self, ledger: Ledger, beat: Callable[[], object]) -> None:
+        super().__init__(ledger, HEARTBEAT_SECONDS)
+        self.beat = beat
+
+    def turn(self) -> bool:
+        with suppress(FoundryError):  # the disk is full: who works may still come to an end, and say so itself
+            self.beat()
+        return False
+
+
+class Watch(Background):
     """Whether an attempt still holds its trial, and its time limit. Either asks the training to stop, which then saves;
     a step that never returns is ended with its process, by SIGKILL: a call into C may run no handler of ours.
 
@@ -65,20 +84,11 @@ class Watch:
     """
 
     def __init__(self, ledger: Ledger, attempt: Attempt, seconds: float | None, stop: StopRequest) -> None:
-        self.ledger, self.attempt, self.seconds, self.stop = ledger, attempt, seconds, stop
+        super().__init__(ledger, WATCH_SECONDS)
+        self.attempt, self.seconds, self.stop = attempt, seconds, stop
         self.timed_out = self.taken_over = False
         self.complaint = ""
         self._end = float("inf")
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def building_begins(self) -> None:
         if self.seconds is not None:
@@ -96,13 +106,12 @@ class Watch:
         """The attempt's heartbeat."""
         self.taken_over = not self.ledger.renew(self.attempt)
 
-    def _watch(self) -> None:
-        while not self._over.wait(WATCH_SECONDS):
-            self.timed_out = time.monotonic() >= self._end
-            if self.timed_out or self.taken_over:
-                self._stop()
-                break
-        self.ledger.close()  # this thread's connection
+    def turn(self) -> bool:
+        self.timed_out = time.monotonic() >= self._end
+        if self.timed_out or self.taken_over:
+            self._stop()
+            return True
+        return False
 
     def _stop(self) -> None:
         self.stop.ask()

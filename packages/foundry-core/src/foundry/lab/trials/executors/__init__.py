@@ -3,9 +3,8 @@
     local    warm processes on this machine
     inline   the calling process, one trial after the other
 
-Another one - Slurm, Ray - is a plugin that starts workers
-(`Site.worker`), not trials: what a worker does next, and what becomes of one that dies, is the ledger's. What it is
-built with and what it must do is in foundry.core.contracts.
+Another one - Slurm, Ray - is a plugin that starts workers (`Site.worker`), not trials. What it is built with and what
+it must do is in foundry.core.contracts.
 """
 
 from __future__ import annotations

@@ -126,12 +126,9 @@ class Local:
     def start(self, slot: int, device: str, threads: int) -> WorkerProcess:
         name = f"worker-{slot}"
         log = self.site.project / FOLDER / f"{name}.log"
-        command = [*self.site.program, str(self.site.project), "--name", name]
-        if self.site.trial_seconds is not None:
-            command += ["--trial-seconds", str(self.site.trial_seconds)]
         with open(log, "ab") as stderr:
             process = subprocess.Popen(
-                command,
+                self.site.worker(name=name),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
