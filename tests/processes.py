@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 server = multiprocessing.get_context("forkserver")
@@ -23,14 +24,18 @@ server.set_forkserver_preload([
 def run_ranks(size: int, folder: Path, arguments: Sequence[str], exit_code: int = 0) -> str:
     """`foundry ARGUMENTS` in `folder` by several ranks, as `--nproc` or torchrun would start them; all of them have to
     end with `exit_code`. Returns what they said."""
+    return on_ranks(size, folder, partial(_foundry, arguments), exit_code)
+
+
+def on_ranks(size: int, folder: Path, work: Callable[[], int], exit_code: int = 0) -> str:
+    """`work()`, which returns an exit code, by each of several ranks in `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     around = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     around["FOUNDRY_CACHE"] = os.environ.get("FOUNDRY_CACHE", f"{folder}/cache")
     ranks = [
-        server.Process(target=_rank, args=(folder, {**around, "RANK": n, "LOCAL_RANK": n}, arguments))
-        for n in range(size)
+        server.Process(target=_rank, args=(folder, {**around, "RANK": n, "LOCAL_RANK": n}, work)) for n in range(size)
     ]
     for rank in ranks:
         rank.start()
@@ -41,12 +46,16 @@ def run_ranks(size: int, folder: Path, arguments: Sequence[str], exit_code: int 
     return said
 
 
-def _rank(folder: Path, environment: dict[str, object], arguments: Sequence[str]) -> None:
+def _foundry(arguments: Sequence[str]) -> int:
     from foundry.cli.__main__ import main
 
+    return main(arguments)
+
+
+def _rank(folder: Path, environment: dict[str, object], work: Callable[[], int]) -> None:
     os.chdir(folder)
     os.environ.update({name: str(value) for name, value in environment.items()})
     words = os.open(f"rank-{environment['RANK']}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(words, 1)
     os.dup2(words, 2)
-    sys.exit(main(arguments))
+    sys.exit(work())

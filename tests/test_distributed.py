@@ -9,18 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.doses import not_in_small_doses
-from tests.processes import run_ranks
+from tests.processes import on_ranks, run_ranks
+from torch import nn
 
 from foundry.core import load_run
 from foundry.core.config import load_experiment
 from foundry.core.contracts import InvalidExperiment
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
-from foundry.core.training.distributed import check_ranks
+from foundry.core.training.distributed import check_ranks, join
 
 STEPS = 12
 EXPERIMENT = f"""
@@ -83,6 +85,51 @@ def test_nproc_2_equals_one_rank(project, one_rank):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["step"] == STEPS  # one result, from one rank
     assert_same_training(project / "two", one_rank)
+
+
+class TwoTables(nn.Module):
+    """With row-sparse gradients, and dense ones beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Embedding(64, 8, sparse=True), nn.Embedding(64, 8, sparse=True)
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.out(self.a(ids) * self.b(ids)).square().sum()
+
+
+def ids_of(step: int, rank: int) -> torch.Tensor:
+    """Of each rank other numbers of rows, some of them twice, and none at all now and then."""
+    generator = torch.Generator().manual_seed(2 * step + rank)
+    return torch.randint(
+        0, 64, (int(torch.randint(1, 30, (), generator=generator)) * (step % 4 > rank),), generator=generator
+    )
+
+
+def compare_gradients() -> int:
+    with join(SimpleNamespace(distributed="ddp", batch_size=2, device="cpu")) as world:
+        torch.manual_seed(0)
+        model, alone = TwoTables(), TwoTables()
+        alone.load_state_dict(model.state_dict())
+        wrapped = world.wrap(model)
+        for step in range(40):
+            model.zero_grad(), alone.zero_grad()
+            with wrapped.no_sync():
+                wrapped(ids_of(step, world.rank)).backward()
+            wrapped(ids_of(step + 100, world.rank)).backward()
+            for at in (step, step + 100):
+                for rank in range(2):
+                    (alone(ids_of(at, rank)) / 2).backward()
+            for ours, theirs in zip(model.parameters(), alone.parameters(), strict=True):
+                assert ours.grad.is_sparse == theirs.grad.is_sparse
+                torch.testing.assert_close(ours.grad.to_dense(), theirs.grad.to_dense())
+                assert not ours.grad.is_sparse or ours.grad.coalesce().values().size(0) < 64
+    return 0
+
+
+def test_row_sparse_gradients_are_averaged_over_ranks(tmp_path):
+    on_ranks(2, tmp_path, compare_gradients)
 
 
 @pytest.mark.slow

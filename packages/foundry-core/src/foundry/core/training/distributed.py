@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn import functional as F
 
 from foundry.core.contracts import InvalidExperiment, PeerFailed
 
@@ -93,7 +94,44 @@ class World:
                 "set sparse_gradients: false, or train on one GPU",
             )
         device_ids = [self.local_rank] if next(objective.parameters()).is_cuda else None
-        return DistributedDataParallel(objective, device_ids=device_ids, gradient_as_bucket_view=True)
+        wrapped = DistributedDataParallel(objective, device_ids=device_ids, gradient_as_bucket_view=True)
+        if sparse:
+            # A lambda, because torch refuses the postponed annotations of this file.
+            wrapped.register_comm_hook(None, lambda group, bucket: _average(group, bucket))
+        return wrapped
+
+
+def _average(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """DDP's communication hook: the mean over ranks of dense gradients, as without a hook, and of row-sparse ones.
+
+    The rows of all ranks are gathered and added up here. torch's own sum of sparse tensors over gloo corrupts the heap
+    now and then when two are under way at once, as DDP has them (seen with torch 2.15).
+    """
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+    if not bucket.buffer().is_sparse:
+        return allreduce_hook(group, bucket)
+    own = bucket.buffer().coalesce()
+    counts = [int(count) for count in _gather(torch.tensor([own.values().size(0)]))]
+    padding = max(counts) - own.values().size(0)
+    numbers = _gather(F.pad(own.indices()[0], (0, padding)))
+    rows = _gather(F.pad(own.values(), (0, 0, 0, padding)))
+    mean = torch.sparse_coo_tensor(
+        torch.cat([of_rank[:count] for of_rank, count in zip(numbers, counts, strict=True)])[None],
+        torch.cat([of_rank[:count] for of_rank, count in zip(rows, counts, strict=True)]) / len(counts),
+        own.shape,
+        check_invariants=False,
+    ).coalesce()
+    done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    done.set_result(mean)
+    return done
+
+
+def _gather(own: torch.Tensor) -> list[torch.Tensor]:
+    """Every rank's tensor, of the same size on each."""
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, own)
+    return parts
 
 
 def check_ranks(training: Any, size: int) -> None:
