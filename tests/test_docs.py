@@ -95,6 +95,12 @@ def test_a_file_in_the_project_becomes_a_variant(project, environment):
     assert finished_runs(project) == ["act_snake"]
 
 
+def test_a_file_in_the_project_becomes_a_task_and_a_metric(project, environment):
+    printed = follow(REPOSITORY.joinpath("docs", "add-a-task.md").read_text(), project, environment)
+    assert "layernorm" in printed
+    assert "closeness.digits_right" in printed
+
+
 @pytest.mark.slow
 def test_a_package_becomes_a_variant(project, environment):
     printed = follow(section(HOW_TO, "2. A package"), project, environment)

@@ -19,23 +19,31 @@ from foundry.core import generate
 from foundry.core.config import Experiment, from_plain
 from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.generate import Sampling, continuations, generate_ids, stream_text
-from foundry.core.handle import RunHandle, evaluate_task
+from foundry.core.handle import FinishedRun, LiveModel
 from foundry.core.model import GPT, initialize
 from foundry.core.registry import registry
+from foundry.core.tasks import evaluate, task_asked
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.kernels import few_rows
 
 VOCAB, BLOCK = 61, 20
 TASK = """
-from foundry.core.contracts import Item, Variant
+from typing import ClassVar
+from foundry.core.contracts import Item, TaskParams, Variant
+
+class WordsParams(TaskParams):
+    metrics: ClassVar = ("bits_per_byte",)
+    last: float = 4.0
 
 class Words:
-    def __init__(self, params): ...
+    digest = ""
+    def __init__(self, params):
+        self.last = params.last
     def run(self, handle):
-        return [Item(str(n), score, "errors", False) for n, score in enumerate((1.0, 4.0, 4.0))]
+        return [Item(str(n), {"bits_per_byte": score}) for n, score in enumerate((1.0, 4.0, self.last))]
 
-VARIANTS = [Variant("task", "words", f"{__name__}:Words", summary="of a test")]
+VARIANTS = [Variant("task", "words", f"{__name__}:Words", WordsParams, summary="of a test")]
 """
 GREEDY = Sampling(temperature=0)
 
@@ -258,15 +266,17 @@ def test_a_model_of_our_own_learns_to_end_its_texts(tmp_path, monkeypatch, capsy
     assert main(["generate", "run", "--prompt", "7 hens", "--greedy"]) == 0
     assert capsys.readouterr().out == "7 hens sit here.\n"
 
-    handle = RunHandle.of(tmp_path / "run")
+    handle = FinishedRun.of(tmp_path / "run")
     told = handle.generate(["7 hens", "3 hens s"], max_tokens=30, stop=["it h", "sit h", "never"])
     assert told == [" ", ""]  # where two of them end at once, the first one counts
     (likely, is_greedy), (unlikely, is_not) = handle.score([("7 hens", " sit here."), ("7 hens", " sit hare.")])
     assert (is_greedy, is_not) == (True, False)
     assert unlikely < likely < 0
-    assert_scored_by_hand(RunHandle(handle.run, handle.experiment, handle.tokenizer, Repeats()))
-    score = evaluate_task(handle.run, "words")
-    assert (score.mean, score.higher_is_better) == (3.0, False)
+    assert_scored_by_hand(LiveModel(handle.tokenizer, Repeats()))
+    for asked, mean in {"words": 3.0, "{type: words, last: 1.0}": 2.0}.items():
+        assert evaluate(handle, handle.experiment, task_asked(handle.experiment, asked)).means == {
+            "words.bits_per_byte": mean
+        }
 
 
 class Repeats:
@@ -278,7 +288,7 @@ class Repeats:
         return 3 * torch.nn.functional.one_hot(tokens, 300).float(), None
 
 
-def assert_scored_by_hand(handle: RunHandle) -> None:
+def assert_scored_by_hand(handle: LiveModel) -> None:
     """Every token of a continuation counts once, however many pieces it is read in; and one that the model would not
     have chosen, in any of them, is one."""
     pairs = [("a", "aa"), ("a", "b" * 30), ("x" * 30, "xxxy"), ("", "cc"), ("ab", "b" * 7), ("no", "o" * 25 + "n")]

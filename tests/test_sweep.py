@@ -25,10 +25,14 @@ from foundry.core import load_experiment, registry, train
 from foundry.core.code import SOURCES
 from foundry.core.contracts import ExitCode
 from foundry.kernels import native
+from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.simulate import SimulatedWorld
 from foundry.lab.ledger import Ledger, Noise
+from foundry.lab.promotion import current_baseline
 from foundry.lab.sweep.dry_run import ENOUGH
-from foundry.lab.sweep.plan import noise_context
+from foundry.lab.sweep.plan import Plan, make_plan, noise_context
+from foundry.lab.sweep.question import Question
+from foundry.lab.trials.budget import Costs
 from foundry.lab.trials.fingerprint import data_fingerprint
 
 STEPS, RATE = 24, 3e-3
@@ -68,9 +72,8 @@ def know_noise(project: Path) -> None:
     """As if somebody had measured it for the baseline's budget."""
     experiment = load_experiment()
     with Ledger.open(project) as ledger:
-        for metric in ("val_loss", "letters"):
-            context = noise_context(metric, experiment.identity, data_fingerprint(experiment))
-            ledger.record_noise(Noise(metric, context, sigma=0.02, df=30, runs=31))
+        context = noise_context("val_loss", experiment.identity, data_fingerprint(experiment))
+        ledger.record_noise(Noise("val_loss", context, sigma=0.02, df=30, runs=31))
 
 
 @pytest.fixture
@@ -320,32 +323,71 @@ def test_every_arm_has_its_own_learning_rate(foundry):
 
 
 TASK = """
-from foundry.core.contracts import Item, Variant
+from math import log
+from pathlib import Path
+from typing import ClassVar
+from foundry.core.contracts import Item, Metric, TaskParams, Variant
+
+class LettersParams(TaskParams):
+    metrics: ClassVar = ("bits_per_byte", "likelihood")
+    limit: int = 3
 
 class Letters:
-    '''How likely the model finds each letter of some words, in nats; the last is longer than its context.'''
-    def __init__(self, params): ...
+    '''How likely the model finds each letter of some words; the last is longer than its context.'''
+    def __init__(self, params):
+        self.words = Path("words.txt").read_text().splitlines()[: params.limit]
+        self.digest = " ".join(self.words)
     def run(self, handle):
         assert handle.generate(["th"], max_tokens=2) != [""]
-        words = ["e hen", "ree tree rather", "e earth her heart then there rather three hen"]
-        assert len(words[-1]) > 2 * handle.block_size
-        scores = handle.score([("th", word) for word in words])
-        return [Item(word, score / len(word), "nats", True) for word, (score, _) in zip(words, scores)]
+        assert max(map(len, self.words)) > 2 * handle.block_size
+        for word, (score, exact) in zip(self.words, handle.score([("th", word) for word in self.words])):
+            yield Item(word, {"likelihood": score / len(word), "bits_per_byte": -score / log(2) / len(word)}, "words")
 
-VARIANTS = [Variant("task", "letters", f"{__name__}:Letters", summary="of a test")]
+METRICS = [Metric("likelihood", "nats", higher_is_better=True, summary="of a test")]
+VARIANTS = [Variant("task", "letters", f"{__name__}:Letters", LettersParams, summary="of a test")]
 """
 
 
 def test_a_task_ranks_the_arms(foundry, project):
     add_plugin(project, TASK)
-    code, lines, _ = foundry("sweep", "lr", "3e-2", "1e-4", "--eval-task", "letters", "--promote")
+    (project / "words.txt").write_text("e earth her heart then there rather three hen\nree tree rather\ne hen\n")
+    file = project / "experiments" / "baseline.yaml"
+    file.write_text(file.read_text() + "eval: {tasks: {two: {type: letters, limit: 2}}}\n")
+    plan = task_plan(project, "two")
+    with Ledger.open(project) as ledger:
+        ledger.record_noise(Noise("two.bits_per_byte", plan.context, sigma=0.03, df=30, runs=31))
+    code, lines, _ = foundry("sweep", "lr", "3e-2", "1e-4", "--eval-task", "two", "--promote")
     assert code == ExitCode.OK
     result = last(lines)
-    assert result["metric"] == "letters"
-    assert result["winner"] == "lr 3e-2"
+    assert (result["metric"], result["winner"]) == ("two.bits_per_byte", "lr 3e-2")
     with Ledger.open(project) as ledger:
-        metrics = ledger.trials(status="finished")[0].result["metrics"]
-    assert {"letters", "val_loss", "val_bpb"} <= metrics.keys()
+        rows = ledger.trials(status="finished")
+        assert all(row.id == row.trial.id for row in rows)
+        of_training, of_task = {"val_loss", "val_bpb", "train_loss"}, {"two.bits_per_byte", "two.likelihood"}
+        assert rows[0].result["metrics"].keys() == {*of_training, "tokens_per_second", *of_task}
+        assert rows[0].result["higher_is_better"] == ["tokens_per_second", "two.likelihood"]
+        items = [json.loads(line) for line in (project / rows[0].run / "items" / "two.jsonl").read_text().splitlines()]
+    assert [(item["id"][:2], item["cluster"]) for item in items] == [("e ", "words"), ("re", "words")]
+    mean = sum(item["scores"]["bits_per_byte"] for item in items) / 2
+    assert rows[0].result["metrics"]["two.bits_per_byte"] == pytest.approx(mean)
+    assert file.read_text().rstrip().endswith("tasks: {two: {type: letters, limit: 2}}")  # the promoted one, too
+
+    # Of what more is better, numbers keep their sign.
+    code, lines, _ = foundry("noise", "--eval-task", "two", "--metric", "two.likelihood", "--seeds", "2")
+    assert (last(lines)["metric"], code) == ("two.likelihood", ExitCode.OK)
+    assert max(last(lines)["scores"]) < 0 < last(lines)["sigma"]
+
+    # What else is asked, or asked of other words, is another question, of other trials.
+    assert len({task_plan(project, text).context for text in ("two", "letters", "{type: letters, limit: 2}")}) == 3
+    (project / "words.txt").write_text("e earth her heart then there rather three hen\nree tree\n")
+    assert task_plan(project, "two").context != plan.context
+
+
+def task_plan(project: Path, task: str) -> Plan:
+    """Of a sweep that is ranked by a task."""
+    question = Question((), Rule(metric=task), tasks=(task,))
+    with Ledger.open(project) as ledger:
+        return make_plan(*current_baseline(ledger, project), question, 1, lambda each, setting: Costs.of(each))[0]
 
 
 def test_a_guard_looks_at_the_winner_at_a_larger_scale(foundry, project):

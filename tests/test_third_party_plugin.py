@@ -1,5 +1,6 @@
 """Plugins from outside, built and installed as a user would, in an environment of their own."""
 
+import json
 import re
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def assert_its_own_tests_pass(environment, plugin: Path) -> None:
     assert int(passed[1]) > 5, tested.stdout
 
 
-def test_the_example_plugin_adds_an_activation_and_a_mutation_type_that_train(environment, project):
+def test_the_example_plugin_adds_an_activation_a_mutation_type_and_a_task(environment, project):
     before = mutations(environment, project)
     assert ("activation", "swiglu", "foundry-modules") in before
     environment.install(EXAMPLE)
@@ -60,6 +61,9 @@ def test_the_example_plugin_adds_an_activation_and_a_mutation_type_that_train(en
     assert trained["step"] == 3
     written = environment.foundry(project, "generate", str(trained["run"]), "--max-tokens", "5")
     assert written["text"]
+    asked = ["--eval-task", "{type: repeat, words: 5}", "--seeds", "2", "--budget", "3 steps"]
+    told = environment.run(project, environment.python, "-m", "foundry.cli", "noise", *asked, "--json").stdout
+    assert json.loads(told.splitlines()[-1])["metric"] == "repeat.bits_saved"
     assert_its_own_tests_pass(environment, EXAMPLE)
 
 

@@ -20,7 +20,7 @@ from foundry.cli.__main__ import main
 from foundry.core import load_run
 from foundry.core.config import from_plain
 from foundry.core.contracts import InvalidData
-from foundry.core.handle import RunHandle
+from foundry.core.handle import FinishedRun
 from foundry.core.model import GPT, initialize
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
@@ -289,7 +289,7 @@ def test_what_goes_on_from_a_text_is_scored_as_one_text_with_it(project, capsys)
     """Alone, it would begin with a blank."""
     like_llama(project / "theirs")
     foundry(capsys, "zoo", "convert", "theirs", "--run", "run")
-    handle = RunHandle.of(project / "run")
+    handle = FinishedRun.of(project / "run")
     model = transformers.AutoModelForCausalLM.from_pretrained("theirs").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained("theirs")
     for context, continuation in (("the 12 cats", " sat"), ("the 12 cats ", "sat"), ("the 12 c", "ats")):

@@ -206,7 +206,7 @@ def test_where_tokens_differ_bits_per_byte_decide(baseline):
     assert planned(baseline, Question(NORM)).question.rule.metric == "val_loss"
     assert planned(baseline, Question(tokenizers)).question.rule.metric == "val_bpb"
     asked = Question(tokenizers, Rule(metric="train_loss"))
-    assert planned(baseline, asked).question.rule.metric == "train_loss"
+    assert planned(baseline, asked).question.rule.metric == "val_bpb"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 It needs the plugin installed, as tests/test_third_party_plugin.py does in an environment of its own."""
 
+import math
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ pytest.importorskip("foundry_plugin_example")
 
 from foundry.core.testing import DIMS, Conformance, assert_rounded, sums_of
 from foundry_plugin_example.heads import change_heads
-from foundry_plugin_example.params import XIELUParams
+from foundry_plugin_example.params import RepeatParams, XIELUParams
+from foundry_plugin_example.repeat import Repeat
 from foundry_plugin_example.xielu import XIELU
 
 
@@ -58,3 +61,18 @@ def test_heads_keeps_the_width_and_the_share_of_key_value_heads():
 def test_heads_names_what_would_fit(value):
     with pytest.raises(ValueError, match=r"use one of 4, 8, 16, 32, 64$"):
         change_heads(model(type="gqa", n_kv_head=2), value)
+
+
+class Copies:
+    """Stands for a model that gives each letter of a word that its context has 1 bit, and of any other 4."""
+
+    def score(self, pairs):
+        bits = [len(word) * (1 if word in context else 4) for context, word in pairs]
+        return [(-each * math.log(2), word in context) for each, (context, word) in zip(bits, pairs, strict=True)]
+
+
+def test_repeat_tells_what_the_context_saves():
+    items = list(Repeat(RepeatParams(words=5, times=3)).run(Copies()))
+    assert [item.scores["bits_saved"] for item in items] == pytest.approx([3.0] * 5)
+    assert {item.scores["accuracy"] for item in items} == {1.0}
+    assert len({item.id for item in items}) == 5

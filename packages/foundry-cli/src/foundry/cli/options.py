@@ -45,11 +45,17 @@ BudgetOption = Annotated[
 ]
 Metric = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="What decides: val_loss, val_bpb, or a task.", show_default="val_loss"),
+    typer.Option(
+        metavar="NAME", help="What decides: val_loss, val_bpb, or a task's: gsm8k.accuracy.", show_default="val_loss"
+    ),
 ]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option("--eval-task", metavar="TASK", help="Score every model on TASK, too, and rank by it. Repeatable."),
+    typer.Option(
+        "--eval-task",
+        metavar="TASK",
+        help="Score every model on TASK, too, and rank by it: a name, or {type: NAME, SETTING: VALUE}. Repeatable.",
+    ),
 ]
 Executor = Annotated[str, typer.Option(metavar="NAME", help="Who trains: local, inline, or a plugin's.")]
 TrialSeconds = Annotated[

@@ -64,15 +64,18 @@ def draw_effects(done: Ablation, path: Path) -> None:
     """One bar per combination: how much better than the baseline it is, with its runs as dots."""
     from matplotlib.figure import Figure
 
-    base = done.cells[0].mean or 0.0
-    cells = sorted((cell for cell in done.cells[1:] if cell.mean is not None), key=lambda cell: cell.mean or 0.0)
+    cells = [cell for cell in done.ranked() if cell is not done.cells[0] and cell.mean is not None]
     figure = Figure(figsize=(8, 1.2 + 0.32 * len(cells)), layout="constrained")
     axes = figure.subplots()
     for place, cell in enumerate(cells):
         effect = done.effect(cell) or 0.0
         axes.barh(place, effect, color="#4477aa" if effect > 0 else "#cc6677", height=0.7)
         axes.plot(
-            [base - score for score in cell.scores], [place] * len(cell.scores), ".", color="#222222", markersize=4
+            [done.gain(score) or 0.0 for score in cell.scores],
+            [place] * len(cell.scores),
+            ".",
+            color="#222222",
+            markersize=4,
         )
     axes.set_yticks(range(len(cells)), [cell.entry.arm for cell in cells])
     axes.axvline(0, color="#222222", linewidth=0.8)

@@ -27,9 +27,9 @@ UNKNOWN = "unknown"
 
 
 def code_fingerprint(experiment: Experiment, tasks: tuple[str, ...] = ()) -> str:
-    """sha256 of the sources that a training of `experiment` and its evaluation on `tasks` run: core's, the kernels',
-    those of every package that a chosen variant, a task or, with `init_from`, a source of first weights comes from,
-    what a chosen file of variants/ is made of, and torch's version. Of core nothing is left out, not even its
+    """sha256 of the sources that a training of `experiment` and its evaluation on tasks of these types run: core's, the
+    kernels', those of every package that a chosen variant, a task or, with `init_from`, a source of first weights comes
+    from, what a chosen file of variants/ is made of, and torch's version. Of core nothing is left out, not even its
     conformance kit: a list of exceptions would have to be right for ever."""
     return digest(version("torch"), sorted(set(_sources(experiment, tasks))))
 
@@ -78,8 +78,10 @@ def _variants(params: Any) -> Iterator[Variant]:
     if isinstance(params, Params):
         if params.variant is not None:
             yield params.variant
-        for name in type(params).model_fields:
-            yield from _variants(getattr(params, name))
+        for name, field in type(params).model_fields.items():
+            extra = field.json_schema_extra
+            if not (isinstance(extra, dict) and extra.get("identity") is False):  # a task trains nothing
+                yield from _variants(getattr(params, name))
 
 
 def _package_of(module: str) -> Path | None:

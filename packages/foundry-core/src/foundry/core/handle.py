@@ -1,20 +1,17 @@
-"""A trained model as an evaluator sees it: the slot `task`, on a run folder."""
+"""A trained model as a task sees it, in memory or in a run folder."""
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from foundry.core.blame import answers_for
 from foundry.core.config import Experiment
 from foundry.core.config.assemble import edit
-from foundry.core.contracts import Edits, Evaluator, InvalidData, Item, Tokenizer
+from foundry.core.contracts import Edits, Tokenizer
 from foundry.core.generate import Sampling, first_ids, stream_text
 from foundry.core.loading import load_run
 from foundry.core.model import GPT
@@ -25,52 +22,11 @@ TOKENS_PER_BATCH = 4096
 """In one forward pass, padding included; as many as the validation loss takes."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """What a task came to."""
+class LiveModel:
+    """A model in memory. A `foundry.core.contracts.ModelHandle`."""
 
-    mean: float
-    higher_is_better: bool
-    items: tuple[Item, ...]
-
-
-def evaluate_task(run: Path, task: str) -> Score:
-    """Run the evaluator that fills slot `task` under this name on the trained model of a run folder.
-
-    Raises:
-        UsageError: there is no such task.
-        InvalidData: it scored nothing, or its scores are not finite, or of two kinds.
-        PluginError: its code cannot be called as a task's, or gives no items.
-    """
-    handle = RunHandle.of(run)
-    variant = handle.experiment.registry.variant("task", task)
-    target = variant.load()
-    with answers_for(target):
-        evaluator: Evaluator = target(variant.params())
-        items = tuple(evaluator.run(handle))
-        if not items:
-            raise InvalidData(f"task {task} has scored no item")
-        if len({(item.metric, item.higher_is_better) for item in items}) > 1:
-            raise InvalidData(f"task {task} mixes metrics: {', '.join(sorted({item.metric for item in items}))}")
-        mean = math.fsum(item.score for item in items) / len(items)
-        if not math.isfinite(mean):
-            raise InvalidData(f"task {task}: a score is not finite")
-        return Score(mean, items[0].higher_is_better, items)
-
-
-class RunHandle:
-    """The model of a run folder. A `foundry.core.contracts.Handle`."""
-
-    def __init__(self, run: Path, experiment: Experiment, tokenizer: Tokenizer, model: GPT) -> None:
-        self.run, self.experiment, self.model = run, experiment, model
-        self._tokenizer = tokenizer
-
-    @classmethod
-    def of(cls, run: Path) -> RunHandle:
-        """The newest checkpoint of a run, on the device that it was trained on."""
-        device = Device.saved_in(Run(run).config(), source=str(run))
-        experiment, tokenizer, model = load_run(run, device=device.type)
-        return cls(run, experiment, tokenizer, model)
+    def __init__(self, tokenizer: Tokenizer, model: GPT) -> None:
+        self._tokenizer, self.model = tokenizer, model
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -82,8 +38,8 @@ class RunHandle:
 
     @torch.inference_mode()
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """See `Handle`. What does not fit the context is scored piece by piece, each with as much of what precedes it
-        as fits, at least half a block."""
+        """See `ModelHandle`. What does not fit the context is scored piece by piece, each with as much of what precedes
+        it as fits, at least half a block."""
         windows = [(number, *window) for number, pair in enumerate(pairs) for window in self._windows(*pair)]
         windows.sort(key=lambda window: len(window[1]))
         likelihood, greedy = [0.0] * len(pairs), [True] * len(pairs)
@@ -135,11 +91,27 @@ class RunHandle:
                 return text[: min(ends)]
         return text
 
-    def train(self, edits: Edits) -> RunHandle:
-        """See `Handle`. The new run lies inside this one's folder, so that an evaluation that was cut short goes on."""
+
+class FinishedRun(LiveModel):
+    """The model of a run folder. A `foundry.core.contracts.RunHandle`."""
+
+    def __init__(self, run: Path, experiment: Experiment, tokenizer: Tokenizer, model: GPT) -> None:
+        super().__init__(tokenizer, model)
+        self.run, self.experiment = run, experiment
+
+    @classmethod
+    def of(cls, run: Path) -> FinishedRun:
+        """The newest checkpoint of a run, on the device that it was trained on."""
+        device = Device.saved_in(Run(run).config(), source=str(run))
+        experiment, tokenizer, model = load_run(run, device=device.type)
+        return cls(run, experiment, tokenizer, model)
+
+    def train(self, edits: Edits) -> FinishedRun:
+        """See `RunHandle`. The new run lies inside this one's folder, so that an evaluation that was cut short goes
+        on."""
         from foundry.core.training import train
 
         experiment = edit(self.experiment, edits, "the task")
         run = self.run / "probes" / experiment.identity[:16]
         train(experiment, run)
-        return RunHandle.of(run)
+        return FinishedRun.of(run)

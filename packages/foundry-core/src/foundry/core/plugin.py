@@ -7,6 +7,7 @@ from foundry.core.contracts import (
     AttentionParams,
     CanonParams,
     FeedForwardParams,
+    Metric,
     Mutation,
     NormParams,
     OptimizerParams,
@@ -18,6 +19,7 @@ from foundry.core.contracts import (
     Section,
     Slot,
     SourceParams,
+    TaskParams,
     Variant,
     hookimpl,
 )
@@ -61,8 +63,15 @@ SLOTS = [
     Slot("loss", "training.loss", "cross_entropy", "what training minimises", "loss"),
     Slot("optimizer", "training.optimizer", "adamw", "how gradients become updates", "opt", params=OptimizerParams),
     Slot("schedule", "training.schedule", "cosine", "the learning rate over time", "sched"),
-    Slot("task", "", "", "what a trained model is scored on"),
+    Slot("task", "eval.tasks", "", "what a trained model is scored on", params=TaskParams, named=True, identity=False),
     Slot("source", "", "run", "where first weights come from, as init_from names them", params=SourceParams),
+]
+
+METRICS = [
+    Metric("val_loss", "nats", per_token=True, summary="mean cross-entropy of a held-out token"),
+    Metric("val_bpb", "bits per byte", summary="the same for a byte of text, whatever the tokenizer"),
+    Metric("train_loss", "nats", per_token=True, summary="what training minimised in the last step that was logged"),
+    Metric("tokens_per_second", "tokens/s", higher_is_better=True, summary="in training"),
 ]
 
 RUN = Variant(
@@ -88,3 +97,8 @@ def foundry_mutations() -> list[Mutation]:
 @hookimpl
 def foundry_sections() -> list[Section]:
     return SECTIONS
+
+
+@hookimpl
+def foundry_metrics() -> list[Metric]:
+    return METRICS

@@ -24,7 +24,7 @@ class Cell:
     """One combination."""
 
     entry: PlannedArm
-    scores: tuple[float, ...]  # of the seeds, lower is better
+    scores: tuple[float, ...]  # of the seeds, in the metric
     failures: tuple[str, ...]
 
     @property
@@ -38,14 +38,26 @@ class Ablation:
 
     sweep: str
     metric: str
+    higher_is_better: bool
     cells: tuple[Cell, ...]
     refused: tuple[Refused, ...]
     sigma: float | None  # over seeds, pooled over the cells; None with one seed
 
     def effect(self, cell: Cell) -> float | None:
         """How much better than the baseline, > 0 = better, at the same seeds."""
+        return None if cell.mean is None else self.gain(cell.mean)
+
+    def gain(self, score: float) -> float | None:
+        """How much better a score is than the baseline's mean."""
         base = self.cells[0].mean
-        return None if cell.mean is None or base is None else base - cell.mean
+        if base is None:
+            return None
+        return score - base if self.higher_is_better else base - score
+
+    def ranked(self) -> list[Cell]:
+        """The best first, those without a score last."""
+        sign = -1 if self.higher_is_better else 1
+        return sorted(self.cells, key=lambda cell: math.inf if cell.mean is None else sign * cell.mean)
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per cell: a CSV's."""
@@ -95,7 +107,7 @@ def ablate(lab: Lab, question: Question, seeds: int) -> Ablation:
         cells = yield from _all(plan, seeds)
         groups = [cell.scores for cell in cells if len(cell.scores) > 1]
         sigma = pooled(groups)[0] if groups else None
-        return Ablation(row.id, plan.question.rule.metric, cells, tuple(refused), sigma)
+        return Ablation(row.id, plan.question.rule.metric, plan.higher_is_better, cells, tuple(refused), sigma)
 
     return lab.conclude(row, procedure, None, refused)
 
@@ -108,6 +120,6 @@ def _all(plan: Plan, seeds: int) -> Generator[Sequence[Request], Answers, tuple[
     cells = []
     for entry in plan.entries:
         outcomes = [answers[request] for request in wanted[entry.arm]]
-        scores = tuple(outcome for outcome in outcomes if not isinstance(outcome, Failure))
+        scores = tuple(plan.told(outcome) for outcome in outcomes if not isinstance(outcome, Failure))
         cells.append(Cell(entry, scores, tuple(each.reason for each in outcomes if isinstance(each, Failure))))
     return tuple(cells)

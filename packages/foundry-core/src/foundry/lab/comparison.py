@@ -28,12 +28,10 @@ from foundry.lab.sweep.plan import Plan, check_question, not_built, plan_of, rem
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.session import NOISE_SEEDS, Lab
 from foundry.lab.trials.budget import Budget, Costs, with_budget
+from foundry.lab.trials.scores import COMPARES_TOKENIZERS
 
-METRICS = ("val_loss", "val_bpb", "tokens_per_second")
-"""Of every run, beside the metric that decides."""
-PER_TOKEN = ("val_loss", "train_loss")
-"""Metrics that mean different things to two tokenizers."""
-UNITS = {"val_loss": "nats", "train_loss": "nats", "val_bpb": "bits per byte"}
+SHOWN = ("val_loss", "val_bpb", "tokens_per_second")
+"""Metrics of every run, beside the one that decides."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Compared:
     sweep: str
     pairing: Pairing  # with the noise that was decided with
     comparison: Comparison
-    means: tuple[Mapping[str, float], Mapping[str, float]]  # of A and B over their runs: METRICS, and what decided
+    means: tuple[Mapping[str, float], Mapping[str, float]]  # of A and B over their runs: SHOWN, and what decided
     curves: tuple[Sequence[Sequence[Json]], Sequence[Sequence[Json]]]  # of A and B: the ledger's curve of every run
 
     @property
@@ -69,7 +67,7 @@ class Compared:
         assert plan.sigma is not None
         if ended.effect is None or ended.low is None or ended.high is None:
             return ended.reason
-        unit, gain = UNITS.get(rule.metric, f"of {rule.metric}"), rule.gain(plan.sigma)
+        unit, gain = plan.unit or f"of {rule.metric}", rule.gain(plan.sigma)
         pairs = "1 pair" if len(ended.pairs) == 1 else f"{len(ended.pairs)} pairs"
         if ended.choice == "first":
             better, worse, effect, low, high = first, second, -ended.effect, -ended.high, -ended.low
@@ -103,9 +101,10 @@ def pair(first: Experiment, second: Experiment, rule: Rule, *, budget: Budget | 
     differences = tuple(change for change in difference(first, second) if change.key != "seed")
     _refuse_incomparable(first, second, differences)
     ours, theirs, made_equal = _level(first, second, budget)
-    if rule.metric in PER_TOKEN and any(change.key.startswith("data.tokenizer") for change in differences):
-        rule = replace(rule, metric="val_bpb")
-        made_equal.append("their tokens differ, so val_bpb decides")
+    known = first.registry.metric(rule.metric)
+    if known is not None and known.per_token and any(change.key.startswith("data.tokenizer") for change in differences):
+        rule = replace(rule, metric=COMPARES_TOKENIZERS)
+        made_equal.append(f"their tokens differ, so {COMPARES_TOKENIZERS} decides")
     question = Question((), rule, budget)
     check_question(question, first)
     names = (first.name, second.name) if first.name != second.name else (f"{first.name} A", f"{second.name} B")
@@ -214,6 +213,6 @@ def _trials(lab: Lab, sweep: str, arm: str) -> list[TrialRow]:
 
 
 def _means(trials: Sequence[TrialRow], metric: str) -> dict[str, float]:
-    names = dict.fromkeys((metric, *METRICS))
+    names = dict.fromkeys((metric, *SHOWN))
     found = {name: [value for trial in trials if (value := trial.metric(name)) is not None] for name in names}
     return {name: math.fsum(values) / len(values) for name, values in found.items() if values}

@@ -1,10 +1,10 @@
-"""What foundry-evals contributes: the section `eval` of an experiment, so far without keys of its own.
+"""What foundry-evals contributes: the section `eval` of an experiment, and the metrics that tasks give.
 
-The validation loss is the trainer's (`training.eval_interval`, `training.eval_tokens`); tasks such as GSM8K will be
-chosen here, by evaluators that meet `foundry.core.contracts.Evaluator`.
+The validation loss is the trainer's (`training.eval_interval`, `training.eval_tokens`). Tasks are chosen under
+`eval.tasks`; none comes with this package yet.
 """
 
-from foundry.core.contracts import Params, Section, hookimpl
+from foundry.core.contracts import Metric, Params, Section, hookimpl
 
 FOUNDRY_API = 1
 
@@ -16,3 +16,11 @@ class EvalParams(Params):
 @hookimpl
 def foundry_sections() -> list[Section]:
     return [Section("eval", EvalParams, summary="how a trained model is judged beyond its validation loss")]
+
+
+@hookimpl
+def foundry_metrics() -> list[Metric]:
+    return [
+        Metric("accuracy", higher_is_better=True, summary="the share of items that are right"),
+        Metric("bits_per_byte", "bits per byte", summary="of the right answer's text, under the model"),
+    ]

@@ -76,8 +76,7 @@ def ablate(
 
 def _draw(done: Ablation) -> None:
     columns = ("arm", "runs", done.metric, "effect", "FLOPs", "failures")
-    ranked = sorted(done.cells, key=lambda cell: cell.mean if cell.mean is not None else float("inf"))
-    render.table(columns, [_row(done, cell) for cell in ranked])
+    render.table(columns, [_row(done, cell) for cell in done.ranked()])
     for each in done.refused:
         render.say(f"left out: {each}")
     if done.sigma is not None:

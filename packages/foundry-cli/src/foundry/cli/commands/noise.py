@@ -22,7 +22,7 @@ from foundry.cli.options import (
 )
 
 GAINS = (0.005, 0.01, 0.02)
-"""True gains of which the power is printed, in nats."""
+"""True gains of which the power is printed, in the metric's unit."""
 
 
 def noise(
@@ -50,7 +50,9 @@ def noise(
         plan, spread = lab.noise(question, seeds)
         known = lab.ledger.noise(plan.context)
     assert known is not None
-    data = {"metric": metric, "mean": spread.mean, "scores": list(spread.scores), "failures": list(spread.failures)}
+    scores = [plan.told(score) for score in spread.scores]
+    data = {"metric": plan.question.rule.metric, "mean": plan.told(spread.mean), "scores": scores}
+    data["failures"] = list(spread.failures)
     data |= {
         "runs": known.runs,
         "sigma": known.sigma,

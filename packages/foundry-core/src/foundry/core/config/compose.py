@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 from pydantic import ConfigDict, Field, create_model
 
 from foundry.core.config.experiment import Experiment
+from foundry.core.config.schema import NOT_IDENTITY
 from foundry.core.contracts import Params, Slot, Variant
 from foundry.core.registry import Registry
 
@@ -85,11 +86,15 @@ def _field(registry: Registry, slot: Slot, chosen: Chosen | None, *, layer: bool
     variants = registry.variants(slot.name)
     names = variants.keys() if chosen is None else chosen.get(slot.name, frozenset())
     classes = [choice_class(variants[name]) for name in variants if name in names]
+    extra = None if slot.identity else NOT_IDENTITY
     if not classes:
-        return (None, None)
+        return (dict[str, Params], Field({}, json_schema_extra=extra)) if slot.named else (None, None)
     annotation: Any = classes[0]
     if len(classes) > 1:
         annotation = Annotated[reduce(or_, classes), Field(discriminator="type")]
+    if slot.named:
+        many = dict[str, annotation]
+        return (many, Field(default_factory=dict, description=slot.summary, json_schema_extra=extra))
     if layer or slot.default not in variants:
         return (annotation | None, Field(None, description=slot.summary))
     if slot.default not in names:

@@ -26,7 +26,7 @@ def identity(experiment: Experiment) -> str:
 
 def canonical(experiment: Experiment) -> dict[str, Any]:
     """The experiment as sorted JSON would have it, less defaults and what is not its identity."""
-    content = _fields(experiment)
+    content = canonical_params(experiment)
     content.pop("layers", None)
     dims = experiment.dims()
     if experiment.model_args.scaling.base(dims) == dims:
@@ -36,7 +36,7 @@ def canonical(experiment: Experiment) -> dict[str, Any]:
         args = experiment.layer_args(layer)
         if args is not experiment.model_args:
             both = [(slot, choice, getattr(experiment.model_args, slot)) for slot, choice in args]
-            own = {slot: _fields(choice) for slot, choice, base in both if _differ(choice, base)}
+            own = {slot: canonical_params(choice) for slot, choice, base in both if _differ(choice, base)}
             if own:
                 layers[str(layer)] = own
     return {**content, "layers": layers} if layers else content
@@ -45,10 +45,10 @@ def canonical(experiment: Experiment) -> dict[str, Any]:
 def _differ(choice: Any, base: Any) -> bool:
     if not isinstance(choice, Params):
         return False
-    return not isinstance(base, Params) or _fields(choice) != _fields(base)
+    return not isinstance(base, Params) or canonical_params(choice) != canonical_params(base)
 
 
-def _fields(params: Params) -> dict[str, Any]:
+def canonical_params(params: Params) -> dict[str, Any]:
     """The fields that are not default, `type` always: a variant's name says which defaults hold."""
     kept: dict[str, Any] = {}
     dumped: dict[str, Any] | None = None
@@ -59,7 +59,7 @@ def _fields(params: Params) -> dict[str, Any]:
         value = getattr(params, name)
         if isinstance(value, Params):
             is_choice = "type" in type(value).model_fields
-            if inner := _fields(value) if not is_choice or _differ(value, default_of(field)) else {}:
+            if inner := canonical_params(value) if not is_choice or _differ(value, default_of(field)) else {}:
                 kept[name] = inner
         elif name == "type" or value != default_of(field):
             dumped = dumped or params.model_dump(mode="json")

@@ -22,6 +22,9 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     for slot in registry.placed_slots:
         choice = _choice(slot, registry, definitions)
         section = definitions[properties[slot.section]["$ref"].rpartition("/")[2]]
+        if slot.named:
+            choice.pop("default", None)
+            choice = {"type": "object", "additionalProperties": choice, "description": slot.summary}
         section["properties"][slot.key] = choice
         section["required"] = [key for key in section.get("required", ()) if key != slot.key]
         if slot.per_layer:

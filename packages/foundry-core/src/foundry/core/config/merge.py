@@ -58,7 +58,7 @@ def _is_sugar(document: Document) -> bool:
 def slot_at(path: Path, registry: Registry) -> str | None:
     """The slot whose choice stands at `path`, if one does."""
     for slot in registry.placed_slots:
-        if path == (slot.section, slot.key):
+        if (path[:-1] if slot.named else path) == (slot.section, slot.key):
             return slot.name
         if slot.per_layer and len(path) == 3 and path[0] == "layers" and path[2] == slot.key:
             return slot.name
@@ -68,7 +68,8 @@ def slot_at(path: Path, registry: Registry) -> str | None:
 def chosen_type(document: Document, path: Path, slot: str, registry: Registry) -> str:
     """The variant that a choice means, whether it says so or not; empty for an optional slot without a choice.
 
-    A choice without `type` is the slot's default; `model_args.n_kv_head` on its own asks for the variant that has it.
+    A choice without `type` is the slot's default, or what its own name says; `model_args.n_kv_head` on its own asks for
+    the variant that has it.
     """
     choice = document.get(path)
     if isinstance(choice, dict) and isinstance(choice.get("type"), str):
@@ -76,6 +77,8 @@ def chosen_type(document: Document, path: Path, slot: str, registry: Registry) -
     if path[0] == "layers":
         base = registry.slots[slot]
         return chosen_type(document, (base.section, base.key), slot, registry)
+    if registry.slots[slot].named:
+        return str(path[-1])
     default = registry.slots[slot].default
     shorthand = registry.shorthands(slot).get(default)
     default = str(shorthand.expands_to["type"]) if shorthand else default

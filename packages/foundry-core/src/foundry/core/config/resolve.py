@@ -11,6 +11,7 @@ from foundry.core.config.merge import chosen_type
 from foundry.core.config.schema import BUDGETS
 from foundry.core.config.sugar import KV_HEADS, slot_paths
 from foundry.core.registry import Registry
+from foundry.core.registry.table import NAME
 
 
 def name_choices(document: Document, registry: Registry) -> None:
@@ -35,13 +36,26 @@ def resolve(merged: Document, registry: Registry) -> tuple[Document, list[Fault]
             if is_present:
                 document.set(path, _on_top(document, path, slot, choice, registry))
             continue
-        if name := chosen_type(document, path, slot, registry):
+        name = chosen_type(document, path, slot, registry)
+        if registry.slots[slot].named and (fault := _misnamed(slot, str(path[-1]), name, registry)):
+            faults.append(document.fault(path, fault))
+            document.drop(path)
+        elif name:
             registry.variant(slot, name)  # a default may be a plugin's that is broken
             default = registry.shorthands(slot).get(registry.slots[slot].default) if not is_present else None
             document.set(path, {**(default.expands_to if default else {}), "type": name, **(choice or {})})
     _settle_kv_heads(document, registry, faults)
     _settle_budget(document, faults)
     return document, faults
+
+
+def _misnamed(slot: str, own: str, type: str, registry: Registry) -> str:
+    """What is wrong with a choice that has a name of its own; empty: nothing."""
+    if not NAME.fullmatch(own):
+        return "a name is lower-case letters, digits and _, beginning with a letter"
+    if type not in registry.variants(slot):
+        return f"there is no {slot} {type}; say which it is, as `type:`, one of {', '.join(registry.variants(slot))}"
+    return ""
 
 
 def chosen(document: Document, registry: Registry) -> dict[str, frozenset[str]]:

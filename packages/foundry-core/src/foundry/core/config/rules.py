@@ -134,7 +134,11 @@ def _all_params(experiment: Experiment) -> Iterator[tuple[Path, Params]]:
         section = getattr(experiment, name)
         if isinstance(section, Params):
             yield (name,), section
-            yield from (((name, key), value) for key, value in section if isinstance(value, Params))
+            for key, value in section:
+                choices = value.items() if isinstance(value, dict) else [(None, value)]
+                for own, choice in choices:
+                    if isinstance(choice, Params):
+                        yield (name, key) if own is None else (name, key, own), choice
     for key, override in experiment.layers.items():
         yield from ((("layers", key, slot), choice) for slot, choice in override if isinstance(choice, Params))
 

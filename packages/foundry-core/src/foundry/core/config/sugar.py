@@ -44,7 +44,12 @@ def long_way(path: Path) -> Path:
 
 def slot_paths(document: Document, registry: Registry) -> list[tuple[Path, str]]:
     """Every place of a document that may hold a choice, and the slot it is a choice for."""
-    found: list[tuple[Path, str]] = [((slot.section, slot.key), slot.name) for slot in registry.placed_slots]
+    found: list[tuple[Path, str]] = []
+    for slot in registry.placed_slots:
+        path = (slot.section, slot.key)
+        names = document.get(path) if slot.named else None
+        found += [((*path, name), slot.name) for name in names] if isinstance(names, dict) else []
+        found += [] if slot.named else [(path, slot.name)]
     layers = document.get(("layers",))
     for key in layers if isinstance(layers, dict) else ():
         found += [(("layers", key, slot.key), slot.name) for slot in registry.placed_slots if slot.per_layer]
@@ -76,6 +81,9 @@ def _expand(document: Document, path: Path, slot: str, registry: Registry, fault
     """A name, a shorthand, or a mapping whose `type` is one -> a mapping whose `type` is a variant."""
     missing = object()
     choice = document.get(path, missing)
+    if registry.slots[slot].named and choice is None:  # `tasks: {recall: }`, whose name says what it is
+        document.set(path, {})
+        return
     if choice is missing or (choice is None and not registry.slots[slot].default):
         return
     names = [*registry.variants(slot), *registry.shorthands(slot)]

@@ -10,12 +10,13 @@ nothing else of core.
                 Params      its settings, as the experiment file has them
                 Shorthand   a name for a variant with some of its parameters set: gqa_2kv
                 Mutation    a small named edit of an experiment: depth 8
+                Metric      a figure that models are ranked by: val_loss, accuracy
                 Section     a top-level part of the experiment file whose schema a package owns: data, eval
     data        Rows, Tokenizer, Batch: what a model reads
     model       Attention, FeedForward, Position, ...: what the parts of a model can do, one protocol for each slot
     parameters  Role: what each parameter of a model is, which optimizers, scale rules and first values ask
     training    Loss, OptimizerFactory, Scaling, Schedule: the same of what trains it;  Job: what that does beside
-    evaluation  Evaluator, Handle: what scores it
+    evaluation  Task, ModelHandle, RunHandle: what scores it
     search      Proposer: what tries the next mutation
     execution   Executor, Site: who trains the trials of a sweep
     source      Source: where first weights come from
@@ -39,7 +40,7 @@ from foundry.core.contracts.errors import (
     Stopped,
     UsageError,
 )
-from foundry.core.contracts.evaluation import Evaluator, Handle, Item
+from foundry.core.contracts.evaluation import Item, ModelHandle, RunHandle, Task, TaskParams
 from foundry.core.contracts.execution import Executor, Site
 from foundry.core.contracts.model import (
     UNSCALED,
@@ -83,6 +84,7 @@ from foundry.core.contracts.plugins import (
     Contribution,
     Edits,
     HookSpecs,
+    Metric,
     Mutation,
     Params,
     Problem,
@@ -126,7 +128,6 @@ __all__ = [
     "Diverged",
     "Edits",
     "EnvironmentFailure",
-    "Evaluator",
     "Executor",
     "ExitCode",
     "Fate",
@@ -134,7 +135,6 @@ __all__ = [
     "FeedForwardParams",
     "FixedRows",
     "FoundryError",
-    "Handle",
     "HookSpecs",
     "InternalError",
     "InvalidData",
@@ -142,6 +142,8 @@ __all__ = [
     "Item",
     "Job",
     "Loss",
+    "Metric",
+    "ModelHandle",
     "Moment",
     "Multipliers",
     "Mutation",
@@ -163,6 +165,7 @@ __all__ = [
     "ResidualParams",
     "Role",
     "Rows",
+    "RunHandle",
     "Scaling",
     "ScalingParams",
     "Schedule",
@@ -177,6 +180,8 @@ __all__ = [
     "Stack",
     "Stopped",
     "Sublayer",
+    "Task",
+    "TaskParams",
     "Tokenizer",
     "Tried",
     "Update",

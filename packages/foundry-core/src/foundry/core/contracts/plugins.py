@@ -70,6 +70,8 @@ class Slot:
     summary: str
     abbreviation: str = ""  # of the slot in file names: attn_mla; the slot's name by default
     per_layer: bool = False  # may `layers:` choose another variant for some layers
+    named: bool = False  # any number of choices, each under a name of its own: {easy: {type: recall, pairs: 2}}
+    identity: bool = True  # whether the choice decides what a training comes to
     params: type[Params] = Params  # the base of all its variants' params, by which core asks them
 
     @property
@@ -145,6 +147,18 @@ class Mutation:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A figure that models are ranked by, or described with. A task's metrics are told as NAME.METRIC, of the name that
+    the experiment has for the task: `gsm8k.accuracy`."""
+
+    name: str
+    unit: str = ""  # as it stands behind a number: "nats", "bits per byte"; empty for a share or a count
+    higher_is_better: bool = False
+    per_token: bool = False  # of one token, and so not to be compared between two tokenizers
+    summary: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """A top-level part of the experiment file whose schema a package owns."""
 
@@ -173,7 +187,7 @@ def _import(target: str, whose: str) -> Any:
         raise PluginError(f"{whose}: cannot load {target}: {described(error)}") from error
 
 
-Contribution: TypeAlias = Slot | Variant | Shorthand | Mutation | Section
+Contribution: TypeAlias = Slot | Variant | Shorthand | Mutation | Section | Metric
 
 
 @dataclass(frozen=True)
@@ -213,3 +227,7 @@ class HookSpecs:
     @hookspec
     def foundry_sections(self) -> list[Section]:  # type: ignore[empty-body]
         """Return the sections of the experiment file that this plugin owns."""
+
+    @hookspec
+    def foundry_metrics(self) -> list[Metric]:  # type: ignore[empty-body]
+        """Return the metrics that this plugin's tasks give, beyond those that are known already."""

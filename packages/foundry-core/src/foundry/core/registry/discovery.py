@@ -22,6 +22,7 @@ from foundry.core.contracts import (
     FOUNDRY_API,
     Contribution,
     HookSpecs,
+    Metric,
     Mutation,
     Problem,
     Section,
@@ -42,6 +43,7 @@ HOOKS: dict[str, type] = {
     "foundry_variants": Variant,
     "foundry_shorthands": Shorthand,
     "foundry_mutations": Mutation,
+    "foundry_metrics": Metric,
 }
 
 

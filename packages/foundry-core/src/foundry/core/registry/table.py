@@ -14,6 +14,7 @@ from foundry.core.blame import answers_for
 from foundry.core.contracts import (
     Contribution,
     FoundryError,
+    Metric,
     Mutation,
     Params,
     PluginError,
@@ -21,6 +22,7 @@ from foundry.core.contracts import (
     Section,
     Shorthand,
     Slot,
+    TaskParams,
     UsageError,
     Variant,
 )
@@ -29,7 +31,7 @@ from foundry.core.undisturbed import undisturbed
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # Among what a name is unique; a slot's name is the third kind, and holds no space.
-TYPE, SECTION = "mutation type", "section of the experiment"
+TYPE, SECTION, METRIC = "mutation type", "section of the experiment", "metric"
 RESERVED = ("extends", "name", "seed", "init_from", "layers")
 """Keys of an experiment that are no sections."""
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -49,12 +51,14 @@ class Registry:
         self.slots: dict[str, Slot] = {}
         self.sections: dict[str, Section] = {}
         self.mutations: dict[str, Mutation] = {}
+        self.metrics: dict[str, Metric] = {}
         self._slot_mutations: dict[str, dict[str, Mutation]] = {}
         self._variants: dict[str, dict[str, Variant]] = {}
         self._shorthands: dict[str, dict[str, Shorthand]] = {}
         self._owners: dict[tuple[str, str], Plugin] = {}
-        # Kind by kind, because a variant may fill another plugin's slot, and a shorthand name another's variant.
-        for kind in (Slot, Section, Variant, Shorthand, Mutation):
+        # Kind by kind, because a variant may fill another plugin's slot or give its metric, and a shorthand name
+        # another's variant.
+        for kind in (Slot, Section, Metric, Variant, Shorthand, Mutation):
             for plugin in self.plugins:
                 for contribution in plugin.contributions:
                     if isinstance(contribution, kind):
@@ -85,6 +89,11 @@ class Registry:
         if name not in variants:
             raise self.unknown_variant(slot, name)
         return variants[name]
+
+    def metric(self, name: str) -> Metric | None:
+        """What is known of a metric: `val_loss`, or `gsm8k.accuracy`, of a task. None: nothing, as of one whose plugin
+        is gone."""
+        return self.metrics.get(name.rpartition(".")[2])
 
     def source(self, named: str | None) -> Variant | None:
         """Whose first weights `init_from: named` are: the variant of the slot `source` that takes the name, else the
@@ -198,6 +207,8 @@ class Registry:
                 self._variants[name], self._shorthands[name], self._slot_mutations[name] = {}, {}, {}
             case Section(name=name):
                 self.sections[name] = contribution
+            case Metric(name=name):
+                self.metrics[name] = contribution
             case Variant(slot=slot, name=name):
                 self._variants[slot][name] = contribution
             case Shorthand(slot=slot, name=name):
@@ -226,6 +237,8 @@ class Registry:
                     return f"its params {params.__name__} are not a subclass of {base.__name__}, as {slot}'s must be"
                 if isinstance(contribution, Section) and name in RESERVED:
                     return f"an experiment has a key {name!r} already"
+                if issubclass(params, TaskParams) and (missing := self._missing_metrics(params)):
+                    return f"it gives {missing}, which is no metric; `foundry_metrics` adds one"
                 if isinstance(contribution, Variant) and "type" in params.model_fields:
                     return "its params may not have a field `type`: that is where the experiment names the variant"
             case Shorthand(slot=slot, expands_to=expands_to):
@@ -234,6 +247,8 @@ class Registry:
                     return f"it expands to the type {chosen!r}, which is no variant of {slot}"
             case Mutation(edit=edit) if not callable(edit):
                 return f"its edit {edit!r} cannot be called"
+            case Slot(named=True, per_layer=True):
+                return "choices with names of their own cannot differ from layer to layer"
             case Slot(path="", per_layer=True):
                 return "a slot that is not in the experiment file has no layers"
             case Slot(path=path) if path and path.count(".") != 1:
@@ -243,6 +258,11 @@ class Registry:
                     if path and other.path == path and other.name != name:
                         return f"its path {path!r} is that of slot {other.name}"
         return ""
+
+    def _missing_metrics(self, params: type[TaskParams]) -> str:
+        return (
+            ", ".join(name for name in params.metrics if name not in self.metrics) or "" if params.metrics else "none"
+        )
 
     def _check_defaults(self) -> None:
         for name, slot in self.slots.items():
@@ -272,6 +292,8 @@ def _claim(contribution: Contribution) -> tuple[str, str]:
             return slot, name
         case Section(name=name):
             return SECTION, name
+        case Metric(name=name):
+            return METRIC, name
         case Mutation(type=name, slot=slot) if slot:
             return slot, name
         case Slot(name=name) | Mutation(type=name):

@@ -29,6 +29,27 @@ SweepStatus: TypeAlias = Literal["running", "interrupted", "finished"]
 
 
 @dataclass(frozen=True)
+class TaskSpec:
+    """A task that a trial is scored on after its training, and all that its scores depend on beside the model."""
+
+    name: str  # of its metrics: NAME.METRIC
+    choice: Json = field(default_factory=dict, hash=False)  # its type, and its settings that are no defaults
+    digest: str = ""  # of what it asks, as `contracts.Task.digest` has it
+
+    @property
+    def type(self) -> str:
+        return str(self.choice.get("type", self.name))
+
+    def to_json(self) -> Json | str:
+        return {"name": self.name, "choice": self.choice, "digest": self.digest} if self.choice else self.name
+
+    @classmethod
+    def from_json(cls, values: Json | str) -> TaskSpec:
+        """What `to_json` wrote, or the name alone, of a ledger from before tasks had settings."""
+        return cls(values) if isinstance(values, str) else cls(**values)
+
+
+@dataclass(frozen=True)
 class Trial:
     """One training run, and all that its result depends on: the same trial again is a look-up.
 
@@ -40,11 +61,11 @@ class Trial:
     code: str  # fingerprint of the sources of core and of the distributions that the experiment uses
     data: str  # Rows.fingerprint
     experiment: Json = field(compare=False, repr=False)
-    tasks: tuple[str, ...] = ()  # evaluated after training, each a metric of the result
+    tasks: tuple[TaskSpec, ...] = ()  # that it is scored on after training
 
     @property
     def id(self) -> str:
-        return digest(self.identity, self.seed, self.code, self.data, list(self.tasks))[:16]
+        return digest(self.identity, self.seed, self.code, self.data, [task.to_json() for task in self.tasks])[:16]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from foundry.lab.ledger.records import (
     Refusal,
     SweepRow,
     SweepStatus,
+    TaskSpec,
     Terms,
     Trial,
     TrialRow,
@@ -79,7 +80,7 @@ class Text(Mapping[str, Any]):
 def trial(row: Row) -> TrialRow:
     what = Trial(
         *(row["identity"], row["seed"], row["code"], row["data"], json.loads(row["experiment"])),
-        tasks=tuple(json.loads(row["tasks"])),
+        tasks=tuple(map(TaskSpec.from_json, json.loads(row["tasks"]))),
     )
     result = None if row["result"] is None else json.loads(row["result"])
     state = (row["status"], row["attempts"], row["run"], result, row["reason"], row["created"], row["ended"])

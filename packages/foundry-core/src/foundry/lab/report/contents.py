@@ -152,6 +152,7 @@ class Contents(TypedDict):
     created: float
     metric: str
     unit: str
+    higher_is_better: bool
     generations: list[GenerationEntry]  # oldest first
     gain: Gain | None  # None: no promotion stands
     arms: list[ArmEntry]  # best first: by the lower end of the interval

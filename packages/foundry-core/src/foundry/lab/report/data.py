@@ -7,19 +7,21 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
-from foundry.core.contracts import UsageError
+from foundry.core.contracts import Metric, UsageError
+from foundry.core.plugin import METRICS
 from foundry.lab.decide.power import smallest_decidable
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Generation, Noise
+from foundry.lab.ledger.records import Generation, Json, Noise
 from foundry.lab.ledger.rows import many
 from foundry.lab.report import arms, runs
 from foundry.lab.report.contents import ArmEntry, Contents, Errors, Gain, GenerationEntry, NoiseEntry
 from foundry.lab.report.snapshot import ArmKey, Snapshot, kind_of, metric_of, rule_of
 
-UNITS = {"val_loss": "nats", "train_loss": "nats", "val_bpb": "bits"}
-"""Per token, and per byte: what every run has, and of which less is better."""
+OF_TRAINING = {metric.name: metric for metric in METRICS}
+"""For sweeps of before they kept what their metric is."""
 
 
 @many()
@@ -37,10 +39,11 @@ def read(project: Path) -> Contents:
         lineage = _lineage(snapshot, entries)
         metric = Counter(map(metric_of, snapshot.compared.values())).most_common(1)
         name = metric[0][0] if metric else "val_loss"
+        newest = next((each for each in reversed(snapshot.compared.values()) if metric_of(each) == name), None)
         return {
             **_empty(project),
             "metric": name,
-            "unit": UNITS.get(name, ""),
+            **_meaning(name, newest.outline if newest else {}),
             "generations": lineage,
             "gain": _gain(lineage),
             "arms": entries,
@@ -52,12 +55,24 @@ def read(project: Path) -> Contents:
         }
 
 
+class _Meaning(TypedDict):
+    unit: str
+    higher_is_better: bool
+
+
+def _meaning(name: str, spec: Json) -> _Meaning:
+    """Of the metric that a sweep ranked by."""
+    known = OF_TRAINING.get(name, Metric(name))
+    unit, higher = spec.get("unit", known.unit), spec.get("higher_is_better", known.higher_is_better)
+    return {"unit": str(unit), "higher_is_better": bool(higher)}
+
+
 def _empty(project: Path) -> Contents:
     return {
         "project": project.resolve().name,
         "created": time.time(),
         "metric": "val_loss",
-        "unit": UNITS["val_loss"],
+        **_meaning("val_loss", {}),
         "generations": [],
         "gain": None,
         "arms": [],

@@ -87,7 +87,7 @@ def _main(contents: Contents, is_empty: bool) -> Element:
         _section(
             "progress",
             "Every run of a whole budget is a dot, the line is the baseline of its time. "
-            + ("Lower is better. " if unit else "")
+            + ("Higher is better. " if contents["higher_is_better"] else "Lower is better. ")
             + _left_out(contents)
             + "A dot that is better than the line is only a candidate until fresh seeds confirm it.",
             _chart("progress-chart", f"{metric} of every trial, in order, and the baseline's"),
@@ -207,30 +207,36 @@ def _series(contents: Contents) -> str:
                 for number, trial in enumerate(contents["trials"], 1)
                 if trial["generation"] is not None and trial["role"] != "guard"
                 if trial["status"] == "failed" or (trial["share"] == "1" and trial["loss"] is not None)
-            ]
+            ],
+            sign=-1 if contents["higher_is_better"] else 1,
         )
     ]
     generations = [[each["number"], each["loss"], each["kind"]] for each in contents["generations"]]
     names = {name: list(written) for name, written in words.OUTCOMES.items()}
     series: dict[str, Any] = {
-        "metric": contents["metric"], "unit": contents["unit"], "outcomes": names,
+        "metric": contents["metric"], "unit": contents["unit"], "higher": contents["higher_is_better"],
+        "outcomes": names,
         "trials": dots, "generations": generations, "curves": contents["curves"],
     }  # fmt: skip
     plain = json.dumps(_clean(series), separators=(",", ":"), allow_nan=False)
     return plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _thinned(dots: list[tuple[int, TrialEntry]]) -> list[tuple[int, TrialEntry]]:
-    """At most DOTS of them: what was kept, what was the best of its time, and of the rest every so many."""
+def _thinned(dots: list[tuple[int, TrialEntry]], *, sign: int) -> list[tuple[int, TrialEntry]]:
+    """At most DOTS of them: what was kept, what was the best of its time, and of the rest every so many.
+
+    Args:
+        sign: -1 where more is better.
+    """
     if len(dots) <= DOTS:
         return dots
-    best = float("inf")
+    best = math.inf
     marked: list[tuple[int, TrialEntry]] = []
     rest: list[tuple[int, TrialEntry]] = []
     for dot in dots:
         loss, outcome = dot[1]["loss"], dot[1]["outcome"]
-        is_best = loss is not None and loss < best
-        best = min(best, math.inf if loss is None else loss)
+        is_best = loss is not None and sign * loss < best
+        best = min(best, math.inf if loss is None else sign * loss)
         (marked if is_best or outcome in KEPT else rest).append(dot)
     marked = spread(marked, DOTS // 2)
     return sorted([*marked, *spread(rest, DOTS - len(marked))], key=lambda dot: dot[0])

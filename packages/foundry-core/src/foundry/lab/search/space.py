@@ -20,9 +20,7 @@ from foundry.core.config.write import flow
 from foundry.core.contracts import Params
 from foundry.core.mutations import scaled
 from foundry.lab.trials.failure import is_of_code, reason_of
-
-COMPARES_CORPORA = "val_bpb"
-"""The metric that a change of the tokenizer leaves comparable."""
+from foundry.lab.trials.scores import COMPARES_TOKENIZERS
 
 _BOUNDS = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
 
@@ -63,7 +61,7 @@ def _candidates(experiment: Experiment, metric: str, note: Callable[[str], None]
                 note(f"{row.type} is not proposed: {reason_of(error)}")
                 near = []
             yield from ((row.type, value) for value in near)
-        elif slot.section != "data" or metric == COMPARES_CORPORA:
+        elif slot.section != "data" or metric == COMPARES_TOKENIZERS:
             yield row.type, row.value
     for slot in registry.placed_slots:
         choice = getattr(getattr(experiment, slot.section, None), slot.key, None)

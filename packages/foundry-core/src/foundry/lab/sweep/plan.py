@@ -22,12 +22,13 @@ from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.procedure import Procedure, sweep_procedure
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Evidence, Generation, Json, Terms
+from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Terms
 from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
 from foundry.lab.trials.budget import COST_AXES, Budget, Costs, Count, equalised
 from foundry.lab.trials.failure import is_of_code, reason_of
-from foundry.lab.trials.fingerprint import Setting, data_fingerprint
+from foundry.lab.trials.fingerprint import Setting, data_fingerprint, task_spec
+from foundry.lab.trials.scores import COMPARES_TOKENIZERS, metric_asked, tasks_asked
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class Plan:
     df: int = 0
     evidence: Mapping[tuple[str, str], Evidence] = field(default_factory=dict)  # identities: (control, candidate) ->
     kind: str = "sweep"
+    tasks: tuple[TaskSpec, ...] = ()  # that every trial is scored on
+    unit: str = ""  # of the metric
+    higher_is_better: bool = False  # of the metric; scores have their sign turned then
     round: int = 0  # how often this question has ended undecided before: each time there is more evidence
 
     @property
@@ -79,11 +83,22 @@ class Plan:
     @cached_property
     def context(self) -> str:
         """Where the noise of this sweep holds."""
-        return noise_context(self.question.rule.metric, self.baseline.identity, self.data)
+        return noise_context(self.question.rule.metric, self.baseline.identity, self.judged_on)
+
+    def told(self, score: float) -> float:
+        """A score as procedures have it, of which less is better, with the metric's own sign."""
+        return -score if self.higher_is_better else score
+
+    @cached_property
+    def judged_on(self) -> str:
+        """What scores are measured on: the data; and where a task decides, what it asks, with its settings."""
+        name = self.question.rule.metric.rpartition(".")[0]
+        asked = [task.to_json() for task in self.tasks if task.name == name]
+        return digest(self.data, asked) if asked else self.data
 
     def basis(self, control: PlannedArm, entry: PlannedArm) -> str:
         """Of the evidence on a pair: a variant whose source was mended is judged anew."""
-        return digest(control.code, entry.code, self.data)[:16]
+        return digest(control.code, entry.code, self.judged_on)[:16]
 
     def contender(self, entry: PlannedArm) -> Contender:
         axis = self.question.rule.cost
@@ -119,20 +134,25 @@ class Plan:
             "given_up": self.given_up,
             "sigma": self.sigma,
             "df": self.df,
+            "tasks": [task.to_json() for task in self.tasks],
+            "unit": self.unit,
+            "higher_is_better": self.higher_is_better,
             "evidence": [asdict(seen) for seen in self.evidence.values()],
         }
 
     @classmethod
     def from_json(cls, spec: Mapping[str, Any]) -> Plan:
         """The plan that `to_json` wrote."""
-        values = {each.name: spec[each.name] for each in fields(cls)}
+        values = {each.name: spec[each.name] for each in fields(cls) if each.name in spec}
         entries = tuple(
             PlannedArm(**{**entry, "mutations": _stack(entry["mutations"]), "changes": tuple(entry["changes"])})
             for entry in values["entries"]
         )
         evidence = {(seen["baseline"], seen["candidate"]): _evidence(seen) for seen in values["evidence"]}
         question, setting = Question.from_json(values["question"]), Setting(**values["setting"])
-        return cls(**{**values, "question": question, "entries": entries, "setting": setting, "evidence": evidence})
+        tasks = tuple(map(TaskSpec.from_json, spec.get("tasks", question.tasks)))
+        typed = {"question": question, "entries": entries, "setting": setting, "evidence": evidence, "tasks": tasks}
+        return cls(**{**values, **typed})
 
 
 def make_plan(
@@ -149,9 +169,10 @@ def make_plan(
     """
     check_question(question, baseline)
     arms, refused = build_arms(baseline, question.stacks)
-    if question.rule.metric == "val_loss" and any(_spells_otherwise(arm.experiment, baseline) for arm in arms):
+    known = baseline.registry.metric(question.rule.metric)
+    if known is not None and known.per_token and any(_spells_otherwise(arm.experiment, baseline) for arm in arms):
         # Nats per token of two tokenizers mean different things, bits per byte the same.
-        question = replace(question, rule=replace(question.rule, metric="val_bpb"))
+        question = replace(question, rule=replace(question.rule, metric=COMPARES_TOKENIZERS))
     plan, uncounted = plan_of(generation, arms, question, jobs, count)
     return plan, refused + uncounted
 
@@ -160,7 +181,8 @@ def remarks_on(plan: Plan, question: Question, baseline: Experiment) -> list[str
     """What to know of the plan for `question` before it is trained; of its arms, `ARM, ARM: REMARK`, once for all that
     share it."""
     metric, arms = plan.question.rule.metric, dict[str, list[str]]()
-    of_all = [f"the arms differ in their tokenizer, so {metric} decides"] if metric != question.rule.metric else []
+    cut_alike = metric != COMPARES_TOKENIZERS or question.rule.metric == metric
+    of_all = [] if cut_alike else [f"the arms differ in their tokenizer, so {metric} decides"]
     for entry in plan.entries[1:]:
         experiment = from_plain(entry.experiment, project=baseline.project, registry=baseline.registry)
         for remark in _remarks(baseline, experiment) if entry.arm == entry.family else ():
@@ -191,6 +213,10 @@ def plan_of(
         FoundryError: the control itself cannot be built.
     """
     control = arms[0].experiment
+    asked = tasks_asked(control, question.tasks)
+    metric = metric_asked(question.rule.metric, question.tasks, asked)
+    question, known = replace(question, rule=replace(question.rule, metric=metric)), control.registry.metric(metric)
+    tasks = tuple(task_spec(control, task) for task in asked)
     setting = Setting.of(control, jobs, [arm.experiment for arm in arms])
     identities = {arm.experiment.identity for arm in arms}
     entries: list[PlannedArm] = []
@@ -201,7 +227,7 @@ def plan_of(
             worth = count(base, setting)
             costs = count(arm.experiment, setting)  # a learning rate changes none
             family = [arm, *_at_other_rates(arm, question.lr_factors, identities)]
-            entries += [_entry(each, arm.name, costs, base, worth, question) for each in family]
+            entries += [_entry(each, arm.name, costs, base, worth, question.budget, tasks) for each in family]
         except FAULTS as error:
             if arm is arms[0]:
                 raise not_built("the baseline itself" if arm.name == CONTROL else arm.name, error) from error
@@ -222,6 +248,9 @@ def plan_of(
         data=data_fingerprint(budgeted),
         given_up=generation.given_up if generation else 0.0,
         kind=kind,
+        tasks=tasks,
+        unit=known.unit if known else "",
+        higher_is_better=known is not None and known.higher_is_better,
     )
     return plan, refused
 
@@ -253,14 +282,7 @@ def noise_context(metric: str, identity: str, data: str, share: Fraction = Fract
 
 
 def check_question(question: Question, baseline: Experiment) -> None:
-    for task in question.tasks:
-        baseline.registry.variant("task", task)
-    metrics = ("val_loss", "val_bpb", "train_loss", *question.tasks)
-    if question.rule.metric not in metrics:
-        raise UsageError(
-            f"there is no metric {question.rule.metric!r}",
-            f"a trial has {', '.join(metrics)}; --eval-task T adds the score of task T",
-        )
+    metric_asked(question.rule.metric, question.tasks, tasks_asked(baseline, question.tasks))
     if question.rule.cost and question.rule.cost not in COST_AXES:
         raise UsageError(f"{question.rule.cost!r} is no cost", f"one of {', '.join(COST_AXES)}")
 
@@ -290,10 +312,18 @@ def _at_other_rates(arm: Arm, factors: Sequence[float], identities: set[str]) ->
         yield Arm(name, other.experiment, (*arm.mutations, ("lr", value)), changes, arm.base)
 
 
-def _entry(arm: Arm, family: str, costs: Costs, base: Experiment, worth: Costs, question: Question) -> PlannedArm:
+def _entry(
+    arm: Arm,
+    family: str,
+    costs: Costs,
+    base: Experiment,
+    worth: Costs,
+    budget: Budget | None,
+    tasks: Sequence[TaskSpec],
+) -> PlannedArm:
     """The arm as it is trained: for as much as `base`, which costs `worth`."""
     kept, words = equalised(arm.experiment, costs, Budget.of(base), worth)
-    trained, words = equalised(arm.experiment, costs, question.budget, worth) if question.budget else (kept, words)
+    trained, words = equalised(arm.experiment, costs, budget, worth) if budget else (kept, words)
     return PlannedArm(
         arm=arm.name,
         family=family,
@@ -305,7 +335,7 @@ def _entry(arm: Arm, family: str, costs: Costs, base: Experiment, worth: Costs, 
         budget=words,
         flops=costs.flops(Budget.of(trained)),
         costs=dict(costs.axes),
-        code=code_fingerprint(arm.experiment, question.tasks),
+        code=code_fingerprint(arm.experiment, tuple(task.type for task in tasks)),
     )
 
 

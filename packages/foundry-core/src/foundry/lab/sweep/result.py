@@ -63,6 +63,9 @@ class SweepResult:
             else {"generation": self.promoted.number, "identity": self.promoted.identity},
         }
 
+    def _told(self, score: float | None) -> float | None:
+        return None if score is None else self.plan.told(score)
+
     def _arm(self, arm: ArmConclusion) -> dict[str, Any]:
         entry, judged = self.plan.entry(arm.arm), arm.judgement
         decision = next((each for each in self.decisions if each.arm == arm.arm), None)
@@ -79,10 +82,10 @@ class SweepResult:
             "confidence": judged.confidence if judged else None,
             "llr": judged.llr if judged else None,
             "pairs": judged.n if judged else 0,
-            "loss": arm.loss,
-            "baseline_loss": arm.control_loss,
+            "loss": self._told(arm.loss),
+            "baseline_loss": self._told(arm.control_loss),
             "screening": [
-                {"share": str(seen.share), "mean": seen.mean, "runs": seen.n, "difference": seen.difference}
+                {"share": str(seen.share), "mean": self._told(seen.mean), "runs": seen.n, "difference": seen.difference}
                 for seen in arm.screening
             ],
             "identity": entry.identity,
@@ -135,5 +138,5 @@ def noise_of(plan: Plan, conclusion: Conclusion) -> Iterator[Noise]:
     for share, scores in conclusion.controls.items():
         if len(scores) > 1:
             sigma, df = pooled([scores])
-            context = noise_context(metric, control.identity, plan.data, Fraction(share))
+            context = noise_context(metric, control.identity, plan.judged_on, Fraction(share))
             yield Noise(metric, context, sigma, df, len(scores), group=f"control {control.identity} {share}")

@@ -37,7 +37,7 @@ class PlannedWork:
         experiment = self._experiment(request.arm, request.share, request.role == "guard")
         if start := self._warm_start(request):
             experiment = edit(experiment, {**start.edits}, "the sweep")
-        return make_trial(experiment, request.seed, self.plan.setting, self.plan.question.tasks)
+        return make_trial(experiment, request.seed, self.plan.setting, self.plan.tasks)
 
     def begin(self, request: Request, trial: Trial) -> None:
         """Before a trial is queued for the first time: it may go on from a shorter one."""

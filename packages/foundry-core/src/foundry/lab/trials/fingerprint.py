@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from foundry.core.code import code_fingerprint
 from foundry.core.config import Experiment
 from foundry.core.config.assemble import edit
+from foundry.core.config.identity import canonical_params
 from foundry.core.contracts import Edits, EnvironmentFailure, Rows
 from foundry.core.digest import digest
-from foundry.lab.ledger.records import Trial
+from foundry.core.tasks import NamedTask, build_task
+from foundry.lab.ledger.records import TaskSpec, Trial
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,17 @@ class Setting:
         return {**self.edits, "training.kernels": wanted if compiled else self.kernels.get(wanted, wanted)}
 
 
-def make_trial(experiment: Experiment, seed: int, setting: Setting, tasks: tuple[str, ...] = ()) -> Trial:
-    """One training of `experiment`, whose budget is this trial's, with `seed`.
+def task_spec(experiment: Experiment, task: NamedTask) -> TaskSpec:
+    """A task as trials know it. To know what it asks, it is built.
+
+    Raises:
+        FoundryError: it cannot be, as without its file of questions.
+    """
+    return TaskSpec(task.name, canonical_params(task.params), build_task(experiment, task).digest)
+
+
+def make_trial(experiment: Experiment, seed: int, setting: Setting, tasks: tuple[TaskSpec, ...] = ()) -> Trial:
+    """One training of `experiment`, whose budget is this trial's, with `seed`, and its scores on `tasks`.
 
     Nothing is sampled from its model: that would cost a short trial a tenth of its time.
     """
@@ -75,7 +86,7 @@ def make_trial(experiment: Experiment, seed: int, setting: Setting, tasks: tuple
     return Trial(
         identity=trained.identity,
         seed=seed,
-        code=code_fingerprint(trained, tasks),
+        code=code_fingerprint(trained, tuple(task.type for task in tasks)),
         data=data_fingerprint(trained),
         experiment=trained.plain(),
         tasks=tasks,

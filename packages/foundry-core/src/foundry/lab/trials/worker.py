@@ -119,10 +119,12 @@ class Worker:
         from foundry.core.run import Run
         from foundry.core.training import train
         from foundry.lab.trials.fingerprint import data_fingerprint
+        from foundry.lab.trials.scores import scores
 
         project = self.ledger.project
         experiment = from_plain(attempt.trial.experiment, project=project, source=f"trial {attempt.trial.id}")
-        if code_fingerprint(experiment, attempt.trial.tasks) != attempt.trial.code:  # edited since, or not loaded here
+        types = tuple(task.type for task in attempt.trial.tasks)
+        if code_fingerprint(experiment, types) != attempt.trial.code:  # edited since, or not loaded here
             raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
         run = Run(project / attempt.run)
         wait_for_predecessor(run, self.waits)
@@ -135,17 +137,8 @@ class Worker:
             if trained.get("codes") != [code_fingerprint(experiment)]:  # by hand, and by other code
                 self.log(f"{run.path} was trained by other code; it is set aside, and the trial begins anew")
                 trained = train(experiment, run.path, resume="never", reporter=TrialLog(watch, self.log))
-        metrics = {name: trained[name] for name in ("val_loss", "val_bpb", "train_loss") if trained[name] is not None}
-        if trained["training_seconds"] > 0:
-            metrics["tokens_per_second"] = trained["tokens"] / trained["training_seconds"]
-        higher = ["tokens_per_second"]
-        for task in attempt.trial.tasks:
-            from foundry.core.handle import evaluate_task
-
-            score = evaluate_task(run.path, task)
-            metrics[task] = score.mean
-            higher += [task] if score.higher_is_better else []
-        result = {**trained, "run": attempt.run, "metrics": metrics, "higher_is_better": higher}
+        judged = scores(trained, run.path, experiment, attempt.trial.tasks)
+        result = {**trained, "run": attempt.run, **judged}
         return result, thinned(list(run.metrics()))
 
     def changed(self, change: str) -> None:

@@ -7,7 +7,8 @@
   if (finished.length < 2) { figure.textContent = "There is too little to draw yet."; return; }
 
   const losses = finished.map(dot => dot.loss).sort((a, b) => a - b);
-  const best = losses[0], worst = quantile(losses, SERIES.unit ? 0.96 : 1), room = (worst - best || 0.01) * 0.08;
+  const low = quantile(losses, SERIES.higher ? 0.04 : 0), high = quantile(losses, SERIES.higher ? 1 : 0.96);
+  const room = (high - low || 0.01) * 0.08;
   const last = Math.max(...dots.map(dot => dot.n));
   const hidden = new Set(), place = make("div", { class: "chart", tabindex: 0, id: "progress-plot" });
   const tip = new Tip(place);
@@ -23,8 +24,8 @@
   function draw() {
     plot?.svg.remove();
     plot = new Plot(place, {
-      x: [0, last + 1], y: [best - room, worst + room], label: figure.dataset.label, xTitle: "trial",
-      yTitle: [SERIES.metric, SERIES.unit].filter(Boolean).join(", "), yDigits: worst - best < 0.2 ? 3 : 2,
+      x: [0, last + 1], y: [low - room, high + room], label: figure.dataset.label, xTitle: "trial",
+      yTitle: [SERIES.metric, SERIES.unit].filter(Boolean).join(", "), yDigits: high - low < 0.2 ? 3 : 2,
     });
     const stairs = [];
     for (const dot of dots) {
