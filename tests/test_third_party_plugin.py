@@ -61,7 +61,7 @@ def test_the_example_plugin_adds_an_activation_a_mutation_type_and_a_task(enviro
     assert trained["step"] == 3
     written = environment.foundry(project, "generate", str(trained["run"]), "--max-tokens", "5")
     assert written["text"]
-    asked = ["--eval-task", "{type: repeat, words: 5}", "--seeds", "2", "--budget", "3 steps"]
+    asked = ["--executor", "inline", "--eval-task", "{type: repeat, words: 5}", "--seeds", "2", "--budget", "3 steps"]
     told = environment.run(project, environment.python, "-m", "foundry.cli", "noise", *asked, "--json").stdout
     assert json.loads(told.splitlines()[-1])["metric"] == "repeat.bits_saved"
     assert_its_own_tests_pass(environment, EXAMPLE)
