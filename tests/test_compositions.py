@@ -19,7 +19,7 @@ from foundry.core.model import GPT, initialize
 from foundry.core.registry import registry
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
-from foundry.core.training.objective import Objective
+from foundry.core.training.objective import NextToken
 
 VOCAB, T = 31, 24
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": T}
@@ -68,10 +68,10 @@ def trains(model: GPT, experiment: Experiment) -> None:
     """Finite loss, and finite gradients, some of them other than zero."""
     ids = torch.randint(VOCAB, (2, T + 1), generator=torch.Generator().manual_seed(0))
     loss = experiment.registry.build("loss", experiment.training.loss, model.dims)
-    total, count, aux = Objective(model, loss).train()(Batch(ids[:, :-1], ids[:, 1:]))
+    total, count, aux = NextToken(loss)(model.train(), Batch(ids[:, :-1], ids[:, 1:]))
     assert count == 2 * T
     assert total.isfinite()
-    sum([total / count, *(value for name, value in aux.items() if name.endswith("_loss"))]).backward()
+    sum([total / count, *(value.mean() for name, value in aux.items() if name.endswith("_loss"))]).backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     gradients = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
     assert all(gradient.isfinite().all() for gradient in gradients)

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from foundry.core.config import from_plain
-from foundry.core.contracts import Context
 from foundry.core.model import GPT, initialize
 
 SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 16}
@@ -20,6 +19,10 @@ def model_with(**model_args) -> GPT:
 
 def draw(rows: int = 8) -> torch.Tensor:
     return torch.randint(97, (rows, 16), generator=torch.Generator().manual_seed(1))
+
+
+def hidden_states(hidden: torch.Tensor, head, aux) -> torch.Tensor:
+    return hidden
 
 
 def test_matrices_begin_as_in_gpt_2_gains_at_one_and_biases_at_zero():
@@ -37,8 +40,8 @@ def test_embeddings_are_dropped_in_training_alone():
     model.blocks, model.norm = nn.ModuleList(), nn.Identity()
     ids = draw(64)
     embedded = model.embed(ids)
-    assert torch.equal(model.eval().hidden(ids, Context())[0], embedded)
-    hidden = model.train().hidden(ids, Context())[0]
+    assert torch.equal(model.eval()(ids, read=hidden_states)[0], embedded)
+    hidden = model.train()(ids, read=hidden_states)[0]
     kept = hidden != 0
     assert abs(kept.float().mean() - 0.75) < 0.01
     torch.testing.assert_close(hidden[kept], embedded[kept] / 0.75)

@@ -28,7 +28,7 @@ from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training.evaluation import to_device
 from foundry.core.training.metrics import FIELDS
-from foundry.core.training.objective import Objective
+from foundry.core.training.objective import NextToken
 from foundry.core.training.rows import open_rows
 
 STEPS = 20
@@ -234,10 +234,11 @@ def test_what_fills_up_a_documents_last_row_is_not_counted(project, tmp_path, ff
     assert 0.2 < batch.is_token.mean() < 0.9
     model = GPT(experiment, 19)
     initialize(model, seed=0)
-    objective = Objective(model, experiment.registry.build("loss", experiment.training.loss, model.dims)).train()
+    objective = NextToken(experiment.registry.build("loss", experiment.training.loss, model.dims))
+    model.train()
     tensors = to_device(batch, torch.device("cpu"))
     first, second = (
-        objective(tensors._replace(tokens=tensors.tokens.where(tensors.is_token, pad)))[::2] for pad in (0, 3)
+        objective(model, tensors._replace(tokens=tensors.tokens.where(tensors.is_token, pad)))[::2] for pad in (0, 3)
     )
     for name, value in {"loss": first[0], **first[1]}.items():
         same = {"loss": second[0], **second[1]}[name]

@@ -79,7 +79,7 @@ def test_skip_x0_mixes_the_embeddings_in_before_every_layer(load):
     x = embedded = mixed.embed(ids_of(2, 16))
     for block, a, b in zip(mixed.blocks, (1.0, 0.5, 2.0, 1.0), (0.0, -1.0, 0.25, 3.0), strict=True):
         x, _ = block(a * x + b * embedded, Context())
-    assert_rounded(mixed.hidden(ids_of(2, 16), Context())[0], mixed.norm(x), *sums_of(mixed))
+    assert_rounded(mixed(ids_of(2, 16), read=lambda hidden, *_: hidden)[0], mixed.norm(x), *sums_of(mixed))
 
 
 @pytest.mark.parametrize("model_args", ["value_embedding: table", "value_embedding: gated", "skip: x0"])

@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry.core.blame import answers_for
-from foundry.core.contracts import Batch, Context
+from foundry.core.contracts import Batch
 from foundry.core.model import GPT
 from foundry.core.model.promises import kept_promises
 
@@ -150,8 +150,7 @@ def _activation_bytes(experiment: Experiment, model: GPT) -> int:
     alive: list[Any] = []
     ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
     with saved_tensors_hooks(pack, lambda tensor: tensor), kept_promises(loss, experiment.registry):
-        hidden, _ = model.hidden(ids, Context())
-        loss(hidden, model.head, Batch(ids, ids))
+        model(ids, read=lambda hidden, head, aux: loss(hidden, head, Batch(ids, ids)))
     return sum(kept.values())
 
 

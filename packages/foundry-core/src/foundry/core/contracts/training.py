@@ -27,6 +27,17 @@ class Loss(Protocol):
         hidden @ head.weight.T."""
 
 
+class Objective(Protocol):
+    """What a training minimises."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
+        """The model that is trained, and rows -> (sum of their losses, how many supervised tokens it is of, aux), ready
+        for backward.
+
+        All that has a gradient comes of calls of `model`, `model(ids, read=...)`, which returns (what `read` makes of
+        the hidden states, cache): its parts may be on other ranks until then."""
+
+
 class OptimizerParams(Params):
     """Base of every optimizer's params: `hidden_update` says how it changes the hidden matrices."""
 

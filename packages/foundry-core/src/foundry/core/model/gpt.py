@@ -14,9 +14,9 @@ Shapes: B rows, T tokens, S keys (cache length + T), C = n_embd, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,21 @@ from foundry.core.model.scale import Scale
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
+
+
+Reader: TypeAlias = Callable[[Tensor, Head, Aux], Any]
+"""What is made of a forward pass: `read(hidden, head, aux)`, with the normed residual stream (B, T, C), the head, which
+makes logits (..., V) of it, and the sum over layers of what they report."""
+
+
+def logits(hidden: Tensor, head: Head, aux: Aux) -> Tensor:
+    """Of every position, (B, T, V)."""
+    return head(hidden)
+
+
+def last_logits(hidden: Tensor, head: Head, aux: Aux) -> Tensor:
+    """What is said of the token that follows the last, (B, V); the others' logits are not made."""
+    return head(hidden[:, -1])
 
 
 class Block(nn.Module):
@@ -124,9 +139,14 @@ class GPT(nn.Module):
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         segments: Tensor | None = None,
+        is_token: Tensor | None = None,
         cache: list[Cache] | None = None,
-    ) -> tuple[Tensor, list[Cache] | None]:
-        """Logits for every position, and the cache, extended in place.
+        read: Reader = logits,
+    ) -> tuple[Any, list[Cache] | None]:
+        """Logits for every position, or what else `read` makes of them, and the cache, extended in place.
+
+        Whatever is computed with the weights is computed in here, the head and a loss too: what wraps a model, to share
+        its gradients or its weights among ranks, sees nothing else.
 
         Args:
             ids: (B, T) int64. With a cache, the tokens that follow its content.
@@ -134,20 +154,24 @@ class GPT(nn.Module):
                 tokens, unless they are given.
             positions: (B, T) int64; by default 0..T-1, or on from the cache.
             segments: (B, T) int; tokens attend only within their segment.
+            is_token: (B, T) bool, False = not a token, for what counts tokens and not for attention; by default what
+                `attention_mask` says.
             cache: from `init_cache`.
+            read: what to make of the hidden states.
 
         Returns:
-            logits (B, T, V), cache.
+            what `read` returns, by default logits (B, T, V), and cache.
         """
-        hidden, _ = self.hidden(ids, _context(ids, attention_mask, positions, segments), cache)
-        return self.head(hidden), cache
+        ctx = _context(ids, attention_mask, positions, segments, is_token)
+        hidden, aux = self._hidden(ids, ctx, cache)
+        return read(hidden, self.head, aux), cache
 
     def next_logits(self, ids: Tensor, cache: list[Cache], attention_mask: Tensor | None = None) -> Tensor:
         """What `forward` says of the token that follows the last of `ids`, (B, V); the others' logits are not made."""
-        hidden, _ = self.hidden(ids, _context(ids, attention_mask), cache)
-        return self.head(hidden[:, -1])
+        said: Tensor = self(ids, attention_mask=attention_mask, cache=cache, read=last_logits)[0]
+        return said
 
-    def hidden(self, ids: Tensor, ctx: Context, cache: list[Cache] | None = None) -> tuple[Tensor, Aux]:
+    def _hidden(self, ids: Tensor, ctx: Context, cache: list[Cache] | None) -> tuple[Tensor, Aux]:
         """The normed residual stream (B, T, C) as the head reads it, and the sum over layers of what they report."""
         if cache is not None and ctx.positions is None:
             filled, n_new = cache[0].length, ids.shape[1]
@@ -215,7 +239,11 @@ def _shared_position(experiment: Experiment, dims: Dims, made: dict[object, nn.M
 
 
 def _context(
-    ids: Tensor, attention_mask: Tensor | None, positions: Tensor | None = None, segments: Tensor | None = None
+    ids: Tensor,
+    attention_mask: Tensor | None,
+    positions: Tensor | None,
+    segments: Tensor | None,
+    is_token: Tensor | None,
 ) -> Context:
     """The arguments of `GPT.forward` as layers read them. Positions are a tensor of this pass alone, by which layers
     may know what another one has already computed from it."""
@@ -224,7 +252,8 @@ def _context(
         positions = positions.view_as(positions)
     elif key_padding is not None:
         positions = (key_padding.long().cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-    is_token = None if key_padding is None else key_padding[:, -ids.shape[1] :]
+    if is_token is None and key_padding is not None:
+        is_token = key_padding[:, -ids.shape[1] :]
     return Context(positions, segments, key_padding, is_token)
 
 

@@ -20,7 +20,7 @@ from foundry.core.contracts import Batch, EnvironmentFailure
 from foundry.core.model import GPT, initialize
 from foundry.core.system import available_cores
 from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
-from foundry.core.training.objective import Objective
+from foundry.core.training.objective import NextToken
 from foundry.core.training.optimization import clip_gradients
 from foundry.core.training.room import require_room
 
@@ -102,9 +102,8 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
     model = GPT(experiment, vocab_size)
     initialize(model, experiment.seed)
     model.to(device.torch)
-    objective: Any = Objective(model, registry.build("loss", training.loss, model.dims))
-    if device.compile:
-        objective = torch.compile(objective, dynamic=False)
+    objective = NextToken(registry.build("loss", training.loss, model.dims))
+    trained: Any = torch.compile(model, dynamic=False) if device.compile else model
     optimizers = registry.variant("optimizer", training.optimizer.type).load()(training.optimizer, model, 1e-4)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocab_size, (training.batch_size, model.dims.block_size + 1), generator=generator)
@@ -118,7 +117,7 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
             for start in range(0, training.batch_size, rows):
                 part = Batch(*(None if t is None else t[start : start + rows] for t in batch))
                 with device.autocast():
-                    loss, tokens, _ = objective(part)
+                    loss, tokens, _ = objective(trained, part)
                 (loss / tokens).backward()
             clip_gradients(list(model.parameters()), 1.0)
             for optimizer in optimizers:

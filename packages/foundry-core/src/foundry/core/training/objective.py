@@ -1,32 +1,46 @@
-"""The model and its loss as one module: what is compiled, and what DDP wraps."""
+"""What a training minimises, and what of it is reported."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Aux, Batch, Context, PluginError
-from foundry.core.model import GPT
+from foundry.core.contracts import Aux, Batch, PluginError
+from foundry.core.model.head import Head
 
 
-class Objective(nn.Module):
-    """Batch -> (sum of token losses, number of supervised tokens, aux), ready for backward.
+class NextToken(nn.Module):
+    """The loss of slot `loss` on the tokens that follow: a `foundry.core.contracts.Objective`."""
 
-    Losses and figures in aux are 0-D: the sum over rows of what is said of each, times its supervised tokens. So sums
-    over parts of a batch are the batch's, however it is cut into micro-batches and ranks.
-    """
-
-    def __init__(self, model: GPT, loss: nn.Module) -> None:
+    def __init__(self, loss: nn.Module) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.loss = loss
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
+        def read(hidden: Tensor, head: Head, aux: Aux) -> tuple[Tensor, Tensor, Aux]:
+            total, count, of_loss = self.loss(hidden, head, batch)
+            return total, count, {**aux, **of_loss}
+
         # Nothing that counts sees the padding behind a text: attention needs not know of it, what counts tokens does.
-        ctx = Context(batch.positions, batch.segments, is_token=batch.is_token)
-        hidden, model_aux = self.model.hidden(batch.tokens, ctx)
-        total, count, loss_aux = self.loss(hidden, self.model.head, batch)
-        tokens = supervised_tokens(batch)
-        return total, count, {name: _summed(name, each, tokens) for name, each in {**model_aux, **loss_aux}.items()}
+        answer: Any = model(
+            batch.tokens, positions=batch.positions, segments=batch.segments, is_token=batch.is_token, read=read
+        )
+        total, count, aux = answer[0]
+        return total, count, aux
+
+
+def summed(aux: Aux, batch: Batch) -> Aux:
+    """What is reported of a batch, such that sums over the parts of a step are the step's, however it is cut into
+    micro-batches and ranks. Losses and figures become 0-D: the sum over rows of what is said of each, times its
+    supervised tokens. Counts stay as they are.
+
+    Raises:
+        PluginError: a loss or figure is neither one number for each row nor 0-D.
+    """
+    tokens = supervised_tokens(batch)
+    return {name: _summed(name, each, tokens) for name, each in aux.items()}
 
 
 def supervised_tokens(batch: Batch) -> Tensor:
@@ -38,7 +52,7 @@ def supervised_tokens(batch: Batch) -> Tensor:
 
 
 def _summed(name: str, value: Tensor, tokens: Tensor) -> Tensor:
-    """`value` as `contracts.Aux` has it, and `tokens` (B,) of each row -> counts as they are, the rest summed."""
+    """`value` as `contracts.Aux` has it, and `tokens` (B,) of each row."""
     if name.endswith(("_count", "_load")):
         return value
     if value.ndim and value.shape != tokens.shape:

@@ -39,7 +39,7 @@ from foundry.core.training.horizon import Horizon, padding_remark
 from foundry.core.training.initial import source_of
 from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
 from foundry.core.training.metrics import Metrics
-from foundry.core.training.objective import Objective
+from foundry.core.training.objective import NextToken
 from foundry.core.training.optimization import MovingAverage, OptimizerSet
 from foundry.core.training.profile import Profile
 from foundry.core.training.progress import Progress
@@ -136,11 +136,9 @@ def build(
     saved = _newest_checkpoint(run, world, reporter)
     source = None if saved else source_of(experiment)
     origin = source.fill(model) if source else None
-    loss = registry.build("loss", training.loss, model.dims)
-    objective: Any = Objective(model, loss)
-    if device.compile:
-        objective = torch.compile(objective, dynamic=False)
-    objective = world.wrap(objective)
+    trained: Any = torch.compile(model, dynamic=False) if device.compile else model
+    trained = world.wrap(trained)
+    objective = NextToken(registry.build("loss", training.loss, model.dims))
     factory = registry.variant("optimizer", training.optimizer.type).load()
     with answers_for(factory):
         optimizer = OptimizerSet(factory(training.optimizer, model, training.learning_rate), model)
@@ -198,6 +196,7 @@ def build(
         rows=rows,
         feed=feed,
         model=model,
+        trained=trained,
         objective=objective,
         optimizer=optimizer,
         after_step=AfterStep(model, world),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Batch, EnvironmentFailure, Moment, Rows, Schedule, Stopped
+from foundry.core.contracts import Batch, EnvironmentFailure, Moment, Objective, Rows, Schedule, Stopped
 from foundry.core.limits import is_out_of_memory
 from foundry.core.model import GPT
 from foundry.core.run import Run
@@ -24,6 +24,7 @@ from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon
 from foundry.core.training.jobs import Jobs
 from foundry.core.training.metrics import Metrics
+from foundry.core.training.objective import summed
 from foundry.core.training.optimization import MovingAverage, OptimizerSet, clip_gradients
 from foundry.core.training.profile import Profile
 from foundry.core.training.progress import Progress
@@ -46,7 +47,8 @@ class Trainer:
     rows: Rows
     feed: Feed
     model: GPT
-    objective: nn.Module  # (batch) -> loss sum, count, aux; compiled and wrapped for several ranks where asked
+    trained: nn.Module  # the model as a step calls it: compiled, and wrapped for several ranks, where asked
+    objective: Objective
     optimizer: OptimizerSet
     after_step: AfterStep
     expert_load: ExpertLoad
@@ -140,9 +142,10 @@ class Trainer:
         total = torch.zeros((), device=self.device.torch)
         self.reported.begin()
         for batch, is_last in self.feed.micro_batches(local):
-            with nullcontext() if is_last or self.world.size == 1 else self.objective.no_sync():  # type: ignore[operator]
+            with nullcontext() if is_last or self.world.size == 1 else self.trained.no_sync():  # type: ignore[operator]
                 with self.device.autocast():
-                    loss, _, aux = self.objective(batch)
+                    loss, _, said = self.objective(self.trained, batch)
+                    aux = summed(said, batch)
                 extra = sum(value for name, value in aux.items() if name.endswith("_loss"))
                 # DDP averages gradients over ranks; times its size, the average is the sum that n_tokens divides.
                 ((loss + extra) * (self.world.size / n_tokens)).backward()
