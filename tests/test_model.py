@@ -7,6 +7,7 @@ from torch import nn
 
 from foundry.core.config import from_plain
 from foundry.core.model import GPT, initialize
+from foundry.core.model.init import materialize, require_filled
 
 SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 16}
 
@@ -33,6 +34,30 @@ def test_matrices_begin_as_in_gpt_2_gains_at_one_and_biases_at_zero():
     for name, each in model.named_parameters():
         if each.ndim == 1:
             assert (each == (0 if name.endswith("bias") else 1)).all(), name
+
+
+def test_what_is_made_without_memory_and_filled_is_what_was_made_with_it():
+    """Weights that two modules share stay shared, and torch's batch norm, which knows nothing of Foundry, is filled."""
+
+    def made() -> nn.Module:
+        first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+        second.weight = first.weight
+        model = model_with(position="sinusoidal")
+        model.extra = nn.ModuleList([first, second, nn.BatchNorm1d(4)])
+        return model
+
+    here = made()
+    with torch.device("meta"):
+        later = made()
+    materialize(later, "cpu")
+    for model in (here, later):
+        initialize(model, seed=5)
+        require_filled(model)
+    assert later.extra[0].weight is later.extra[1].weight
+    for (name, expected), tensor in zip(here.state_dict().items(), later.state_dict().values(), strict=True):
+        assert torch.equal(expected, tensor), name
+    with torch.no_grad():
+        assert torch.equal(here.eval()(draw())[0], later.eval()(draw())[0])
 
 
 def test_embeddings_are_dropped_in_training_alone():

@@ -61,7 +61,7 @@ FAULTS = {
     "ahead": ("scaled_dot_product_attention(q, k, v, sees)", "scaled_dot_product_attention(q, k, v)", "follows it"),
     "rows": ("self.out(y.", "self.out((y - y.mean(0)).", "a row sees another"),
     "chance": ("self.out(y.", "self.out((y + torch.rand_like(y)).", "the same tokens, read again"),
-    "buffers": ("self.scale.fill_(0.5)", "pass", "what a checkpoint holds makes another model"),
+    "buffers": ("self.scale.fill_(0.5)", "self.scale.uniform_()", "what a checkpoint holds makes another model"),
 }
 
 EXPERIMENT = """\
@@ -106,6 +106,14 @@ def test_a_wrong_part_is_told_before_it_is_trained(project, capsys, fault):
     assert re.search(rf"error: variants/mine\.py:{LINE}: attention mine: .*{words}", told)
     assert "`foundry plugins check variants/mine.py`" in told
     assert not list((project / "run").glob("checkpoints/*"))
+
+
+def test_a_buffer_that_nobody_fills_is_told_before_anything_is_trained(project, capsys):
+    write(project, "self.scale.fill_(0.5)", "pass")
+    code, told = said(capsys, *TRAIN)
+    assert code == 4
+    assert f"variants/mine.py:{LINE}: nothing initialises the buffer scale (1,) of Mine" in told
+    assert "define init_buffers(self)" in told
 
 
 def test_a_wrong_cache_is_told_where_decoding_begins(project, capsys):

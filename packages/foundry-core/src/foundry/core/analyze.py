@@ -48,11 +48,6 @@ def training_bytes(experiment: Experiment, vocab_size: int) -> int:
     return total
 
 
-def parameter_count(experiment: Experiment, vocab_size: int) -> int:
-    """Of the whole model, one that two parts share once."""
-    return sum(parameter.numel() for parameter in _meta_model(experiment, vocab_size).parameters())
-
-
 def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
     """Parameters, FLOPs, KV bytes and an estimate of the training memory of `experiment`.
 

@@ -72,15 +72,12 @@ def rebuilt(experiment: Experiment, vocab_size: int, weights: Mapping[str, Any],
     import torch
 
     from foundry.core.model import GPT
-    from foundry.core.model.init import init_buffers
+    from foundry.core.model.init import materialize
 
     with torch.device("meta"):
         model = GPT(experiment, vocab_size)
     check_weights(model, weights, source=source)  # what does not fit is said before memory is spent
-    model.to_empty(device=device)
-    for buffer in model.buffers():  # what nobody fills is then seen
-        buffer.fill_(float("nan") if buffer.is_floating_point() else 0)
-    init_buffers(model)
+    materialize(model, device)
     restore_weights(model, weights, source=source)
     return model
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foundry.core.contracts import InvalidData
 from foundry.core.contracts.architecture import Config, Family, WeightMap
 from foundry.core.model import GPT
-from foundry.core.model.init import init_buffers
+from foundry.core.model.init import materialize
 from foundry.core.system import require_memory
 from foundry.zoo.shards import AGAIN, WeightsFolder
 from foundry.zoo.views import ORDERS, VIEWS
@@ -192,8 +192,7 @@ def with_storage(model: GPT, device: str) -> GPT:
     size = sum(parameter.nbytes for parameter in model.parameters())
     if device == "cpu":
         require_memory(size, "this model", "take one with fewer parameters, or another dtype")
-    model.to_empty(device=device)
-    init_buffers(model)
+    materialize(model, device)
     return model
 
 

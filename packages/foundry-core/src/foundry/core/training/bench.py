@@ -17,9 +17,11 @@ import torch
 
 from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import Batch, EnvironmentFailure
-from foundry.core.model import GPT, initialize
+from foundry.core.model import initialize
 from foundry.core.system import available_cores
+from foundry.core.training.building import build_model, build_optimizer, parallelize
 from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
+from foundry.core.training.distributed import World
 from foundry.core.training.objective import NextToken
 from foundry.core.training.optimization import clip_gradients
 from foundry.core.training.room import require_room
@@ -99,12 +101,11 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
     require_room(experiment, vocab_size, device)
     device.activate()
     training, registry = experiment.training, experiment.registry
-    model = GPT(experiment, vocab_size)
+    model = build_model(experiment, vocab_size)
+    trained = parallelize(model, World(), device, training)
     initialize(model, experiment.seed)
-    model.to(device.torch)
     objective = NextToken(registry.build("loss", training.loss, model.dims))
-    trained: Any = torch.compile(model, dynamic=False) if device.compile else model
-    optimizers = registry.variant("optimizer", training.optimizer.type).load()(training.optimizer, model, 1e-4)
+    optimizer = build_optimizer(model, experiment)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocab_size, (training.batch_size, model.dims.block_size + 1), generator=generator)
     ids = ids.to(device.torch)
@@ -120,9 +121,8 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
                     loss, tokens, _ = objective(trained, part)
                 (loss / tokens).backward()
             clip_gradients(list(model.parameters()), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            optimizer.step(0.1)  # a rate at which random tokens do no harm
+            optimizer.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - began) / count

@@ -20,14 +20,15 @@ from foundry.core.contracts import InvalidData, PluginError, Tokenizer
 from foundry.core.digest import digest
 from foundry.core.generate import first_ids
 from foundry.core.limits import within_limits
-from foundry.core.loading import rebuilt, restore_weights
-from foundry.core.model import GPT, initialize, self_test
+from foundry.core.loading import rebuilt
+from foundry.core.model import GPT, self_test
 from foundry.core.model.promises import kept_promises
 from foundry.core.run import SCHEMA_VERSION, Run, default_run
 from foundry.core.system import replace_durably, writing
 from foundry.core.system.signals import StopRequest
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
+from foundry.core.training.building import build_model, build_optimizer, fill, parallelize
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device, resolve
@@ -36,7 +37,6 @@ from foundry.core.training.distributed import World, join
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon, padding_remark
-from foundry.core.training.initial import source_of
 from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import NextToken
@@ -130,18 +130,14 @@ def build(
     vocab_size = rows.tokenizer.vocab_size
 
     require_room(experiment, vocab_size, device, world.local_size)
-    model = GPT(experiment, vocab_size)
-    initialize(model, experiment.seed)
-    model.to(device.torch)
     saved = _newest_checkpoint(run, world, reporter)
-    source = None if saved else source_of(experiment)
-    origin = source.fill(model) if source else None
-    trained: Any = torch.compile(model, dynamic=False) if device.compile else model
-    trained = world.wrap(trained)
+    if saved:
+        _require_own(saved.state, run, experiment, rows.tokenizer)
+    model = build_model(experiment, vocab_size)
+    trained = parallelize(model, world, device, training)
+    origin = fill(model, experiment, saved, source=str(run.path))
+    optimizer = build_optimizer(model, experiment)
     objective = NextToken(registry.build("loss", training.loss, model.dims))
-    factory = registry.variant("optimizer", training.optimizer.type).load()
-    with answers_for(factory):
-        optimizer = OptimizerSet(factory(training.optimizer, model, training.learning_rate), model)
     schedule = registry.build("schedule", training.schedule)
     with answers_for(schedule):
         float(schedule(0, 0.0)), float(schedule(1, 1.0))
@@ -154,7 +150,7 @@ def build(
     # Dropout's stream, one for each rank; restored below when resuming.
     torch.manual_seed((experiment.seed * 1_000_003 + world.rank) % 2**63)
     if saved:
-        progress = _restore(saved, run, experiment, rows, model, optimizer, ema, device, world)
+        progress = _restore(saved, rows, optimizer, ema, device, world)
         if world.is_main:
             if progress.codes[-1] != code:
                 reporter.note("the code that trains this run has changed since it was saved: its result will say so")
@@ -264,24 +260,23 @@ def _newest_checkpoint(run: Run, world: World, reporter: Reporter) -> checkpoint
     return checkpoints.load(checkpoints.path_of(run.checkpoints, step))
 
 
+def _require_own(state: Mapping[str, Any], run: Run, experiment: Experiment, tokenizer: Tokenizer) -> None:
+    if state["identity"] != experiment.identity:
+        raise InvalidData(f"{run.checkpoints}: step {state['step']} is of another experiment: {state['identity'][:8]}")
+    if state["tokenizer"] != tokenizer.hash:
+        raise InvalidData(f"{run.tokenizer_file} is not the tokenizer that {run.path} was trained with")
+
+
 def _restore(
     saved: checkpoints.Checkpoint,
-    run: Run,
-    experiment: Experiment,
     rows: Any,
-    model: GPT,
     optimizer: OptimizerSet,
     ema: MovingAverage | None,
     device: Device,
     world: World,
 ) -> Progress:
     state = saved.state
-    if state["identity"] != experiment.identity:
-        raise InvalidData(f"{run.checkpoints}: step {state['step']} is of another experiment: {state['identity'][:8]}")
-    if state["tokenizer"] != rows.tokenizer.hash:
-        raise InvalidData(f"{run.tokenizer_file} is not the tokenizer that {run.path} was trained with")
     cursor = rows.resume(state["loader"])
-    restore_weights(model, saved.tensors["model"], source=str(run.path))
     optimizer.load(dict(saved.tensors.get("optimizer", {})))
     if ema:
         ema.updates = state["ema_updates"]
