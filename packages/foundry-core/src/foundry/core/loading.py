@@ -89,7 +89,9 @@ def check_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> dic
     Raises:
         InvalidData: a parameter is missing, unknown, or has another shape; the message names the first.
     """
-    own = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in model.state_dict()}
+    from foundry.core.tensors import saved_parts
+
+    own = saved_parts(model)
     for name in sorted(own.keys() | weights.keys()):
         if name not in weights or name not in own:
             where = "the checkpoint" if name not in weights else "the model"
@@ -101,17 +103,16 @@ def check_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> dic
 
 
 def restore_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> None:
-    """Copy named tensors into a model's parameters.
+    """Copy named tensors, each of them whole, into a model's parameters.
 
     Raises:
         InvalidData: as `check_weights` does.
     """
-    import torch
+    from foundry.core.tensors import fill
 
     own = check_weights(model, weights, source=source)
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(weights[name])
+    for name, parameter in own.items():
+        fill(parameter, weights[name])
 
 
 def read_tokenizer(run: Run, experiment: Experiment) -> Tokenizer:

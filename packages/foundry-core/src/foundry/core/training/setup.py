@@ -21,7 +21,7 @@ from foundry.core.digest import digest
 from foundry.core.generate import first_ids
 from foundry.core.limits import within_limits
 from foundry.core.loading import rebuilt
-from foundry.core.model import GPT, self_test
+from foundry.core.model import self_test
 from foundry.core.model.promises import kept_promises
 from foundry.core.run import SCHEMA_VERSION, Run, default_run
 from foundry.core.system import replace_durably, writing
@@ -40,7 +40,7 @@ from foundry.core.training.horizon import Horizon, padding_remark
 from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import NextToken
-from foundry.core.training.optimization import MovingAverage, OptimizerSet
+from foundry.core.training.optimization import MovingAverage
 from foundry.core.training.profile import Profile
 from foundry.core.training.progress import Progress
 from foundry.core.training.randomness import restore_rng_streams
@@ -48,7 +48,8 @@ from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.room import require_room
 from foundry.core.training.rows import open_rows
 from foundry.core.training.samples import drop_samples_after
-from foundry.core.training.trainer import Trainer, saved_tensors
+from foundry.core.training.trainer import Trainer
+from foundry.core.training.weights import Weights
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -141,7 +142,7 @@ def build(
     schedule = registry.build("schedule", training.schedule)
     with answers_for(schedule):
         float(schedule(0, 0.0)), float(schedule(1, 1.0))
-    ema = MovingAverage(model, training.ema) if training.ema else None
+    weights = Weights(model, optimizer, MovingAverage(model, training.ema) if training.ema else None)
 
     local_rows = training.batch_size // world.size
     micro_batch = local_rows if training.micro_batch == "auto" else min(training.micro_batch, local_rows)
@@ -150,7 +151,7 @@ def build(
     # Dropout's stream, one for each rank; restored below when resuming.
     torch.manual_seed((experiment.seed * 1_000_003 + world.rank) % 2**63)
     if saved:
-        progress = _restore(saved, rows, optimizer, ema, device, world)
+        progress = _restore(saved, rows, weights, device, world)
         if world.is_main:
             if progress.codes[-1] != code:
                 reporter.note("the code that trains this run has changed since it was saved: its result will say so")
@@ -183,7 +184,7 @@ def build(
         reporter.started(facts | {"peak_flops": peak_flops and float(f"{peak_flops:.3g}")})
         if remark := padding_remark(experiment, rows):
             reporter.note(remark)
-    _try_plugins(experiment, model, device)  # after `started`: it is their first step that may hang, not one of ours
+    _try_plugins(experiment, weights, device)  # after `started`: it is their first step that may hang, not one of ours
     trainer = Trainer(
         experiment=experiment,
         run=run,
@@ -194,12 +195,11 @@ def build(
         model=model,
         trained=trained,
         objective=objective,
-        optimizer=optimizer,
+        weights=weights,
         after_step=AfterStep(model, world),
         expert_load=ExpertLoad(world),
         schedule=schedule,
         budget=budget,
-        ema=ema,
         metrics=metrics,
         reporter=reporter,
         stop=stop,
@@ -216,14 +216,14 @@ def build(
 
 
 def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None) -> Jobs:
-    experiment, model, rows, world = trainer.experiment, trainer.model, trainer.rows, trainer.world
+    experiment, rows, world = trainer.experiment, trainer.rows, trainer.world
     training, logging, saving = experiment.training, experiment.logging, experiment.checkpoints
     request = trainer.stop  # no job may hold the trainer: what is in a circle is freed late
 
     def stop() -> bool:
         return request.requested
 
-    judged: dict[str, Any] = {"model": model, "rows": rows, "world": world, "ema": trainer.ema, "stop": stop}
+    judged: dict[str, Any] = {"weights": trainer.weights, "rows": rows, "world": world, "stop": stop}
     validate = Validate(training.eval_interval, training.eval_tokens, device=trainer.device, **judged)
     log = Log(
         logging.log_interval,
@@ -270,18 +270,13 @@ def _require_own(state: Mapping[str, Any], run: Run, experiment: Experiment, tok
 def _restore(
     saved: checkpoints.Checkpoint,
     rows: Any,
-    optimizer: OptimizerSet,
-    ema: MovingAverage | None,
+    weights: Weights,
     device: Device,
     world: World,
 ) -> Progress:
     state = saved.state
     cursor = rows.resume(state["loader"])
-    optimizer.load(dict(saved.tensors.get("optimizer", {})))
-    if ema:
-        ema.updates = state["ema_updates"]
-        for name, weight in saved.tensors["ema"].items():
-            ema.weights[name].copy_(weight)
+    weights.restore(saved.tensors, state["ema_updates"])
     # With more ranks than before, the new ones keep their fresh streams; the order of rows is the same.
     restore_rng_streams(saved.tensors["rng"], device, world.rank)
     known = {field.name for field in fields(Progress)}
@@ -308,14 +303,15 @@ def _note_differences(
         reporter.note("the installed plugins differ from those that this run began with")
 
 
-def _try_plugins(experiment: Experiment, model: GPT, device: Device) -> None:
+def _try_plugins(experiment: Experiment, weights: Weights, device: Device) -> None:
     """Raises:
     PluginError: a part of a plugin's makes the losses of this training, or what comes of it, worthless.
     """
+    model = weights.model
     if not self_test.plugin_parts(model):
         return
     again = rebuilt(
-        experiment, model.dims.vocab_size, saved_tensors(model), device=device.torch, source="what would be saved"
+        experiment, model.dims.vocab_size, weights.of_model(), device=device.torch, source="what would be saved"
     )
     with kept_promises(model, experiment.registry), kept_promises(again, experiment.registry):
         self_test.check_causality(model)
