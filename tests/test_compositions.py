@@ -15,7 +15,7 @@ from tests.doses import dose
 
 from foundry.core.config import Experiment, from_plain
 from foundry.core.contracts import Batch, InvalidExperiment
-from foundry.core.model import GPT, initialize
+from foundry.core.model import GPT, initialize, model_of
 from foundry.core.registry import registry
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
@@ -58,7 +58,7 @@ def test_two_choices_compose_or_are_refused_with_the_reason(pair):
         refusal = error.message
         assert any(f"model_args.{slot}" in refusal for slot, _ in pair)
         return
-    model = GPT(experiment, VOCAB)
+    model = model_of(experiment, VOCAB)
     initialize(model, seed=1)
     trains(model, experiment)
     decodes(model)

@@ -12,7 +12,7 @@ import torch
 from foundry.cli.__main__ import main
 from foundry.core.config import from_plain
 from foundry.core.generate import Sampling, generate_ids
-from foundry.core.model import GPT, initialize, self_test
+from foundry.core.model import GPT, initialize, model_of, self_test
 from foundry.core.registry import registry
 
 ATTENTION = """\
@@ -148,7 +148,7 @@ def test_what_rounds_is_no_fault(monkeypatch, slot, dtype):
     monkeypatch.setattr(self_test, "plugin_parts", lambda model: {"attention": self_test.place_of(GPT)})
     for name in registry().variants(slot):
         sizes = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 24}
-        model = GPT(from_plain({"model_args": {**sizes, slot: name}}), 97)
+        model = model_of(from_plain({"model_args": {**sizes, slot: name}}), 97)
         initialize(model, seed=5)
         generator = torch.Generator().manual_seed(6)
         for parameter in model.parameters():
@@ -170,7 +170,7 @@ def test_a_difference_counts_where_both_rows_have_it():
 
 
 def test_a_model_is_tried_once(monkeypatch):
-    model = GPT(from_plain({"model_args": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 16}}), 31)
+    model = model_of(from_plain({"model_args": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 16}}), 31)
     initialize(model, seed=1)
     tried = []
     monkeypatch.setattr(self_test, "plugin_parts", lambda model: tried.append(model) or {})

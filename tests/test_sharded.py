@@ -16,10 +16,10 @@ from torch.distributed.tensor import DTensor
 from foundry.core.config import Experiment, from_plain
 from foundry.core.contracts import Batch
 from foundry.core.loading import rebuilt
-from foundry.core.model import GPT
+from foundry.core.model import GPT, model_of
 from foundry.core.model.init import materialize
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training.building import build_model, build_optimizer, fill, parallelize
+from foundry.core.training.building import build_optimizer, fill, parallelize
 from foundry.core.training.checkpoint import Checkpoint
 from foundry.core.training.device import resolve
 from foundry.core.training.distributed import World
@@ -66,7 +66,7 @@ class Trained:
     def __init__(
         self, experiment: Experiment, share: Callable[[GPT, Experiment], nn.Module], saved: Checkpoint | None = None
     ) -> None:
-        self.model = build_model(experiment, VOCAB)
+        self.model = model_of(experiment, VOCAB, "meta")
         self.called = share(self.model, experiment)
         fill(self.model, experiment, saved, source="a test")
         self.weights = Weights(self.model, build_optimizer(self.model, experiment), MovingAverage(self.model, 0.9))

@@ -33,7 +33,7 @@ from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
 from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import Batch
-from foundry.core.model import GPT, initialize
+from foundry.core.model import initialize, model_of
 from foundry.core.run import Run, default_run
 from foundry.core.system.signals import StopRequest
 from foundry.core.testing import assert_rounded, sums_of
@@ -189,7 +189,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, project):
 def test_the_moving_average_by_hand(project, tmp_path):
     run = train(tmp_path / "run", "training.ema=0.99", "training.max_iters=1")
     config, tokenizer, judged = load_run(run)
-    first = GPT(config, tokenizer.vocab_size)
+    first = model_of(config, tokenizer.vocab_size)
     initialize(first, config.seed)
     initial, last = dict(first.named_parameters()), saved(run, step=1)
     for name, average in judged.named_parameters():

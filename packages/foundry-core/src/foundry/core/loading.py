@@ -69,13 +69,10 @@ def rebuilt(experiment: Experiment, vocab_size: int, weights: Mapping[str, Any],
     Raises:
         InvalidData: as `check_weights` does.
     """
-    import torch
-
-    from foundry.core.model import GPT
+    from foundry.core.model import model_of
     from foundry.core.model.init import materialize
 
-    with torch.device("meta"):
-        model = GPT(experiment, vocab_size)
+    model = model_of(experiment, vocab_size, "meta")
     check_weights(model, weights, source=source)  # what does not fit is said before memory is spent
     materialize(model, device)
     restore_weights(model, weights, source=source)

@@ -99,7 +99,8 @@ def _candidates(state: Mapping[str, Tensor], places: tuple[tuple[str, ...], ...]
 def _block(experiment: Experiment, model: GPT, layer: int, multipliers: Multipliers) -> Block:
     """The layer with tables and without weights."""
     with torch.device("meta"):
-        block = Block(experiment, replace(model.dims, layer=layer, multipliers=multipliers), {})
+        dims = replace(model.dims, layer=layer, multipliers=multipliers)
+        block = Block(model.spec.layers[layer], experiment.registry.build, dims, {})
     materialize(block, "cpu")
     return block.eval()
 

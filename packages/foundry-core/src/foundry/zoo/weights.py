@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import InvalidData
 from foundry.core.contracts.architecture import Config, Family, WeightMap
-from foundry.core.model import GPT
+from foundry.core.model import GPT, model_of
 from foundry.core.model.init import materialize
 from foundry.core.system import require_memory
 from foundry.zoo.shards import AGAIN, WeightsFolder
@@ -175,8 +175,7 @@ def _is_tied(name: str, family: Family, model: GPT) -> bool:
 
 def outline(experiment: Experiment, vocab_size: int, dtype: torch.dtype) -> GPT:
     """A model on the meta device: parameters in `dtype`, tables and counters in their own."""
-    with torch.device("meta"):
-        model = GPT(experiment, vocab_size)
+    model = model_of(experiment, vocab_size, "meta")
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             module.register_parameter(name, nn.Parameter(parameter.detach().to(dtype)))

@@ -17,9 +17,9 @@ import torch
 
 from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import Batch, EnvironmentFailure
-from foundry.core.model import initialize
+from foundry.core.model import initialize, model_of
 from foundry.core.system import available_cores
-from foundry.core.training.building import build_model, build_optimizer, parallelize
+from foundry.core.training.building import build_optimizer, parallelize
 from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
 from foundry.core.training.distributed import World
 from foundry.core.training.objective import NextToken
@@ -101,7 +101,7 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
     require_room(experiment, vocab_size, device)
     device.activate()
     training, registry = experiment.training, experiment.registry
-    model = build_model(experiment, vocab_size)
+    model = model_of(experiment, vocab_size, "meta")
     trained = parallelize(model, World(), device, training)
     initialize(model, experiment.seed)
     objective = NextToken(registry.build("loss", training.loss, model.dims))

@@ -1,9 +1,11 @@
 """How the model of a training is made: without memory first, then shared among the ranks, then filled.
 
-model = build_model(experiment, vocab_size)           on the meta device: nothing but shapes
-trained = parallelize(model, world, device, training)  gives it memory, as much as this rank is to hold
-origin = fill(model, experiment, saved)               first weights, or those of a checkpoint
-optimizer = build_optimizer(model, experiment)
+    model = model_of(experiment, vocab_size, "meta")        nothing but shapes
+    trained = parallelize(model, world, device, training)  gives it memory, as much as this rank is to hold
+    origin = fill(model, experiment, saved, ...)           the seed's first weights, another's, or a checkpoint's
+    optimizer = build_optimizer(model, experiment)
+
+A model that ranks share differs in `parallelize` alone.
 """
 
 from __future__ import annotations
@@ -27,12 +29,6 @@ from foundry.core.training.optimization import OptimizerSet
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
     from foundry.core.config.schema import Training
-
-
-def build_model(experiment: Experiment, vocab_size: int) -> GPT:
-    """The model of an experiment on the meta device."""
-    with torch.device("meta"):
-        return GPT(experiment, vocab_size)
 
 
 def parallelize(model: GPT, world: World, device: Device, training: Training) -> nn.Module:

@@ -21,14 +21,14 @@ from foundry.core.digest import digest
 from foundry.core.generate import first_ids
 from foundry.core.limits import within_limits
 from foundry.core.loading import rebuilt
-from foundry.core.model import self_test
+from foundry.core.model import model_of, self_test
 from foundry.core.model.promises import kept_promises
 from foundry.core.run import SCHEMA_VERSION, Run, default_run
 from foundry.core.system import replace_durably, writing
 from foundry.core.system.signals import StopRequest
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
-from foundry.core.training.building import build_model, build_optimizer, fill, parallelize
+from foundry.core.training.building import build_optimizer, fill, parallelize
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device, resolve
@@ -134,7 +134,7 @@ def build(
     saved = _newest_checkpoint(run, world, reporter)
     if saved:
         _require_own(saved.state, run, experiment, rows.tokenizer)
-    model = build_model(experiment, vocab_size)
+    model = model_of(experiment, vocab_size, "meta")
     trained = parallelize(model, world, device, training)
     origin = fill(model, experiment, saved, source=str(run.path))
     optimizer = build_optimizer(model, experiment)
