@@ -19,7 +19,8 @@ from foundry.core.model import GPT, initialize, model_of
 from foundry.core.registry import registry
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
-from foundry.core.training.objective import NextToken
+from foundry.core.training.building import Around, build_objective
+from foundry.core.training.device import resolve
 
 VOCAB, T = 31, 24
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": T}
@@ -67,8 +68,8 @@ def test_two_choices_compose_or_are_refused_with_the_reason(pair):
 def trains(model: GPT, experiment: Experiment) -> None:
     """Finite loss, and finite gradients, some of them other than zero."""
     ids = torch.randint(VOCAB, (2, T + 1), generator=torch.Generator().manual_seed(0))
-    loss = experiment.registry.build("loss", experiment.training.loss, model.dims)
-    total, count, aux = NextToken(loss)(model.train(), Batch(ids[:, :-1], ids[:, 1:]))
+    objective = build_objective(Around(experiment, model, resolve(experiment.training)))
+    total, count, aux = objective(model.train(), Batch(ids[:, :-1], ids[:, 1:]))
     assert count == 2 * T
     assert total.isfinite()
     sum([total / count, *(value.mean() for name, value in aux.items() if name.endswith("_loss"))]).backward()

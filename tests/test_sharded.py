@@ -19,11 +19,10 @@ from foundry.core.loading import rebuilt
 from foundry.core.model import GPT, model_of
 from foundry.core.model.init import materialize
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training.building import build_optimizer, fill, parallelize
+from foundry.core.training.building import Around, build_objective, build_optimizer, fill, parallelize
 from foundry.core.training.checkpoint import Checkpoint
 from foundry.core.training.device import resolve
 from foundry.core.training.distributed import World
-from foundry.core.training.objective import NextToken
 from foundry.core.training.optimization import MovingAverage, clip_gradients
 from foundry.core.training.progress import Progress
 from foundry.core.training.weights import Weights
@@ -70,7 +69,7 @@ class Trained:
         self.called = share(self.model, experiment)
         fill(self.model, experiment, saved, source="a test")
         self.weights = Weights(self.model, build_optimizer(self.model, experiment), MovingAverage(self.model, 0.9))
-        self.objective = NextToken(experiment.registry.build("loss", experiment.training.loss, self.model.dims))
+        self.objective = build_objective(Around(experiment, self.model, resolve(experiment.training)))
         self.step = 0
         if saved:
             self.step = saved.state["step"]

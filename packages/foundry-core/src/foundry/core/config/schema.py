@@ -80,6 +80,7 @@ class Training(Params):
     )
     optimizer: Choice
     schedule: Choice
+    objective: Choice
     loss: Choice
     eval_interval: int = Field(
         100,

@@ -19,10 +19,9 @@ from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import Batch, EnvironmentFailure
 from foundry.core.model import initialize, model_of
 from foundry.core.system import available_cores
-from foundry.core.training.building import build_optimizer, parallelize
+from foundry.core.training.building import Around, build_objective, build_optimizer, parallelize
 from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
 from foundry.core.training.distributed import World
-from foundry.core.training.objective import NextToken
 from foundry.core.training.optimization import clip_gradients
 from foundry.core.training.room import require_room
 
@@ -100,11 +99,11 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
     """Median seconds of an optimizer step."""
     require_room(experiment, vocab_size, device)
     device.activate()
-    training, registry = experiment.training, experiment.registry
+    training = experiment.training
     model = model_of(experiment, vocab_size, "meta")
     trained = parallelize(model, World(), device, training)
     initialize(model, experiment.seed)
-    objective = NextToken(registry.build("loss", training.loss, model.dims))
+    objective = build_objective(Around(experiment, model, device))
     optimizer = build_optimizer(model, experiment)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocab_size, (training.batch_size, model.dims.block_size + 1), generator=generator)

@@ -1,4 +1,4 @@
-"""What a training minimises, and what of it is reported."""
+"""What a step makes of its rows: the objective, what it may use of the training, and what of it is reported."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Aux, Batch, PluginError
+from foundry.core.contracts import Aux, Batch, ObjectiveContext, Params, PluginError
 from foundry.core.model.head import Head
 
 
 class NextToken(nn.Module):
     """The loss of slot `loss` on the tokens that follow: a `foundry.core.contracts.Objective`."""
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, params: Params, context: ObjectiveContext) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss = context.loss
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
         def read(hidden: Tensor, head: Head, aux: Aux) -> tuple[Tensor, Tensor, Aux]:
