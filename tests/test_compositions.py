@@ -19,8 +19,8 @@ from foundry.core.model import GPT, initialize, model_of
 from foundry.core.registry import registry
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
-from foundry.core.training.building import Around, build_objective
 from foundry.core.training.device import resolve
+from foundry.core.training.objective import Around, build_objective
 
 VOCAB, T = 31, 24
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": T}

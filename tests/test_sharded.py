@@ -19,10 +19,11 @@ from foundry.core.loading import rebuilt
 from foundry.core.model import GPT, model_of
 from foundry.core.model.init import materialize
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training.building import Around, build_objective, build_optimizer, fill, parallelize
+from foundry.core.training.building import build_optimizer, fill, parallelize
 from foundry.core.training.checkpoint import Checkpoint
 from foundry.core.training.device import resolve
 from foundry.core.training.distributed import World
+from foundry.core.training.objective import Around, build_objective
 from foundry.core.training.optimization import MovingAverage, clip_gradients
 from foundry.core.training.progress import Progress
 from foundry.core.training.weights import Weights

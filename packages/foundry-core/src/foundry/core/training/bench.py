@@ -19,9 +19,10 @@ from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import Batch, EnvironmentFailure
 from foundry.core.model import initialize, model_of
 from foundry.core.system import available_cores
-from foundry.core.training.building import Around, build_objective, build_optimizer, parallelize
+from foundry.core.training.building import build_optimizer, parallelize
 from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
 from foundry.core.training.distributed import World
+from foundry.core.training.objective import Around, build_objective
 from foundry.core.training.optimization import clip_gradients
 from foundry.core.training.room import require_room
 

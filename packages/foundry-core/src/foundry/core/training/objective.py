@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Aux, Batch, ObjectiveContext, Params, PluginError
-from foundry.core.model.head import Head
+from foundry.core.blame import answers_for
+from foundry.core.contracts import Aux, Batch, Dims, InvalidData, ObjectiveContext, Params, PluginError
+from foundry.core.generate import Sampling, generate_ids
+from foundry.core.model import GPT, Head, model_of
+from foundry.core.model.init import materialize
+from foundry.core.training.building import fill
+from foundry.core.training.device import Device
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
 
 
 class NextToken(nn.Module):
@@ -29,6 +39,65 @@ class NextToken(nn.Module):
         )
         total, count, aux = answer[0]
         return total, count, aux
+
+
+@dataclass(frozen=True)
+class Around:
+    """An `ObjectiveContext`: a training before its first step, as an objective may use it.
+
+    Args:
+        began_with: the sha256 of the weights of `init_from` that a training which goes on began with; None where it
+            begins, or began with its seed's.
+    """
+
+    experiment: Experiment
+    model: GPT
+    device: Device
+    began_with: str | None = None
+
+    @property
+    def dims(self) -> Dims:
+        return self.model.dims
+
+    @cached_property
+    def loss(self) -> nn.Module:
+        made: nn.Module = self.experiment.registry.build("loss", self.experiment.training.loss, self.dims)
+        return made
+
+    def reference(self) -> nn.Module:
+        """See `ObjectiveContext`."""
+        model = model_of(self.experiment, self.dims.vocab_size, "meta")
+        materialize(model, self.device.torch)
+        origin = fill(model, self.experiment, None, source="")
+        if origin and self.began_with not in (None, origin.sha256):
+            raise InvalidData(
+                f"{origin.run} holds other weights than those that this training began with, and refers to",
+                "bring them back, or train anew with --resume never",
+            )
+        return model.requires_grad_(False).eval()
+
+    def generate(self, prompt: Tensor, max_tokens: int, *, seed: int, temperature: float = 1.0) -> Tensor:
+        """See `ObjectiveContext`."""
+        was_training = self.model.training
+        try:
+            return torch.stack(
+                list(generate_ids(self.model, prompt, max_tokens, Sampling(temperature), seed=seed)), dim=1
+            )
+        finally:
+            self.model.train(was_training)
+
+
+def build_objective(around: Around) -> nn.Module:
+    """What a step makes of its rows. Nothing of its own is trained.
+
+    Raises:
+        PluginError: a plugin's objective cannot be made, or is no module.
+    """
+    experiment, choice = around.experiment, around.experiment.training.objective
+    made = experiment.registry.build("objective", choice, around)
+    with answers_for(type(made)):
+        objective: nn.Module = made.to(around.device.torch).requires_grad_(False)
+    return objective
 
 
 def summed(aux: Aux, batch: Batch) -> Aux:

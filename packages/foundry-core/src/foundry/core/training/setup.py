@@ -28,7 +28,7 @@ from foundry.core.system import replace_durably, writing
 from foundry.core.system.signals import StopRequest
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
-from foundry.core.training.building import Around, build_objective, build_optimizer, fill, parallelize
+from foundry.core.training.building import build_optimizer, fill, parallelize
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device, resolve
@@ -39,6 +39,7 @@ from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon, padding_remark
 from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
 from foundry.core.training.metrics import Metrics
+from foundry.core.training.objective import Around, build_objective
 from foundry.core.training.optimization import MovingAverage
 from foundry.core.training.profile import Profile
 from foundry.core.training.progress import Progress
