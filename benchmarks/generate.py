@@ -48,7 +48,7 @@ SIZES = {
 def our_model(size: Size):
     """A Llama of ours with random weights."""
     from foundry.core.config import load_experiment
-    from foundry.core.model import GPT, initialize
+    from foundry.core.model import initialize, model_of
 
     settings = {
         "n_layer": size.n_layer, "n_head": size.n_head, "n_embd": size.n_embd, "block_size": PROMPT + size.new_tokens,
@@ -59,7 +59,7 @@ def our_model(size: Size):
         file = Path(folder) / "llama.yaml"
         file.write_text("{}\n")
         experiment = load_experiment(file, [f"model_args.{key}={value}" for key, value in settings.items()])
-    model = GPT(experiment, size.vocab)
+    model = model_of(experiment, size.vocab)
     initialize(model, seed=1)
     return model.eval()
 

@@ -87,7 +87,7 @@ def run_bare(text: str, compiled: bool) -> None:
     from torch.nn import functional as F
 
     from foundry.core.kernels import native_kernels
-    from foundry.core.model import GPT, initialize
+    from foundry.core.model import initialize, model_of
 
     native = native_kernels()
 
@@ -95,7 +95,7 @@ def run_bare(text: str, compiled: bool) -> None:
     native.use([] if compiled else native.suited())  # the trainer's choice, so that what is left is its overhead
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     rows = config.registry.sections["data"].load()(config.data, block_size=BLOCK, seed=config.seed)
-    model = GPT(config, rows.tokenizer.vocab_size)
+    model = model_of(config, rows.tokenizer.vocab_size)
     initialize(model, config.seed)
     forward = torch.compile(model, dynamic=False) if compiled else model
     decayed = [p for p in model.parameters() if p.ndim >= 2]

@@ -15,11 +15,12 @@ from tests.doses import dose
 
 from foundry.core.config import Experiment, from_plain
 from foundry.core.contracts import Batch, InvalidExperiment
-from foundry.core.model import GPT, initialize
+from foundry.core.model import GPT, initialize, model_of
 from foundry.core.registry import registry
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
-from foundry.core.training.objective import Objective
+from foundry.core.training.device import resolve
+from foundry.core.training.objective import Around, build_objective
 
 VOCAB, T = 31, 24
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": T}
@@ -58,7 +59,7 @@ def test_two_choices_compose_or_are_refused_with_the_reason(pair):
         refusal = error.message
         assert any(f"model_args.{slot}" in refusal for slot, _ in pair)
         return
-    model = GPT(experiment, VOCAB)
+    model = model_of(experiment, VOCAB)
     initialize(model, seed=1)
     trains(model, experiment)
     decodes(model)
@@ -67,11 +68,11 @@ def test_two_choices_compose_or_are_refused_with_the_reason(pair):
 def trains(model: GPT, experiment: Experiment) -> None:
     """Finite loss, and finite gradients, some of them other than zero."""
     ids = torch.randint(VOCAB, (2, T + 1), generator=torch.Generator().manual_seed(0))
-    loss = experiment.registry.build("loss", experiment.training.loss, model.dims)
-    total, count, aux = Objective(model, loss).train()(Batch(ids[:, :-1], ids[:, 1:]))
+    objective = build_objective(Around(experiment, model, resolve(experiment.training)))
+    total, count, aux = objective(model.train(), Batch(ids[:, :-1], ids[:, 1:]))
     assert count == 2 * T
     assert total.isfinite()
-    sum([total / count, *(value for name, value in aux.items() if name.endswith("_loss"))]).backward()
+    sum([total / count, *(value.mean() for name, value in aux.items() if name.endswith("_loss"))]).backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     gradients = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
     assert all(gradient.isfinite().all() for gradient in gradients)

@@ -34,7 +34,7 @@ from foundry.core.tensors import write_tensors
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training import device, jobs
 from foundry.core.training.evaluation import Evaluation
-from foundry.core.training.objective import Objective
+from foundry.core.training.objective import NextToken
 from foundry.core.training.report import PlainReporter
 
 STEPS = 24
@@ -499,16 +499,16 @@ def test_a_learning_rate_beyond_all_reason(project, tmp_path, capsys):
 @pytest.fixture
 def room_for_two_rows(monkeypatch):
     """More than two rows run out of memory in the backward pass, when some gradients are there already."""
-    forward = Objective.forward
+    forward = NextToken.forward
 
-    def limited(self, batch):
-        loss, *others = forward(self, batch)
+    def limited(self, model, batch):
+        loss, *others = forward(self, model, batch)
         if len(batch.tokens) > 2:
             loss.backward()
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return loss, *others
 
-    monkeypatch.setattr(Objective, "forward", limited)
+    monkeypatch.setattr(NextToken, "forward", limited)
 
 
 def test_out_of_memory_halves_the_micro_batch(project, room_for_two_rows, tmp_path, capsys):
@@ -524,15 +524,15 @@ def test_out_of_memory_halves_the_micro_batch(project, room_for_two_rows, tmp_pa
 
 
 def test_the_record_says_from_which_step_on_the_micro_batch_was_halved(project, tmp_path, monkeypatch):
-    forward, calls = Objective.forward, []
+    forward, calls = NextToken.forward, []
 
-    def limited(self, batch):
+    def limited(self, model, batch):
         calls.append(len(batch.tokens))
         if len(calls) > 6 and len(batch.tokens) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return forward(self, batch)
+        return forward(self, model, batch)
 
-    monkeypatch.setattr(Objective, "forward", limited)
+    monkeypatch.setattr(NextToken, "forward", limited)
     assert train("--out", tmp_path / "run") == 0
     assert calls[:10] == [4, 4, 4, 4, 4, 4, 4, 2, 2, 2]
     recorded = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())

@@ -20,7 +20,7 @@ from foundry.core.config import Experiment, from_plain
 from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.generate import Sampling, continuations, generate_ids, stream_text
 from foundry.core.handle import FinishedRun, LiveModel
-from foundry.core.model import GPT, initialize
+from foundry.core.model import GPT, initialize, model_of
 from foundry.core.registry import registry
 from foundry.core.tasks import evaluate, task_asked
 from foundry.core.testing import sums_of
@@ -54,7 +54,7 @@ def experiment_with(**model_args) -> Experiment:
 
 
 def model_with(**model_args) -> GPT:
-    model = GPT(experiment_with(**model_args), VOCAB)
+    model = model_of(experiment_with(**model_args), VOCAB)
     initialize(model, seed=5)
     generator = torch.Generator().manual_seed(6)
     for parameter in model.parameters():  # as sure of its choices as a trained one

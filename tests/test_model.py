@@ -5,21 +5,40 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from foundry.core.config import from_plain
-from foundry.core.contracts import Context
-from foundry.core.model import GPT, initialize
+from foundry.core.config import LayerSpec, ModelSpec, from_plain
+from foundry.core.contracts import Dims, NoParams, ResidualParams
+from foundry.core.model import GPT, initialize, model_of
+from foundry.core.model.init import materialize, require_filled
+from foundry.modules.activation import GatedParams
+from foundry.modules.activation.swiglu import SwiGLU
+from foundry.modules.attention import MHAParams
+from foundry.modules.attention.mha import MultiHeadAttention
+from foundry.modules.canon import NoCanonParams
+from foundry.modules.ffn import DenseParams
+from foundry.modules.ffn.dense import Dense
+from foundry.modules.norm import RMSNormParams
+from foundry.modules.norm.rmsnorm import RMSNorm
+from foundry.modules.position import RoPEParams
+from foundry.modules.position.rope import RoPE
+from foundry.modules.residual.pre import Pre
+from foundry.modules.scaling import NoneParams
+from foundry.modules.scaling.none import NoScaling
 
 SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 16}
 
 
 def model_with(**model_args) -> GPT:
-    model = GPT(from_plain({"model_args": {**SIZES, **model_args}}), 97)
+    model = model_of(from_plain({"model_args": {**SIZES, **model_args}}), 97)
     initialize(model, seed=3)
     return model
 
 
 def draw(rows: int = 8) -> torch.Tensor:
     return torch.randint(97, (rows, 16), generator=torch.Generator().manual_seed(1))
+
+
+def hidden_states(hidden: torch.Tensor, head, aux) -> torch.Tensor:
+    return hidden
 
 
 def test_matrices_begin_as_in_gpt_2_gains_at_one_and_biases_at_zero():
@@ -32,13 +51,59 @@ def test_matrices_begin_as_in_gpt_2_gains_at_one_and_biases_at_zero():
             assert (each == (0 if name.endswith("bias") else 1)).all(), name
 
 
+PARTS = {
+    "attention": MultiHeadAttention, "ffn": Dense, "norm": RMSNorm, "activation": SwiGLU, "position": RoPE,
+    "residual": Pre, "scaling": NoScaling,
+}  # fmt: skip
+
+
+def test_a_model_needs_no_experiment():
+    """Sizes, params and classes are enough, without file or registry, for the model of an experiment of the same."""
+    dims = Dims(n_layer=2, n_head=2, n_embd=64, head_dim=32, block_size=16, vocab_size=97)
+    layer = LayerSpec(
+        attention=MHAParams(), ffn=DenseParams(), norm=RMSNormParams(), activation=GatedParams(),
+        position=RoPEParams(), residual=ResidualParams(), canon=NoCanonParams(), value_embedding=NoParams(),
+    )  # fmt: skip
+    spec = ModelSpec(
+        dims, (layer, layer), position=layer.position, norm=layer.norm, skip=NoParams(), scaling=NoneParams(),
+        tie_embeddings=True, logit_softcap=None,
+    )  # fmt: skip
+    model = GPT(spec, lambda slot, params, *args: PARTS[slot](params, *args))
+    initialize(model, seed=3)
+    with torch.no_grad():
+        assert torch.equal(model(draw())[0], model_with()(draw())[0])
+
+
+def test_what_is_made_without_memory_and_filled_is_what_was_made_with_it():
+    """Weights that two modules share stay shared, and torch's batch norm, which knows nothing of Foundry, is filled."""
+
+    def made(device: str) -> nn.Module:
+        model = model_of(from_plain({"model_args": {**SIZES, "position": "sinusoidal"}}), 97, device)
+        with torch.device(device):
+            first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+            second.weight = first.weight
+            model.extra = nn.ModuleList([first, second, nn.BatchNorm1d(4)])
+        return model
+
+    here, later = made("cpu"), made("meta")
+    materialize(later, "cpu")
+    for model in (here, later):
+        initialize(model, seed=5)
+        require_filled(model)
+    assert later.extra[0].weight is later.extra[1].weight
+    for (name, expected), tensor in zip(here.state_dict().items(), later.state_dict().values(), strict=True):
+        assert torch.equal(expected, tensor), name
+    with torch.no_grad():
+        assert torch.equal(here.eval()(draw())[0], later.eval()(draw())[0])
+
+
 def test_embeddings_are_dropped_in_training_alone():
     model = model_with(dropout=0.25)
     model.blocks, model.norm = nn.ModuleList(), nn.Identity()
     ids = draw(64)
     embedded = model.embed(ids)
-    assert torch.equal(model.eval().hidden(ids, Context())[0], embedded)
-    hidden = model.train().hidden(ids, Context())[0]
+    assert torch.equal(model.eval()(ids, read=hidden_states)[0], embedded)
+    hidden = model.train()(ids, read=hidden_states)[0]
     kept = hidden != 0
     assert abs(kept.float().mean() - 0.75) < 0.01
     torch.testing.assert_close(hidden[kept], embedded[kept] / 0.75)

@@ -22,13 +22,14 @@ from foundry.core import load_experiment, load_run
 from foundry.core.analyze import analyze
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import UsageError
-from foundry.core.model import GPT, initialize
+from foundry.core.model import initialize, model_of
 from foundry.core.run import EXPERT_FIELDS
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
+from foundry.core.training.device import resolve
 from foundry.core.training.evaluation import to_device
 from foundry.core.training.metrics import FIELDS
-from foundry.core.training.objective import Objective
+from foundry.core.training.objective import Around, build_objective
 from foundry.core.training.rows import open_rows
 
 STEPS = 20
@@ -232,12 +233,13 @@ def test_what_fills_up_a_documents_last_row_is_not_counted(project, tmp_path, ff
     experiment = load_experiment(file, [f"model_args.ffn={ffn}"])
     batch = open_rows(experiment).batch(0, 8)
     assert 0.2 < batch.is_token.mean() < 0.9
-    model = GPT(experiment, 19)
+    model = model_of(experiment, 19)
     initialize(model, seed=0)
-    objective = Objective(model, experiment.registry.build("loss", experiment.training.loss, model.dims)).train()
+    objective = build_objective(Around(experiment, model, resolve(experiment.training)))
+    model.train()
     tensors = to_device(batch, torch.device("cpu"))
     first, second = (
-        objective(tensors._replace(tokens=tensors.tokens.where(tensors.is_token, pad)))[::2] for pad in (0, 3)
+        objective(model, tensors._replace(tokens=tensors.tokens.where(tensors.is_token, pad)))[::2] for pad in (0, 3)
     )
     for name, value in {"loss": first[0], **first[1]}.items():
         same = {"loss": second[0], **second[1]}[name]
@@ -287,7 +289,7 @@ def test_the_first_layers_may_be_dense(project, tmp_path):
     """As DeepSeek-V3's are."""
     file = tmp_path / "experiment.yaml"
     file.write_text("model_args: {n_layer: 3, n_embd: 32, ffn: moe_8x2}\nlayers: {'0': {ffn: dense}}\n")
-    kinds = [type(block.ffn).__name__ for block in GPT(load_experiment(file), 19).blocks]
+    kinds = [type(block.ffn).__name__ for block in model_of(load_experiment(file), 19).blocks]
     assert kinds == ["Dense", "MixtureOfExperts", "MixtureOfExperts"]
 
 

@@ -12,7 +12,7 @@ import torch
 from foundry.cli.__main__ import main
 from foundry.core.config import from_plain
 from foundry.core.generate import Sampling, generate_ids
-from foundry.core.model import GPT, initialize, self_test
+from foundry.core.model import GPT, initialize, model_of, self_test
 from foundry.core.registry import registry
 
 ATTENTION = """\
@@ -61,7 +61,7 @@ FAULTS = {
     "ahead": ("scaled_dot_product_attention(q, k, v, sees)", "scaled_dot_product_attention(q, k, v)", "follows it"),
     "rows": ("self.out(y.", "self.out((y - y.mean(0)).", "a row sees another"),
     "chance": ("self.out(y.", "self.out((y + torch.rand_like(y)).", "the same tokens, read again"),
-    "buffers": ("self.scale.fill_(0.5)", "pass", "what a checkpoint holds makes another model"),
+    "buffers": ("self.scale.fill_(0.5)", "self.scale.uniform_()", "what a checkpoint holds makes another model"),
 }
 
 EXPERIMENT = """\
@@ -108,6 +108,14 @@ def test_a_wrong_part_is_told_before_it_is_trained(project, capsys, fault):
     assert not list((project / "run").glob("checkpoints/*"))
 
 
+def test_a_buffer_that_nobody_fills_is_told_before_anything_is_trained(project, capsys):
+    write(project, "self.scale.fill_(0.5)", "pass")
+    code, told = said(capsys, *TRAIN)
+    assert code == 4
+    assert f"variants/mine.py:{LINE}: nothing initialises the buffer scale (1,) of Mine" in told
+    assert "define init_buffers(self)" in told
+
+
 def test_a_wrong_cache_is_told_where_decoding_begins(project, capsys):
     write(project, *FAULTS["cache"][:2])
     assert said(capsys, *TRAIN, "--set", "logging.sample_tokens=0")[0] == 0
@@ -140,7 +148,7 @@ def test_what_rounds_is_no_fault(monkeypatch, slot, dtype):
     monkeypatch.setattr(self_test, "plugin_parts", lambda model: {"attention": self_test.place_of(GPT)})
     for name in registry().variants(slot):
         sizes = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 24}
-        model = GPT(from_plain({"model_args": {**sizes, slot: name}}), 97)
+        model = model_of(from_plain({"model_args": {**sizes, slot: name}}), 97)
         initialize(model, seed=5)
         generator = torch.Generator().manual_seed(6)
         for parameter in model.parameters():
@@ -162,7 +170,7 @@ def test_a_difference_counts_where_both_rows_have_it():
 
 
 def test_a_model_is_tried_once(monkeypatch):
-    model = GPT(from_plain({"model_args": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 16}}), 31)
+    model = model_of(from_plain({"model_args": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 16}}), 31)
     initialize(model, seed=1)
     tried = []
     monkeypatch.setattr(self_test, "plugin_parts", lambda model: tried.append(model) or {})

@@ -26,14 +26,14 @@ import torch
 from safetensors.torch import load_file
 from tests.documents import faults
 from tests.texts import WORDS
-from torch import Tensor, nn
+from torch import Tensor
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
 from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import Batch
-from foundry.core.model import GPT, initialize
+from foundry.core.model import initialize, model_of
 from foundry.core.run import Run, default_run
 from foundry.core.system.signals import StopRequest
 from foundry.core.testing import assert_rounded, sums_of
@@ -45,7 +45,7 @@ from foundry.core.training import train as foundry_train
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
 from foundry.core.training.feed import Feed
-from foundry.core.training.objective import Objective
+from foundry.core.training.objective import summed
 from foundry.core.training.optimization import OptimizerSet
 from foundry.core.training.profile import Profile
 from foundry.core.training.report import PlainReporter
@@ -189,7 +189,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, project):
 def test_the_moving_average_by_hand(project, tmp_path):
     run = train(tmp_path / "run", "training.ema=0.99", "training.max_iters=1")
     config, tokenizer, judged = load_run(run)
-    first = GPT(config, tokenizer.vocab_size)
+    first = model_of(config, tokenizer.vocab_size)
     initialize(first, config.seed)
     initial, last = dict(first.named_parameters()), saved(run, step=1)
     for name, average in judged.named_parameters():
@@ -223,13 +223,9 @@ def test_without_a_compiler_nothing_is_compiled(project, tmp_path, monkeypatch, 
 def test_what_layers_report_counts_by_the_tokens_of_each_row():
     """A row that is half padding says half as much; what is counted is counted as it is."""
     reported = {"a_loss": torch.tensor([1.0, 2.0]), "mean": torch.tensor(5.0), "b_count": torch.tensor([7, 8, 9])}
-    model = nn.Identity()
-    model.head, model.hidden = None, lambda tokens, ctx: (tokens, reported)
-    nothing = torch.tensor(0.0)
-    objective = Objective(model, lambda hidden, head, batch: (nothing, nothing, {}))
     ids = torch.zeros(2, 4, dtype=torch.long)
     for weight, a, mean in ((None, 12.0, 40.0), (torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0]]), 5.0, 20.0)):
-        _, _, aux = objective(Batch(ids, ids, weight))
+        aux = summed(reported, Batch(ids, ids, weight))
         assert (aux["a_loss"].item(), aux["mean"].item()) == (a, mean)
         assert aux["b_count"].tolist() == [7, 8, 9]
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from foundry.core.config import load_experiment
 from foundry.core.contracts import InvalidExperiment
-from foundry.core.model import GPT, initialize
+from foundry.core.model import GPT, initialize, model_of
 from foundry.core.registry import registry
 from foundry.core.testing import assert_gradients_rounded, assert_rounded, sums_of
 
@@ -28,7 +28,7 @@ def build(tmp_path):
         file = tmp_path / "experiment.yaml"
         lines = [f"  {key}: {value}" for key, value in {**SIZES, **model_args}.items()]
         file.write_text("model_args:\n" + "\n".join(lines) + "\n")
-        model = GPT(load_experiment(file), VOCAB)
+        model = model_of(load_experiment(file), VOCAB)
         initialize(model, seed=7)
         for parameter in model.parameters():  # zero biases and unit norms would hide a swap
             torch.nn.init.normal_(parameter, 0.0 if parameter.ndim > 1 else 0.5, 0.15)

@@ -383,7 +383,7 @@ def test_code_of_a_distribution_is_called_by_its_package_and_release(fails, proj
 
 
 def test_a_fault_of_foundrys_own_says_so_and_where_it_is(fails, project, monkeypatch, tmp_path):
-    monkeypatch.setattr(model.GPT, "hidden", lambda *_: 1 / 0)
+    monkeypatch.setattr(model.GPT, "_hidden", lambda *_: 1 / 0)
     code, error = fails("analyze", "--set", "model_args.activation=noreturn")
     assert code == ExitCode.FAILURE
     assert error.startswith("error: internal error: ZeroDivisionError: division by zero (foundry/core/model/gpt.py:")

@@ -24,7 +24,7 @@ from tests.documents import faults
 from foundry.cli.__main__ import main
 from foundry.core.config import from_plain
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
-from foundry.core.model import GPT, initialize
+from foundry.core.model import initialize, model_of
 from foundry.zoo import export, load, load_pretrained
 from foundry.zoo.catalog import zoo_folder
 from foundry.zoo.convert import convert, experiment_from
@@ -38,7 +38,7 @@ VOCAB = 40
 
 def exported(folder: Path, vocab_size: int = VOCAB, tokenizer=None, **model_args) -> Path:
     experiment = from_plain({"model_args": {**SIZES, **model_args}})
-    model = GPT(experiment, vocab_size)
+    model = model_of(experiment, vocab_size)
     initialize(model, 1)
     export(experiment, tokenizer, model, folder, max_shard_bytes=20_000)
     return folder
@@ -286,15 +286,15 @@ def test_a_model_that_no_architecture_expresses_is_refused_by_its_part(model_arg
 def test_an_architecture_that_rotates_whole_heads_is_not_given_half_ones(tmp_path):
     experiment = from_plain({"model_args": {**SIZES, "position": {"type": "rope", "fraction": 0.5}}})
     with pytest.raises(InvalidData, match=r"llama does not express .* its position.fraction is 1.0, not 0.5"):
-        export(experiment, None, GPT(experiment, VOCAB), tmp_path / "out", architecture="llama")
+        export(experiment, None, model_of(experiment, VOCAB), tmp_path / "out", architecture="llama")
     with pytest.raises(FoundryError, match=r"lama2.*\n.*did you mean: architecture llama"):
-        export(experiment, None, GPT(experiment, VOCAB), tmp_path / "out", architecture="lama2")
+        export(experiment, None, model_of(experiment, VOCAB), tmp_path / "out", architecture="lama2")
 
 
 def test_a_layer_that_differs_is_named(tmp_path):
     experiment = from_plain({"model_args": SIZES, "layers": {"1": {"norm": "layernorm"}}})
     with pytest.raises(InvalidData, match="its norm is rmsnorm, not layernorm in layer 1"):
-        export(experiment, None, GPT(experiment, VOCAB), tmp_path / "out")
+        export(experiment, None, model_of(experiment, VOCAB), tmp_path / "out")
 
 
 # ---- the hub, as a server on this machine ----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import nn
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import InvalidData
-from foundry.core.model import GPT
+from foundry.core.model import GPT, model_of
 from foundry.core.model.init import init_buffers
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.zoo import export, load
@@ -40,7 +40,7 @@ def experiment(**model_args) -> Experiment:
 
 def random_model(config: Experiment) -> GPT:
     """Every parameter far from 0 and from 1, where a factor that is lost would not show."""
-    model, generator = GPT(config, VOCAB).eval(), torch.Generator().manual_seed(0)
+    model, generator = model_of(config, VOCAB).eval(), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0 if parameter.ndim > 1 else 0.5, 0.25, generator=generator)

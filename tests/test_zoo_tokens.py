@@ -21,7 +21,7 @@ from foundry.core import load_run
 from foundry.core.config import from_plain
 from foundry.core.contracts import InvalidData
 from foundry.core.handle import FinishedRun
-from foundry.core.model import GPT, initialize
+from foundry.core.model import initialize, model_of
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training.device import resolve
@@ -276,7 +276,7 @@ def test_bits_per_byte_are_of_the_texts_own_bytes(kind, block_size, project):
     assert all((project / "texts").joinpath(f"{text.split()[1]}.txt").read_text() == text for text in texts)
     sizes = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": block_size}
     experiment = from_plain({"model_args": sizes, "training": {"device": "cpu", "threads": 1}})
-    model = GPT(experiment, tokenizer.vocab_size)
+    model = model_of(experiment, tokenizer.vocab_size)
     initialize(model, seed=1)
     rows = TrainingRows(prepared, block_size, seed=1)
     scored = evaluate(model, rows.validation, tokenizer, resolve(experiment.training), World())

@@ -269,7 +269,7 @@ def test_what_a_file_leaves_out_means_what_it_always_meant() -> None:
         "learning_rate": 1e-3, "grad_clip": 1.0, "ema": None,
         "optimizer": {"type": "adamw", "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1},
         "schedule": {"type": "cosine", "warmup": 20, "min_factor": 0.1},
-        "loss": {"type": "cross_entropy", "z_loss": 0.0, "chunk_tokens": None},
+        "objective": {"type": "next_token"}, "loss": {"type": "cross_entropy", "z_loss": 0.0, "chunk_tokens": None},
         "eval_interval": 100, "eval_tokens": None, "precision": "auto", "compile": False, "kernels": "auto",
         "gradient_checkpointing": False, "device": "auto", "threads": "auto", "distributed": "auto",
         "fsdp_min_params": 10**9,

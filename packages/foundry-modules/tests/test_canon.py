@@ -8,7 +8,7 @@ from foundry.core.analyze import analyze
 from foundry.core.config import load_experiment
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Context, FeedForwardParams, InvalidExperiment, Variant
-from foundry.core.model import GPT, initialize
+from foundry.core.model import GPT, initialize, model_of
 from foundry.core.registry import Plugin, Registry, registry
 from foundry.core.testing import Conformance, assert_rounded, sums_of
 from foundry.modules.canon.conv import ShortConv
@@ -26,8 +26,8 @@ def load(tmp_path):
     return load
 
 
-def model_of(experiment) -> GPT:
-    model = GPT(experiment, VOCAB)
+def filled_model(experiment) -> GPT:
+    model = model_of(experiment, VOCAB)
     initialize(model, seed=5)
     return model.eval()
 
@@ -58,8 +58,8 @@ def test_a_short_convolution_is_torchs_causal_depthwise_one(kernel, length):
 @pytest.mark.parametrize("points", ["bd", "ac", "a", "b", "c", "d"])
 def test_each_point_mixes_what_enters_the_projections_or_leaves_them(load, activation, points):
     """A kernel that only passes the current token on doubles its inputs: as doubled projections do."""
-    both = model_of(load(f"attention: gqa_2kv, activation: {activation}, canon: {{type: conv, points: {points}}}"))
-    plain = model_of(load(f"attention: gqa_2kv, activation: {activation}"))
+    both = filled_model(load(f"attention: gqa_2kv, activation: {activation}, canon: {{type: conv, points: {points}}}"))
+    plain = filled_model(load(f"attention: gqa_2kv, activation: {activation}"))
     with torch.no_grad():
         for block, reference in zip(both.blocks, plain.blocks, strict=True):
             for conv in block.canon.convs.values():
@@ -74,7 +74,7 @@ def test_each_point_mixes_what_enters_the_projections_or_leaves_them(load, activ
 
 @pytest.mark.parametrize("points", ["abcd", "ac", "d"])
 def test_a_model_decodes_padded_and_packed_as_each_text_alone(load, points):
-    model = model_of(load(f"attention: gqa_2kv, canon: {{type: conv, points: {points}}}"))
+    model = filled_model(load(f"attention: gqa_2kv, canon: {{type: conv, points: {points}}}"))
     texts = [ids_of(1, 9), ids_of(1, 24)[:, 9:15], ids_of(1, 24)[:, 15:17]]
     alone = [model(text)[0] for text in texts]
     packed = torch.cat(texts, dim=1)
@@ -114,7 +114,7 @@ def test_it_learns_what_attention_alone_does_not_see_at_once(load):
     """Which token came before is in the convolution's reach from the first step."""
     losses = {}
     for canon in ("none", "ac"):
-        model = model_of(load(f"position: none, canon: {canon}")).train()
+        model = filled_model(load(f"position: none, canon: {canon}")).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         generator = torch.Generator().manual_seed(0)
         for _ in range(30):

@@ -7,7 +7,7 @@ from torch import Tensor
 from foundry.core.config import from_plain
 from foundry.core.contracts import Context, Dims
 from foundry.core.kernels import native_kernels
-from foundry.core.model import GPT, initialize
+from foundry.core.model import GPT, initialize, model_of
 from foundry.core.testing import Case, assert_rounded, sums_of
 from foundry.core.testing.case import vectors
 from foundry.kernels import few_rows, whole_layers
@@ -51,7 +51,8 @@ def taken(monkeypatch):
 
 def trained(**model_args) -> GPT:
     """Its norms, biases and gates are not those of a new model."""
-    model, generator = GPT(from_plain({"model_args": {**SIZES, **model_args}}), 50), torch.Generator().manual_seed(0)
+    model = model_of(from_plain({"model_args": {**SIZES, **model_args}}), 50)
+    generator = torch.Generator().manual_seed(0)
     initialize(model, seed=3)
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)

@@ -7,7 +7,7 @@ import torch
 from foundry.core.config import load_experiment
 from foundry.core.config.mutate import list_mutations, mutate
 from foundry.core.contracts import Dims, InvalidExperiment
-from foundry.core.model import GPT, initialize
+from foundry.core.model import initialize, model_of
 from foundry.core.testing import Case, assert_rounded, sums_of
 from foundry.modules.norm import DyTParams
 from foundry.modules.norm.dyt import DyT
@@ -53,7 +53,7 @@ def test_norm_qknorm_normalises_queries_and_keys_in_every_layer_and_keeps_the_no
         "model_args.attention.qk_norm",
         "layers.2-.attention.qk_norm",
     }
-    model = GPT(mutated.experiment, 11)
+    model = model_of(mutated.experiment, 11)
     assert all(block.attention.q_norm is not None for block in model.blocks)
     assert type(model.norm).__name__ == "LayerNorm"
     assert mutate(base, "norm", "dyt").experiment.model_args.norm.type == "dyt"
@@ -82,7 +82,7 @@ def test_attention_sssl_windows_three_layers_of_four(load):
 
 def test_a_model_with_dyt_learns_a_factor_on_its_embeddings_that_starts_at_the_root_of_the_width(tmp_path):
     (tmp_path / "e.yaml").write_text("model_args: {n_layer: 1, n_head: 2, n_embd: 16, norm: dyt}\n")
-    model = GPT(load_experiment(tmp_path / "e.yaml"), 11)
+    model = model_of(load_experiment(tmp_path / "e.yaml"), 11)
     initialize(model, seed=1)
     assert model.embed_scale is not None
     assert model.embed_scale.item() == 4.0
@@ -93,7 +93,8 @@ def test_a_model_with_dyt_learns_a_factor_on_its_embeddings_that_starts_at_the_r
     assert torch.equal(seen[0], 4.0 * model.embed(ids))
     assert model.embed_scale.grad is not None
     assert model.embed_scale.grad.abs() > 0
-    normed = GPT(load_experiment(tmp_path / "e.yaml", ["model_args.norm=rmsnorm"]), 11)
+    normed = model_of(load_experiment(tmp_path / "e.yaml", ["model_args.norm=rmsnorm"]), 11)
     assert normed.embed_scale is None
     (tmp_path / "e.yaml").write_text("model_args: {n_layer: 2, n_head: 2, n_embd: 16}\nlayers: {0: {norm: dyt}}\n")
-    assert GPT(load_experiment(tmp_path / "e.yaml"), 11).embed_scale is not None  # the norm that reads the embeddings
+    first = model_of(load_experiment(tmp_path / "e.yaml"), 11)
+    assert first.embed_scale is not None  # the norm that reads the embeddings

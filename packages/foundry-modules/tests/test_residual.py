@@ -10,7 +10,7 @@ from torch import nn
 
 from foundry.core.config import load_experiment
 from foundry.core.contracts import Context, Multipliers
-from foundry.core.model import GPT, initialize
+from foundry.core.model import GPT, initialize, model_of
 from foundry.core.testing import Case, assert_gradients_rounded, assert_rounded, sums_of
 from foundry.core.testing.case import vectors
 
@@ -24,7 +24,7 @@ def build(tmp_path):
     def build(model_args: str) -> GPT:
         file = tmp_path / "experiment.yaml"
         file.write_text(f"model_args: {{n_layer: 2, n_head: 4, n_embd: 32, block_size: 16, {model_args}}}\n")
-        model = GPT(load_experiment(file), vocab_size=23)
+        model = model_of(load_experiment(file), vocab_size=23)
         initialize(model, seed=7)
         return model
 
@@ -158,7 +158,7 @@ def test_the_default_changes_no_name_and_no_identity(tmp_path):
     file.write_text("model_args: {n_layer: 1}\n")
     spelt.write_text("model_args: {n_layer: 1, residual: pre}\n")
     assert load_experiment(file).identity == load_experiment(spelt).identity
-    names = {name for name, _ in GPT(load_experiment(file), 7).blocks[0].named_parameters()}
+    names = {name for name, _ in model_of(load_experiment(file), 7).blocks[0].named_parameters()}
     assert {name.partition(".")[0] for name in names} == {"attention_norm", "attention", "ffn_norm", "ffn"}
 
 

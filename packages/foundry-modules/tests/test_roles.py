@@ -8,7 +8,7 @@ from torch import nn
 
 from foundry.core import load_experiment
 from foundry.core.contracts import PluginError, role_of, roles
-from foundry.core.model import GPT, initialize
+from foundry.core.model import GPT, initialize, model_of
 from foundry.core.registry import registry
 
 SIZES = "n_layer: 2, n_head: 4, n_embd: 32, block_size: 32, bias: true, norm: layernorm, tie_embeddings: false"
@@ -42,7 +42,7 @@ def build(folder, model_args: str, training: str = "") -> tuple[GPT, list[torch.
     sizes = ", ".join(part for part in SIZES.split(", ") if part.partition(":")[0] not in given)
     file.write_text(f"model_args: {{{sizes}, {model_args}}}\ntraining: {{{training}}}\n")
     experiment = load_experiment(file)
-    model = GPT(experiment, 19)
+    model = model_of(experiment, 19)
     initialize(model, seed=0)
     factory = registry(folder).variant("optimizer", experiment.training.optimizer.type).load()
     return model, factory(experiment.training.optimizer, model, 0.01)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from foundry.core.config import Experiment, from_plain, load_experiment
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Context, InvalidExperiment, lr_factors
-from foundry.core.model import GPT, initialize
+from foundry.core.model import GPT, initialize, model_of
 from foundry.core.model.scale import kind_of
 from foundry.core.registry import registry
 from foundry.core.testing import assert_rounded, sums_of
@@ -32,7 +32,7 @@ def load(tmp_path):
 
 
 def build(experiment: Experiment) -> GPT:
-    model = GPT(experiment, VOCAB)
+    model = model_of(experiment, VOCAB)
     initialize(model, seed=7)
     return model
 
@@ -90,8 +90,8 @@ def test_mup_is_the_mup_package(load):
     base = load("tie_embeddings: false, bias: true, norm: layernorm, ffn: {hidden: 96}, scaling: mup")
     wide, narrow = mutate(base, "width", "128").experiment, base
     twice = mutate(base, "width", "64").experiment
-    theirs, ours = GPT(wide, VOCAB), build(wide)
-    mup.set_base_shapes(theirs, GPT(narrow, VOCAB), delta=GPT(twice, VOCAB), rescale_params=False)
+    theirs, ours = model_of(wide, VOCAB), build(wide)
+    mup.set_base_shapes(theirs, model_of(narrow, VOCAB), delta=model_of(twice, VOCAB), rescale_params=False)
     their_rates = {
         parameter: (group["lr"], group["lr"] * group["weight_decay"])
         for group in mup.MuAdamW(theirs.parameters(), lr=0.01, weight_decay=0.1).param_groups
@@ -229,7 +229,7 @@ def test_groups_carry_the_factor_and_the_decay_stays(load, optimizer):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_resumed_training_is_bit_exact_under_a_rule(load, optimizer):
     wide = mutate(load("scaling: mup", f"optimizer: {optimizer}"), "width", "64").experiment
-    straight, first, second = build(wide), build(wide), GPT(wide, VOCAB)
+    straight, first, second = build(wide), build(wide), model_of(wide, VOCAB)
     steps(straight, optimizer_of(straight, wide), range(6))
     saved = optimizer_of(first, wide)
     steps(first, saved, range(3))

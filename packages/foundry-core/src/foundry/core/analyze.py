@@ -12,8 +12,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry.core.blame import answers_for
-from foundry.core.contracts import Batch, Context
-from foundry.core.model import GPT
+from foundry.core.contracts import Batch
+from foundry.core.model import GPT, model_of
 from foundry.core.model.promises import kept_promises
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ def flops_per_token(experiment: Experiment, vocab_size: int) -> float:
     Padding costs as much as a token. Attention counts all T x T scores, as the field does, though causal kernels skip
     about half. Training costs three times as much: the backward pass has two products for each one of the forward pass.
     """
-    return _forward_flops(experiment, _meta_model(experiment, vocab_size))[0]
+    return _forward_flops(experiment, model_of(experiment, vocab_size, "meta"))[0]
 
 
 def training_bytes(experiment: Experiment, vocab_size: int) -> int:
     """What no step of a training can do without, on each rank: weights, gradients, the optimizer's state, the moving
     average. Without activations, of which a smaller micro-batch has less, and without gradients that are row-sparse.
     Of a plugin's optimizer no state is counted: it may keep less than others do."""
-    model = _meta_model(experiment, vocab_size)
+    model = model_of(experiment, vocab_size, "meta")
     weights = sum(parameter.numel() for parameter in model.parameters()) * FP32_BYTES
     tables = (module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse)
     total = 2 * weights - sum(table.numel() for table in tables) * FP32_BYTES
@@ -46,11 +46,6 @@ def training_bytes(experiment: Experiment, vocab_size: int) -> int:
     if not experiment.registry.is_foreign(variant):
         total += _optimizer_bytes(variant.load()(choice, model, experiment.training.learning_rate))
     return total
-
-
-def parameter_count(experiment: Experiment, vocab_size: int) -> int:
-    """Of the whole model, one that two parts share once."""
-    return sum(parameter.numel() for parameter in _meta_model(experiment, vocab_size).parameters())
 
 
 def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
@@ -67,7 +62,7 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
                                    what it multiplies in the forward pass
         learning_rates             the peak rate of each group of parameters, with that rule's factor in it
     """
-    model = _meta_model(experiment, vocab_size)
+    model = model_of(experiment, vocab_size, "meta")
     forward, flops_by_part = _forward_flops(experiment, model)
     by_part: dict[str, int] = defaultdict(int)
     for name, parameter in model.named_parameters():
@@ -107,11 +102,6 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
     }
 
 
-def _meta_model(experiment: Experiment, vocab_size: int) -> GPT:
-    with torch.device("meta"):
-        return GPT(experiment, vocab_size)
-
-
 def _forward_flops(experiment: Experiment, model: GPT) -> tuple[float, dict[str, float]]:
     """FLOPs per token of a forward pass, all and by part. Every part is seen at work here for the first time: what is
     wrong with its answers is told."""
@@ -149,9 +139,9 @@ def _activation_bytes(experiment: Experiment, model: GPT) -> int:
 
     alive: list[Any] = []
     ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
+    model.gradient_checkpointing = experiment.training.gradient_checkpointing
     with saved_tensors_hooks(pack, lambda tensor: tensor), kept_promises(loss, experiment.registry):
-        hidden, _ = model.hidden(ids, Context())
-        loss(hidden, model.head, Batch(ids, ids))
+        model(ids, read=lambda hidden, head, aux: loss(hidden, head, Batch(ids, ids)))
     return sum(kept.values())
 
 

@@ -69,18 +69,12 @@ def rebuilt(experiment: Experiment, vocab_size: int, weights: Mapping[str, Any],
     Raises:
         InvalidData: as `check_weights` does.
     """
-    import torch
+    from foundry.core.model import model_of
+    from foundry.core.model.init import materialize
 
-    from foundry.core.model import GPT
-    from foundry.core.model.init import init_buffers
-
-    with torch.device("meta"):
-        model = GPT(experiment, vocab_size)
+    model = model_of(experiment, vocab_size, "meta")
     check_weights(model, weights, source=source)  # what does not fit is said before memory is spent
-    model.to_empty(device=device)
-    for buffer in model.buffers():  # what nobody fills is then seen
-        buffer.fill_(float("nan") if buffer.is_floating_point() else 0)
-    init_buffers(model)
+    materialize(model, device)
     restore_weights(model, weights, source=source)
     return model
 
@@ -92,7 +86,9 @@ def check_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> dic
     Raises:
         InvalidData: a parameter is missing, unknown, or has another shape; the message names the first.
     """
-    own = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in model.state_dict()}
+    from foundry.core.tensors import saved_parts
+
+    own = saved_parts(model)
     for name in sorted(own.keys() | weights.keys()):
         if name not in weights or name not in own:
             where = "the checkpoint" if name not in weights else "the model"
@@ -104,17 +100,16 @@ def check_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> dic
 
 
 def restore_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> None:
-    """Copy named tensors into a model's parameters.
+    """Copy named tensors, each of them whole, into a model's parameters.
 
     Raises:
         InvalidData: as `check_weights` does.
     """
-    import torch
+    from foundry.core.tensors import fill
 
     own = check_weights(model, weights, source=source)
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(weights[name])
+    for name, parameter in own.items():
+        fill(parameter, weights[name])
 
 
 def read_tokenizer(run: Run, experiment: Experiment) -> Tokenizer:

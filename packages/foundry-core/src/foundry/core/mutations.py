@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import gcd
 from typing import Any
 
+from foundry.core.config.model_spec import heads_of
 from foundry.core.config.write import number
 from foundry.core.config.written import Written
 from foundry.core.contracts import Edits, InvalidExperiment, Mutation
@@ -31,10 +31,7 @@ def change_width(experiment: Mapping[str, Any], value: str) -> Edits:
     what the learning rate does is the scale rule's."""
     model, width = experiment["model_args"], _whole(value)
     before, heads = model["n_embd"], model["n_head"]
-    unit = before // gcd(before, heads)
-    if width < 1 or width % unit:
-        raise InvalidExperiment(f"heads as wide as now ({heads} in {before}) need a multiple of {unit}")
-    return {"model_args.n_embd": width, "model_args.n_head": heads * width // before}
+    return {"model_args.n_embd": width, "model_args.n_head": heads_of(width, before, heads)}
 
 
 def near_width(experiment: Mapping[str, Any]) -> Sequence[str]:

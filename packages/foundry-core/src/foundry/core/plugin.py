@@ -60,7 +60,8 @@ SLOTS = [
     ),
     _whole("skip", "none", "skip", "what a layer gets beside the stream of the layer before", OptionalParams),
     _whole("scaling", "none", "scale", "how weights and learning rates follow from the sizes", ScalingParams),
-    Slot("loss", "training.loss", "cross_entropy", "what training minimises", "loss"),
+    Slot("objective", "training.objective", "next_token", "what a step makes of its rows", "obj"),
+    Slot("loss", "training.loss", "cross_entropy", "how wrong the predicted tokens are", "loss"),
     Slot("optimizer", "training.optimizer", "adamw", "how gradients become updates", "opt", params=OptimizerParams),
     Slot("schedule", "training.schedule", "cosine", "the learning rate over time", "sched"),
     Slot("task", "eval.tasks", "", "what a trained model is scored on", params=TaskParams, named=True, identity=False),
@@ -74,6 +75,9 @@ METRICS = [
     Metric("tokens_per_second", "tokens/s", higher_is_better=True, summary="in training"),
 ]
 
+NEXT_TOKEN = Variant(
+    "objective", "next_token", "foundry.core.training.objective:NextToken", Params, "the loss of each row's next tokens"
+)
 RUN = Variant(
     "source", "run", "foundry.core.training.initial:Trained", SourceParams, "the judged weights of another run"
 )
@@ -86,7 +90,7 @@ def foundry_slots() -> list[Slot]:
 
 @hookimpl
 def foundry_variants() -> list[Variant]:
-    return [RUN]
+    return [NEXT_TOKEN, RUN]
 
 
 @hookimpl

@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from foundry.core.contracts import UNSCALED, Context, InvalidData, Multipliers
 from foundry.core.model import Block
-from foundry.core.model.init import init_buffers
+from foundry.core.model.init import materialize
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -99,8 +99,9 @@ def _candidates(state: Mapping[str, Tensor], places: tuple[tuple[str, ...], ...]
 def _block(experiment: Experiment, model: GPT, layer: int, multipliers: Multipliers) -> Block:
     """The layer with tables and without weights."""
     with torch.device("meta"):
-        block = Block(experiment, replace(model.dims, layer=layer, multipliers=multipliers), {})
-    init_buffers(block.to_empty(device="cpu"))
+        dims = replace(model.dims, layer=layer, multipliers=multipliers)
+        block = Block(model.spec.layers[layer], experiment.registry.build, dims, {})
+    materialize(block, "cpu")
     return block.eval()
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from foundry.core.contracts import InvalidData
 from foundry.core.contracts.architecture import Config, Family, WeightMap
-from foundry.core.model import GPT
-from foundry.core.model.init import init_buffers
+from foundry.core.model import GPT, model_of
+from foundry.core.model.init import materialize
 from foundry.core.system import require_memory
 from foundry.zoo.shards import AGAIN, WeightsFolder
 from foundry.zoo.views import ORDERS, VIEWS
@@ -175,8 +175,7 @@ def _is_tied(name: str, family: Family, model: GPT) -> bool:
 
 def outline(experiment: Experiment, vocab_size: int, dtype: torch.dtype) -> GPT:
     """A model on the meta device: parameters in `dtype`, tables and counters in their own."""
-    with torch.device("meta"):
-        model = GPT(experiment, vocab_size)
+    model = model_of(experiment, vocab_size, "meta")
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             module.register_parameter(name, nn.Parameter(parameter.detach().to(dtype)))
@@ -192,8 +191,7 @@ def with_storage(model: GPT, device: str) -> GPT:
     size = sum(parameter.nbytes for parameter in model.parameters())
     if device == "cpu":
         require_memory(size, "this model", "take one with fewer parameters, or another dtype")
-    model.to_empty(device=device)
-    init_buffers(model)
+    materialize(model, device)
     return model
 
 

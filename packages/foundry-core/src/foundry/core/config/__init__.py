@@ -11,6 +11,7 @@
     resolve.py    every choice complete
     schema.py     core's sections;  compose.py  + the registry = the schema
     validate.py   document -> Experiment;  explain.py rules.py layers.py  what is wrong with it
+    model_spec.py  what the model of one is made of
     experiment.py identity.py;  assemble.py  all of it: documents -> Experiment;  load.py  files -> Experiment
     mutate.py     Experiment -> Experiment;  write.py  -> YAML;  json_schema.py  for editors;
     difference.py  what differs between two;  remarks.py  what may not be meant
@@ -21,5 +22,6 @@ Nothing here imports torch or numpy.
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.json_schema import json_schema
 from foundry.core.config.load import from_plain, load_experiment
+from foundry.core.config.model_spec import LayerSpec, ModelSpec
 
-__all__ = ["Experiment", "from_plain", "json_schema", "load_experiment"]
+__all__ = ["Experiment", "LayerSpec", "ModelSpec", "from_plain", "json_schema", "load_experiment"]

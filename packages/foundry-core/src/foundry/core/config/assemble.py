@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from foundry.core.blame import FAULTS, described
+from foundry.core.blame import FAULTS
 from foundry.core.config.document import Document, Fault, Place, dotted, raise_faults
 from foundry.core.config.document import Path as Key
 from foundry.core.config.experiment import Experiment, Provenance
 from foundry.core.config.merge import lay
+from foundry.core.config.model_spec import following
 from foundry.core.config.resolve import name_choices, resolve
 from foundry.core.config.validate import validate
 from foundry.core.config.written import read_written
@@ -98,16 +99,10 @@ def followed(base: Experiment, edits: Edits) -> Edits:
     new = replace(old, **sizes, head_dim=head_dim or max(1, sizes["n_embd"] // sizes["n_head"]))
     if new == old:
         return edits
-    following: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for path, params in choices(base):
-        try:
-            values = params.resized(old, new)
-            following |= {f"{path}.{name}": values[name] for name in values}
-        except ValueError as error:
-            raise InvalidExperiment(str(error)) from error
-        except FAULTS as error:
-            raise PluginError(f"{path}: what follows from other sizes failed: {described(error)}") from error
-    return {**following, **edits}
+        found |= {f"{path}.{name}": value for name, value in following(params, old, new, path).items()}
+    return {**found, **edits}
 
 
 def choices(experiment: Experiment) -> Iterator[tuple[str, Params]]:

@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr
 
 from foundry.core.config.document import Document
 from foundry.core.config.layers import parse_layers
+from foundry.core.config.model_spec import ModelSpec
 from foundry.core.config.schema import NOT_IDENTITY, Checkpoints, Logging, ModelArgs, Training
 from foundry.core.contracts import Dims, Params
 
@@ -115,6 +116,20 @@ class Experiment(Params):
             dropout=args.dropout,
             bias=args.bias,
             layer=layer,
+        )
+
+    def model_spec(self, vocab_size: int) -> ModelSpec:
+        """What the model of this experiment is made of, with a vocabulary of so many tokens."""
+        args = self.model_args
+        return ModelSpec(
+            dims=self.dims(vocab_size),
+            layers=tuple(self.layer_args(layer).layer_spec() for layer in range(args.n_layer)),
+            position=args.position,
+            norm=args.norm,
+            skip=args.skip,
+            scaling=args.scaling,
+            tie_embeddings=args.tie_embeddings,
+            logit_softcap=args.logit_softcap,
         )
 
     @cached_property

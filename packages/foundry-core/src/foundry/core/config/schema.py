@@ -3,10 +3,12 @@ field is filled in from the registry by `compose`."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field
 
+from foundry.core.config.model_spec import LayerSpec
 from foundry.core.contracts import Dims, Params, Sublayer
 
 Choice: TypeAlias = Any
@@ -48,8 +50,11 @@ class ModelArgs(Params):
 
     def canon_sizes(self, dims: Dims) -> dict[Sublayer, int]:
         """Width of what a canon layer can mix inside each sublayer; 0: nothing."""
-        gated = self.activation.gated
-        return {"attention": self.attention.canon_size(dims), "ffn": self.ffn.canon_size(dims, gated)}
+        return self.layer_spec().canon_sizes(dims)
+
+    def layer_spec(self) -> LayerSpec:
+        """What a layer with these choices is made of."""
+        return LayerSpec(**{field.name: getattr(self, field.name) for field in fields(LayerSpec)})
 
     def filled(self, dims: Dims) -> Self:
         parts = {name: part.filled(dims) for name, part in self if isinstance(part, Params)}
@@ -75,6 +80,7 @@ class Training(Params):
     )
     optimizer: Choice
     schedule: Choice
+    objective: Choice
     loss: Choice
     eval_interval: int = Field(
         100,

@@ -15,7 +15,7 @@ nothing else of core.
     data        Rows, Tokenizer, Batch: what a model reads
     model       Attention, FeedForward, Position, ...: what the parts of a model can do, one protocol for each slot
     parameters  Role: what each parameter of a model is, which optimizers, scale rules and first values ask
-    training    Loss, OptimizerFactory, Scaling, Schedule: the same of what trains it;  Job: what that does beside
+    training    Objective, Loss, OptimizerFactory, ...: the same of what trains it;  Job: what that does beside
     evaluation  Task, ModelHandle, RunHandle: what scores it
     search      Proposer: what tries the next mutation
     execution   Executor, Site: who trains the trials of a sweep
@@ -101,6 +101,8 @@ from foundry.core.contracts.training import (
     Job,
     Loss,
     Moment,
+    Objective,
+    ObjectiveContext,
     OptimizerFactory,
     OptimizerParams,
     Scaling,
@@ -149,6 +151,8 @@ __all__ = [
     "Mutation",
     "NoParams",
     "NormParams",
+    "Objective",
+    "ObjectiveContext",
     "OpenData",
     "OptimizerFactory",
     "OptimizerParams",

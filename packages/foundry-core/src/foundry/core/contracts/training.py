@@ -27,6 +27,42 @@ class Loss(Protocol):
         hidden @ head.weight.T."""
 
 
+class ObjectiveContext(Protocol):
+    """What an objective may use of the training around it."""
+
+    @property
+    def dims(self) -> Dims: ...
+    @property
+    def loss(self) -> Loss:
+        """What fills `training.loss`."""
+
+    def reference(self) -> nn.Module:
+        """The model as this training began, also where it goes on: in eval mode, and without gradients.
+
+        Raises:
+            InvalidData: it began with weights of `init_from`, which are gone, or are others now.
+        """
+
+    def generate(self, prompt: Tensor, max_tokens: int, *, seed: int, temperature: float = 1.0) -> Tensor:
+        """What the model that is trained writes as it is now, drawn by a generator of its own: prompt (B, T) int64 ->
+        (B, max_tokens) int64. Row r has the seed `seed + r`; temperature 0 is greedy."""
+
+
+class Objective(Protocol):
+    """Slot `objective`, an nn.Module; built as `target(params, context)`, with an `ObjectiveContext`: what a step makes
+    of its rows. Models and parameters of its own are frozen: not trained, and not saved. What it does must follow from
+    the rows and the weights alone, so that a resume is exact."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
+        """The model that is trained, and rows -> (sum of their losses, how many supervised tokens it is of, aux), ready
+        for backward.
+
+        All that has a gradient comes of calls of `model`: `model(ids, positions=, segments=, is_token=, read=)` returns
+        (what `read(hidden, head, aux)` makes of the hidden states (B, T, C), of the head and of what layers report, by
+        default logits (B, T, V); None). The head works within `read` alone: where ranks share weights, each has them
+        just for the call."""
+
+
 class OptimizerParams(Params):
     """Base of every optimizer's params: `hidden_update` says how it changes the hidden matrices."""
 

@@ -1,7 +1,8 @@
-"""The model: a GPT whose every part is a variant that the experiment names."""
+"""The model: a GPT whose every part is a variant that somebody chose."""
 
 from foundry.core.model.gpt import GPT, Block
 from foundry.core.model.head import Head
 from foundry.core.model.init import initialize
+from foundry.core.model.of_experiment import model_of
 
-__all__ = ["GPT", "Block", "Head", "initialize"]
+__all__ = ["GPT", "Block", "Head", "initialize", "model_of"]

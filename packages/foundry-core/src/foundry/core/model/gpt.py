@@ -2,8 +2,8 @@
 
     ids -> embed (+ position) -> [x + attention(norm(x)); x + ffn(norm(x))] * n_layer -> norm -> head -> logits
 
-What each of them is, and where the norms stand (residual; here it is `pre`), is the experiment's choice, layer by
-layer; this file only wires them. A layer may have more, and by default has none of it:
+What each of them is, and where the norms stand (residual; here it is `pre`), is chosen layer by layer (`ModelSpec`);
+this file only wires them. A layer may have more, and by default has none of it:
 
     skip              before the layer, mixes the embeddings into the stream again
     canon             before and inside attention and ffn, mixes a token with those just before it
@@ -14,46 +14,65 @@ Shapes: B rows, T tokens, S keys (cache length + T), C = n_embd, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foundry.core.blame import answers_for
-from foundry.core.contracts import DECAYING, Aux, Cache, Context, Dims, Role, Update, role_of
+from foundry.core.contracts import DECAYING, Aux, Cache, Context, Dims, OptionalParams, Role, Update, role_of
 from foundry.core.model.head import Head, TiedHead
 from foundry.core.model.init import normal_, uninitialised
 from foundry.core.model.scale import Scale
 
 if TYPE_CHECKING:
-    from foundry.core.config import Experiment
+    from foundry.core.config import LayerSpec, ModelSpec
+
+Build: TypeAlias = Callable[..., Any]
+"""How a choice becomes a module: `build(slot, params, *args)`, as `Registry.build` does it; `args` are those that the
+slot's contract names."""
+
+
+Reader: TypeAlias = Callable[[Tensor, Head, Aux], Any]
+"""What is made of a forward pass: `read(hidden, head, aux)`, with the normed residual stream (B, T, C), the head, which
+makes logits (..., V) of it, and the sum over layers of what they report."""
+
+
+def logits(hidden: Tensor, head: Head, aux: Aux) -> Tensor:
+    """Of every position, (B, T, V)."""
+    return head(hidden)
+
+
+def last_logits(hidden: Tensor, head: Head, aux: Aux) -> Tensor:
+    """What is said of the token that follows the last, (B, V); the others' logits are not made."""
+    return head(hidden[:, -1])
 
 
 class Block(nn.Module):
     """One layer: attention, then a feed-forward, each joined to the residual stream."""
 
-    def __init__(self, experiment: Experiment, dims: Dims, positions: dict[object, nn.Module]) -> None:
+    def __init__(self, spec: LayerSpec, build: Build, dims: Dims, positions: dict[object, nn.Module]) -> None:
         super().__init__()
-        args, build = experiment.layer_args(dims.layer), experiment.registry.build
-        position = _shared_position(experiment, dims, positions)
+        position = _shared_position(spec, build, dims, positions)
 
         def norm() -> nn.Module:
-            return build("norm", args.norm, dims, dims.n_embd)
+            made: nn.Module = build("norm", spec.norm, dims, dims.n_embd)
+            return made
 
         self.attention_norm = norm()
-        self.attention = build("attention", args.attention, dims, position)
-        value_size = args.attention.value_size(dims)
-        self.value_embedding = _optional(experiment, "value_embedding", args.value_embedding, dims, value_size)
-        self.attention_post_norm = norm() if args.residual.has_post_norm else None
-        self.attention_residual = build("residual", args.residual, dims)
+        self.attention = build("attention", spec.attention, dims, position)
+        value_size = spec.attention.value_size(dims)
+        self.value_embedding = _optional(build, "value_embedding", spec.value_embedding, dims, value_size)
+        self.attention_post_norm = norm() if spec.residual.has_post_norm else None
+        self.attention_residual = build("residual", spec.residual, dims)
         self.ffn_norm = norm()
-        self.ffn = build("ffn", args.ffn, dims, build("activation", args.activation, dims), args.activation.gated)
-        self.ffn_post_norm = norm() if args.residual.has_post_norm else None
-        self.ffn_residual = build("residual", args.residual, dims)
-        self.canon = _optional(experiment, "canon", args.canon, dims, args.canon_sizes(dims))
+        self.ffn = build("ffn", spec.ffn, dims, build("activation", spec.activation, dims), spec.activation.gated)
+        self.ffn_post_norm = norm() if spec.residual.has_post_norm else None
+        self.ffn_residual = build("residual", spec.residual, dims)
+        self.canon = _optional(build, "canon", spec.canon, dims, spec.canon_sizes(dims))
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         """x (B, T, C) -> (B, T, C), and what the sublayers report."""
@@ -85,37 +104,43 @@ class GPT(nn.Module):
     """The whole model. Its weights are undefined until `foundry.core.model.initialize` or a checkpoint fills them.
 
     Args:
-        experiment: names the variant of every slot.
-        vocab_size: V, the tokenizer's.
+        spec: the sizes, and what fills each slot of each layer.
+        build: makes a module of a choice.
     """
 
     roles: ClassVar[Mapping[str, Role]] = {"embed_scale": "gain"}
 
     @uninitialised()
-    def __init__(self, experiment: Experiment, vocab_size: int) -> None:
+    def __init__(self, spec: ModelSpec, build: Build) -> None:
         super().__init__()
-        args = experiment.model_args
-        self.scale = Scale(experiment, vocab_size, GPT)
-        self.dims = replace(experiment.dims(vocab_size), multipliers=self.scale.multipliers)
-        self.gradient_checkpointing = experiment.training.gradient_checkpointing
-        self.embed = nn.Embedding(vocab_size, args.n_embd)
-        first_norm = experiment.layer_args(0).norm  # the one that reads the embeddings
-        self._embedding_scale = first_norm.embedding_scale(self.dims)
+
+        def as_wide_as(n_embd: int) -> GPT:
+            with torch.device("meta"):
+                return GPT(spec.as_wide_as(n_embd), build)
+
+        self.spec = spec
+        self.scale = Scale(spec.scaling, spec.dims, build, as_wide_as)
+        self.dims = replace(spec.dims, multipliers=self.scale.multipliers)
+        self.gradient_checkpointing = False  # whether layers are computed again in the backward pass
+        vocab_size, n_embd = spec.dims.vocab_size, spec.dims.n_embd
+        self.embed = nn.Embedding(vocab_size, n_embd)
+        # The first layer's norm reads the embeddings.
+        self._embedding_scale: Any = spec.layers[0].norm.embedding_scale(self.dims)
         self.embed_scale = None if self._embedding_scale is None else nn.Parameter(torch.empty(1))
         self.position = None
-        if args.position.acts_on == "embeddings":
-            self.position = experiment.registry.build("position", args.position, self.dims)
-        self.dropout = nn.Dropout(args.dropout)
-        self.skip = _optional(experiment, "skip", args.skip, self.dims)
+        if spec.position.acts_on == "embeddings":
+            self.position = build("position", spec.position, self.dims)
+        self.dropout = nn.Dropout(spec.dims.dropout)
+        self.skip = _optional(build, "skip", spec.skip, self.dims)
         shared: dict[object, nn.Module] = {}
         self.blocks = nn.ModuleList(
-            Block(experiment, replace(self.dims, layer=layer), shared) for layer in range(args.n_layer)
+            Block(layer, build, replace(self.dims, layer=number), shared) for number, layer in enumerate(spec.layers)
         )
-        self.norm = experiment.registry.build("norm", args.norm, self.dims, args.n_embd)
-        if args.tie_embeddings:
-            self.head: Head = TiedHead(self.embed, args.logit_softcap)
+        self.norm = build("norm", spec.norm, self.dims, n_embd)
+        if spec.tie_embeddings:
+            self.head: Head = TiedHead(self.embed, spec.logit_softcap)
         else:
-            self.head = Head(args.n_embd, vocab_size, args.logit_softcap)
+            self.head = Head(n_embd, vocab_size, spec.logit_softcap)
 
     def forward(
         self,
@@ -124,9 +149,14 @@ class GPT(nn.Module):
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         segments: Tensor | None = None,
+        is_token: Tensor | None = None,
         cache: list[Cache] | None = None,
-    ) -> tuple[Tensor, list[Cache] | None]:
-        """Logits for every position, and the cache, extended in place.
+        read: Reader = logits,
+    ) -> tuple[Any, list[Cache] | None]:
+        """Logits for every position, or what else `read` makes of them, and the cache, extended in place.
+
+        Whatever is computed with the weights is computed in here, the head and a loss too: what wraps a model, to share
+        its gradients or its weights among ranks, sees nothing else.
 
         Args:
             ids: (B, T) int64. With a cache, the tokens that follow its content.
@@ -134,20 +164,24 @@ class GPT(nn.Module):
                 tokens, unless they are given.
             positions: (B, T) int64; by default 0..T-1, or on from the cache.
             segments: (B, T) int; tokens attend only within their segment.
+            is_token: (B, T) bool, False = not a token, for what counts tokens and not for attention; by default what
+                `attention_mask` says.
             cache: from `init_cache`.
+            read: what to make of the hidden states.
 
         Returns:
-            logits (B, T, V), cache.
+            what `read` returns, by default logits (B, T, V), and cache.
         """
-        hidden, _ = self.hidden(ids, _context(ids, attention_mask, positions, segments), cache)
-        return self.head(hidden), cache
+        ctx = _context(ids, attention_mask, positions, segments, is_token)
+        hidden, aux = self._hidden(ids, ctx, cache)
+        return read(hidden, self.head, aux), cache
 
     def next_logits(self, ids: Tensor, cache: list[Cache], attention_mask: Tensor | None = None) -> Tensor:
         """What `forward` says of the token that follows the last of `ids`, (B, V); the others' logits are not made."""
-        hidden, _ = self.hidden(ids, _context(ids, attention_mask), cache)
-        return self.head(hidden[:, -1])
+        said: Tensor = self(ids, attention_mask=attention_mask, cache=cache, read=last_logits)[0]
+        return said
 
-    def hidden(self, ids: Tensor, ctx: Context, cache: list[Cache] | None = None) -> tuple[Tensor, Aux]:
+    def _hidden(self, ids: Tensor, ctx: Context, cache: list[Cache] | None) -> tuple[Tensor, Aux]:
         """The normed residual stream (B, T, C) as the head reads it, and the sum over layers of what they report."""
         if cache is not None and ctx.positions is None:
             filled, n_new = cache[0].length, ids.shape[1]
@@ -197,25 +231,28 @@ class GPT(nn.Module):
         return self.scale.lr_factor(name, update)
 
 
-def _optional(experiment: Experiment, slot: str, choice: Any, dims: Dims, *sizes: Any) -> Any:
+def _optional(build: Build, slot: str, choice: OptionalParams, dims: Dims, *sizes: Any) -> Any:
     """What fills a slot that a layer may go without: a module, or None."""
-    return experiment.registry.build(slot, choice, dims, *sizes) if choice.has_part(dims) else None
+    return build(slot, choice, dims, *sizes) if choice.has_part(dims) else None
 
 
-def _shared_position(experiment: Experiment, dims: Dims, made: dict[object, nn.Module]) -> nn.Module | None:
+def _shared_position(spec: LayerSpec, build: Build, dims: Dims, made: dict[object, nn.Module]) -> nn.Module | None:
     """What a layer's attention calls: one module for each distinct choice, so that all layers share its tables."""
-    args = experiment.layer_args(dims.layer)
-    if args.position.acts_on not in ("qk", "scores"):
+    if spec.position.acts_on not in ("qk", "scores"):
         return None
-    sizes = args.attention.position_dims(dims)
-    choice = args.position, sizes.head_dim
+    sizes = spec.attention.position_dims(dims)
+    choice = spec.position, sizes.head_dim
     if choice not in made:
-        made[choice] = experiment.registry.build("position", args.position, sizes)
+        made[choice] = build("position", spec.position, sizes)
     return made[choice]
 
 
 def _context(
-    ids: Tensor, attention_mask: Tensor | None, positions: Tensor | None = None, segments: Tensor | None = None
+    ids: Tensor,
+    attention_mask: Tensor | None,
+    positions: Tensor | None,
+    segments: Tensor | None,
+    is_token: Tensor | None,
 ) -> Context:
     """The arguments of `GPT.forward` as layers read them. Positions are a tensor of this pass alone, by which layers
     may know what another one has already computed from it."""
@@ -224,7 +261,8 @@ def _context(
         positions = positions.view_as(positions)
     elif key_padding is not None:
         positions = (key_padding.long().cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-    is_token = None if key_padding is None else key_padding[:, -ids.shape[1] :]
+    if is_token is None and key_padding is not None:
+        is_token = key_padding[:, -ids.shape[1] :]
     return Context(positions, segments, key_padding, is_token)
 
 

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from foundry.core.blame import place_of
 from foundry.core.contracts import PluginError
 from foundry.core.contracts.parameters import owners
+from foundry.core.tensors import fill
 
 if TYPE_CHECKING:
     from foundry.core.model.scale import Scale
@@ -41,6 +42,34 @@ class _NoInit(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def materialize(model: nn.Module, device: torch.device | str) -> None:
+    """Give a model that is on the meta device its memory. Its tables are filled, its parameters are not; what is one
+    parameter in several places stays one."""
+    places: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            places.setdefault(parameter, []).append((module, name))
+    model.to_empty(device=device)
+    for (first, name), *others in places.values():
+        for module, other in others:
+            setattr(module, other, getattr(first, name))
+    with torch.no_grad():
+        for buffer in model.buffers():  # what nobody fills is then seen, see `require_filled`
+            buffer.fill_(float("nan") if buffer.is_floating_point() else 0)
+    init_buffers(model)
+
+
+def require_filled(model: nn.Module) -> None:
+    """Raises:
+    PluginError: a plugin's module has a buffer of numbers that nobody has filled.
+    RuntimeError: a module of Foundry's own has.
+    """
+    for path, buffer in model.named_buffers():
+        if buffer.is_floating_point() and buffer.isnan().any():
+            way_out = "define init_buffers(self), which fills it: a model is made without memory first"
+            raise _unfilled(model, path, f"the buffer {{}} {tuple(buffer.shape)}", way_out)
+
+
 @torch.no_grad()
 def initialize(model: nn.Module, seed: int) -> None:
     """Fill every parameter and every unsaved buffer of `model`.
@@ -59,17 +88,22 @@ def initialize(model: nn.Module, seed: int) -> None:
     for path, parameter in model.named_parameters():
         values = torch.empty(parameter.shape, dtype=torch.float32)
         if not _fill(filled_by, path, values, _stream(seed, path)):
-            raise _unfilled(model, path, parameter)
+            way_out = (
+                "say there what it is, roles = {{{!r}: 'gain'}} or 'bias' or 'matrix', and it gets such first values; "
+                "or define init_parameter(self, name, tensor, generator), which fills it and returns True"
+            )
+            raise _unfilled(model, path, f"the parameter {{}} {tuple(parameter.shape)}", way_out)
         if scale is not None and not scale.is_base:
             values *= scale.init_factor(path)
-        parameter.copy_(values)
+        fill(parameter, values)
     init_buffers(model)
 
 
 def init_buffers(model: nn.Module) -> None:
-    """Recompute the tables that no checkpoint holds."""
+    """Recompute the tables that no checkpoint holds, and what saved ones begin with."""
     for module in model.modules():
         recompute: Callable[[], None] | None = getattr(module, "init_buffers", None)
+        recompute = recompute or getattr(module, "reset_running_stats", None)  # of torch's own batch norms
         if recompute is not None:
             recompute()
 
@@ -84,18 +118,20 @@ def _stream(seed: int, path: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _unfilled(model: nn.Module, path: str, parameter: Tensor) -> Exception:
-    """What is expected of the nearest module on the path that somebody wrote for Foundry."""
-    shape = tuple(parameter.shape)
+def _unfilled(model: nn.Module, path: str, what: str, way_out: str) -> Exception:
+    """What is expected of the nearest module on the path that somebody wrote for Foundry.
+
+    Args:
+        what, way_out: in words, with {} where the name stands that the module has for it.
+    """
     for owner, name in owners(model, path):
         if place := place_of(type(owner), attribute=name.partition(".")[0]):
             break
     if not place or not place.distribution:
-        return RuntimeError(f"no module initialises {path} {shape}; define init_parameter")
+        return RuntimeError(f"nothing initialises {what.format(path)}; {way_out.format(path)}")
     return PluginError(
-        f"{place}: nothing initialises the parameter {name} {shape} of {type(owner).__name__}",
-        f"say there what it is, roles = {{{name!r}: 'gain'}} or 'bias' or 'matrix', and it gets such first values; "
-        f"or define init_parameter(self, name, tensor, generator), which fills it and returns True\n{place.hint}",
+        f"{place}: nothing initialises {what.format(name)} of {type(owner).__name__}",
+        f"{way_out.format(name)}\n{place.hint}",
     )
 
 

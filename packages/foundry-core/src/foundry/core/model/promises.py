@@ -69,10 +69,14 @@ def _is_aux(answer: Any, rows: int) -> bool:
 
 
 def _loss(answer: Any, args: tuple[Any, ...]) -> bool:
+    return _summed(answer, rows=len(args[0]))
+
+
+def _summed(answer: Any, rows: int) -> bool:
     return (
         _is_tuple(answer, 3)
         and all(isinstance(each, Tensor) and each.ndim == 0 for each in answer[:2])
-        and _is_aux(answer[2], rows=len(args[0]))
+        and _is_aux(answer[2], rows)
     )
 
 
@@ -127,6 +131,13 @@ PROMISES: dict[str, tuple[Promise, ...]] = {
         ),
     ),
     "skip": (Promise("forward", "a tensor like the stream", _first),),
+    "objective": (
+        Promise(
+            "forward",
+            f"(sum, count, aux): two tensors without axes, and {AUX}",
+            lambda answer, args: _summed(answer, rows=len(args[1].tokens)),
+        ),
+    ),
     "loss": (Promise("forward", f"(sum, count, aux): two tensors without axes, and {AUX}", _loss),),
 }
 """Slot -> what its variants promise, see `foundry.core.contracts`."""

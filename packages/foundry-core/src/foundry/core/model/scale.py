@@ -1,4 +1,4 @@
-"""What an experiment's scale rule (slot `scaling`) says of one model, parameter by parameter."""
+"""What a scale rule (slot `scaling`) says of one model, parameter by parameter."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from foundry.core.config.assemble import as_wide_as
 from foundry.core.contracts import (
     UNSCALED,
     Dims,
     Multipliers,
     Role,
     Scaling,
+    ScalingParams,
     Update,
     Weight,
     WeightKind,
@@ -23,23 +21,25 @@ from foundry.core.contracts import (
 )
 
 if TYPE_CHECKING:
-    from foundry.core.config import Experiment
     from foundry.core.model.gpt import GPT
 
 
 class Scale:
-    """The rule of `experiment` for its model of `vocab_size` V. At the rule's base every answer is 1.
+    """The rule for a model of the sizes `dims`. At the rule's base every answer is 1.
 
     Args:
-        build: makes the model of an experiment and a vocabulary.
+        params: the rule's.
+        build: makes the rule of its params.
+        as_wide_as: makes the same model with another width, on the meta device.
     """
 
-    def __init__(self, experiment: Experiment, vocab_size: int, build: Callable[[Experiment, int], GPT]) -> None:
-        self._experiment, self._vocab_size, self._build = experiment, vocab_size, build
-        params, dims = experiment.model_args.scaling, experiment.dims(vocab_size)
+    def __init__(
+        self, params: ScalingParams, dims: Dims, build: Callable[..., Scaling], as_wide_as: Callable[[int], GPT]
+    ) -> None:
+        self._params, self._dims, self._as_wide_as = params, dims, as_wide_as
         self.base: Dims = params.base(dims)
         self.is_base = self.base == dims
-        self._rule: Scaling = experiment.registry.build("scaling", params, dims, self.base)
+        self._rule: Scaling = build("scaling", params, dims, self.base)
 
     @property
     def multipliers(self) -> Multipliers:
@@ -56,12 +56,11 @@ class Scale:
     def plain(self) -> dict[str, Any]:
         """The rule in words of the experiment: `type`, the sizes of its base that are not the model's, and what it
         multiplies in the forward pass."""
-        dims = self._experiment.dims(self._vocab_size)
         sizes = {field.name: getattr(self.base, field.name) for field in fields(Dims)}
-        multipliers = self.multipliers._asdict().items()
+        multipliers, variant = self.multipliers._asdict().items(), self._params.variant
         return {
-            "type": self._experiment.model_args.scaling.type,
-            "base": {name: size for name, size in sizes.items() if size != getattr(dims, name)},
+            "type": variant.name if variant else "",
+            "base": {name: size for name, size in sizes.items() if size != getattr(self._dims, name)},
             "multipliers": {name: factor for name, factor in multipliers if factor != 1},
         }
 
@@ -75,17 +74,13 @@ class Scale:
     def weights(self) -> dict[str, Weight]:
         """Parameter path -> what of it grows with the width: found by its role, and by comparing shapes with a model
         twice as wide, so that variants need not declare it."""
-        model, wider = (self._as_wide_as(times * self._experiment.model_args.n_embd) for times in (1, 2))
+        model, wider = (self._as_wide_as(times * self._dims.n_embd) for times in (1, 2))
         larger, role = dict(wider.named_parameters()), roles(model)
         found = {}
         for name, parameter in model.named_parameters():
             grows = [size != now for size, now in zip(larger[name].shape, parameter.shape, strict=True)]
             found[name] = Weight(name, kind_of(role[parameter], grows), in_layer=name.startswith("blocks."))
         return found
-
-    def _as_wide_as(self, n_embd: int) -> GPT:
-        with torch.device("meta"):
-            return self._build(as_wide_as(self._experiment, n_embd), self._vocab_size)
 
 
 KINDS: dict[tuple[bool, bool], WeightKind] = {

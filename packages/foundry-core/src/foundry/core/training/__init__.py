@@ -8,7 +8,9 @@ jobs.py         what happens every so many steps, and in which order
 plan.py         what a run would be, and what it came to, without training
 bench.py        the speed of each choice that an experiment leaves open
 rows.py feed.py the corpus -> this rank's micro-batches
-objective.py    model + loss
+building.py     the model: made, shared among the ranks, filled, given its optimizer
+weights.py      its weights and what moves them, by name and whole, however the ranks share them
+objective.py    what is minimised
 reported.py after_step.py expert_load.py       what layers report beside their outputs, and what becomes of it
 optimization.py optimizers as one, the moving average
 evaluation.py   the validation loss

@@ -17,10 +17,12 @@ import torch
 
 from foundry.core.analyze import flops_per_token
 from foundry.core.contracts import Batch, EnvironmentFailure
-from foundry.core.model import GPT, initialize
+from foundry.core.model import initialize, model_of
 from foundry.core.system import available_cores
+from foundry.core.training.building import build_optimizer, parallelize
 from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
-from foundry.core.training.objective import Objective
+from foundry.core.training.distributed import World
+from foundry.core.training.objective import Around, build_objective
 from foundry.core.training.optimization import clip_gradients
 from foundry.core.training.room import require_room
 
@@ -98,14 +100,12 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
     """Median seconds of an optimizer step."""
     require_room(experiment, vocab_size, device)
     device.activate()
-    training, registry = experiment.training, experiment.registry
-    model = GPT(experiment, vocab_size)
+    training = experiment.training
+    model = model_of(experiment, vocab_size, "meta")
+    trained = parallelize(model, World(), device, training)
     initialize(model, experiment.seed)
-    model.to(device.torch)
-    objective: Any = Objective(model, registry.build("loss", training.loss, model.dims))
-    if device.compile:
-        objective = torch.compile(objective, dynamic=False)
-    optimizers = registry.variant("optimizer", training.optimizer.type).load()(training.optimizer, model, 1e-4)
+    objective = build_objective(Around(experiment, model, device))
+    optimizer = build_optimizer(model, experiment)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocab_size, (training.batch_size, model.dims.block_size + 1), generator=generator)
     ids = ids.to(device.torch)
@@ -118,12 +118,11 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
             for start in range(0, training.batch_size, rows):
                 part = Batch(*(None if t is None else t[start : start + rows] for t in batch))
                 with device.autocast():
-                    loss, tokens, _ = objective(part)
+                    loss, tokens, _ = objective(trained, part)
                 (loss / tokens).backward()
             clip_gradients(list(model.parameters()), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            optimizer.step(0.1)  # a rate at which random tokens do no harm
+            optimizer.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - began) / count

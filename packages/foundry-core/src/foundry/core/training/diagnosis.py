@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from foundry.core.blame import CodeLine, place_at, said
 from foundry.core.contracts import Batch, Diverged, FoundryError, PluginError, Variant
 from foundry.core.model import initialize
 from foundry.core.model.promises import Promise, kept_promises, parts_of_plugins, place_of_answer, watched
-from foundry.core.training.objective import Objective
+from foundry.core.training.objective import summed
 
 if TYPE_CHECKING:
     from foundry.core.training.trainer import Trainer
@@ -39,14 +39,14 @@ def diagnosed(failure: Exception, trainer: Trainer) -> Exception:
     """The failure of a run that is over, in other words where a plugin's answer is the reason. The weights of the
     trainer are lost. Each rank looks for itself, and waits for no other."""
     try:
-        objective = _alone(trainer)
-        if not parts_of_plugins(objective, trainer.experiment.registry):
+        if not parts_of_plugins(_parts(trainer), trainer.experiment.registry):
             return failure
+        _leave_the_others(trainer)
         if isinstance(failure, Diverged):
-            return _of_numbers(failure, trainer, objective)
+            return _of_numbers(failure, trainer)
         if not isinstance(failure, FoundryError):
-            _look_at_answers(trainer, objective)
-            _look_at_the_way_back(trainer, objective)
+            _look_at_answers(trainer)
+            _look_at_the_way_back(trainer)
     except PluginError as reason:
         return reason
     except Exception:  # it fails in another way now, and that is not what was asked
@@ -54,61 +54,60 @@ def diagnosed(failure: Exception, trainer: Trainer) -> Exception:
     return failure
 
 
-def _alone(trainer: Trainer) -> Objective:
-    """What is trained, neither compiled nor wrapped. Of several ranks with new parameters, of the same numbers: the old
-    ones call upon the other ranks when they get a gradient."""
+def _parts(trainer: Trainer) -> nn.Module:
+    """All that plugins may have a part in, neither compiled nor wrapped."""
+    return nn.ModuleList(each for each in (trainer.model, trainer.objective) if isinstance(each, nn.Module))
+
+
+def _leave_the_others(trainer: Trainer) -> None:
+    """Of several ranks, give the model new parameters, of the same numbers: the old ones call upon the other ranks when
+    they get a gradient."""
     if trainer.world.size == 1:
-        return _not_compiled(trainer.objective)
-    objective = _not_compiled(cast(nn.Module, trainer.objective.module))
+        return
     new: dict[nn.Parameter, nn.Parameter] = {}  # one that several modules share stays shared
-    for module in objective.modules():
+    for module in trainer.model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             setattr(module, name, new.setdefault(parameter, nn.Parameter(parameter.detach(), parameter.requires_grad)))
-    return objective
 
 
-def _not_compiled(objective: nn.Module) -> Objective:
-    return cast(Objective, getattr(objective, "_orig_mod", objective))
-
-
-def _look_at_answers(trainer: Trainer, objective: Objective) -> None:
+def _look_at_answers(trainer: Trainer) -> None:
     """Raises PluginError where one is none of its slot."""
     batch, _ = next(trainer.feed.micro_batches(trainer.feed.local(0)))
-    with kept_promises(objective, trainer.experiment.registry), torch.no_grad():
-        _loss(trainer, objective, batch)
+    with kept_promises(_parts(trainer), trainer.experiment.registry), torch.no_grad():
+        _loss(trainer, batch)
 
 
-def _look_at_the_way_back(trainer: Trainer, objective: Objective) -> None:
+def _look_at_the_way_back(trainer: Trainer) -> None:
     """Raises PluginError where autograd fails on its way back through a plugin's line."""
     batch, _ = next(trainer.feed.micro_batches(trainer.feed.local(0)))
     with _anomalies(check_nan=False) as told:
         try:
-            _loss(trainer, objective, batch).backward()
+            _loss(trainer, batch).backward()
         except RuntimeError as error:
             if place := _forward_line(told):
                 text = f"{place}: {place.function}: the way back through this line fails: {said(error)}"
                 raise PluginError(text, place.hint) from error
 
 
-def _of_numbers(failure: Diverged, trainer: Trainer, objective: Objective) -> Diverged:
+def _of_numbers(failure: Diverged, trainer: Trainer) -> Diverged:
     if trainer.experiment.init_from:  # whose weights are not made anew here
         return failure
-    initialize(objective.model, trainer.experiment.seed)
-    line = next(_lines(trainer, objective), None)
+    initialize(trainer.model, trainer.experiment.seed)
+    line = next(_lines(trainer), None)
     if line is None:
         return failure
     return Diverged(f"{line}\n{failure.message}", "with the weights that the run began with, too: no setting helps")
 
 
-def _lines(trainer: Trainer, objective: Objective) -> Iterator[str]:
+def _lines(trainer: Trainer) -> Iterator[str]:
     """What is wrong, and where, for each batch that is tried."""
     for cursor in dict.fromkeys((0, _failed_at(trainer))):
         for batch, _ in trainer.feed.micro_batches(trainer.feed.local(cursor)):
-            objective.zero_grad()
+            trainer.model.zero_grad()
             with _anomalies() as told:
                 try:
-                    with watched(objective, trainer.experiment.registry, _look):
-                        total = _loss(trainer, objective, batch)
+                    with watched(_parts(trainer), trainer.experiment.registry, _look):
+                        total = _loss(trainer, batch)
                     total.backward()
                 except _NotFinite as found:
                     yield str(found)
@@ -118,10 +117,11 @@ def _lines(trainer: Trainer, objective: Objective) -> Iterator[str]:
                         yield f"{place}: {place.function}: its gradient is not finite: {what}"
 
 
-def _loss(trainer: Trainer, objective: nn.Module, batch: Batch) -> Tensor:
+def _loss(trainer: Trainer, batch: Batch) -> Tensor:
     """All that a step goes back from, for one batch."""
     with trainer.device.autocast():
-        total, _, aux = objective(batch)
+        total, _, said = trainer.objective(trainer.model, batch)
+        aux = summed(said, batch)
     return total + sum(value for name, value in aux.items() if name.endswith("_loss"))
 
 

@@ -81,20 +81,20 @@ class World:
         if self.size > 1:
             dist.barrier(group=self.control)
 
-    def wrap(self, objective: nn.Module) -> nn.Module:
-        """`objective` with its gradients averaged over ranks in backward."""
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` with its gradients averaged over ranks in backward."""
         if self.size == 1:
-            return objective
+            return model
         from torch.nn.parallel import DistributedDataParallel
 
-        sparse = [name for name, module in objective.named_modules() if getattr(module, "sparse", False) is True]
+        sparse = [name for name, module in model.named_modules() if getattr(module, "sparse", False) is True]
         if sparse and dist.get_backend() == "nccl":
             raise InvalidExperiment(
                 f"{sparse[0]} has row-sparse gradients, which several GPUs cannot add up yet",
                 "set sparse_gradients: false, or train on one GPU",
             )
-        device_ids = [self.local_rank] if next(objective.parameters()).is_cuda else None
-        wrapped = DistributedDataParallel(objective, device_ids=device_ids, gradient_as_bucket_view=True)
+        device_ids = [self.local_rank] if next(model.parameters()).is_cuda else None
+        wrapped = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
         if sparse:
             # A lambda, because torch refuses the postponed annotations of this file.
             wrapped.register_comm_hook(None, lambda group, bucket: _average(group, bucket))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foundry.core.contracts import Batch, Context, FixedRows, Tokenizer
+from foundry.core.contracts import Batch, FixedRows, Tokenizer
 from foundry.core.model import GPT
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
@@ -78,8 +78,7 @@ def evaluate(
 def _loss_sum(model: GPT, batch: Batch, device: Device) -> Tensor:
     """Sum of token losses, 0-D float64."""
     with device.autocast():
-        hidden, _ = model.hidden(batch.tokens, Context(batch.positions, batch.segments))
-        logits = model.head(hidden)
+        logits, _ = model(batch.tokens, positions=batch.positions, segments=batch.segments)
     losses = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), reduction="none")
     if batch.loss_weight is not None:
         losses = losses * (batch.loss_weight.flatten() > 0)

@@ -11,8 +11,7 @@ the checkpoint comes before the sample, which is the one thing here that may fai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,6 @@ import torch
 
 from foundry.core.contracts import Job, Moment, Rows
 from foundry.core.generate import Sampling, stream_text
-from foundry.core.model import GPT
 from foundry.core.run import EXPERT_FIELDS, Run
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.clock import Clock
@@ -30,10 +28,10 @@ from foundry.core.training.evaluation import evaluate
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.horizon import Horizon
 from foundry.core.training.metrics import Metrics
-from foundry.core.training.optimization import MovingAverage
 from foundry.core.training.progress import Progress
 from foundry.core.training.report import Reporter
 from foundry.core.training.samples import append_sample
+from foundry.core.training.weights import Weights
 
 
 class Stateful:
@@ -50,29 +48,16 @@ class Stateful:
                 setattr(self, name, state[name])
 
 
-@contextmanager
-def judged(ema: MovingAverage | None) -> Iterator[None]:
-    """The model has the weights that it is judged by: the moving average where the run keeps one."""
-    if ema:
-        ema.swap()
-    try:
-        yield
-    finally:
-        if ema:
-            ema.swap()
-
-
 @dataclass
 class Validate(Stateful):
     """Every `interval` steps, and at the end."""
 
     interval: int
     max_tokens: int | None
-    model: GPT
+    weights: Weights
     rows: Rows
     device: Device
     world: World
-    ema: MovingAverage | None
     stop: Callable[[], bool]
     evaluated_at: int = 0
     val_loss: float | None = None
@@ -86,9 +71,9 @@ class Validate(Stateful):
         return (now.ended or _due(now.step, self.interval)) and self.evaluated_at != now.step and not now.stopping
 
     def run(self, now: Moment) -> Mapping[str, float] | None:
-        with judged(self.ema):
+        with self.weights.judged() as model:
             scored = evaluate(
-                self.model, self.rows.validation, self.rows.tokenizer, self.device, self.world,
+                model, self.rows.validation, self.rows.tokenizer, self.device, self.world,
                 max_tokens=self.max_tokens, stop=self.stop,
             )  # fmt: skip
         if scored is None:
@@ -186,11 +171,10 @@ class Sample(Stateful):
     tokens: int  # 0: never
     prompt: str
     seed: int
-    model: GPT
+    weights: Weights
     rows: Rows
     into: Run
     world: World
-    ema: MovingAverage | None
     reporter: Reporter
     stop: Callable[[], bool]
     sampled_at: int = 0
@@ -204,16 +188,16 @@ class Sample(Stateful):
     def run(self, now: Moment) -> Mapping[str, float] | None:
         if self.world.is_main:
             pieces = []
-            with judged(self.ema):
+            with self.weights.judged() as model:
                 try:
                     for piece in stream_text(
-                        self.model, self.rows.tokenizer, self.prompt, self.tokens, Sampling(), seed=self.seed
+                        model, self.rows.tokenizer, self.prompt, self.tokens, Sampling(), seed=self.seed
                     ):
                         if self.stop():
                             return None
                         pieces.append(piece)
                 finally:
-                    self.model.train()
+                    model.train()
             text = "".join(pieces)
             append_sample(self.into, now.step, self.prompt, text)
             self.reporter.sample(now.step, self.prompt + text)

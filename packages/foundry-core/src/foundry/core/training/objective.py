@@ -1,32 +1,115 @@
-"""The model and its loss as one module: what is compiled, and what DDP wraps."""
+"""What a step makes of its rows: the objective, what it may use of the training, and what of it is reported."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Aux, Batch, Context, PluginError
-from foundry.core.model import GPT
+from foundry.core.blame import answers_for
+from foundry.core.contracts import Aux, Batch, Dims, InvalidData, ObjectiveContext, Params, PluginError
+from foundry.core.generate import Sampling, generate_ids
+from foundry.core.model import GPT, Head, model_of
+from foundry.core.model.init import materialize
+from foundry.core.training.building import fill
+from foundry.core.training.device import Device
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
 
 
-class Objective(nn.Module):
-    """Batch -> (sum of token losses, number of supervised tokens, aux), ready for backward.
+class NextToken(nn.Module):
+    """The loss of slot `loss` on the tokens that follow: a `foundry.core.contracts.Objective`."""
 
-    Losses and figures in aux are 0-D: the sum over rows of what is said of each, times its supervised tokens. So sums
-    over parts of a batch are the batch's, however it is cut into micro-batches and ranks.
+    def __init__(self, params: Params, context: ObjectiveContext) -> None:
+        super().__init__()
+        self.loss = context.loss
+
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
+        def read(hidden: Tensor, head: Head, aux: Aux) -> tuple[Tensor, Tensor, Aux]:
+            total, count, of_loss = self.loss(hidden, head, batch)
+            return total, count, {**aux, **of_loss}
+
+        # Nothing that counts sees the padding behind a text: attention needs not know of it, what counts tokens does.
+        answer: Any = model(
+            batch.tokens, positions=batch.positions, segments=batch.segments, is_token=batch.is_token, read=read
+        )
+        total, count, aux = answer[0]
+        return total, count, aux
+
+
+@dataclass(frozen=True)
+class Around:
+    """An `ObjectiveContext`: a training before its first step, as an objective may use it.
+
+    Args:
+        began_with: the sha256 of the weights of `init_from` that a training which goes on began with; None where it
+            begins, or began with its seed's.
     """
 
-    def __init__(self, model: GPT, loss: nn.Module) -> None:
-        super().__init__()
-        self.model, self.loss = model, loss
+    experiment: Experiment
+    model: GPT
+    device: Device
+    began_with: str | None = None
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
-        # Nothing that counts sees the padding behind a text: attention needs not know of it, what counts tokens does.
-        ctx = Context(batch.positions, batch.segments, is_token=batch.is_token)
-        hidden, model_aux = self.model.hidden(batch.tokens, ctx)
-        total, count, loss_aux = self.loss(hidden, self.model.head, batch)
-        tokens = supervised_tokens(batch)
-        return total, count, {name: _summed(name, each, tokens) for name, each in {**model_aux, **loss_aux}.items()}
+    @property
+    def dims(self) -> Dims:
+        return self.model.dims
+
+    @cached_property
+    def loss(self) -> nn.Module:
+        made: nn.Module = self.experiment.registry.build("loss", self.experiment.training.loss, self.dims)
+        return made
+
+    def reference(self) -> nn.Module:
+        """See `ObjectiveContext`."""
+        model = model_of(self.experiment, self.dims.vocab_size, "meta")
+        materialize(model, self.device.torch)
+        origin = fill(model, self.experiment, None, source="")
+        if origin and self.began_with not in (None, origin.sha256):
+            raise InvalidData(
+                f"{origin.run} holds other weights than those that this training began with, and refers to",
+                "bring them back, or train anew with --resume never",
+            )
+        return model.requires_grad_(False).eval()
+
+    def generate(self, prompt: Tensor, max_tokens: int, *, seed: int, temperature: float = 1.0) -> Tensor:
+        """See `ObjectiveContext`."""
+        was_training = self.model.training
+        try:
+            return torch.stack(
+                list(generate_ids(self.model, prompt, max_tokens, Sampling(temperature), seed=seed)), dim=1
+            )
+        finally:
+            self.model.train(was_training)
+
+
+def build_objective(around: Around) -> nn.Module:
+    """What a step makes of its rows. Nothing of its own is trained.
+
+    Raises:
+        PluginError: a plugin's objective cannot be made, or is no module.
+    """
+    experiment, choice = around.experiment, around.experiment.training.objective
+    made = experiment.registry.build("objective", choice, around)
+    with answers_for(type(made)):
+        objective: nn.Module = made.to(around.device.torch).requires_grad_(False)
+    return objective
+
+
+def summed(aux: Aux, batch: Batch) -> Aux:
+    """What is reported of a batch, such that sums over the parts of a step are the step's, however it is cut into
+    micro-batches and ranks. Losses and figures become 0-D: the sum over rows of what is said of each, times its
+    supervised tokens. Counts stay as they are.
+
+    Raises:
+        PluginError: a loss or figure is neither one number for each row nor 0-D.
+    """
+    tokens = supervised_tokens(batch)
+    return {name: _summed(name, each, tokens) for name, each in aux.items()}
 
 
 def supervised_tokens(batch: Batch) -> Tensor:
@@ -38,7 +121,7 @@ def supervised_tokens(batch: Batch) -> Tensor:
 
 
 def _summed(name: str, value: Tensor, tokens: Tensor) -> Tensor:
-    """`value` as `contracts.Aux` has it, and `tokens` (B,) of each row -> counts as they are, the rest summed."""
+    """`value` as `contracts.Aux` has it, and `tokens` (B,) of each row."""
     if name.endswith(("_count", "_load")):
         return value
     if value.ndim and value.shape != tokens.shape:

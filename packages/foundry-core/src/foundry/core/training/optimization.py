@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from foundry.core.tensors import part_of, whole
 
 
 class OptimizerSet:
@@ -46,16 +48,16 @@ class OptimizerSet:
             optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as `parameter path/state name` -> tensor, for a checkpoint."""
+        """The state as `parameter path/state name` -> whole tensor, for a checkpoint."""
         return {
-            f"{self.names[parameter]}/{key}": value if isinstance(value, Tensor) else torch.tensor(value)
+            f"{self.names[parameter]}/{key}": whole(value) if isinstance(value, Tensor) else torch.tensor(value)
             for optimizer in self.optimizers
             for parameter, state in optimizer.state.items()
             for key, value in state.items()
             if value is not None
         }
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the state that `tensors` returned before."""
         by_parameter: dict[str, dict[str, Tensor]] = {}
         for path, value in tensors.items():
@@ -68,6 +70,8 @@ class OptimizerSet:
                     # `step` counts live on CPU unless the optimizer is fused or capturable on a GPU.
                     on_device = bool(group.get("fused") or group.get("capturable"))
                     for key, value in state.items():
+                        if value.shape == parameter.shape:
+                            value = part_of(value, like=parameter)
                         device = parameter.device if key != "step" or on_device else "cpu"
                         optimizer.state[parameter][key] = value.to(device)
 
@@ -83,7 +87,7 @@ def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
         The norm before, 0-D. On a GPU it stays there.
     """
     gradients = [_dense(parameter) for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+    norm = whole(nn.utils.get_total_norm(gradients))
     # On a CPU it costs nothing to look, and most steps need no scaling; a GPU would have to wait.
     if max_norm and (norm.device.type != "cpu" or norm > max_norm):
         torch._foreach_mul_(gradients, torch.clamp(max_norm / (norm + 1e-6), max=1.0))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from foundry.core.analyze import FP32_BYTES, parameter_count, training_bytes
+from foundry.core.analyze import training_bytes
 from foundry.core.system.machine import out_of, require_memory
 from foundry.core.training.device import Device
 
@@ -26,8 +26,6 @@ def require_room(experiment: Experiment, vocab_size: int, device: Device, ranks:
     what = f"{experiment.name}: to train it with {experiment.training.optimizer.type}"
     if device.type != "cuda":
         return require_memory(ranks * needed, what if ranks == 1 else f"{what} on {ranks} ranks", WAY_OUT)
-    # The weights are made on the host, and moved: a rank has them there for a moment only.
-    require_memory(parameter_count(experiment, vocab_size) * FP32_BYTES, f"{experiment.name}: to make it", WAY_OUT)
     there = torch.cuda.get_device_properties(device.torch).total_memory
     if needed > there:
         raise out_of(there, needed, f"{what} on one GPU", WAY_OUT)

@@ -20,14 +20,15 @@ from foundry.core.contracts import InvalidData, PluginError, Tokenizer
 from foundry.core.digest import digest
 from foundry.core.generate import first_ids
 from foundry.core.limits import within_limits
-from foundry.core.loading import rebuilt, restore_weights
-from foundry.core.model import GPT, initialize, self_test
+from foundry.core.loading import rebuilt
+from foundry.core.model import model_of, self_test
 from foundry.core.model.promises import kept_promises
 from foundry.core.run import SCHEMA_VERSION, Run, default_run
 from foundry.core.system import replace_durably, writing
 from foundry.core.system.signals import StopRequest
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
+from foundry.core.training.building import build_optimizer, fill, parallelize
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device, resolve
@@ -36,11 +37,10 @@ from foundry.core.training.distributed import World, join
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon, padding_remark
-from foundry.core.training.initial import source_of
 from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
 from foundry.core.training.metrics import Metrics
-from foundry.core.training.objective import Objective
-from foundry.core.training.optimization import MovingAverage, OptimizerSet
+from foundry.core.training.objective import Around, build_objective
+from foundry.core.training.optimization import MovingAverage
 from foundry.core.training.profile import Profile
 from foundry.core.training.progress import Progress
 from foundry.core.training.randomness import restore_rng_streams
@@ -48,7 +48,8 @@ from foundry.core.training.report import PlainReporter, Reporter
 from foundry.core.training.room import require_room
 from foundry.core.training.rows import open_rows
 from foundry.core.training.samples import drop_samples_after
-from foundry.core.training.trainer import Trainer, saved_tensors
+from foundry.core.training.trainer import Trainer
+from foundry.core.training.weights import Weights
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -130,24 +131,19 @@ def build(
     vocab_size = rows.tokenizer.vocab_size
 
     require_room(experiment, vocab_size, device, world.local_size)
-    model = GPT(experiment, vocab_size)
-    initialize(model, experiment.seed)
-    model.to(device.torch)
     saved = _newest_checkpoint(run, world, reporter)
-    source = None if saved else source_of(experiment)
-    origin = source.fill(model) if source else None
-    loss = registry.build("loss", training.loss, model.dims)
-    objective: Any = Objective(model, loss)
-    if device.compile:
-        objective = torch.compile(objective, dynamic=False)
-    objective = world.wrap(objective)
-    factory = registry.variant("optimizer", training.optimizer.type).load()
-    with answers_for(factory):
-        optimizer = OptimizerSet(factory(training.optimizer, model, training.learning_rate), model)
+    if saved:
+        _require_own(saved.state, run, experiment, rows.tokenizer)
+    model = model_of(experiment, vocab_size, "meta")
+    trained = parallelize(model, world, device, training)
+    origin = fill(model, experiment, saved, source=str(run.path))
+    optimizer = build_optimizer(model, experiment)
+    began_with = ((config or {}).get("init_from") or {}).get("sha256") if saved else None
+    objective = build_objective(Around(experiment, model, device, began_with))
     schedule = registry.build("schedule", training.schedule)
     with answers_for(schedule):
         float(schedule(0, 0.0)), float(schedule(1, 1.0))
-    ema = MovingAverage(model, training.ema) if training.ema else None
+    weights = Weights(model, optimizer, MovingAverage(model, training.ema) if training.ema else None)
 
     local_rows = training.batch_size // world.size
     micro_batch = local_rows if training.micro_batch == "auto" else min(training.micro_batch, local_rows)
@@ -156,7 +152,7 @@ def build(
     # Dropout's stream, one for each rank; restored below when resuming.
     torch.manual_seed((experiment.seed * 1_000_003 + world.rank) % 2**63)
     if saved:
-        progress = _restore(saved, run, experiment, rows, model, optimizer, ema, device, world)
+        progress = _restore(saved, rows, weights, device, world)
         if world.is_main:
             if progress.codes[-1] != code:
                 reporter.note("the code that trains this run has changed since it was saved: its result will say so")
@@ -189,7 +185,7 @@ def build(
         reporter.started(facts | {"peak_flops": peak_flops and float(f"{peak_flops:.3g}")})
         if remark := padding_remark(experiment, rows):
             reporter.note(remark)
-    _try_plugins(experiment, model, device)  # after `started`: it is their first step that may hang, not one of ours
+    _try_plugins(experiment, weights, device)  # after `started`: it is their first step that may hang, not one of ours
     trainer = Trainer(
         experiment=experiment,
         run=run,
@@ -198,13 +194,13 @@ def build(
         rows=rows,
         feed=feed,
         model=model,
+        trained=trained,
         objective=objective,
-        optimizer=optimizer,
+        weights=weights,
         after_step=AfterStep(model, world),
         expert_load=ExpertLoad(world),
         schedule=schedule,
         budget=budget,
-        ema=ema,
         metrics=metrics,
         reporter=reporter,
         stop=stop,
@@ -221,14 +217,14 @@ def build(
 
 
 def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None) -> Jobs:
-    experiment, model, rows, world = trainer.experiment, trainer.model, trainer.rows, trainer.world
+    experiment, rows, world = trainer.experiment, trainer.rows, trainer.world
     training, logging, saving = experiment.training, experiment.logging, experiment.checkpoints
     request = trainer.stop  # no job may hold the trainer: what is in a circle is freed late
 
     def stop() -> bool:
         return request.requested
 
-    judged: dict[str, Any] = {"model": model, "rows": rows, "world": world, "ema": trainer.ema, "stop": stop}
+    judged: dict[str, Any] = {"weights": trainer.weights, "rows": rows, "world": world, "stop": stop}
     validate = Validate(training.eval_interval, training.eval_tokens, device=trainer.device, **judged)
     log = Log(
         logging.log_interval,
@@ -265,29 +261,23 @@ def _newest_checkpoint(run: Run, world: World, reporter: Reporter) -> checkpoint
     return checkpoints.load(checkpoints.path_of(run.checkpoints, step))
 
 
+def _require_own(state: Mapping[str, Any], run: Run, experiment: Experiment, tokenizer: Tokenizer) -> None:
+    if state["identity"] != experiment.identity:
+        raise InvalidData(f"{run.checkpoints}: step {state['step']} is of another experiment: {state['identity'][:8]}")
+    if state["tokenizer"] != tokenizer.hash:
+        raise InvalidData(f"{run.tokenizer_file} is not the tokenizer that {run.path} was trained with")
+
+
 def _restore(
     saved: checkpoints.Checkpoint,
-    run: Run,
-    experiment: Experiment,
     rows: Any,
-    model: GPT,
-    optimizer: OptimizerSet,
-    ema: MovingAverage | None,
+    weights: Weights,
     device: Device,
     world: World,
 ) -> Progress:
     state = saved.state
-    if state["identity"] != experiment.identity:
-        raise InvalidData(f"{run.checkpoints}: step {state['step']} is of another experiment: {state['identity'][:8]}")
-    if state["tokenizer"] != rows.tokenizer.hash:
-        raise InvalidData(f"{run.tokenizer_file} is not the tokenizer that {run.path} was trained with")
     cursor = rows.resume(state["loader"])
-    restore_weights(model, saved.tensors["model"], source=str(run.path))
-    optimizer.load(dict(saved.tensors.get("optimizer", {})))
-    if ema:
-        ema.updates = state["ema_updates"]
-        for name, weight in saved.tensors["ema"].items():
-            ema.weights[name].copy_(weight)
+    weights.restore(saved.tensors, state["ema_updates"])
     # With more ranks than before, the new ones keep their fresh streams; the order of rows is the same.
     restore_rng_streams(saved.tensors["rng"], device, world.rank)
     known = {field.name for field in fields(Progress)}
@@ -314,14 +304,15 @@ def _note_differences(
         reporter.note("the installed plugins differ from those that this run began with")
 
 
-def _try_plugins(experiment: Experiment, model: GPT, device: Device) -> None:
+def _try_plugins(experiment: Experiment, weights: Weights, device: Device) -> None:
     """Raises:
     PluginError: a part of a plugin's makes the losses of this training, or what comes of it, worthless.
     """
+    model = weights.model
     if not self_test.plugin_parts(model):
         return
     again = rebuilt(
-        experiment, model.dims.vocab_size, saved_tensors(model), device=device.torch, source="what would be saved"
+        experiment, model.dims.vocab_size, weights.of_model(), device=device.torch, source="what would be saved"
     )
     with kept_promises(model, experiment.registry), kept_promises(again, experiment.registry):
         self_test.check_causality(model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from foundry.core.contracts import Batch, EnvironmentFailure, Moment, Rows, Schedule, Stopped
+from foundry.core.contracts import Batch, EnvironmentFailure, Moment, Objective, Rows, Schedule, Stopped
 from foundry.core.limits import is_out_of_memory
 from foundry.core.model import GPT
 from foundry.core.run import Run
@@ -24,12 +24,14 @@ from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon
 from foundry.core.training.jobs import Jobs
 from foundry.core.training.metrics import Metrics
-from foundry.core.training.optimization import MovingAverage, OptimizerSet, clip_gradients
+from foundry.core.training.objective import summed
+from foundry.core.training.optimization import clip_gradients
 from foundry.core.training.profile import Profile
 from foundry.core.training.progress import Progress
 from foundry.core.training.randomness import restore_rng_streams, rng_streams
 from foundry.core.training.report import Reporter
 from foundry.core.training.reported import Reported
+from foundry.core.training.weights import Weights
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -46,13 +48,13 @@ class Trainer:
     rows: Rows
     feed: Feed
     model: GPT
-    objective: nn.Module  # (batch) -> loss sum, count, aux; compiled and wrapped for several ranks where asked
-    optimizer: OptimizerSet
+    trained: nn.Module  # the model as a step calls it: compiled, and wrapped for several ranks, where asked
+    objective: Objective
+    weights: Weights
     after_step: AfterStep
     expert_load: ExpertLoad
     schedule: Schedule
     budget: Horizon
-    ema: MovingAverage | None
     metrics: Metrics
     reporter: Reporter
     stop: StopRequest
@@ -86,15 +88,15 @@ class Trainer:
         Returns:
             This rank's share of the mean loss before it, and the norm of the gradient before clipping, both 0-D.
         """
-        training, at = self.experiment.training, self.progress
+        training, optimizer, at = self.experiment.training, self.weights.optimizer, self.progress
         loss = self.forward_backward(at.cursor)
-        grad_norm = clip_gradients(self.optimizer.parameters, training.grad_clip)
-        self.optimizer.step(lr_factor)
-        self.optimizer.zero_grad()
+        grad_norm = clip_gradients(optimizer.parameters, training.grad_clip)
+        optimizer.step(lr_factor)
+        optimizer.zero_grad()
         self.after_step.run(self.reported.counts)
         self.expert_load.add(self.reported.loads)
-        if self.ema:
-            self.ema.update()
+        if self.weights.ema:
+            self.weights.ema.update()
         at.step += 1
         at.tokens += int(self.step_tokens)
         at.cursor += training.batch_size
@@ -131,7 +133,7 @@ class Trainer:
                         f"use --set {fewer}, or training.gradient_checkpointing=true",
                     ) from error
             # As if nothing had been tried: the gradients so far are dropped, and dropout draws from where it stood.
-            self.optimizer.zero_grad()
+            self.weights.optimizer.zero_grad()
             restore_rng_streams(streams, self.device, self.world.rank)
             self.progress.micro_batch = self.feed.micro_batch
             self.reporter.note(f"out of memory at {rows} rows; micro_batch is now {self.feed.micro_batch}")
@@ -140,9 +142,10 @@ class Trainer:
         total = torch.zeros((), device=self.device.torch)
         self.reported.begin()
         for batch, is_last in self.feed.micro_batches(local):
-            with nullcontext() if is_last or self.world.size == 1 else self.objective.no_sync():  # type: ignore[operator]
+            with nullcontext() if is_last or self.world.size == 1 else self.trained.no_sync():  # type: ignore[operator]
                 with self.device.autocast():
-                    loss, _, aux = self.objective(batch)
+                    loss, _, said = self.objective(self.trained, batch)
+                    aux = summed(said, batch)
                 extra = sum(value for name, value in aux.items() if name.endswith("_loss"))
                 # DDP averages gradients over ranks; times its size, the average is the sum that n_tokens divides.
                 ((loss + extra) * (self.world.size / n_tokens)).backward()
@@ -168,9 +171,7 @@ class Trainer:
         """Everything that a resumed training goes on from. Every rank must ask for it; rank 0 has all of it."""
         at = self.progress
         tensors = {
-            "model": saved_tensors(self.model),
-            "optimizer": self.optimizer.tensors(),
-            "ema": self.ema.weights if self.ema else {},
+            **self.weights.tensors(),
             "rng": self.world.gather_tensors(rng_streams(self.device, self.world.rank)),
         }
         state = {
@@ -179,14 +180,8 @@ class Trainer:
             "jobs": self.jobs.state(),
             "identity": self.experiment.identity,
             "loader": self.rows.state(at.cursor),
-            "ema_updates": self.ema.updates if self.ema else 0,
+            "ema_updates": self.weights.ema.updates if self.weights.ema else 0,
             "tokenizer": self.rows.tokenizer.hash,
             "plugins": self.experiment.registry.fingerprint(),
         }
         return Checkpoint(tensors, state)
-
-
-def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint holds of a model: each parameter once, tied or not, and the buffers that persist."""
-    persistent = model.state_dict().keys()
-    return dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in persistent}

@@ -1,4 +1,4 @@
-"""Slot `loss`: what training minimises. Built as `target(params, dims)`."""
+"""Slot `loss`: how wrong the predicted tokens are. Built as `target(params, dims)`."""
 
 from collections.abc import Iterator
 
