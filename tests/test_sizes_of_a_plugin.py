@@ -21,6 +21,7 @@ from foundry.core.contracts import AttentionParams, Mutation, Variant
 
 
 class Params(AttentionParams):
+    aliases = {"model_args.n_groups": "groups"}
     inner: int = Field(24, ge=1, description="width of all queries together")
     groups: int = Field(2, ge=1, description="key/value heads")
 
@@ -121,6 +122,18 @@ def test_its_settings_follow_the_sizes_as_it_says(project, capsys, type, value, 
     for new in generate_ids(model, ids, 6, Sampling(temperature=0)):  # from its cache, as from the whole row
         assert new.item() == model(ids)[0][0, -1].argmax().item()
         ids = torch.cat([ids, new[:, None]], 1)
+
+
+def test_a_setting_may_be_written_where_it_says(project):
+    base = "model_args.attention={type: own, groups: 4}"
+    assert load_experiment(sets=["model_args.n_groups=4"]).identity == load_experiment(sets=[base]).identity
+    alone = project / "alone.yaml"
+    alone.write_text("model_args: {n_groups: 1, position: learned}\n")
+    assert load_experiment(alone).model_args.attention.type == "own"
+    with pytest.raises(
+        InvalidExperiment, match=r"model_args\.n_groups: attention gqa has none; leave it out, or choose own"
+    ):
+        load_experiment(sets=["model_args.attention=gqa", "model_args.n_groups=1"])
 
 
 def test_what_cannot_follow_is_refused_with_what_can(project):

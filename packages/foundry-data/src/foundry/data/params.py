@@ -11,6 +11,7 @@ SLOTS = [
     Slot(
         name="dataset",
         path="data.dataset",
+        also_at=("training.dataset",),
         default="stdlib",
         summary="where the text comes from; see foundry.data.corpora.Dataset",
         abbreviation="data",

@@ -16,6 +16,7 @@ from foundry.core.config.experiment import Experiment, Provenance
 from foundry.core.config.merge import lay
 from foundry.core.config.model_spec import following
 from foundry.core.config.resolve import name_choices, resolve
+from foundry.core.config.rules import misplaced
 from foundry.core.config.validate import validate
 from foundry.core.config.written import read_written
 from foundry.core.contracts import DROP, Edits, InvalidExperiment, Params, PluginError
@@ -45,9 +46,11 @@ def assemble(
         resolved.data.setdefault("name", name)
     faults += contradictions
     experiment, invalid = validate(resolved, registry, known=faults)
+    if experiment is not None:
+        experiment._provenance = Provenance(registry, project, explicit, path)
+        invalid += misplaced(experiment, explicit)
     raise_faults(faults + invalid, sources)
     assert experiment is not None
-    experiment._provenance = Provenance(registry, project, explicit, path)
     raise_faults(list(_base_that_is_no_model(experiment, resolved)), sources)
     return experiment
 

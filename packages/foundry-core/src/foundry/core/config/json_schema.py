@@ -30,7 +30,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
         if slot.per_layer:
             own = {key: value for key, value in choice.items() if key != "default"}
             definitions[layer["$ref"].rpartition("/")[2]]["properties"][slot.key] = own
-    _add_sugar(schema)
+    _add_sugar(schema, registry)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -48,21 +48,26 @@ def _choice(slot: Slot, registry: Registry, definitions: dict[str, Any]) -> dict
     return {**choice, "default": slot.default} if slot.default else choice
 
 
-def _add_sugar(schema: dict[str, Any]) -> None:
+def _add_sugar(schema: dict[str, Any], registry: Registry) -> None:
     definitions, properties = schema["$defs"], schema["properties"]
     properties["extends"] = {
         "type": "string",
         "description": "path of another experiment file, relative to this one, that this one is laid over",
     }
 
-    def section(name: str) -> dict[str, Any]:
-        found: dict[str, Any] = definitions[properties[name]["$ref"].rpartition("/")[2]]["properties"]
+    def keys(of: str) -> dict[str, Any]:
+        found: dict[str, Any] = definitions[properties[of]["$ref"].rpartition("/")[2]]["properties"]
         return found
 
-    section("model_args")["n_kv_head"] = {
-        "type": "integer",
-        "minimum": 1,
-        "description": "short for attention.n_kv_head; without an attention, it chooses gqa",
-    }
-    if "data" in properties and "dataset" in section("data"):
-        section("training")["dataset"] = {**section("data")["dataset"], "description": "short for data.dataset"}
+    for old, new in registry.aliases.items():
+        (section, key), (owner, slot, *setting) = old.split("."), new.split(".")
+        if owner not in properties or section not in properties:
+            continue
+        if not setting:
+            keys(section)[key] = {**keys(owner)[slot], "description": f"short for {new}"}
+            continue
+        name = next(each.name for each in registry.placed_slots if each.path == f"{owner}.{slot}")
+        having = next(each for each, it in registry.variants(name).items() if setting[0] in it.params.model_fields)
+        meaning = f"short for {slot}.{setting[0]}; without a choice of {name}, it chooses {having}"
+        field = definitions[f"{name}_{having}"]["properties"][setting[0]]
+        keys(section)[key] = {**{k: v for k, v in field.items() if k != "default"}, "description": meaning}

@@ -6,7 +6,7 @@ from typing import Any
 
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.schema import BUDGETS
-from foundry.core.config.sugar import KV_HEADS, desugar
+from foundry.core.config.sugar import desugar, moved_settings
 from foundry.core.registry import Registry
 
 
@@ -50,11 +50,6 @@ def _is_other_choice(base: Document, above: dict[str, Any], path: Path, registry
     return slot is not None and "type" in above and above["type"] != chosen_type(base, path, slot, registry)
 
 
-def _is_sugar(document: Document) -> bool:
-    place = document.places.get(KV_HEADS)
-    return place is not None and bool(place.key) and document.get(KV_HEADS) is not None
-
-
 def slot_at(path: Path, registry: Registry) -> str | None:
     """The slot whose choice stands at `path`, if one does."""
     for slot in registry.placed_slots:
@@ -68,8 +63,8 @@ def slot_at(path: Path, registry: Registry) -> str | None:
 def chosen_type(document: Document, path: Path, slot: str, registry: Registry) -> str:
     """The variant that a choice means, whether it says so or not; empty for an optional slot without a choice.
 
-    A choice without `type` is the slot's default, or what its own name says; `model_args.n_kv_head` on its own asks for
-    the variant that has it.
+    A choice without `type` is the slot's default, or what its own name says; a setting that was written elsewhere, as
+    `model_args.n_kv_head`, asks for the variant that has it.
     """
     choice = document.get(path)
     if isinstance(choice, dict) and isinstance(choice.get("type"), str):
@@ -82,9 +77,9 @@ def chosen_type(document: Document, path: Path, slot: str, registry: Registry) -
     default = registry.slots[slot].default
     shorthand = registry.shorthands(slot).get(default)
     default = str(shorthand.expands_to["type"]) if shorthand else default
-    if (*path, KV_HEADS[-1]) == KV_HEADS and _is_sugar(document):
+    if settings := moved_settings(document, path, registry):
         variants = registry.variants(slot)
-        having = [name for name in variants if KV_HEADS[-1] in variants[name].params.model_fields]
+        having = [name for name in variants if variants[name].params.model_fields.keys() >= {*settings}]
         if default not in having and having:
             return having[0]
     return default

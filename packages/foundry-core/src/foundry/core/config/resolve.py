@@ -9,7 +9,7 @@ from typing import Any
 from foundry.core.config.document import Document, Fault
 from foundry.core.config.merge import chosen_type
 from foundry.core.config.schema import BUDGETS
-from foundry.core.config.sugar import KV_HEADS, slot_paths
+from foundry.core.config.sugar import moved_settings, slot_paths
 from foundry.core.registry import Registry
 from foundry.core.registry.table import NAME
 
@@ -44,7 +44,7 @@ def resolve(merged: Document, registry: Registry) -> tuple[Document, list[Fault]
             registry.variant(slot, name)  # a default may be a plugin's that is broken
             default = registry.shorthands(slot).get(registry.slots[slot].default) if not is_present else None
             document.set(path, {**(default.expands_to if default else {}), "type": name, **(choice or {})})
-    _settle_kv_heads(document, registry, faults)
+    _drop_moved(document, registry)
     _settle_budget(document, faults)
     return document, faults
 
@@ -76,21 +76,15 @@ def _on_top(document: Document, path: Any, slot: str, choice: dict[str, Any], re
     return {**inherited, "type": name, **choice}
 
 
-def _settle_kv_heads(document: Document, registry: Registry, faults: list[Fault]) -> None:
-    """`model_args.n_kv_head` where the attention has no such param: harmless if it is n_head, else a contradiction."""
-    place = document.places.get(KV_HEADS)
-    choice = document.get(KV_HEADS[:-1])
-    if place is None or not place.key or not isinstance(choice, dict) or KV_HEADS[-1] not in choice:
-        return
-    name = choice["type"]
-    if KV_HEADS[-1] in registry.variant("attention", name).params.model_fields:
-        return
-    n_head = document.get(("model_args", "n_head"), 4)
-    if choice[KV_HEADS[-1]] != n_head:
-        given = choice[KV_HEADS[-1]]
-        message = f"{given!r} contradicts attention: {name}, which has one per query head ({n_head!r}); choose gqa"
-        faults.append(document.fault(KV_HEADS, message))
-    document.drop(KV_HEADS)
+def _drop_moved(document: Document, registry: Registry) -> None:
+    """A setting that an alias has brought to a choice which has none of it; see `rules.misplaced`."""
+    for slot in registry.placed_slots:
+        path = (slot.section, slot.key)
+        if settings := moved_settings(document, path, registry):
+            known = registry.variant(slot.name, document.get((*path, "type"))).params.model_fields
+            for name in settings:
+                if name not in known:
+                    document.drop((*path, name))
 
 
 def _settle_budget(document: Document, faults: list[Fault]) -> None:

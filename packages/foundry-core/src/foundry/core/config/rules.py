@@ -11,6 +11,7 @@ from foundry.core.config.composition import misfits, unscaled_scores
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layers import parse_layers
+from foundry.core.config.sugar import moved_settings
 from foundry.core.contracts import AttentionParams, Params, PluginError, PositionParams
 from foundry.core.registry import Registry
 
@@ -61,6 +62,32 @@ def _source(experiment: Experiment, document: Document, registry: Registry) -> I
         fault = params.fault(named)
     if fault:
         yield document.fault(("init_from",), fault)
+
+
+def misplaced(experiment: Experiment, written: Document) -> Iterator[Fault]:
+    """Settings that were written by an alias, of which the chosen variant has none: harmless where they say what always
+    holds there.
+
+    Args:
+        written: the merged document, before it was resolved.
+    """
+    registry = experiment.registry
+    for slot in registry.placed_slots:
+        path = (slot.section, slot.key)
+        for name in moved_settings(written, path, registry):
+            choice = getattr(getattr(experiment, slot.section), slot.key)
+            if name in type(choice).model_fields:
+                continue
+            given, implied = written.get((*path, name)), choice.implied(experiment.dims()).get(name)
+            variants = registry.variants(slot.name)
+            having = next(each for each in variants if name in variants[each].params.model_fields)
+            if implied is None:
+                yield written.fault(
+                    (*path, name), f"{slot.name} {choice.type} has none; leave it out, or choose {having}"
+                )
+            elif given != implied:
+                why = f"contradicts {slot.name}: {choice.type}, where it is always {implied!r}"
+                yield written.fault((*path, name), f"{given!r} {why}; choose {having}")
 
 
 def _heads(experiment: Experiment, document: Document) -> Iterator[Fault]:

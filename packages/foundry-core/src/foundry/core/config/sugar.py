@@ -1,8 +1,8 @@
 """The short ways to write an experiment, rewritten to the one long way, document by document, before documents merge.
 
-attention: gqa_2kv            ->  attention: {type: gqa, n_kv_head: 2}
-model_args.n_kv_head: 2       ->  model_args.attention.n_kv_head: 2
-training.dataset: stdlib      ->  data.dataset: {type: stdlib}
+attention: gqa_2kv            ->  attention: {type: gqa, n_kv_head: 2}      a shorthand
+training.dataset: stdlib      ->  data.dataset: {type: stdlib}              another place for a choice
+model_args.n_kv_head: 2       ->  model_args.attention.n_kv_head: 2         another place for a setting of one
 """
 
 from __future__ import annotations
@@ -10,12 +10,6 @@ from __future__ import annotations
 from foundry.core.config.document import MAX_FAULTS, Document, Fault, Path
 from foundry.core.contracts import PluginError, UsageError
 from foundry.core.registry import Registry
-
-MOVED: dict[Path, Path] = {
-    ("training", "dataset"): ("data", "dataset"),
-    ("model_args", "n_kv_head"): ("model_args", "attention", "n_kv_head"),
-}
-KV_HEADS: Path = ("model_args", "attention", "n_kv_head")
 
 
 def desugar(document: Document, registry: Registry) -> list[Fault]:
@@ -28,18 +22,36 @@ def desugar(document: Document, registry: Registry) -> list[Fault]:
     for section in [*registry.sections, "layers"]:
         if section in document.data and document.data[section] is None:  # `training:` with nothing under it
             document.data[section] = {}
-    dataset, n_kv_head = MOVED
-    _move(document, dataset, faults)
+    moved = moves(registry)
+    choices = {(slot.section, slot.key) for slot in registry.placed_slots}
+    for old, new in moved.items():
+        if new in choices:
+            _move(document, old, new, faults)
     for path, slot in slot_paths(document, registry):
         _expand(document, path, slot, registry, faults)
-    _move(document, n_kv_head, faults)
+    for old, new in moved.items():
+        if new not in choices:
+            _move(document, old, new, faults)
     return faults
 
 
-def long_way(path: Path) -> Path:
+def moves(registry: Registry) -> dict[Path, Path]:
+    """`Registry.aliases`, as paths."""
+    return {tuple(old.split(".")): tuple(new.split(".")) for old, new in registry.aliases.items()}
+
+
+def long_way(path: Path, registry: Registry) -> Path:
     """Where what stands at `path` goes."""
-    moved = next((old for old in MOVED if path[: len(old)] == old), ())
-    return (*MOVED[moved], *path[len(moved) :]) if moved else path
+    for old, new in moves(registry).items():
+        if path[: len(old)] == old:
+            return (*new, *path[len(old) :])
+    return path
+
+
+def moved_settings(document: Document, path: Path, registry: Registry) -> list[str]:
+    """The settings of the choice at `path` that were written elsewhere, by an alias."""
+    places = {str(new[-1]): document.places.get(new) for new in moves(registry).values() if new[:-1] == path}
+    return [name for name, place in places.items() if place and place.key and document.get((*path, name)) is not None]
 
 
 def slot_paths(document: Document, registry: Registry) -> list[tuple[Path, str]]:
@@ -56,12 +68,12 @@ def slot_paths(document: Document, registry: Registry) -> list[tuple[Path, str]]
     return found
 
 
-def _move(document: Document, old: Path, faults: list[Fault]) -> None:
+def _move(document: Document, old: Path, new: Path, faults: list[Fault]) -> None:
     missing = object()
     value = document.get(old, missing)
     if value is missing:
         return
-    holder = document.get(new := MOVED[old], missing)
+    holder = document.get(new, missing)
     for depth in range(1, len(new)):
         if not isinstance(document.get(new[:depth], {}), dict):  # reported when it is validated
             document.drop(old)

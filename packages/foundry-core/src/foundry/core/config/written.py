@@ -72,7 +72,7 @@ def read_written(documents: Sequence[Document], registry: Registry) -> None:
     outline = _outline(documents, registry)
     model = experiment_model(registry, chosen(outline, registry))
     for document, path in found:
-        field = field_at(long_way(path), model, outline)
+        field = field_at(long_way(path, registry), model, outline)
         document.set(path, document.get(path).read(field.annotation if field else None))
 
 

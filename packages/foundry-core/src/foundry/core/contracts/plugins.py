@@ -36,6 +36,15 @@ class Params(BaseModel):
     variant: ClassVar[Variant | None] = None
     """The variant that these params chose: set on the classes of which an experiment's slots hold instances."""
 
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Where else in an experiment one of these settings may be written: dotted path -> its name. One that the chosen
+    variant has not, and that is written nowhere else, chooses the slot's first variant that has it."""
+
+    def implied(self, dims: Dims) -> Mapping[str, Any]:
+        """Settings of other variants of the slot that are fixed here: name -> the value that it always has in a model
+        of these `dims`. An alias may say it, and nothing else."""
+        return {}
+
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         """Yield (key, what is wrong and what to do) for values that are impossible in a model of these `dims`."""
         yield from ()
@@ -70,6 +79,7 @@ class Slot:
     summary: str
     abbreviation: str = ""  # of the slot in file names: attn_mla; the slot's name by default
     per_layer: bool = False  # may `layers:` choose another variant for some layers
+    also_at: tuple[str, ...] = ()  # other paths at which the choice may be written
     named: bool = False  # any number of choices, each under a name of its own: {easy: {type: recall, pairs: 2}}
     identity: bool = True  # whether the choice decides what a training comes to
     params: type[Params] = Params  # the base of all its variants' params, by which core asks them

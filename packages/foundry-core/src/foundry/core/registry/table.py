@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -158,6 +159,16 @@ class Registry:
     def placed_slots(self) -> list[Slot]:
         """The slots that have a place in the experiment file; the others are filled on the command line."""
         return [slot for slot in self.slots.values() if slot.placed]
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """Where something may be written -> where it belongs: `training.dataset` -> `data.dataset`."""
+        found = {path: slot.path for slot in self.placed_slots for path in slot.also_at}
+        for slot in self.placed_slots:
+            for variant in self._variants[slot.name].values():
+                for path, name in variant.params.aliases.items():
+                    found.setdefault(path, f"{slot.path}.{name}")
+        return found
 
     def fingerprint(self) -> str:
         """sha256 of the inventory: ranks that agree on it build the same variants."""

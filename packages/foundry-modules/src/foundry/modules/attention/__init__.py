@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 
@@ -32,6 +32,9 @@ class MHAParams(AttentionParams):
     def kv_heads(self, dims: Dims) -> int:
         """Key/value heads."""
         return dims.n_head
+
+    def implied(self, dims: Dims) -> Mapping[str, Any]:
+        return {"n_kv_head": dims.n_head}
 
     def value_size(self, dims: Dims) -> int:
         return self.kv_heads(dims) * dims.head_dim
@@ -68,6 +71,8 @@ def resized_heads(n_kv_head: int, old: Dims, new: Dims) -> Mapping[str, Any]:
 
 
 class GQAParams(MHAParams):
+    aliases: ClassVar[Mapping[str, str]] = {"model_args.n_kv_head": "n_kv_head"}
+
     n_kv_head: int = Field(2, ge=1, description="key/value heads, each shared by n_head / n_kv_head query heads")
 
     def kv_heads(self, dims: Dims) -> int:
@@ -193,6 +198,9 @@ class MLAParams(AttentionParams):
     norm_eps: float = Field(
         1e-6, gt=0, lt=1, description="added to the mean square of latents", json_schema_extra={"search": False}
     )
+
+    def implied(self, dims: Dims) -> Mapping[str, Any]:
+        return {"n_kv_head": dims.n_head}  # what is cached is one latent; each head makes its own keys of it
 
     def sizes(self, dims: Dims) -> MLASizes:
         return MLASizes(
