@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry.lab.ledger import Decision, Evidence, Generation, Ledger, LostClaim, Noise, StaleBaseline, Trial
+from foundry.lab.ledger.records import TaskSpec
 from foundry.lab.ledger.schema import VOLATILE
 
 SPECS = [{"kind": "sweep", "arms": [f"arm {n}"], "sigma": 0.1 * n} for n in range(3)]
@@ -51,7 +52,10 @@ class History:
     def do(self, what: str, n: int) -> None:
         ledger, sweep = self.ledger, self.sweeps[n % len(self.sweeps)]
         attempt = self.attempts[n % len(self.attempts)] if self.attempts else None
-        trials = [Trial(f"i{k % 2}", k, "code", "data", {"k": k}, ("task",) * (k % 2)) for k in range(n % 5)]
+        trials = [
+            Trial(f"i{k % 2}", k, "code", "data", {"k": k}, (TaskSpec("t", {"type": "t"}),) * (k % 2))
+            for k in range(n % 5)
+        ]
         try:
             match what:
                 case "start":

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, UsageError
+from foundry.core.digest import digest
 from foundry.core.system.processes import this_process
 from foundry.lab.ledger import (
     Decision,
@@ -31,7 +32,7 @@ from foundry.lab.ledger import (
 )
 from foundry.lab.ledger.journal import Event
 from foundry.lab.ledger.lease import LEASE_SECONDS, Beat, Holder
-from foundry.lab.ledger.records import span
+from foundry.lab.ledger.records import TaskSpec, span
 
 EXPERIMENT = {"training": {"max_iters": 10}}
 DECISION = Decision(
@@ -303,9 +304,15 @@ def test_noise_is_pooled_by_its_degrees_of_freedom_and_counted_once(ledger):
 
 
 def test_a_trial_is_named_by_all_that_its_result_depends_on():
-    first = Trial("identity", 1, "code", "data", {}, ("task",))
-    others = {"identity": "other", "seed": 2, "code": "other", "data": "other", "tasks": ("task", "another")}
-    assert len({first.id, *(replace(first, **{name: value}).id for name, value in others.items())}) == 6
+    task = TaskSpec("task", {"type": "recall", "pairs": 4}, "of the questions")
+    first = Trial("identity", 1, "code", "data", {}, (task,))
+    others = {"identity": "other", "seed": 2, "code": "other", "data": "other", "tasks": (task, task)}
+    asked = {"name": "other", "choice": {"type": "recall", "pairs": 8}, "digest": "of others"}
+    trials = [replace(first, **{name: value}) for name, value in others.items()]
+    trials += [replace(first, tasks=(replace(task, **{name: value}),)) for name, value in asked.items()]
+    assert len({first.id, *(trial.id for trial in trials)}) == 9
+    before = TaskSpec.from_json("gsm8k")  # of a ledger from before tasks had settings
+    assert replace(first, tasks=(before,)).id == digest("identity", 1, "code", "data", ["gsm8k"])[:16]
     assert replace(first, experiment={"name": "other"}).id == first.id
 
 
