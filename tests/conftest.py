@@ -38,6 +38,9 @@ class Environment:
         self._command("pytest", "pytest")
         if with_foundry:
             self._command("foundry", "foundry.cli")
+            from tests.compiled_kernels import put_into  # and torch, which few tests need
+
+            put_into(folder / "cache")
 
     def _show(self, entry: Path) -> None:
         """Make a file or folder of the parent's site-packages visible here."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -81,12 +82,30 @@ def drive(project: Path) -> None:
         raise
 
 
-def command(project: Path, spares: int) -> None:
-    """The same as a command line."""
+def command(project: Path, spares: int, arguments: Sequence[str] = COMMAND, said: str = os.devnull) -> None:
+    """A command line, by default the same sweep.
+
+    Args:
+        spares: how many processes it can start.
+        said: a file in the project for what it writes, to both streams.
+    """
     from foundry.cli.__main__ import main
 
     settle(project, spares)
-    sys.exit(main(COMMAND))
+    words = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(words, 1)
+    os.dup2(words, 2)
+    sys.exit(main(arguments))
+
+
+def serve(project: Path, name: str, sweep: str, said: str) -> None:
+    """A worker of a cluster: `--sweep`, with a file in the project for what it logs."""
+    from foundry.lab.trials import worker
+
+    settle(project, spares=0)
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    sys.argv = ["worker", str(project), "--name", name, "--sweep", sweep]
+    sys.exit(worker.main())
 
 
 def work(project: Path, sweep: str, instant: str = "") -> None:

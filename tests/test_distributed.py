@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.compiled_kernels import put_into
 from tests.doses import not_in_small_doses
 from tests.processes import on_ranks, run_ranks
 from torch import nn
@@ -41,6 +42,7 @@ def project(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "corpus.txt").write_text("".join(f"line {i} of {i * i} squares\n" for i in range(900)))
     (folder / "experiment.yaml").write_text(EXPERIMENT)
+    put_into(folder / "cache")
     return folder
 
 

@@ -134,10 +134,9 @@ def kill_at_random(project: Path, out: Path, kills: int, seed: int) -> None:
     assert child.exitcode == 0
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_ten_kills_at_random_instants(project, uninterrupted, seed):
-    out = project / f"killed-{seed}"
-    kill_at_random(project, out, 10, seed)
+def test_ten_kills_at_random_instants(project, uninterrupted):
+    out = project / "killed"
+    kill_at_random(project, out, 10, seed=1)
     assert_same_run(out, uninterrupted)
 
 

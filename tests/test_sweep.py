@@ -10,14 +10,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from tests.documents import faults_of_stream
 from tests.doses import not_in_small_doses
+from tests.sweep_processes import command, start
 from tests.texts import lines_of_words
 
 from foundry.cli.__main__ import main
@@ -510,15 +509,6 @@ def load_plain(experiment: dict):
 # ---- workers ----------------------------------------------------------------------------------------------------
 
 
-def command(project: Path, *arguments: str) -> subprocess.Popen:
-    """A `foundry` of its own, whose workers are processes."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "foundry.cli", *arguments, "--json"],
-        cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
 def test_warm_workers_decide_as_a_training_by_hand_would(foundry, project):
     code, lines, _ = foundry("sweep", "lr", "1e-4", "3e-2", "--jobs", "2", executor="local")
     assert code == ExitCode.OK
@@ -550,24 +540,25 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(project):
     baseline = project / "experiments" / "baseline.yaml"
     baseline.write_text(BASELINE.replace(f"max_iters: {STEPS}", "max_iters: 400"))
     know_noise(project)
-    first = command(project, "sweep", "lr", "1e-5")
+    first = start(command, project, 2, ["sweep", "lr", "1e-5", "--json"], "first.txt")
     row = wait_for(lambda: running(project))[0]
     metrics = project / row.run / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.stat().st_size > 1000)
-    first.send_signal(signal.SIGINT)
-    _, error = first.communicate(timeout=120)
-    assert first.returncode == ExitCode.STOPPED, error
+    os.kill(first.pid, signal.SIGINT)
+    first.join()
+    assert first.exitcode == ExitCode.STOPPED, (project / "first.txt").read_text()
     with Ledger.open(project) as ledger:
         assert [sweep.status for sweep in ledger.sweeps()][-1] == "interrupted"
         assert ledger.trial(row.id).status == "queued"
     steps = [int(path.name[5:]) for path in (project / row.run / "checkpoints").glob("step-*")]
     assert steps  # saved on the way out
 
-    again = command(project, "sweep", "--resume", "--promote")
-    out, error = again.communicate(timeout=300)
-    assert again.returncode == ExitCode.NOT_PROMOTED, error
+    again = start(command, project, 2, ["sweep", "--resume", "--promote", "--json"], "again.txt")
+    again.join()
+    said = (project / "again.txt").read_text()
+    assert again.exitcode == ExitCode.NOT_PROMOTED, said
     with Ledger.open(project) as ledger:
         done = ledger.trial(row.id)
         assert (done.status, done.attempts) == ("finished", 2)
         assert [sweep.status for sweep in ledger.sweeps()] == ["finished"]
-    assert json.loads(out.splitlines()[-1])["arms"][0]["arm"] == "lr 1e-5"
+    assert json.loads(said.splitlines()[-1])["arms"][0]["arm"] == "lr 1e-5"

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
-import subprocess
-import sys
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from tests.doses import dose
-from tests.sweep_processes import make_project, start, work
+from tests.sweep_processes import command, make_project, serve, start, work
 
-from foundry.cli.__main__ import main
 from foundry.core import load_experiment, train
 from foundry.core.config import from_plain
 from foundry.core.system.signals import RESERVED
@@ -70,11 +66,6 @@ def attempts(project: Path) -> list[tuple[str, str]]:
         return db.execute("SELECT status, worker FROM attempt ORDER BY id").fetchall()
 
 
-def worker(project: Path, name: str, sweep: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "foundry.lab.trials.worker", str(project), "--name", name, "--sweep", sweep]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
 def ask_for(ledger: Ledger, *seeds: int) -> tuple[str, list[Trial]]:
     """A sweep that wants the baseline with some seeds."""
     experiment = load_experiment(None, [f"training.max_iters={STEPS}", "checkpoints.save_interval=0"])
@@ -114,46 +105,43 @@ def test_who_gets_the_trial_of_a_stopped_worker_waits_until_it_has_left(project)
     with Ledger.open(project) as ledger:
         sweep = ledger.start_sweep({"kind": "sweep"})
         ledger.request(sweep, [(trial, 0, "screen", "baseline", "1")])
-        first = worker(project, "first", sweep)
+        first = start(serve, project, "first", sweep, "first.log")
         wait_for(lambda: trains(project))
-        first.send_signal(signal.SIGSTOP)
+        os.kill(first.pid, signal.SIGSTOP)
         let_lease_end(project)
-        second = worker(project, "second", sweep)
-        for said in second.stderr:
-            if "waits for" in said:
-                break
-        assert f"another process ({first.pid}) is training" in said
+        second, log = start(serve, project, "second", sweep, "second.log"), project / "second.log"
+        (waits,) = wait_for(lambda: log.exists() and re.findall(".*waits for.*\n", log.read_text()))
+        assert f"another process ({first.pid}) is training" in waits
         assert attempts(project) == [("lost", "first"), ("running", "second")]
-        first.send_signal(signal.SIGCONT)
+        os.kill(first.pid, signal.SIGCONT)
         wait_for(lambda: ledger.trial(trial.id).status == "finished")
         assert attempts(project) == [("lost", "first"), ("finished", "second")]
         row = ledger.trial(trial.id)
         ledger.finish_sweep(sweep, {})
-    assert [first.wait(), second.wait()] == [0, 0]
-    assert "Traceback" not in first.stderr.read() + second.stderr.read()
+    for worker in (first, second):
+        worker.join()
+        assert worker.exitcode == 0
+    assert "Traceback" not in (project / "first.log").read_text() + log.read_text()
     alone = train(from_plain(row.trial.experiment, project=project), project / "alone")
     assert row.result["val_loss"] == alone["val_loss"]
 
 
-def test_a_sweep_ends_a_worker_that_does_not_answer_and_goes_on(project, monkeypatch, capsys):
-    monkeypatch.setattr(local, "SILENT_SECONDS", 0.5)
-    stopped = []
+def impatient(project: Path, *arguments: str) -> None:
+    local.SILENT_SECONDS = 0.5
+    command(project, 3, arguments, "said.txt")
 
-    def stop() -> None:
-        with suppress(AssertionError):
-            wait_for(lambda: trains(project))
-            with sqlite3.connect(project / ".foundry" / "ledger.db", timeout=30) as db:
-                ((process,),) = db.execute("SELECT process FROM attempt WHERE status = 'running'")
-            os.kill(json.loads(process)["pid"], signal.SIGSTOP)
-            stopped.append(let_lease_end(project)["pid"])
 
-    thread = threading.Thread(target=stop)
-    thread.start()
-    code = main(["noise", "--seeds", "2", "--budget", f"{STEPS} steps", "--json"])
-    thread.join()
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    assert stopped
-    assert "worker-0 does not answer" in said.out
+def test_a_sweep_ends_a_worker_that_does_not_answer_and_goes_on(project):
+    driver = start(impatient, project, "noise", "--seeds", "2", "--budget", f"{STEPS} steps", "--json")
+    wait_for(lambda: trains(project))
+    with sqlite3.connect(project / ".foundry" / "ledger.db", timeout=30) as db:
+        ((process,),) = db.execute("SELECT process FROM attempt WHERE status = 'running'")
+    stopped = json.loads(process)["pid"]
+    os.kill(stopped, signal.SIGSTOP)
+    assert let_lease_end(project)["pid"] == stopped
+    driver.join()
+    said = (project / "said.txt").read_text()
+    assert driver.exitcode == 0, said
+    assert "worker-0 does not answer" in said
     assert [status for status, _ in attempts(project)] == ["lost", "finished", "finished"]
-    assert not Path(f"/proc/{stopped[0]}").exists()
+    assert not Path(f"/proc/{stopped}").exists()

@@ -26,7 +26,7 @@ def foundry(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
 
 @pytest.fixture
 def project(tmp_path):
-    foundry("init", str(tmp_path))
+    assert entry.main(["init", str(tmp_path)]) == 0
     return tmp_path
 
 
@@ -362,15 +362,17 @@ def test_config_show_is_a_complete_experiment_with_the_same_identity(project):
     assert len(told["identity"]) == 64
 
 
-def test_doctor_tells_what_is_installed(project):
+def test_doctor_tells_what_is_installed(project, monkeypatch, capsys):
     done = foundry("doctor", "--json", cwd=project)
     told = json.loads(done.stdout)
     assert told["packages"].keys() >= {"foundry-core", "foundry-cli"}
     assert told["torch"]
     assert (done.returncode, told["ok"]) in [(0, True), (6, False)]
-    unusable = foundry("doctor", "--json", cwd=project, FOUNDRY_CACHE="/proc/none")
-    assert unusable.returncode == 6
-    assert "/proc/none" in json.loads(unusable.stdout)["reasons"][0]
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("FOUNDRY_CACHE", "/proc/none")
+    capsys.readouterr()
+    assert entry.main(["doctor", "--json"]) == 6
+    assert "/proc/none" in json.loads(capsys.readouterr().out)["reasons"][0]
 
 
 def test_a_broken_plugin_is_a_remark_and_not_a_failure(project):

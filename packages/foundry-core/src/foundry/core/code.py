@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +31,7 @@ def code_fingerprint(experiment: Experiment, tasks: tuple[str, ...] = ()) -> str
     kernels', those of every package that a chosen variant, a task or, with `init_from`, a source of first weights comes
     from, what a chosen file of variants/ is made of, and torch's version. Of core nothing is left out, not even its
     conformance kit: a list of exceptions would have to be right for ever."""
-    return digest(version("torch"), sorted(set(_sources(experiment, tasks))))
+    return digest(_torch_version(), sorted(set(_sources(experiment, tasks))))
 
 
 def _sources(experiment: Experiment, tasks: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -43,7 +43,7 @@ def _sources(experiment: Experiment, tasks: tuple[str, ...]) -> Iterator[tuple[s
     if experiment.init_from is not None:  # whichever of them it is: a folder that is gone since then changes no code
         used += registry.variants("source").values()
     used += [section for section in registry.sections.values() if section.target]
-    modules = {entry_point.module for entry_point in entry_points(group="foundry.kernels")}
+    modules = set(_kernels())
     for contribution in used:
         plugin = registry.plugin_of(contribution)
         if plugin.distribution == LOCAL:
@@ -84,6 +84,22 @@ def _variants(params: Any) -> Iterator[Variant]:
                 yield from _variants(getattr(params, name))
 
 
+# A sweep asks for its code some times a trial. What is installed stays while a process lives, and to read all of it
+# takes longer than a small trial's first steps.
+
+
+@cache
+def _torch_version() -> str:
+    return version("torch")
+
+
+@cache
+def _kernels() -> tuple[str, ...]:
+    """The modules of installed kernels."""
+    return tuple(entry_point.module for entry_point in entry_points(group="foundry.kernels"))
+
+
+@cache
 def _package_of(module: str) -> Path | None:
     """The folder of the outermost package around `module` that is no namespace, found without importing the module."""
     names = module.split(".")

@@ -1,7 +1,7 @@
 """Kernels in C, compiled by the machine's own compiler the first time they are wanted, never at install.
 
 The shared library lies where `keep_in` says, under the hash of all that it depends on: sources, flags, compiler and
-processor. It is loaded with ctypes, so that no header of torch is needed and a build takes two seconds. Its parallel
+processor. It is loaded with ctypes, so that no header of torch is needed and a build takes seconds. Its parallel
 loops run on the OpenMP that torch has already loaded, and so on torch's threads: it is not linked with one of its own.
 
 The kernels use the widest vectors that the processor has. FOUNDRY_MAX_CPU_ISA (sse, avx2 or avx512) holds them back, as
@@ -25,7 +25,7 @@ HEADERS = sorted((Path(__file__).parent / "csrc").glob("*.h"))
 FLAGS = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-std=gnu11"]
 MAX_ISA = {"sse": ["-mno-avx"], "avx2": ["-mno-avx512f"], "avx512": []}
 """For each value of FOUNDRY_MAX_CPU_ISA, the flags of gcc and clang that keep them from using more on x86."""
-BUILD_SECONDS = 120  # two on an idle core; a compiler that hangs must not hang the training
+BUILD_SECONDS = 120  # seven on an idle core; a compiler that hangs must not hang the training
 
 _kept_in: Path | None = None
 _doubts: Callable[[Path], str] | None = None

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from foundry.core.blame import CodeLine, place_of
+from foundry.core.blame import CodeLine, is_plugins, place_of
 from foundry.core.contracts import Cache, PluginError
 from foundry.core.kernels import decoding_kernels
 from foundry.core.model.gpt import GPT
@@ -32,8 +32,9 @@ _decoding: WeakKeyDictionary[GPT, set[tuple[int, int]]] = WeakKeyDictionary()
 def plugin_parts(model: GPT) -> dict[str, CodeLine]:
     """`attention mine` -> where it is written, for each variant of a plugin's in a model."""
     variants = dict.fromkeys(filter(None, map(Registry.origin, model.modules())))
-    places = {f"{variant.slot} {variant.name}": place_of(variant.load()) for variant in variants}
-    return {name: place for name, place in places.items() if place is not None and place.distribution}
+    targets = {f"{variant.slot} {variant.name}": variant.load() for variant in variants}
+    places = {name: place_of(target) for name, target in targets.items() if is_plugins(target)}
+    return {name: place for name, place in places.items() if place is not None}
 
 
 @torch.inference_mode()
