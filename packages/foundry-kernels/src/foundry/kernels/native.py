@@ -14,8 +14,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from foundry.kernels import attention, few_rows, matmul
 from foundry.kernels.build import keep_in
+from foundry.kernels.linear import linear
 
-__all__ = ["KERNELS", "decoding", "keep_in", "missing", "suited", "use"]
+__all__ = ["KERNELS", "decoding", "keep_in", "linear", "missing", "suited", "use"]
 
 KERNELS = {"attention": attention, "matmul": matmul}
 """Each a module with missing(), suits(), install() and remove()."""

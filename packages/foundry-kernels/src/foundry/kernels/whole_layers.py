@@ -19,6 +19,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from foundry.kernels import build
 from foundry.kernels.few_rows import address, are_few, is_plain
+from foundry.kernels.linear import Linear
 
 NONLINEARITIES = ("silu", "sigmoid", "gelu", "gelu_tanh", "relu", "relu2")
 """In the order of feed_forward.c."""
@@ -178,7 +179,7 @@ def _weights(*layers: nn.Module) -> list[_Weights] | None:
     """What the layers compute with, if each is linear, nothing hooks into them, and the kernels can read it."""
     found = []
     for layer in layers:
-        if type(layer) is not nn.Linear or has_hooks(layer):
+        if type(layer) is not Linear or has_hooks(layer):
             return None
         parameters = layer._parameters
         if "bias" not in parameters:  # whoever shards or swaps parameters keeps them elsewhere

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
-from foundry.kernels import SparsePattern, whole_layers
+from foundry.kernels import Linear, SparsePattern, whole_layers
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.attend import attend, new_positions
 from foundry.modules.attention.cache import KVCache, TokenCache
@@ -29,10 +29,10 @@ class MultiHeadAttention(nn.Module):
         self.n_head, self.n_kv_head, self.head_dim = dims.n_head, params.kv_heads(dims), dims.head_dim
         queries, keys = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
         qkv_bias = dims.bias if params.qkv_bias is None else params.qkv_bias
-        self.q_proj = nn.Linear(dims.n_embd, queries, bias=qkv_bias)
-        self.k_proj = nn.Linear(dims.n_embd, keys, bias=qkv_bias)
-        self.v_proj = nn.Linear(dims.n_embd, keys, bias=qkv_bias)
-        self.o_proj = nn.Linear(queries, dims.n_embd, bias=dims.bias)
+        self.q_proj = Linear(dims.n_embd, queries, bias=qkv_bias)
+        self.k_proj = Linear(dims.n_embd, keys, bias=qkv_bias)
+        self.v_proj = Linear(dims.n_embd, keys, bias=qkv_bias)
+        self.o_proj = Linear(queries, dims.n_embd, bias=dims.bias)
         self.norm_all_heads = params.qk_norm_over == "all_heads"
         if params.qk_norm:
             of_norm, one_norm = RMSNormParams(eps=params.qk_norm_eps), self.norm_all_heads

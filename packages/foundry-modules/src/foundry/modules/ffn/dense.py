@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
-from foundry.kernels import whole_layers
+from foundry.kernels import Linear, whole_layers
 from foundry.modules.ffn import DenseParams
 
 
@@ -18,9 +18,9 @@ class Dense(nn.Module):
     def __init__(self, params: DenseParams, dims: Dims, activation: nn.Module, gated: bool) -> None:
         super().__init__()
         hidden = params.width(dims, gated)
-        self.gate_proj = nn.Linear(dims.n_embd, hidden, bias=dims.bias) if gated else None
-        self.up_proj = nn.Linear(dims.n_embd, hidden, bias=dims.bias)
-        self.down_proj = nn.Linear(hidden, dims.n_embd, bias=dims.bias)
+        self.gate_proj = Linear(dims.n_embd, hidden, bias=dims.bias) if gated else None
+        self.up_proj = Linear(dims.n_embd, hidden, bias=dims.bias)
+        self.down_proj = Linear(hidden, dims.n_embd, bias=dims.bias)
         self.activation = activation
         self.residual_std = dims.residual_std
 
