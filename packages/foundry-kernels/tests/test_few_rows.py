@@ -206,9 +206,8 @@ def test_the_next_token_is_projected_kept_and_attends(used, n_kv_head, size, len
     largest_score = 0.3 * float(turned(q).abs().amax(-1).max() * kept.abs().sum(-1).max())
     expected = exact[3](y.transpose(1, 2).flatten(2))
 
-    y = whole_layers.next_token(
-        x, *layers, keys, values, length, n_head=N_HEAD, factor=0.3, norms=norms, value=value, waves=waves, real=real
-    )
+    kernel = whole_layers.NextToken.of(*layers, n_head=N_HEAD, factor=0.3, norms=norms)
+    y = kernel(x, keys, values, length, value=value, waves=waves, real=real)
     normed = 0 if norms is None else len(norms.of_queries) + rounding.FUNCTION
     new = WIDTH + 1, normed, 2  # projected, normalised, turned
     of_scores = (2 * largest_score) ** 2 * (sum(new) + size)  # a weight is off by twice what its score is
@@ -240,7 +239,7 @@ def test_a_feed_forward_equals_that_in_fp64(used, gated, name, function, rows, s
     inputs = gate(x.double())
     expected = down(function(inputs) * up(x.double())) if gated else down(function(inputs))
     gate, up, down = layers
-    y = whole_layers.feed_forward(x, gate if gated else None, up if gated else gate, activation, down)
+    y = whole_layers.FeedForward.of(gate if gated else None, up if gated else gate, activation, down)(x)
     sums = size + 1, 2 * rounding.FUNCTION, hidden + 1
     assert rounding.excess(y, expected, rounding.of_chain(expected, x.dtype, *sums)) <= 1
 
@@ -270,7 +269,13 @@ class Quantised(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
-        return torch.zeros(args[0].shape)  # by torch.nn.Parameter: detach
+        return Quantised(args[0]) if "detach" in str(function) else torch.zeros(args[0].shape)
+
+
+def computed(x, up, activation, down):
+    """Whether the kernel does it."""
+    kernel = whole_layers.FeedForward.of(None, up, activation, down)
+    return kernel is not None and kernel(x) is not None
 
 
 @pytest.mark.parametrize(
@@ -283,7 +288,7 @@ class Quantised(torch.Tensor):
 def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
     up, down, activation = Linear(32, 64), Linear(64, 32), ReLU()
     x = draw(2, 1, 32)
-    assert whole_layers.feed_forward(x, None, up, activation, down) is not None
+    assert computed(x, up, activation, down)
     with contextlib.ExitStack() as stack:
         if change == "hook":
             activation.register_forward_hook(lambda module, given, y: y)
@@ -302,7 +307,7 @@ def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
         elif change == "gradients":
             stack.enter_context(torch.enable_grad())
         elif change == "quantised":
-            up._parameters["weight"] = Quantised(up.weight)
+            up.weight = nn.Parameter(Quantised(up.weight), requires_grad=False)
         elif change == "unregistered":
             weight = up.weight.detach()
             del up.weight
@@ -313,14 +318,14 @@ def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
             up.weight, up.bias, down.weight = (nn.Parameter(draw(*shape)) for shape in ((0, 32), (0,), (32, 0)))
         else:
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
-        assert whole_layers.feed_forward(x, None, up, activation, down) is None
+        assert not computed(x, up, activation, down)
 
 
 def test_what_is_not_finite_stays_so(used):
     up, down = Linear(32, 64), Linear(64, 32)
     up.weight[0, 0] = torch.nan
     for name in whole_layers.NONLINEARITIES:
-        assert whole_layers.feed_forward(draw(1, 1, 32), None, up, named(name), down).isnan().all(), name
+        assert whole_layers.FeedForward.of(None, up, named(name), down)(draw(1, 1, 32)).isnan().all(), name
 
 
 def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
@@ -328,9 +333,10 @@ def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
     layers = [*projections, Linear(64, WIDTH, False)]
     keys = draw(1, 4, 3, 16)
 
-    def fits(length=2, n_head=4, x=None, keys=keys, **given):
+    def fits(length=2, n_head=4, x=None, keys=keys, norms=None, **given):
         x, values = draw(1, 1, WIDTH) if x is None else x, keys.clone()
-        return whole_layers.next_token(x, *layers, keys, values, length, n_head=n_head, factor=1.0, **given) is not None
+        kernel = whole_layers.NextToken.of(*layers, n_head=n_head, factor=1.0, norms=norms)
+        return kernel is not None and kernel(x, keys, values, length, **given) is not None
 
     assert fits()
     assert not fits(length=3)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundry.core.contracts import EnvironmentFailure
@@ -17,8 +17,7 @@ from foundry.core.system import code_folder, not_trusted
 
 @cache
 def native_kernels() -> Any:
-    """The module with `missing`, `suited`, `use` and `decoding`, or None. What it compiles is kept in the cache, or
-    where nobody else may write."""
+    """`foundry.kernels.native`, or None. What it compiles is kept in the cache, or where nobody else may write."""
     library = _library()
     if library is not None:
         with suppress(EnvironmentFailure):  # no place of our own: compiled for this process alone
@@ -39,8 +38,9 @@ def linear_product() -> Callable[..., Tensor]:
     return product
 
 
-def decoding_kernels() -> AbstractContextManager[None]:
-    """A context for each forward pass of a generation: kernels for few rows, where this machine has them. Their results
-    agree with those of the run's own kernels to rounding."""
+def plan_decoding(model: nn.Module) -> Any | None:
+    """What computes instead of torch's operators while `model`, as it is now, writes a text: a `Plan` of
+    `foundry.kernels.decoding`, or None where this machine has nothing faster. Its results agree with the model's own to
+    rounding."""
     library = native_kernels()
-    return library.decoding() if library else nullcontext()
+    return library.plan_decoding(model) if library else None

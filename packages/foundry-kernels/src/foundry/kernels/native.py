@@ -10,13 +10,15 @@ promises reproducible numbers writes down what was in use.
 """
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 
-from foundry.kernels import attention, few_rows, matmul
+from torch import nn
+
+from foundry.kernels import attention, decoding, few_rows, matmul
 from foundry.kernels.build import keep_in
+from foundry.kernels.decoding import Plan
 from foundry.kernels.linear import linear
 
-__all__ = ["KERNELS", "decoding", "keep_in", "linear", "missing", "suited", "use"]
+__all__ = ["KERNELS", "keep_in", "linear", "missing", "plan_decoding", "suited", "use"]
 
 KERNELS = {"attention": attention, "matmul": matmul}
 """Each a module with missing(), suits(), install() and remove()."""
@@ -49,7 +51,7 @@ def use(names: Iterable[str]) -> None:
             kernel.remove()
 
 
-def decoding() -> AbstractContextManager[None]:
-    """A context for the forward passes of generation, which may be entered again and again: where that is known to be
-    faster, few rows are computed by kernels of our own, beside what is in use."""
-    return few_rows.Used() if few_rows.suits() and not few_rows.missing() else nullcontext()
+def plan_decoding(model: nn.Module) -> Plan | None:
+    """As `foundry.kernels.decoding.plan_decoding`, where that is known to be faster than torch's own operators; else
+    None."""
+    return decoding.plan_decoding(model) if few_rows.suits() and not few_rows.missing() else None

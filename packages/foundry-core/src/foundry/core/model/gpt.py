@@ -15,6 +15,7 @@ Shapes: B rows, T tokens, S keys (cache length + T), C = n_embd, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -73,12 +74,12 @@ class Block(nn.Module):
             x, ctx = self.canon.enter("attention", x, ctx)
         if self.value_embedding is not None:
             ctx = ctx._replace(value=self.value_embedding(x, ctx.ids))
-        return self.attention(x, ctx)
+        return ctx.planned(self.attention)(x, ctx)
 
     def _feed_forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         if self.canon is not None:
             x, ctx = self.canon.enter("ffn", x, ctx)
-        return self.ffn(x, ctx)
+        return ctx.planned(self.ffn)(x, ctx)
 
 
 class GPT(nn.Module):
@@ -142,10 +143,17 @@ class GPT(nn.Module):
         hidden, _ = self.hidden(ids, _context(ids, attention_mask, positions, segments), cache)
         return self.head(hidden), cache
 
-    def next_logits(self, ids: Tensor, cache: list[Cache], attention_mask: Tensor | None = None) -> Tensor:
-        """What `forward` says of the token that follows the last of `ids`, (B, V); the others' logits are not made."""
-        hidden, _ = self.hidden(ids, _context(ids, attention_mask), cache)
-        return self.head(hidden[:, -1])
+    def next_logits(
+        self, ids: Tensor, cache: list[Cache], attention_mask: Tensor | None = None, plan: Any | None = None
+    ) -> Tensor:
+        """What `forward` says of the token that follows the last of `ids`, (B, V); the others' logits are not made.
+
+        Args:
+            plan: from `foundry.core.kernels.plan_decoding`, for as long as a text is written.
+        """
+        with plan or nullcontext():
+            hidden, _ = self.hidden(ids, _context(ids, attention_mask)._replace(plan=plan), cache)
+            return self.head(hidden[:, -1])
 
     def hidden(self, ids: Tensor, ctx: Context, cache: list[Cache] | None = None) -> tuple[Tensor, Aux]:
         """The normed residual stream (B, T, C) as the head reads it, and the sum over layers of what they report."""

@@ -96,7 +96,7 @@ class MixtureOfExperts(nn.Module):
         y = self.experts(tokens, chosen, load_of(chosen, self.params.n_experts))
         y = torch.einsum("nkc,nk->nc", y, weights.to(x.dtype)).view_as(x)
         if self.shared_experts is not None:
-            y = y + self.shared_experts(x, ctx)[0]
+            y = y + ctx.planned(self.shared_experts)(x, ctx)[0]
         if not self.training:
             return y, {}
         scores, chosen = (each.unflatten(0, x.shape[:2]) for each in (scores, chosen))
