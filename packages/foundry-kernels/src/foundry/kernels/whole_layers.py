@@ -11,15 +11,16 @@ There are no gradients.
 """
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from foundry.kernels import build
 from foundry.kernels.calls import is_called_plainly, stated
-from foundry.kernels.few_rows import address, are_few, is_plain
+from foundry.kernels.few_rows import Used, address, are_few, is_plain
 from foundry.kernels.linear import Linear
 
 NONLINEARITIES = ("silu", "sigmoid", "gelu", "gelu_tanh", "relu", "relu2")
@@ -173,6 +174,29 @@ class NextToken:
         )  # fmt: skip
         _check(_functions().next_token(arguments, torch.get_num_threads()))
         return y
+
+
+def feed_forward(x: Tensor, up: Tensor, down: Tensor, gate: Tensor) -> Tensor:
+    """down (silu(gate x) * up x) of few rows x (..., C); up, gate (F, C), down (C, F)."""
+    return _computed(FeedForward(Weights(up), Weights(down), Weights(gate), "silu"), x)
+
+
+def next_token(
+    x: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, keys: Tensor, values: Tensor, n_head: int
+) -> Tensor:
+    """What `NextToken` makes of x (B, 1, C) and a cache (B, G, S, D) in which the last place is free."""
+    size = q.shape[0] // n_head
+    kernel = NextToken(Weights(q), Weights(k), Weights(v), Weights(o), n_head, size**-0.5, None)
+    return _computed(kernel, x, keys, values, keys.size(2) - 1)
+
+
+@torch.no_grad()
+def _computed(kernel: Callable[..., Tensor | None], *given: Any) -> Tensor:
+    with Used():
+        y = kernel(*given)
+    if y is None:
+        raise ValueError(f"{type(kernel).__name__} is not for such tensors")
+    return y
 
 
 class Weights(NamedTuple):
