@@ -91,15 +91,9 @@ def are_few(x: Tensor) -> bool:
     """Whether the kernels are on, and made for x (..., size)."""
     if torch.compiler.is_compiling() or not _of_thread.entered:
         return False
-    return 0 < x.numel() <= LARGEST * x.shape[-1] and _may_compute(x)
-
-
-def _may_compute(x: Tensor) -> bool:
     return (
-        type(x) in _KINDS and x.dtype == torch.float32 and x.is_cpu
+        0 < x.numel() <= LARGEST * x.shape[-1] and type(x) in _KINDS and x.dtype == torch.float32 and x.is_cpu
         and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-        # Nor is each operator counted, recorded or mapped over a batch, which works by torch's operators alone.
-        and not torch._C._len_torch_dispatch_stack() and torch._C._functorch.maybe_current_level() is None
     )  # fmt: skip
 
 
