@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from itertools import pairwise, product
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ from foundry.core.registry import registry
 from foundry.core.tasks import evaluate, task_asked
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
-from foundry.kernels import few_rows
+from foundry.kernels import decoding, few_rows
 
 VOCAB, BLOCK = 61, 20
 TASK = """
@@ -91,7 +91,7 @@ def test_each_row_of_a_batch_is_the_likeliest_text_by_itself(monkeypatch, parts,
     if kernels and few_rows.missing():
         pytest.skip(few_rows.missing())
     monkeypatch.setattr(few_rows, "WORTH_IT", 0)
-    monkeypatch.setattr(generate, "decoding_kernels", few_rows.Used if kernels else nullcontext)
+    monkeypatch.setattr(generate, "plan_decoding", decoding.plan_decoding if kernels else lambda model: None)
     # Where an attention chooses blocks that are nearly as good, rounding decides. A fault is in every text.
     model = model_with(**parts)
     assert min(greatest_regret(model, seed) for seed in (0, 1)) <= rounding(torch.float32, *sums_of(model))

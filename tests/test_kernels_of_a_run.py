@@ -41,7 +41,7 @@ def project(tmp_path, monkeypatch):
 
 
 def all_are_here(monkeypatch, reason: str = "") -> None:
-    for kernel in native.KERNELS.values():
+    for kernel in native.BY_NAME.values():
         monkeypatch.setattr(kernel, "missing", lambda: reason)
         monkeypatch.setattr(kernel, "suits", lambda: True)
 
@@ -57,7 +57,7 @@ def device_of(run: str) -> dict:
 def test_auto_takes_what_the_machine_has_for_fp32_on_a_cpu(project, monkeypatch):
     all_are_here(monkeypatch)
     cpu = "training.device=cpu"
-    everything = "+".join(sorted(native.KERNELS))
+    everything = "+".join(sorted(native.BY_NAME))
     assert resolve(training(cpu)).kernels == everything
     assert resolve(training(cpu, "training.kernels=native")).kernels == everything
     for setting in ("training.kernels=reference", "training.compile=true", "training.precision=bf16"):
@@ -68,7 +68,7 @@ def test_auto_takes_what_the_machine_has_for_fp32_on_a_cpu(project, monkeypatch)
 
 def test_auto_leaves_out_what_is_not_known_to_be_faster(project, monkeypatch):
     all_are_here(monkeypatch)
-    for kernel in native.KERNELS.values():
+    for kernel in native.BY_NAME.values():
         monkeypatch.setattr(kernel, "suits", lambda: False)
     assert resolve(training("training.device=cpu")).kernels == "reference"
     assert resolve(training("training.device=cpu", "training.kernels=native")).kernels != "reference"
@@ -77,9 +77,9 @@ def test_auto_leaves_out_what_is_not_known_to_be_faster(project, monkeypatch):
 @pytest.mark.parametrize("wanted", ["auto", "reference", "native"])
 def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project, monkeypatch, capsys, wanted):
     all_are_here(monkeypatch)
-    for kernel in native.KERNELS.values():
-        monkeypatch.setattr(kernel, "install", lambda: None)
-    everything = f"native:{'+'.join(sorted(native.KERNELS))}"
+    for kernel in native.BY_NAME.values():
+        monkeypatch.setattr(kernel, "switch", lambda on: None)
+    everything = f"native:{'+'.join(sorted(native.BY_NAME))}"
     seconds = {"reference": 2.0, everything: 1.0}
     monkeypatch.setattr(
         bench, "step_seconds", lambda experiment, vocab_size, device, _: seconds[bench.setting_of(device.kernels)]
@@ -126,7 +126,7 @@ def test_native_kernels_that_cannot_be_had_are_an_error_that_says_why(project, m
 def test_a_run_keeps_the_kernels_it_began_with(project, monkeypatch, capsys):
     all_are_here(monkeypatch)
     assert main(["train", "tiny.yaml", "--out", "run", "--set", "training.device=cpu"]) == 0
-    assert device_of("run")["kernels"] == "+".join(sorted(native.KERNELS))
+    assert device_of("run")["kernels"] == "+".join(sorted(native.BY_NAME))
     saved = Device(**device_of("run"))
     assert resolve(training("training.kernels=reference"), saved=saved).kernels == saved.kernels
     all_are_here(monkeypatch, "it is Tuesday")
@@ -193,4 +193,4 @@ def test_all_workers_of_a_sweep_use_the_kernels_that_were_there_when_it_was_plan
         all_are_here(monkeypatch)
         assert worker.work(sweep)
         row = ledger.trial(trial.id)
-    assert (row.status, device_of(row.run)["kernels"]) == ("finished", "+".join(sorted(native.KERNELS)))
+    assert (row.status, device_of(row.run)["kernels"]) == ("finished", "+".join(sorted(native.BY_NAME)))

@@ -214,7 +214,7 @@ def test_without_a_compiler_nothing_is_compiled(project, tmp_path, monkeypatch, 
     from torch._inductor import config
 
     monkeypatch.setattr(config.cpp, "cxx", (None, "/no/such/compiler"))
-    torch._dynamo.reset()
+    torch.compiler.reset()
     sets = ("--set=training.compile=true", "--set=model_args.n_embd=8")  # of another size, so that no cache has it
     assert main(["train", "experiments/tiny.yaml", "--out", str(tmp_path / "run"), *sets]) == 6
     assert "--set training.compile=false" in capsys.readouterr().err

@@ -10,6 +10,11 @@ import tomllib
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+import torch
+from torch import nn
+from torch.library import Library
+from torch.optim import Optimizer
+
 ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = {
     # Where an import is planted -> the import, and words of the name of the rule that refuses it.
@@ -78,6 +83,47 @@ def test_a_class_has_its_name_for_itself():
             if isinstance(node, ast.ClassDef):
                 owners.setdefault(node.name, []).append(str(file.relative_to(source)))
     assert {name: files for name, files in owners.items() if len(files) > 1} == {}
+
+
+OPERATORS_WITHOUT_A_NAME = {
+    "torch.ops.mkldnn._linear_pointwise",  # a product by oneDNN: by to_mkldnn() it takes half as long again
+    "torch.ops.aten._grouped_mm",  # what the counter of FLOPs sees of torch.nn.functional.grouped_mm
+}
+
+
+def test_private_names_of_torch_are_read_nowhere():
+    """Torch may change them with any version. What works on lists of tensors has no public name, but all optimizers."""
+    shipped = [*(ROOT / "packages").glob("*/src/**/*.py"), *(ROOT / "plugins").glob("*/src/**/*.py")]
+    read = [(name, str(file.relative_to(ROOT))) for file in shipped for name in _private_names_of_torch(file)]
+    read = [each for each in read if not each[0].startswith("torch._foreach_")]
+    assert {name for name, _ in read} == OPERATORS_WITHOUT_A_NAME, read
+
+
+def _private_names_of_torch(file: Path) -> Iterator[str]:
+    """Those that a file imports, those that it finds in torch's modules, and those of objects of torch's classes."""
+    objects = nn.Module(), torch.empty(0), Optimizer([torch.empty(0)], {}), Library
+    of_objects = {name for each in objects for name in dir(each) if re.match("_[^_]", name)}
+    tree, of_torch = ast.parse(file.read_text()), {"torch": "torch"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            package = f"{node.module}." if isinstance(node, ast.ImportFrom) and node.module else ""
+            for alias in node.names:
+                if f"{package}{alias.name}".partition(".")[0] == "torch" and (package or alias.asname):
+                    of_torch[alias.asname or alias.name] = f"{package}{alias.name}"
+                    yield from filter(_is_private, [f"{package}{alias.name}"])
+                elif alias.name.startswith("torch."):
+                    yield from filter(_is_private, [alias.name])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            root, _, rest = ast.unparse(node.value).partition(".")
+            if root in of_torch:
+                yield ".".join(filter(None, (of_torch[root], rest, node.attr)))
+            elif node.attr in of_objects and root not in ("self", "cls"):
+                yield f"{root}.{node.attr}"
+
+
+def _is_private(name: str) -> bool:
+    return any(part.startswith("_") for part in name.split("."))
 
 
 def _module(file: Path) -> str:

@@ -6,7 +6,8 @@ import pytest
 from tests.documents import faults
 
 from foundry.cli.__main__ import main
-from foundry.kernels import attention, build, check, native
+from foundry.kernels import attention, build, check
+from foundry.kernels.table import KERNELS
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def test_check_compares_every_kernel_that_is_here(capsys):
     said = json.loads(capsys.readouterr().out)
     assert faults("kernels check", said) == []
     assert said["ok"]
-    assert {c["kernel"] for c in said["comparisons"]} == {n for n, reason in native.missing().items() if not reason}
+    assert {c["kernel"] for c in said["comparisons"]} == {kernel.op for kernel in KERNELS if not kernel.missing()}
     assert all(0 < c["excess"] <= 1 and c["ratio"] > 0 for c in said["comparisons"])
 
 

@@ -20,9 +20,9 @@ needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="needs a C 
 def native():
     if reason := build.missing():
         pytest.skip(reason)
-    attention.install()
+    attention.switch(True)
     yield
-    attention.remove()
+    attention.switch(False)
 
 
 def draw(batch: int, n_head: int, length: int, size: int, seed: int) -> torch.Tensor:

@@ -11,9 +11,9 @@ from foundry.kernels import matmul, native, rounding
 def onednn():
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch is built without oneDNN")
-    matmul.install()
+    matmul.switch(True)
     yield
-    matmul.remove()
+    matmul.switch(False)
 
 
 def assert_is_product(y: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
@@ -85,9 +85,9 @@ def test_other_types_are_torchs_own(onednn):
     for dtype in (torch.float64, torch.bfloat16):
         a, b = draw(256, 256).to(dtype), draw(256, 256, seed=1).to(dtype)
         ours = a @ b
-        matmul.remove()
+        matmul.switch(False)
         assert torch.equal(ours, a @ b)
-        matmul.install()
+        matmul.switch(True)
 
 
 def test_the_same_product_twice_is_the_same(onednn):
@@ -99,8 +99,8 @@ def test_the_same_product_twice_is_the_same(onednn):
 def test_removed_is_as_if_it_had_never_been_there():
     a, b = draw(300, 300), draw(300, 300, seed=1)
     before = a @ b
-    matmul.install()
-    matmul.remove()
+    matmul.switch(True)
+    matmul.switch(False)
     assert torch.equal(a @ b, before)
 
 
@@ -110,7 +110,7 @@ def test_an_unknown_kernel_is_refused_and_nothing_changes():
 
 
 def test_a_kernel_that_is_not_for_this_machine_is_refused_with_the_reason(monkeypatch):
-    monkeypatch.setattr(matmul, "missing", lambda: "it is Tuesday")
+    monkeypatch.setattr(native.BY_NAME["matmul"], "missing", lambda: "it is Tuesday")
     with pytest.raises(RuntimeError, match="matmul: it is Tuesday"):
         native.use(["matmul"])
     assert native.missing()["matmul"] == "it is Tuesday"

@@ -96,14 +96,13 @@ def _torch() -> tuple[dict[str, Any], list[str]]:
 
 
 def _kernels() -> dict[str, str]:
-    """What becomes of each native kernel in fp32 on the CPU. Those in C are compiled here if they never were."""
+    """What becomes of each kernel that not every machine uses. Those in C are compiled here if they never were."""
     from foundry.core.kernels import native_kernels
 
-    native = native_kernels()
-    suited = native.suited()
+    kernels = [kernel for kernel in native_kernels().KERNELS if kernel.when != "always"]
     return {
-        name: reason or ("used" if name in suited else "not used: not known to be faster here")
-        for name, reason in native.missing().items()
+        kernel.op: kernel.missing() or ("used" if kernel.suits() else "not used: not known to be faster here")
+        for kernel in kernels
     }
 
 

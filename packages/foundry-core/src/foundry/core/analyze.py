@@ -127,22 +127,19 @@ def _grouped_mm_flops(rows: list[int], matrices: list[int], *_: Any, **__: Any) 
 def _activation_bytes(experiment: Experiment, model: GPT) -> int:
     """Bytes that autograd keeps for the backward pass of one row, parameters left out."""
     loss = experiment.registry.build("loss", experiment.training.loss, model.dims)
-    kept: dict[int, int] = {}
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: set[torch.UntypedStorage] = set()  # the objects: on the meta device, nothing has an address
+    weights = {parameter.untyped_storage() for parameter in model.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
-            alive.append(storage)  # so that no address is used twice
+        if (storage := tensor.untyped_storage()) not in weights:
+            kept.add(storage)
         return tensor
 
-    alive: list[Any] = []
     ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
     model.gradient_checkpointing = experiment.training.gradient_checkpointing
     with saved_tensors_hooks(pack, lambda tensor: tensor), kept_promises(loss, experiment.registry):
         model(ids, read=lambda hidden, head, aux: loss(hidden, head, Batch(ids, ids)))
-    return sum(kept.values())
+    return sum(storage.nbytes() for storage in kept)
 
 
 def _optimizer_bytes(optimizers: list[torch.optim.Optimizer]) -> int:

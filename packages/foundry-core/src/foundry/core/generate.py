@@ -5,14 +5,14 @@ from __future__ import annotations
 import codecs
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from foundry.core.contracts import InvalidData, Tokenizer, UsageError
-from foundry.core.kernels import decoding_kernels
+from foundry.core.kernels import plan_decoding
 from foundry.core.model import GPT
 from foundry.core.model.self_test import check_decoding
 
@@ -107,7 +107,8 @@ def _generated(
 ) -> Iterator[Tensor]:
     model.eval()
     block_size, device = model.dims.block_size, prompt.device
-    seen = _Seen(model, prompt, lengths, max_tokens)
+    plan = plan_decoding(model)
+    seen = _Seen(model, prompt, lengths, max_tokens, plan)
     generators = [torch.Generator(device).manual_seed((seed + row) % 2**64) for row in range(len(prompt))]
     last = torch.tensor([*stop], dtype=torch.long, device=device)
     ended = torch.zeros(len(prompt), dtype=torch.bool, device=device)
@@ -115,7 +116,7 @@ def _generated(
         if seen.n_ids > block_size:
             half = max(1, block_size // 2)
             lengths = [half if length > block_size else length for length in seen.lengths]
-            seen = _Seen(model, seen.ids, lengths, left)
+            seen = _Seen(model, seen.ids, lengths, left, plan)
         chosen = sampling.choose(seen.next_logits(), generators)
         if stop:
             chosen = torch.where(ended, seen.ids[:, -1], chosen)
@@ -134,14 +135,14 @@ class _Seen:
         ids: (B, T) int64.
         lengths: how many of the last ids of each row are seen.
         room: how many more there may be, as far as block_size allows.
+        plan: of `plan_decoding`.
     """
 
-    def __init__(self, model: GPT, ids: Tensor, lengths: Sequence[int], room: int) -> None:
+    def __init__(self, model: GPT, ids: Tensor, lengths: Sequence[int], room: int, plan: Any | None) -> None:
         self.n_ids, n_rows = max(lengths), len(lengths)
         max_len = min(self.n_ids + room, model.dims.block_size)
         self._model, self._cache, self._n_cached = model, model.init_cache(n_rows, max_len), 0
-        self._kernels = decoding_kernels()
-        self._begins = [self.n_ids - length for length in lengths]
+        self._plan, self._begins = plan, [self.n_ids - length for length in lengths]
         self._ids = ids.new_empty(n_rows, max_len + 1)
         self._ids[:, : self.n_ids] = ids[:, -self.n_ids :]
         columns = torch.arange(max_len, device=ids.device)
@@ -160,8 +161,7 @@ class _Seen:
         """What the model says of the ids that follow: (B, V)."""
         new, mask = self.ids[:, self._n_cached :], None if self._mask is None else self._mask[:, : self.n_ids]
         self._n_cached = self.n_ids
-        with self._kernels:
-            return self._model.next_logits(new, self._cache, mask)
+        return self._model.next_logits(new, self._cache, mask, self._plan)
 
     def append(self, chosen: Tensor) -> None:
         """chosen (B,) int64."""

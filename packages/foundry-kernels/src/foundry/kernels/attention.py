@@ -38,10 +38,16 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, pattern: SparsePattern | N
     if pattern is not None and pattern.sees_all(q.size(2)):
         pattern = None
     if _is_on and not torch.compiler.is_compiling() and _fits(q, k, v, pattern):
-        return _CausalAttention.apply(q, k, v, pattern)
+        return by_kernel(q, k, v, pattern)
     if pattern is not None:
         return sparse_attention(q, k, v, pattern)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.size(1) != k.size(1))
+
+
+def by_kernel(q: Tensor, k: Tensor, v: Tensor, pattern: SparsePattern | None = None) -> Tensor:
+    """`causal_attention` by the kernel, of tensors that it is made for."""
+    y: Tensor = _CausalAttention.apply(q, k, v, pattern)
+    return y
 
 
 def _fits(q: Tensor, k: Tensor, v: Tensor, pattern: SparsePattern | None) -> bool:
@@ -64,17 +70,12 @@ def suits() -> bool:
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and not build.is_held_back()
 
 
-def install() -> None:
-    """From now on, and in the whole process."""
+def switch(on: bool) -> None:
+    """`causal_attention` by the kernel from now on, and in the whole process; or by torch's own again."""
     global _is_on
-    _functions()
-    _is_on = True
-
-
-def remove() -> None:
-    """Torch's own kernel again."""
-    global _is_on
-    _is_on = False
+    if on:
+        _functions()
+    _is_on = on
 
 
 class _CausalAttention(torch.autograd.Function):

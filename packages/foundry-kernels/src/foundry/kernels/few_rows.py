@@ -1,5 +1,5 @@
 """Operators on few rows in fp32 on a CPU, by kernels of our own, csrc/*.c. Decoding consists of them: a step reads
-every weight for the sake of one row per text.
+every weight for the sake of one row per text. A thread computes by them while it is in `Used`.
 
     linear        x W^T + b            x (..., K), W (N, K), b (N,) -> (..., N)
     rms_norm      x / sqrt(mean(x^2) + eps) * w            x (..., C), w (C,) -> (..., C)
@@ -12,7 +12,6 @@ import threading
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.kernels import build, matmul
@@ -24,10 +23,6 @@ WORTH_IT = 48_000
 
 _KINDS = (Tensor, nn.Parameter)
 """Whose numbers lie where they say. A subclass, as of quantised weights, may call itself fp32 at address 0."""
-
-_torchs_linear = F.linear  # or what stood in its place when the first `Used` was entered
-_entered = 0  # `Used` that have not been left, in all threads
-_lock = threading.Lock()
 
 
 class _OfThread(threading.local):
@@ -48,40 +43,33 @@ def suits() -> bool:
 
 
 class Used:
-    """A context, to be entered as often as one likes, in which this thread computes few rows by these kernels in
-    `foundry.kernels.rms_norm`, in `torch.nn.functional.linear`, and so in every linear layer."""
+    """A context, to be entered as often as one likes, in which this thread computes few rows by these kernels, in
+    `foundry.kernels.linear` and `foundry.kernels.rms_norm`."""
 
     def __enter__(self) -> None:
-        global _entered, _torchs_linear
-        with _lock:
-            if not _entered:
-                _torchs_linear, F.linear = F.linear, linear
-            _entered += 1
         _of_thread.entered += 1
 
     def __exit__(self, *exception: object) -> None:
-        global _entered
         _of_thread.entered -= 1
-        with _lock:
-            _entered -= 1
-            if not _entered:
-                F.linear = _torchs_linear
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As `torch.nn.functional.linear`, whose place it takes."""
-    if not (
-        input.numel() * weight.shape[0] >= WORTH_IT and are_few(input)
-        and weight.ndim == 2 and weight.shape[1] == input.shape[-1] and is_plain(weight)
+def fits_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether `linear` is on, and made for such tensors."""
+    return (
+        are_few(x) and x.numel() * weight.shape[0] >= WORTH_IT
+        and weight.ndim == 2 and weight.shape[1] == x.shape[-1] and is_plain(weight)
         and (bias is None or (is_plain(bias) and bias.shape == weight.shape[:1]))
-    ):  # fmt: skip
-        return _torchs_linear(input, weight, bias)
-    input = input.contiguous()
+    )  # fmt: skip
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """See above."""
+    x = x.contiguous()
     columns, inner = weight.shape
-    y = input.new_empty(*input.shape[:-1], columns)
+    y = x.new_empty(*x.shape[:-1], columns)
     _functions().linear(
-        input.data_ptr(), weight.data_ptr(), address(bias), y.data_ptr(),
-        input.numel() // inner, inner, columns, torch.get_num_threads(),
+        x.data_ptr(), weight.data_ptr(), address(bias), y.data_ptr(),
+        x.numel() // inner, inner, columns, torch.get_num_threads(),
     )  # fmt: skip
     return y
 
@@ -101,16 +89,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def are_few(x: Tensor) -> bool:
     """Whether the kernels are on, and made for x (..., size)."""
-    return _of_thread.entered > 0 and 0 < x.numel() <= LARGEST * x.shape[-1] and _may_compute(x)
-
-
-def _may_compute(x: Tensor) -> bool:
+    if torch.compiler.is_compiling() or not _of_thread.entered:
+        return False
     return (
-        type(x) in _KINDS and x.dtype == torch.float32 and x.is_cpu
+        0 < x.numel() <= LARGEST * x.shape[-1] and type(x) in _KINDS and x.dtype == torch.float32 and x.is_cpu
         and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        # Nor is each operator counted, recorded or mapped over a batch, which works by torch's operators alone.
-        and not torch._C._len_torch_dispatch_stack() and torch._C._functorch.maybe_current_level() is None
     )  # fmt: skip
 
 

@@ -40,27 +40,26 @@ def _vendor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")
 
 
-def install() -> None:
-    """From now on, and in the whole process."""
+def switch(on: bool) -> None:
+    """Products by oneDNN from now on, and in the whole process; or by torch's own kernels again."""
     global _library
-    if _library is None:
+    if not on:
+        _library = None  # what it has registered goes with it
+    elif _library is None:
         _library = Library("aten", "IMPL")
         _library.impl("mm", _mm, "CPU")
         _library.impl("addmm", _addmm, "CPU")
 
 
-def remove() -> None:
-    """Torch's own kernels again."""
-    global _library
-    if _library is not None:
-        _library._destroy()
-        _library = None
+def by_onednn(a: Tensor, b: Tensor) -> Tensor:
+    """(M, K) @ (K, N) -> (M, N), in fp32."""
+    return _linear(a, b, None)
 
 
 def _mm(a: Tensor, b: Tensor) -> Tensor:
     """(M, K) @ (K, N) -> (M, N)"""
     if _worth_it(a, b):
-        return _linear(a, b, None)
+        return by_onednn(a, b)
     return torch.ops.aten.mm.out(a, b, out=a.new_empty(0))
 
 

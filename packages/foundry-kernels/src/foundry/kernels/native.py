@@ -1,34 +1,33 @@
-"""Which operators this process computes by other kernels than torch's own, for fp32 on a CPU.
+"""The face of this package for whoever runs a model: which operators this process computes by other kernels than
+torch's own, and by what a text is written. What there is stands in `foundry.kernels.table`.
 
-    attention   causal attention over whole rows, by a kernel in C
-    matmul      matrix products, by oneDNN
+`keep_in(folder)` says where kernels in C are kept once they are compiled.
 
-`keep_in(folder)` says where those in C are kept once they are compiled.
-
-Results agree with torch's to fp32's rounding, not bit for bit. So nothing is replaced until `use` says so, and whoever
+Results agree with torch's to rounding, not bit for bit. So nothing is replaced until `use` says so, and whoever
 promises reproducible numbers writes down what was in use.
 """
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 
-from foundry.kernels import attention, few_rows, matmul
+from torch import nn
+
+from foundry.kernels import decoding
 from foundry.kernels.build import keep_in
+from foundry.kernels.decoding import Plan
+from foundry.kernels.linear import linear
+from foundry.kernels.table import BY_NAME, KERNELS
 
-__all__ = ["KERNELS", "decoding", "keep_in", "missing", "suited", "use"]
-
-KERNELS = {"attention": attention, "matmul": matmul}
-"""Each a module with missing(), suits(), install() and remove()."""
+__all__ = ["BY_NAME", "KERNELS", "keep_in", "linear", "missing", "plan_decoding", "suited", "use"]
 
 
 def missing() -> dict[str, str]:
-    """For each kernel, why it cannot be had on this machine; an empty text where it can."""
-    return {name: kernel.missing() for name, kernel in KERNELS.items()}
+    """For each kernel by name, why it cannot be had on this machine; an empty text where it can."""
+    return {name: kernel.missing() for name, kernel in BY_NAME.items()}
 
 
 def suited() -> list[str]:
-    """The kernels that can be had, and that are known to be faster than torch's on machines of this kind."""
-    return [name for name, kernel in KERNELS.items() if kernel.suits() and not kernel.missing()]
+    """The kernels by name that can be had, and that are known to be faster than torch's on machines of this kind."""
+    return [name for name, kernel in BY_NAME.items() if kernel.suits() and not kernel.missing()]
 
 
 def use(names: Iterable[str]) -> None:
@@ -39,16 +38,16 @@ def use(names: Iterable[str]) -> None:
     """
     wanted = set(names)
     for name in sorted(wanted):
-        if reason := KERNELS[name].missing() if name in KERNELS else "there is no such kernel":
+        if reason := BY_NAME[name].missing() if name in BY_NAME else "there is no such kernel":
             raise RuntimeError(f"{name}: {reason}")
-    for name, kernel in KERNELS.items():
-        if name in wanted:
-            kernel.install()
-        else:
-            kernel.remove()
+    for name, kernel in BY_NAME.items():
+        if kernel.switch is not None:
+            kernel.switch(name in wanted)
 
 
-def decoding() -> AbstractContextManager[None]:
-    """A context for the forward passes of generation, which may be entered again and again: where that is known to be
-    faster, few rows are computed by kernels of our own, beside what is in use."""
-    return few_rows.Used() if few_rows.suits() and not few_rows.missing() else nullcontext()
+def plan_decoding(model: nn.Module) -> Plan | None:
+    """As `foundry.kernels.decoding.plan_decoding`, where that is known to be faster than torch's own operators; else
+    None."""
+    kernels = [kernel for kernel in KERNELS if kernel.when == "in decoding"]
+    suited = all(kernel.suits() and not kernel.missing() for kernel in kernels)
+    return decoding.plan_decoding(model) if suited else None

@@ -22,9 +22,15 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return few_rows.rms_norm(x, weight, eps)
     composed = x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
     if composed and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _RMSNorm.apply(x, weight, eps)
+        return rms_norm_with_gradient(x, weight, eps)
     # Under autocast, bf16 meets an fp32 weight; torch's fused kernels want one dtype. They sum in fp32 in any case.
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+
+
+def rms_norm_with_gradient(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`rms_norm` of tensors of one dtype, with the gradient above."""
+    y: Tensor = _RMSNorm.apply(x, weight, eps)
+    return y
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -50,13 +50,22 @@ def sparse_attention(
         return (weigh or _attention)(q, k, v, mask_of(every, every))
     if weigh is None and not torch.compiler.is_compiling():  # a compiler chooses by itself what to keep
         q, k, v = _as_under_autocast(q, k, v)
-        by_hand = all_far and device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
-        return (AttentionByHand if by_hand else _AttentionInChunks).apply(q, k, v, pattern, mask_of)
+        if all_far and device.type == "cpu" and q.dtype in (torch.float32, torch.float64):
+            return sparse_attention_by_hand(q, k, v, pattern, mask_of)
+        return _AttentionInChunks.apply(q, k, v, pattern, mask_of)
     weigh, pieces = weigh or _attention, []
     for chunk in _half_windows(pattern, length):
         mask = mask_of(chunk.queries(device), chunk.keys(device))
         pieces.append(weigh(chunk.queries_of(q), chunk.keys_of(k), chunk.keys_of(v), mask))
     return torch.cat(pieces, dim=2)
+
+
+def sparse_attention_by_hand(
+    q: Tensor, k: Tensor, v: Tensor, pattern: SparsePattern, mask_of: Masks | None = None
+) -> Tensor:
+    """`sparse_attention` of tensors of fp32 or fp64 on a CPU, in products that are written out."""
+    y: Tensor = AttentionByHand.apply(q, k, v, pattern, mask_of or pattern.mask)
+    return y
 
 
 def _half_windows(pattern: SparsePattern, length: int) -> Iterator[Chunk]:

@@ -104,6 +104,12 @@ class Context(NamedTuple):
     cache: Any | None = None  # this layer's Cache
     value: Tensor | None = None  # (B, T, value_size): a value embedding, which the attention adds to its values
     mix: Callable[[Tensor], Tensor] | None = None  # (B, T, canon_size) -> the same: a canon layer inside a sublayer
+    # Of a text that is being written:
+    plan: Any | None = None  # what computes some layers instead of themselves, see `foundry.core.kernels`
+
+    def planned(self, layer: Any) -> Any:
+        """What to call instead of a layer, as the layer is called: the layer, where nothing else is planned."""
+        return layer if self.plan is None else self.plan.of(layer)
 
 
 class OptionalParams(Params):

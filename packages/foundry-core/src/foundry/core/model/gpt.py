@@ -15,6 +15,7 @@ Shapes: B rows, T tokens, S keys (cache length + T), C = n_embd, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -92,12 +93,12 @@ class Block(nn.Module):
             x, ctx = self.canon.enter("attention", x, ctx)
         if self.value_embedding is not None:
             ctx = ctx._replace(value=self.value_embedding(x, ctx.ids))
-        return self.attention(x, ctx)
+        return ctx.planned(self.attention)(x, ctx)
 
     def _feed_forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         if self.canon is not None:
             x, ctx = self.canon.enter("ffn", x, ctx)
-        return self.ffn(x, ctx)
+        return ctx.planned(self.ffn)(x, ctx)
 
 
 class GPT(nn.Module):
@@ -152,6 +153,7 @@ class GPT(nn.Module):
         is_token: Tensor | None = None,
         cache: list[Cache] | None = None,
         read: Reader = logits,
+        plan: Any | None = None,
     ) -> tuple[Any, list[Cache] | None]:
         """Logits for every position, or what else `read` makes of them, and the cache, extended in place.
 
@@ -168,17 +170,25 @@ class GPT(nn.Module):
                 `attention_mask` says.
             cache: from `init_cache`.
             read: what to make of the hidden states.
+            plan: how layers decode, see `next_logits`.
 
         Returns:
             what `read` returns, by default logits (B, T, V), and cache.
         """
-        ctx = _context(ids, attention_mask, positions, segments, is_token)
+        ctx = _context(ids, attention_mask, positions, segments, is_token)._replace(plan=plan)
         hidden, aux = self._hidden(ids, ctx, cache)
         return read(hidden, self.head, aux), cache
 
-    def next_logits(self, ids: Tensor, cache: list[Cache], attention_mask: Tensor | None = None) -> Tensor:
-        """What `forward` says of the token that follows the last of `ids`, (B, V); the others' logits are not made."""
-        said: Tensor = self(ids, attention_mask=attention_mask, cache=cache, read=last_logits)[0]
+    def next_logits(
+        self, ids: Tensor, cache: list[Cache], attention_mask: Tensor | None = None, plan: Any | None = None
+    ) -> Tensor:
+        """What `forward` says of the token that follows the last of `ids`, (B, V); the others' logits are not made.
+
+        Args:
+            plan: from `foundry.core.kernels.plan_decoding`, for as long as a text is written.
+        """
+        with plan or nullcontext():
+            said: Tensor = self(ids, attention_mask=attention_mask, cache=cache, read=last_logits, plan=plan)[0]
         return said
 
     def _hidden(self, ids: Tensor, ctx: Context, cache: list[Cache] | None) -> tuple[Tensor, Aux]:

@@ -14,6 +14,9 @@ every row.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from foundry.core.blame import CodeLine, is_plugins, place_of
 from foundry.core.contracts import Cache, PluginError
-from foundry.core.kernels import decoding_kernels
+from foundry.core.kernels import plan_decoding
 from foundry.core.model.gpt import GPT
 from foundry.core.registry import Registry
 
@@ -115,8 +118,8 @@ def _try_decoding(model: GPT, padding: tuple[int, int]) -> None:
     ids, cache, prompt = _rows(model, length, seed=0), model.init_cache(2, length), max(1, length - 3)
     real = torch.arange(length, device=ids.device) >= ids.new_tensor(padding)[:, None] if shortest else None
     pieces = [_logits(model, ids[:, :prompt], cache, real)]
-    with decoding_kernels():
-        pieces += [_logits(model, ids[:, at : at + 1], cache, real) for at in range(prompt, length)]
+    plan = plan_decoding(model)
+    pieces += [_next_logits(model, ids[:, at : at + 1], cache, real, plan) for at in range(prompt, length)]
     alone = [
         _logits(model, row[None, before:])[:, shortest - before :] for row, before in zip(ids, padding, strict=True)
     ]
@@ -143,10 +146,25 @@ def _rows(model: GPT, length: int, seed: int) -> Tensor:
 
 
 def _logits(model: GPT, ids: Tensor, cache: list[Cache] | None = None, real: Tensor | None = None) -> Tensor:
-    was_training, filled = model.training, 0 if cache is None else cache[0].length
+    filled = 0 if cache is None else cache[0].length
     mask = None if real is None else real[:, : filled + ids.shape[1]]
+    with _evaluating(model):
+        return model(ids, cache=cache, attention_mask=mask)[0]
+
+
+def _next_logits(model: GPT, ids: Tensor, cache: list[Cache], real: Tensor | None, plan: Any | None) -> Tensor:
+    """As a text is written, for one token of each row: (B, 1, V)."""
+    mask = None if real is None else real[:, : cache[0].length + 1]
+    with _evaluating(model):
+        return model.next_logits(ids, cache, mask, plan)[:, None]
+
+
+@contextmanager
+def _evaluating(model: GPT) -> Iterator[None]:
+    was_training = model.training
     try:
-        return model.eval()(ids, cache=cache, attention_mask=mask)[0]
+        model.eval()
+        yield
     finally:
         model.train(was_training)
 

@@ -3,6 +3,7 @@
 A gated one is called with (gate, up): the non-linearity acts on `gate`, and `up` is multiplied by the result. A plain
 one is called with (up). All tensors are (..., F). The module's `nonlinearity`, if it has one, names what acts on
 `gate` or `up` for a kernel that computes the whole network: see `foundry.kernels.whole_layers.NONLINEARITIES`.
+It holds for the class that says it: a subclass says it again.
 """
 
 from typing import Literal

@@ -11,3 +11,5 @@ from foundry.modules.attention.mha import MultiHeadAttention
 
 class GroupedQueryAttention(MultiHeadAttention):
     """As its parent: `GQAParams.kv_heads` makes the difference."""
+
+    decoding_step = MultiHeadAttention.decoding_step  # which counts for the class that says it alone

@@ -6,17 +6,17 @@ x (B, T, C) -> q, k, v (B, H, T, D) -> y (B, T, C). Queries and keys may be RMS-
 or over all heads at once (OLMo 2, arXiv:2501.00656); scores may be capped and have sinks (see `attend.weigh`).
 """
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
-from foundry.kernels import SparsePattern, whole_layers
+from foundry.kernels import Linear, SparsePattern
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.attend import attend, new_positions
 from foundry.modules.attention.cache import KVCache, TokenCache
+from foundry.modules.attention.decoding import DecodingStep
 from foundry.modules.norm import RMSNormParams
 from foundry.modules.norm.rmsnorm import RMSNorm
 
@@ -29,10 +29,10 @@ class MultiHeadAttention(nn.Module):
         self.n_head, self.n_kv_head, self.head_dim = dims.n_head, params.kv_heads(dims), dims.head_dim
         queries, keys = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
         qkv_bias = dims.bias if params.qkv_bias is None else params.qkv_bias
-        self.q_proj = nn.Linear(dims.n_embd, queries, bias=qkv_bias)
-        self.k_proj = nn.Linear(dims.n_embd, keys, bias=qkv_bias)
-        self.v_proj = nn.Linear(dims.n_embd, keys, bias=qkv_bias)
-        self.o_proj = nn.Linear(queries, dims.n_embd, bias=dims.bias)
+        self.q_proj = Linear(dims.n_embd, queries, bias=qkv_bias)
+        self.k_proj = Linear(dims.n_embd, keys, bias=qkv_bias)
+        self.v_proj = Linear(dims.n_embd, keys, bias=qkv_bias)
+        self.o_proj = Linear(queries, dims.n_embd, bias=dims.bias)
         self.norm_all_heads = params.qk_norm_over == "all_heads"
         if params.qk_norm:
             of_norm, one_norm = RMSNormParams(eps=params.qk_norm_eps), self.norm_all_heads
@@ -44,7 +44,6 @@ class MultiHeadAttention(nn.Module):
         self.sinks = nn.Parameter(torch.empty(self.n_head)) if params.sinks else None
         self.position = position  # one module for all layers that choose the same
         self.rotate = getattr(position, "rotate", None)
-        self.waves_of = whole_layers.stated(position, "waves_of", about="rotate")
         self.score_bias = getattr(position, "bias", None)
         self.pattern: SparsePattern | None = None  # what a query sees; None: everything before it
         self.score_multiplier = dims.multipliers.scores
@@ -53,8 +52,6 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
         batch, length, _ = x.shape
-        if ctx.cache is not None and length == 1 and (y := self._decoded(x, ctx)) is not None:
-            return y, {}
         q, k, v = self.project(x, ctx)
         if self.rotate is not None:
             q, k = self.rotate(q, k, new_positions(x, ctx))
@@ -81,35 +78,8 @@ class MultiHeadAttention(nn.Module):
             q = q * self.score_multiplier
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
-    def _decoded(self, x: Tensor, ctx: Context) -> Tensor | None:
-        """The whole layer by one kernel, for the token after a cache, where nothing but norms, value embeddings and
-        position rope comes between the projections; None elsewhere."""
-        cache = ctx.cache
-        if not (
-            type(cache) is KVCache and self.softcap is None and self.sinks is None and self.pattern is None
-            and self.score_bias is None and ctx.segments is None and ctx.mix is None
-        ):  # fmt: skip
-            return None
-        if type(self).project is not MultiHeadAttention.project or (self.training and self.dropout):
-            return None
-        waves = norms = None
-        if self.rotate is not None:
-            if self.waves_of is None or ctx.positions is None:
-                return None
-            waves = self.waves_of(ctx.positions, x.dtype)
-        if self.q_norm is not None and self.k_norm is not None:
-            if any(type(norm) is not RMSNorm or whole_layers.has_hooks(norm) for norm in (self.q_norm, self.k_norm)):
-                return None
-            norms = whole_layers.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
-        keys, values = cache.tensors
-        y = whole_layers.next_token(
-            x, self.q_proj, self.k_proj, self.v_proj, self.o_proj, keys, values, cache.length,
-            n_head=self.n_head, factor=self.score_multiplier / math.sqrt(self.head_dim),
-            norms=norms, value=ctx.value, waves=waves, real=ctx.key_padding,
-        )  # fmt: skip
-        if y is not None:
-            cache.length += 1
-        return y
+    def decoding_step(self) -> DecodingStep | None:
+        return DecodingStep.of(self)
 
     def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> TokenCache:
         return KVCache(batch, self.n_kv_head, max_len, self.head_dim, dtype, device)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
+from foundry.kernels import Linear
 from foundry.modules.attention import MLAParams
 from foundry.modules.attention.attend import attend, new_positions
 from foundry.modules.attention.cache import TokenCache
@@ -37,16 +38,16 @@ class MultiHeadLatentAttention(nn.Module):
         self.nope, self.rope, self.value = sizes.qk_nope_head_dim, sizes.qk_rope_head_dim, sizes.v_head_dim
         queries, of_norm = self.n_head * (self.nope + self.rope), RMSNormParams(eps=params.norm_eps)
         if sizes.q_lora_rank is None:
-            self.q_proj = nn.Linear(dims.n_embd, queries, bias=False)
+            self.q_proj = Linear(dims.n_embd, queries, bias=False)
         else:
-            self.q_a_proj = nn.Linear(dims.n_embd, sizes.q_lora_rank, bias=dims.bias)
+            self.q_a_proj = Linear(dims.n_embd, sizes.q_lora_rank, bias=dims.bias)
             self.q_a_layernorm = RMSNorm(of_norm, dims, sizes.q_lora_rank)
-            self.q_b_proj = nn.Linear(sizes.q_lora_rank, queries, bias=False)
+            self.q_b_proj = Linear(sizes.q_lora_rank, queries, bias=False)
         self.has_query_rank = sizes.q_lora_rank is not None
-        self.kv_a_proj_with_mqa = nn.Linear(dims.n_embd, self.rank + self.rope, bias=dims.bias)
+        self.kv_a_proj_with_mqa = Linear(dims.n_embd, self.rank + self.rope, bias=dims.bias)
         self.kv_a_layernorm = RMSNorm(of_norm, dims, self.rank)
-        self.kv_b_proj = nn.Linear(self.rank, self.n_head * (self.nope + self.value), bias=False)
-        self.o_proj = nn.Linear(self.n_head * self.value, dims.n_embd, bias=dims.bias)
+        self.kv_b_proj = Linear(self.rank, self.n_head * (self.nope + self.value), bias=False)
+        self.o_proj = Linear(self.n_head * self.value, dims.n_embd, bias=dims.bias)
         self.position = position  # one module for all layers that choose the same
         self.rotate = getattr(position, "rotate", None)
         self.score_factor: float = dims.multipliers.scores * getattr(position, "score_factor", 1.0)

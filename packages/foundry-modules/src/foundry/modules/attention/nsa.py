@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims, Position
-from foundry.kernels import SparsePattern
+from foundry.kernels import Linear, SparsePattern
 from foundry.modules.attention import NSAParams
 from foundry.modules.attention.attend import attend, new_positions, numbers_of
 from foundry.modules.attention.cache import KVCache
@@ -46,11 +46,11 @@ class NativeSparseAttention(nn.Module):
         self.params, self.n_head, self.head_dim = params, dims.n_head, dims.head_dim
         self.n_kv_head = params.kv_heads(dims)
         queries, keys = self.n_head * self.head_dim, BRANCHES * self.n_kv_head * self.head_dim
-        self.q_proj = nn.Linear(dims.n_embd, queries, bias=dims.bias)
-        self.k_proj = nn.Linear(dims.n_embd, keys, bias=dims.bias)
-        self.v_proj = nn.Linear(dims.n_embd, keys, bias=dims.bias)
-        self.g_proj = nn.Linear(dims.n_embd, BRANCHES * self.n_head, bias=dims.bias)
-        self.o_proj = nn.Linear(queries, dims.n_embd, bias=dims.bias)
+        self.q_proj = Linear(dims.n_embd, queries, bias=dims.bias)
+        self.k_proj = Linear(dims.n_embd, keys, bias=dims.bias)
+        self.v_proj = Linear(dims.n_embd, keys, bias=dims.bias)
+        self.g_proj = Linear(dims.n_embd, BRANCHES * self.n_head, bias=dims.bias)
+        self.o_proj = Linear(queries, dims.n_embd, bias=dims.bias)
         self.compress_k = Compression(params.compression_block, self.head_dim)
         self.compress_v = Compression(params.compression_block, self.head_dim)
         self.pattern = SparsePattern(params.window_size(dims))
@@ -146,8 +146,8 @@ class Compression(nn.Module):
     def __init__(self, length: int, size: int) -> None:
         super().__init__()
         self.place = nn.Parameter(torch.empty(length, size))
-        self.up_proj = nn.Linear(length * size, size, bias=False)
-        self.down_proj = nn.Linear(size, size, bias=False)
+        self.up_proj = Linear(length * size, size, bias=False)
+        self.down_proj = Linear(size, size, bias=False)
 
     def forward(self, x: Tensor, starts: Tensor) -> Tensor:
         """x (B, H_kv, S, D), starts (n,) -> (B, H_kv, n, D)."""

@@ -21,10 +21,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
+from foundry.kernels import linear
 from foundry.modules.ffn import DenseParams, MoEParams, autocast
 from foundry.modules.ffn.dense import Dense
 from foundry.modules.ffn.experts import Experts, load_of
@@ -48,7 +48,7 @@ class Router(nn.Module):
         also under autocast: bf16 has too few digits to tell experts apart."""
         params, dtype = self.params, torch.promote_types(x.dtype, torch.float32)
         with autocast.left_out(x):
-            logits = F.linear(x.to(dtype), self.weight.to(dtype))
+            logits = linear(x.to(dtype), self.weight.to(dtype))
         scores = logits.softmax(-1) if params.scoring == "softmax" else logits.sigmoid()
         preference = scores.detach()
         if self.e_score_correction_bias is not None:
@@ -96,7 +96,7 @@ class MixtureOfExperts(nn.Module):
         y = self.experts(tokens, chosen, load_of(chosen, self.params.n_experts))
         y = torch.einsum("nkc,nk->nc", y, weights.to(x.dtype)).view_as(x)
         if self.shared_experts is not None:
-            y = y + self.shared_experts(x, ctx)[0]
+            y = y + ctx.planned(self.shared_experts)(x, ctx)[0]
         if not self.training:
             return y, {}
         scores, chosen = (each.unflatten(0, x.shape[:2]) for each in (scores, chosen))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Aux, Context, Dims
+from foundry.kernels import Linear
 from foundry.kernels.chosen_rows import add_rows, dot_rows
 from foundry.modules.ffn import PEERParams, autocast
 from foundry.modules.ffn.experts import load_of
@@ -38,7 +39,7 @@ class PEER(nn.Module):
         super().__init__()
         self.params, self.n_embd, self.n_layer = params, dims.n_embd, dims.n_layer
         self.sparse = params.n_experts >= SPARSE_FROM if params.sparse_gradients is None else params.sparse_gradients
-        self.query_proj = nn.Linear(dims.n_embd, params.heads * params.key_dim, bias=dims.bias)
+        self.query_proj = Linear(dims.n_embd, params.heads * params.key_dim, bias=dims.bias)
         self.query_norm = self._query_norm(dims)
         self.keys = nn.Parameter(torch.empty(params.product_dims, params.n_keys, params.key_dim // params.product_dims))
         self.gate_proj = self._table() if gated else None

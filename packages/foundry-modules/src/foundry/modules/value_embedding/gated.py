@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry.core.contracts import Dims
+from foundry.kernels import Linear
 from foundry.modules.value_embedding import GatedParams
 
 
@@ -18,7 +19,7 @@ class Gated(nn.Module):
         self.table = nn.Embedding(dims.vocab_size, size)
         heads = size // dims.head_dim if size % dims.head_dim == 0 else 1  # values of another width have one gate
         self.gate_channels = params.gate_channels
-        self.gate = nn.Linear(params.gate_channels, heads, bias=False)
+        self.gate = Linear(params.gate_channels, heads, bias=False)
 
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
         gates = 2 * torch.sigmoid(self.gate(x[..., : self.gate_channels]))

@@ -183,7 +183,7 @@ def compile(case: Case) -> None:
     for companion in case.companions():
         layer = case.layer(companion=companion)
         x = vectors(2, case.dims.block_size, case.dims)
-        torch._dynamo.reset()
+        torch.compiler.reset()
         compiled = torch.compile(layer, backend="eager", fullgraph=True)
         assert_rounded(compiled(x), layer(x), *sums_of(layer))
 

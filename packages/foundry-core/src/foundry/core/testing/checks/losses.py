@@ -72,7 +72,7 @@ def compile(case: Case) -> None:
     """torch.compile sees one graph, and gets the same result."""
     hidden, batch = sample(case)
     loss, head = case.build(case.dims), head_of(case)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled = torch.compile(lambda hidden, batch: loss(hidden, head, batch)[0], backend="eager", fullgraph=True)
     assert_rounded(compiled(hidden, batch), loss(hidden, head, batch)[0], *_sums(head, batch))
 
