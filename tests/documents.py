@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -57,3 +58,14 @@ def faults_of_stream(arguments: Sequence[str], lines: Iterable[Mapping[str, Any]
     command = f"{arguments[0]} --null" if "--null" in arguments else arguments[0]
     ends = {"plan": f"{command} plan", "result": f"{command} result" if command == "sweep" else command}
     return [fault for line in lines for fault in faults(ends.get(line["event"], line["event"]), line)]
+
+
+def foundry(capsys: Any, *arguments: str) -> dict[str, Any]:
+    """Run a command in this process, which must succeed: the document that it prints, with all keys as promised."""
+    from foundry.cli.__main__ import main
+
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert faults_of(arguments, document) == []
+    return document

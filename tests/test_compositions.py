@@ -20,7 +20,7 @@ from foundry.core.registry import registry
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training.device import resolve
-from foundry.core.training.objective import Around, build_objective
+from foundry.core.training.objective import TrainingContext, build_objective
 
 VOCAB, T = 31, 24
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": T}
@@ -68,7 +68,7 @@ def test_two_choices_compose_or_are_refused_with_the_reason(pair):
 def trains(model: GPT, experiment: Experiment) -> None:
     """Finite loss, and finite gradients, some of them other than zero."""
     ids = torch.randint(VOCAB, (2, T + 1), generator=torch.Generator().manual_seed(0))
-    objective = build_objective(Around(experiment, model, resolve(experiment.training)))
+    objective = build_objective(TrainingContext(experiment, model, resolve(experiment.training)))
     total, count, aux = objective(model.train(), Batch(ids[:, :-1], ids[:, 1:]))
     assert count == 2 * T
     assert total.isfinite()

@@ -29,7 +29,7 @@ from foundry.core.testing.rounding import rounding
 from foundry.core.training.device import resolve
 from foundry.core.training.evaluation import to_device
 from foundry.core.training.metrics import FIELDS
-from foundry.core.training.objective import Around, build_objective
+from foundry.core.training.objective import TrainingContext, build_objective
 from foundry.core.training.rows import open_rows
 
 STEPS = 20
@@ -235,7 +235,7 @@ def test_what_fills_up_a_documents_last_row_is_not_counted(project, tmp_path, ff
     assert 0.2 < batch.is_token.mean() < 0.9
     model = model_of(experiment, 19)
     initialize(model, seed=0)
-    objective = build_objective(Around(experiment, model, resolve(experiment.training)))
+    objective = build_objective(TrainingContext(experiment, model, resolve(experiment.training)))
     model.train()
     tensors = to_device(batch, torch.device("cpu"))
     first, second = (

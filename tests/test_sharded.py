@@ -23,7 +23,7 @@ from foundry.core.training.building import build_optimizer, fill, parallelize
 from foundry.core.training.checkpoint import Checkpoint
 from foundry.core.training.device import resolve
 from foundry.core.training.distributed import World
-from foundry.core.training.objective import Around, build_objective
+from foundry.core.training.objective import TrainingContext, build_objective
 from foundry.core.training.optimization import MovingAverage, clip_gradients
 from foundry.core.training.progress import Progress
 from foundry.core.training.weights import Weights
@@ -70,7 +70,7 @@ class Trained:
         self.called = share(self.model, experiment)
         fill(self.model, experiment, saved, source="a test")
         self.weights = Weights(self.model, build_optimizer(self.model, experiment), MovingAverage(self.model, 0.9))
-        self.objective = build_objective(Around(experiment, self.model, resolve(experiment.training)))
+        self.objective = build_objective(TrainingContext(experiment, self.model, resolve(experiment.training)))
         self.step = 0
         if saved:
             self.step = saved.state["step"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.documents import faults, faults_of
+from tests.documents import faults, foundry
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
@@ -38,14 +38,6 @@ def project(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
     return tmp_path
-
-
-def foundry(capsys, *arguments: str) -> dict:
-    capsys.readouterr()
-    assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
-    document: dict = json.loads(capsys.readouterr().out)
-    assert faults_of(arguments, document) == []
-    return document
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "char", "{type: bpe, vocab_size: 300}"])

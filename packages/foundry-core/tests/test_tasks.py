@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from types import ModuleType
 from typing import ClassVar
 
+import numpy
 import pytest
 import yaml
 
@@ -26,7 +29,7 @@ from foundry.core.contracts import (
 )
 from foundry.core.registry import Registry, registry
 from foundry.core.registry.discovery import Plugin
-from foundry.core.tasks import evaluate, task_asked
+from foundry.core.tasks import evaluate, task_asked, task_digest
 
 
 class RecallParams(TaskParams):
@@ -131,12 +134,62 @@ def test_the_score_is_the_mean_over_items(known):
         ([Item("a", {"hits": 1.0})], PluginError, "exactly the metrics"),
         ([Item("a", {"hits": float("nan"), "bits_per_byte": 1.0})], PluginError, "hits of item 'a' is nan"),
         ([Item("a", {"hits": 1.0, "bits_per_byte": 1.0})] * 2, InvalidData, "two items of the id 'a'"),
+        ([Item("a", {"hits": 1.0, "bits_per_byte": 1.0}, details={"said": {1}})], PluginError, "details of item 'a'"),
     ],
 )
 def test_items_that_make_no_score_are_refused(known, items, error, words):
     made = from_plain({}, registry=known)
     with pytest.raises(error, match=words):
         evaluate(lambda params: items, made, task_asked(made, "recall"))
+
+
+def test_scores_are_kept_as_numbers_that_json_has(known):
+    made = from_plain({}, registry=known)
+    item = Item("a", {"hits": numpy.float32(0.5), "bits_per_byte": numpy.float64(1)}, details={"said": "x"})
+    [kept] = evaluate(lambda params: [item], made, task_asked(made, "recall")).items
+    assert json.loads(json.dumps(asdict(kept)))["scores"] == {"hits": 0.5, "bits_per_byte": 1.0}
+
+
+ODD = """
+from foundry.core.contracts import Item, Metric, TaskParams, Variant
+
+class Odd:
+    def __init__(self, params): ...
+    def run(self, handle):
+        return [ITEM]
+    DIGEST
+
+VARIANTS = [Variant("task", "odd", f"{__name__}:Odd", TaskParams, "of a test")]
+"""
+RIGHT = 'Item("a", {"accuracy": 1.0})'
+
+
+@pytest.mark.parametrize(
+    ("item", "digest", "words"),
+    [
+        (RIGHT, "", "no attribute 'digest'"),
+        (RIGHT, "digest = 7", "its digest is 7"),
+        ("'a'", "digest = ''", "no attribute 'scores'"),
+        ('Item("a", {"accuracy": "high"})', "digest = ''", "could not convert string to float: 'high'"),
+    ],
+)
+def test_a_task_that_is_none_is_told_with_its_file(tmp_path, item, digest, words):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "odd.py").write_text(ODD.replace("ITEM", item).replace("DIGEST", digest))
+    made = from_plain({}, project=tmp_path)
+    task = task_asked(made, "odd")
+    with pytest.raises(PluginError, match=words) as caught:
+        evaluate(task_digest(made, task), made, task)  # whatever the model: it is not looked at
+    assert "variants/odd.py" in caught.value.message
+
+
+@pytest.mark.parametrize("aliases", [{"pairs": "pairs"}, {"training.pairs": "peirs"}])
+def test_an_alias_leads_to_a_setting_of_its_own(aliases):
+    wrong = type("Wrong", (TaskParams,), {"__annotations__": {"aliases": ClassVar}, "aliases": aliases})
+    variant = Variant("task", "wrong", "a_plugin_with_tasks:Recall", wrong)
+    made = Registry([*registry().plugins, Plugin("foundry-plugin-odd", "1", "odd", module.__name__, (variant,))])
+    assert "its alias" in made.problems[-1].message
 
 
 def test_a_task_gives_metrics_that_somebody_has_told_the_meaning_of(known):

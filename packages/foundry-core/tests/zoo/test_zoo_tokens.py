@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.documents import faults_of
+from tests.documents import foundry
 
 from foundry.cli.__main__ import main
 from foundry.core import load_run
@@ -163,14 +163,6 @@ def project(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
     return tmp_path
-
-
-def foundry(capsys, *arguments: str) -> dict:
-    capsys.readouterr()
-    assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
-    document: dict = json.loads(capsys.readouterr().out)
-    assert faults_of(arguments, document) == []
-    return document
 
 
 def theirs(folder: str, prompt: str, **more) -> tuple[str, bool]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.blame import LOCAL
+from foundry.core.config.identity import decides_result
 from foundry.core.contracts import Params, Section, Variant
 from foundry.core.digest import digest
 from foundry.core.registry.discovery import modules_of
@@ -79,8 +80,7 @@ def _variants(params: Any) -> Iterator[Variant]:
         if params.variant is not None:
             yield params.variant
         for name, field in type(params).model_fields.items():
-            extra = field.json_schema_extra
-            if not (isinstance(extra, dict) and extra.get("identity") is False):  # a task trains nothing
+            if decides_result(field):  # a task trains nothing
                 yield from _variants(getattr(params, name))
 
 

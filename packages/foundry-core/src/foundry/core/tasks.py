@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from foundry.core.blame import answers_for
@@ -75,16 +76,31 @@ def build_task(experiment: Experiment, task: NamedTask) -> Task:
     return built
 
 
+def task_digest(experiment: Experiment, task: NamedTask) -> str:
+    """Of what a task asks, see `contracts.Task`. To know it, the task is built.
+
+    Raises:
+        PluginError: it has no digest, or one that is no text.
+    """
+    built = build_task(experiment, task)
+    with answers_for(type(built)):
+        found = built.digest
+        if not isinstance(found, str):
+            raise TypeError(f"its digest is {found!r}, and has to be a text")
+    return found
+
+
 def evaluate(handle: RunHandle, experiment: Experiment, task: NamedTask) -> Score:
     """Run a task of `experiment` on a trained model.
 
     Raises:
         InvalidData: it has no item, or two of one id.
-        PluginError: its code cannot be called as a task's, or an item lacks a metric, or has a score that is no number.
+        PluginError: its code cannot be called as a task's, or an item lacks a metric, or has a score that is no number
+            or details that JSON has not.
     """
     built = build_task(experiment, task)
     with answers_for(type(built)):
-        items = tuple(built.run(handle))
+        items = tuple(map(_plain, built.run(handle)))
         if not items:
             raise InvalidData(f"task {task.name} has no item")
         seen = set()
@@ -100,6 +116,11 @@ def evaluate(handle: RunHandle, experiment: Experiment, task: NamedTask) -> Scor
     return Score(means, items)
 
 
+def _plain(item: Item) -> Item:
+    """The item with scores that are Python's numbers, as JSON has them: a task may give NumPy's, or a tensor of one."""
+    return replace(item, scores={metric: float(value) for metric, value in item.scores.items()})
+
+
 def _check(item: Item, task: NamedTask) -> None:
     if item.scores.keys() != {*task.params.metrics}:
         raise PluginError(
@@ -109,3 +130,9 @@ def _check(item: Item, task: NamedTask) -> None:
     for metric, value in item.scores.items():
         if not math.isfinite(value):
             raise PluginError(f"task {task.name}: {metric} of item {item.id!r} is {value}")
+    try:
+        json.dumps(item.details)
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"task {task.name}: the details of item {item.id!r} are not as JSON has them: {error}"
+        ) from error

@@ -53,8 +53,7 @@ def canonical_params(params: Params) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     dumped: dict[str, Any] | None = None
     for name, field in type(params).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("identity") is False:
+        if not decides_result(field):
             continue
         value = getattr(params, name)
         if isinstance(value, Params):
@@ -65,6 +64,12 @@ def canonical_params(params: Params) -> dict[str, Any]:
             dumped = dumped or params.model_dump(mode="json")
             kept[name] = _number(dumped[name])
     return kept
+
+
+def decides_result(field: Any) -> bool:
+    """Whether a setting of a `Params` has a part in what a training comes to."""
+    extra = field.json_schema_extra
+    return not (isinstance(extra, dict) and extra.get("identity") is False)
 
 
 def default_of(field: Any) -> Any:

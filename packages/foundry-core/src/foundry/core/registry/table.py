@@ -250,6 +250,11 @@ class Registry:
                     return f"an experiment has a key {name!r} already"
                 if issubclass(params, TaskParams) and (missing := self._missing_metrics(params)):
                     return f"it gives {missing}, which is no metric; `foundry_metrics` adds one"
+                for path, setting in params.aliases.items():
+                    if path.count(".") != 1 or setting not in params.model_fields:
+                        return (
+                            f"its alias {path!r}: {setting!r} leads from no 'section.key', or to no setting of its own"
+                        )
                 if isinstance(contribution, Variant) and "type" in params.model_fields:
                     return "its params may not have a field `type`: that is where the experiment names the variant"
             case Shorthand(slot=slot, expands_to=expands_to):
@@ -271,9 +276,8 @@ class Registry:
         return ""
 
     def _missing_metrics(self, params: type[TaskParams]) -> str:
-        return (
-            ", ".join(name for name in params.metrics if name not in self.metrics) or "" if params.metrics else "none"
-        )
+        """Those that a task gives and nobody has told of, in words; empty where there is none."""
+        return ", ".join(name for name in params.metrics if name not in self.metrics) if params.metrics else "nothing"
 
     def _check_defaults(self) -> None:
         for name, slot in self.slots.items():

@@ -22,7 +22,7 @@ from foundry.core.system import available_cores
 from foundry.core.training.building import build_optimizer, parallelize
 from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
 from foundry.core.training.distributed import World
-from foundry.core.training.objective import Around, build_objective
+from foundry.core.training.objective import TrainingContext, build_objective
 from foundry.core.training.optimization import clip_gradients
 from foundry.core.training.room import require_room
 
@@ -104,7 +104,7 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
     model = model_of(experiment, vocab_size, "meta")
     trained = parallelize(model, World(), device, training)
     initialize(model, experiment.seed)
-    objective = build_objective(Around(experiment, model, device))
+    objective = build_objective(TrainingContext(experiment, model, device))
     optimizer = build_optimizer(model, experiment)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocab_size, (training.batch_size, model.dims.block_size + 1), generator=generator)

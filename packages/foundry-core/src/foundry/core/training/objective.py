@@ -42,7 +42,7 @@ class NextToken(nn.Module):
 
 
 @dataclass(frozen=True)
-class Around:
+class TrainingContext:
     """An `ObjectiveContext`: a training before its first step, as an objective may use it.
 
     Args:
@@ -87,16 +87,16 @@ class Around:
             self.model.train(was_training)
 
 
-def build_objective(around: Around) -> nn.Module:
+def build_objective(context: TrainingContext) -> nn.Module:
     """What a step makes of its rows. Nothing of its own is trained.
 
     Raises:
         PluginError: a plugin's objective cannot be made, or is no module.
     """
-    experiment, choice = around.experiment, around.experiment.training.objective
-    made = experiment.registry.build("objective", choice, around)
+    experiment, choice = context.experiment, context.experiment.training.objective
+    made = experiment.registry.build("objective", choice, context)
     with answers_for(type(made)):
-        objective: nn.Module = made.to(around.device.torch).requires_grad_(False)
+        objective: nn.Module = made.to(context.device.torch).requires_grad_(False)
     return objective
 
 

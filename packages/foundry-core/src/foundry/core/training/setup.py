@@ -39,7 +39,7 @@ from foundry.core.training.feed import Feed
 from foundry.core.training.horizon import Horizon, padding_remark
 from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
 from foundry.core.training.metrics import Metrics
-from foundry.core.training.objective import Around, build_objective
+from foundry.core.training.objective import TrainingContext, build_objective
 from foundry.core.training.optimization import MovingAverage
 from foundry.core.training.profile import Profile
 from foundry.core.training.progress import Progress
@@ -139,7 +139,7 @@ def build(
     origin = fill(model, experiment, saved, source=str(run.path))
     optimizer = build_optimizer(model, experiment)
     began_with = ((config or {}).get("init_from") or {}).get("sha256") if saved else None
-    objective = build_objective(Around(experiment, model, device, began_with))
+    objective = build_objective(TrainingContext(experiment, model, device, began_with))
     schedule = registry.build("schedule", training.schedule)
     with answers_for(schedule):
         float(schedule(0, 0.0)), float(schedule(1, 1.0))

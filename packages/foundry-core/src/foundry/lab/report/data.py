@@ -20,7 +20,7 @@ from foundry.lab.report import arms, runs
 from foundry.lab.report.contents import ArmEntry, Contents, Errors, Gain, GenerationEntry, NoiseEntry
 from foundry.lab.report.snapshot import ArmKey, Snapshot, kind_of, metric_of, rule_of
 
-OF_TRAINING = {metric.name: metric for metric in METRICS}
+KNOWN = {metric.name: metric for metric in METRICS}
 """For sweeps of before they kept what their metric is."""
 
 
@@ -62,7 +62,7 @@ class _Meaning(TypedDict):
 
 def _meaning(name: str, spec: Json) -> _Meaning:
     """Of the metric that a sweep ranked by."""
-    known = OF_TRAINING.get(name, Metric(name))
+    known = KNOWN.get(name, Metric(name))
     unit, higher = spec.get("unit", known.unit), spec.get("higher_is_better", known.higher_is_better)
     return {"unit": str(unit), "higher_is_better": bool(higher)}
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from foundry.core.blame import FAULTS, explained
-from foundry.core.code import code_fingerprint
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.mutate import mutate
 from foundry.core.config.remarks import remarks
@@ -27,7 +26,7 @@ from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
 from foundry.lab.trials.budget import COST_AXES, Budget, Costs, Count, equalised
 from foundry.lab.trials.failure import is_of_code, reason_of
-from foundry.lab.trials.fingerprint import Setting, data_fingerprint, task_spec
+from foundry.lab.trials.fingerprint import Setting, data_fingerprint, task_spec, trial_code
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS, metric_asked, tasks_asked
 
 
@@ -335,7 +334,7 @@ def _entry(
         budget=words,
         flops=costs.flops(Budget.of(trained)),
         costs=dict(costs.axes),
-        code=code_fingerprint(arm.experiment, tuple(task.type for task in tasks)),
+        code=trial_code(arm.experiment, tasks),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from foundry.core.config.assemble import edit
 from foundry.core.config.identity import canonical_params
 from foundry.core.contracts import Edits, EnvironmentFailure, Rows
 from foundry.core.digest import digest
-from foundry.core.tasks import NamedTask, build_task
+from foundry.core.tasks import NamedTask, task_digest
 from foundry.lab.ledger.records import TaskSpec, Trial
 
 
@@ -74,7 +74,12 @@ def task_spec(experiment: Experiment, task: NamedTask) -> TaskSpec:
     Raises:
         FoundryError: it cannot be, as without its file of questions.
     """
-    return TaskSpec(task.name, canonical_params(task.params), build_task(experiment, task).digest)
+    return TaskSpec(task.name, canonical_params(task.params), task_digest(experiment, task))
+
+
+def trial_code(experiment: Experiment, tasks: Iterable[TaskSpec]) -> str:
+    """`code_fingerprint` of a training and of its evaluation on `tasks`."""
+    return code_fingerprint(experiment, tuple(task.type for task in tasks))
 
 
 def make_trial(experiment: Experiment, seed: int, setting: Setting, tasks: tuple[TaskSpec, ...] = ()) -> Trial:
@@ -86,7 +91,7 @@ def make_trial(experiment: Experiment, seed: int, setting: Setting, tasks: tuple
     return Trial(
         identity=trained.identity,
         seed=seed,
-        code=code_fingerprint(trained, tuple(task.type for task in tasks)),
+        code=trial_code(trained, tasks),
         data=data_fingerprint(trained),
         experiment=trained.plain(),
         tasks=tasks,

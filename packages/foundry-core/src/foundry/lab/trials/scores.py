@@ -6,14 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foundry.core.config import Experiment
 from foundry.core.contracts import InvalidData, UsageError
-from foundry.core.registry import Registry
 from foundry.core.system import replace_durably, writing
-from foundry.core.tasks import NamedTask, build_task, evaluate, task_asked, tasks_of
+from foundry.core.tasks import NamedTask, evaluate, task_asked, task_digest, tasks_of
 from foundry.lab.ledger.records import Json, TaskSpec
+
+if TYPE_CHECKING:
+    from foundry.core.handle import FinishedRun
 
 OF_TRAINING = ("val_loss", "val_bpb", "train_loss")
 """The metrics of every run that one may rank by."""
@@ -69,24 +71,22 @@ def scores(trained: Mapping[str, Any], run: Path, experiment: Experiment, specs:
     metrics = {name: trained[name] for name in OF_TRAINING if trained[name] is not None}
     if trained["training_seconds"] > 0:
         metrics["tokens_per_second"] = trained["tokens"] / trained["training_seconds"]
-    for spec in specs:
-        metrics |= _scores(spec, run, experiment)
-    return {"metrics": metrics, "higher_is_better": better_if_higher(experiment.registry, metrics)}
+    if specs:
+        from foundry.core.handle import FinishedRun
+
+        handle = FinishedRun.of(run)
+        for spec in specs:
+            metrics |= _scores(handle, spec, experiment)
+    known = {name: experiment.registry.metric(name) for name in metrics}
+    return {"metrics": metrics, "higher_is_better": [name for name, it in known.items() if it and it.higher_is_better]}
 
 
-def better_if_higher(registry: Registry, metrics: Mapping[str, Any] | Sequence[str]) -> list[str]:
-    """Those of `metrics` of which more is better."""
-    return [name for name in metrics if (known := registry.metric(name)) is not None and known.higher_is_better]
-
-
-def _scores(spec: TaskSpec, run: Path, experiment: Experiment) -> Mapping[str, float]:
-    from foundry.core.handle import FinishedRun
-
+def _scores(handle: FinishedRun, spec: TaskSpec, experiment: Experiment) -> Mapping[str, float]:
     task = tasks_of(experiment, {spec.name: spec.choice or {"type": spec.name}})[spec.name]
-    if spec.choice and build_task(experiment, task).digest != spec.digest:
+    if spec.choice and task_digest(experiment, task) != spec.digest:
         raise InvalidData(f"what task {spec.name} asks has changed since the trial was asked for", "ask again")
-    score = evaluate(FinishedRun.of(run), experiment, task)
-    file = run / "items" / f"{spec.name}.jsonl"
+    score = evaluate(handle, experiment, task)
+    file = handle.run / "items" / f"{spec.name}.jsonl"
     with writing(file):
         file.parent.mkdir(exist_ok=True)
         replace_durably(file, "".join(json.dumps(asdict(item)) + "\n" for item in score.items).encode())

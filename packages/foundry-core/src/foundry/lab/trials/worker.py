@@ -118,13 +118,12 @@ class Worker:
         from foundry.core.code import code_fingerprint
         from foundry.core.run import Run
         from foundry.core.training import train
-        from foundry.lab.trials.fingerprint import data_fingerprint
+        from foundry.lab.trials.fingerprint import data_fingerprint, trial_code
         from foundry.lab.trials.scores import scores
 
         project = self.ledger.project
         experiment = from_plain(attempt.trial.experiment, project=project, source=f"trial {attempt.trial.id}")
-        types = tuple(task.type for task in attempt.trial.tasks)
-        if code_fingerprint(experiment, types) != attempt.trial.code:  # edited since, or not loaded here
+        if trial_code(experiment, attempt.trial.tasks) != attempt.trial.code:  # edited since, or not loaded here
             raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
         run = Run(project / attempt.run)
         wait_for_predecessor(run, self.waits)
