@@ -14,7 +14,7 @@ from foundry.core.blame import FAULTS, explained
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.mutate import mutate
 from foundry.core.config.remarks import remarks
-from foundry.core.config.write import number, to_yaml
+from foundry.core.config.write_yaml import number, to_yaml
 from foundry.core.contracts import FoundryError, Stack, UsageError
 from foundry.core.digest import digest
 from foundry.lab.decide.duel import Contender

@@ -124,8 +124,8 @@ def _data_of(experiment: Experiment) -> _Data:
     # With the working directory, from which a corpus by path is looked for.
     key = digest(os.getcwd(), experiment.plain()["data"], experiment.model_args.block_size, experiment.init_from)
     if key not in _opened:
-        from foundry.core.training.initial import origin_of
-        from foundry.core.training.rows import open_rows
+        from foundry.core.training.init_from import origin_of
+        from foundry.core.training.open_rows import open_rows
 
         rows, origin = open_rows(experiment), origin_of(experiment)
         fingerprint = digest(rows.fingerprint, origin.sha256) if origin else rows.fingerprint
