@@ -26,8 +26,9 @@ from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
 from foundry.lab.trials.budget import COST_AXES, Budget, Costs, Count, equalised
 from foundry.lab.trials.failure import is_of_code, reason_of
-from foundry.lab.trials.fingerprint import Setting, data_fingerprint, task_spec, trial_code
+from foundry.lab.trials.fingerprint import data_fingerprint, task_spec, trial_code
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS, metric_asked, tasks_asked
+from foundry.lab.trials.setting import Setting
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from foundry.core.contracts import DROP, Edits, UsageError
 from foundry.core.undisturbed import undisturbed
 
 if TYPE_CHECKING:
-    from foundry.lab.trials.fingerprint import Setting
+    from foundry.lab.trials.setting import Setting
 
 EQUAL = 0.02
 """Relative difference of FLOPs per token up to which equal tokens are equal FLOPs."""
