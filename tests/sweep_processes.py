@@ -111,7 +111,7 @@ def serve(project: Path, name: str, sweep: str, said: str) -> None:
 def work(project: Path, sweep: str, instant: str = "") -> None:
     """A worker with one order, to which SIGTERM comes when it has `claimed` a trial, or `trained` one to its last
     step."""
-    from foundry.core.training import setup
+    from foundry.core.training import run_training
     from foundry.lab.trials import worker
 
     def and_then(name, real):
@@ -123,7 +123,7 @@ def work(project: Path, sweep: str, instant: str = "") -> None:
 
         return call
 
-    Ledger.claim, setup._finish = and_then("claimed", Ledger.claim), and_then("trained", setup._finish)
+    Ledger.claim, run_training._finish = and_then("claimed", Ledger.claim), and_then("trained", run_training._finish)
     settle(project, spares=0)
     orders, ours = os.pipe()
     os.dup2(orders, 0)

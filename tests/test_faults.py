@@ -33,9 +33,9 @@ from foundry.core.run import Run
 from foundry.core.tensors import write_tensors
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training import device, jobs
-from foundry.core.training.evaluation import Evaluation
 from foundry.core.training.objective import NextToken
-from foundry.core.training.report import PlainReporter
+from foundry.core.training.reporter import PlainReporter
+from foundry.core.training.validation import ValidationLoss
 
 STEPS = 24
 EXPERIMENT = f"""
@@ -469,7 +469,7 @@ def test_a_loss_that_is_not_finite_keeps_what_was_finite(project, tmp_path, caps
 
 
 def test_a_validation_loss_that_is_not_finite_keeps_the_rows_before_it(project, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(jobs, "evaluate", lambda *_, **__: Evaluation(math.nan, math.nan, 1))
+    monkeypatch.setattr(jobs, "validation_loss", lambda *_, **__: ValidationLoss(math.nan, math.nan, 1))
     assert train("--set", "logging.log_interval=7", "--out", tmp_path / "run") == 1
     assert "the validation loss is nan" in capsys.readouterr().err
     assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 9))

@@ -23,7 +23,7 @@ from foundry.core.code import UNKNOWN, code_fingerprint
 from foundry.core.system import not_trusted
 from foundry.core.system.signals import heeded
 from foundry.core.training import launch
-from foundry.core.training.report import PlainReporter
+from foundry.core.training.reporter import PlainReporter
 from foundry.kernels import build
 from foundry.lab.ledger import Ledger, Noise
 from foundry.lab.sweep.plan import noise_context

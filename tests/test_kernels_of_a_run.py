@@ -19,7 +19,8 @@ from foundry.core.training import bench
 from foundry.core.training.device import Device, resolve
 from foundry.kernels import matmul, native
 from foundry.lab.ledger import Ledger
-from foundry.lab.trials.fingerprint import Setting, make_trial
+from foundry.lab.trials.fingerprint import make_trial
+from foundry.lab.trials.setting import Setting
 from foundry.lab.trials.worker import Worker
 
 EXPERIMENT = """

@@ -41,7 +41,7 @@ checkpoints: {{save_interval: {SAVE_INTERVAL}, keep: 2}}
 def train_in_child(file: str, out: str, die_at_sync: int | None) -> None:
     """The child: trains; with `die_at_sync` it kills itself at that call of fsync, which is in the middle of saving."""
     from foundry.core.training import train
-    from foundry.core.training.report import PlainReporter
+    from foundry.core.training.reporter import PlainReporter
 
     if die_at_sync is not None:
         real, calls = os.fsync, iter(range(1, 10**9))
@@ -187,14 +187,14 @@ def stop_while_evaluating(file: str, out: str) -> None:
     """A child that is asked to stop in the middle of its second evaluation."""
     import foundry.core.training.jobs as jobs
 
-    real, calls = jobs.evaluate, iter(range(10**9))
+    real, calls = jobs.validation_loss, iter(range(10**9))
 
     def evaluate(*arguments, **options):
         if next(calls) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **options)
 
-    jobs.evaluate = evaluate
+    jobs.validation_loss = evaluate
     train_in_child(file, out, None)
 
 

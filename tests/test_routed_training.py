@@ -27,10 +27,10 @@ from foundry.core.run import EXPERT_FIELDS
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training.device import resolve
-from foundry.core.training.evaluation import to_device
 from foundry.core.training.metrics import FIELDS
 from foundry.core.training.objective import TrainingContext, build_objective
-from foundry.core.training.rows import open_rows
+from foundry.core.training.open_rows import open_rows
+from foundry.core.training.validation import to_device
 
 STEPS = 20
 EXPERIMENT = f"""

@@ -255,12 +255,12 @@ def test_a_search_is_spared_mutations_whose_code_fails(foundry):
 def sweep_apart(project: Path, *arms: str) -> None:
     """The command in a process of its own, whose workers are processes, with less patience than usual."""
     from foundry.lab.ledger import events
-    from foundry.lab.trials import heartbeat
+    from foundry.lab.trials import time_limit
     from foundry.lab.trials.executors import local
 
     local.COUNT_SECONDS = 20
     events.MAX_FAILURES = 1
-    heartbeat.GRACE_SECONDS = heartbeat.BUILD_SECONDS = 1.0
+    time_limit.GRACE_SECONDS = time_limit.BUILD_SECONDS = 1.0
     settle(project, spares=8)
     os.dup2(os.open("out", os.O_CREAT | os.O_WRONLY), 1)
     main(["sweep", "activation", *arms, "--max-pairs", "1", "--json"])

@@ -22,7 +22,8 @@ from foundry.core.config import from_plain
 from foundry.core.system.signals import RESERVED
 from foundry.lab.ledger import Ledger, Trial
 from foundry.lab.trials.executors import local
-from foundry.lab.trials.fingerprint import Setting, make_trial
+from foundry.lab.trials.fingerprint import make_trial
+from foundry.lab.trials.setting import Setting
 
 STEPS = 400
 

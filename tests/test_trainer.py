@@ -39,18 +39,18 @@ from foundry.core.system.signals import StopRequest
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training import clock, jobs, setup
+from foundry.core.training import clock, jobs, run_training
 from foundry.core.training import device as devices
 from foundry.core.training import train as foundry_train
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
 from foundry.core.training.feed import Feed
 from foundry.core.training.objective import summed
+from foundry.core.training.open_rows import open_rows
 from foundry.core.training.optimization import OptimizerSet
 from foundry.core.training.profile import Profile
-from foundry.core.training.report import PlainReporter
-from foundry.core.training.rows import open_rows
-from foundry.core.training.setup import build
+from foundry.core.training.reporter import PlainReporter
+from foundry.core.training.run_training import build
 
 STEPS, ROWS, BLOCK, RATE = 20, 4, 16, 3e-3
 EXPERIMENT = f"""
@@ -139,7 +139,7 @@ def stops_after(step: int) -> type[PlainReporter]:
 
 def best_at_first():
     """The evaluation of a training, of which the first one comes to 10 nats less than it does."""
-    real, better = jobs.evaluate, iter([10.0])
+    real, better = jobs.validation_loss, iter([10.0])
 
     def evaluate(*arguments, **options):
         scored = real(*arguments, **options)
@@ -268,7 +268,7 @@ def test_what_is_done_beside_the_steps_changes_no_weight(project, tmp_path, monk
         "logging.log_interval=1",
     )
     busy += ("logging.sample_tokens=9", "checkpoints.save_interval=4", "checkpoints.keep=1")
-    monkeypatch.setattr(jobs, "evaluate", best_at_first())
+    monkeypatch.setattr(jobs, "validation_loss", best_at_first())
     run = train(tmp_path / "busy", *settings, *busy, options=("--profile",))
     for name, tensor in saved(run).items():
         assert torch.equal(tensor, reference[name]), name
@@ -451,11 +451,11 @@ def clocked(monkeypatch) -> list[float]:
 
         return call
 
-    for module in (clock, setup):
+    for module in (clock, run_training):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(Feed, "local", passes(1, Feed.local))
     monkeypatch.setattr(OptimizerSet, "step", passes(3, OptimizerSet.step))
-    monkeypatch.setattr(jobs, "evaluate", passes(100, jobs.evaluate))
+    monkeypatch.setattr(jobs, "validation_loss", passes(100, jobs.validation_loss))
     monkeypatch.setattr(Device, "peak_flops", lambda self: 1e9)
     return now
 
@@ -584,7 +584,9 @@ def test_the_validation_loss_by_hand(plain, tmp_path):
 
 
 def test_a_dry_run_says_what_the_run_then_is(project, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(import_module("foundry.core.training.plan"), "step_seconds", lambda *arguments, **options: 0.25)
+    monkeypatch.setattr(
+        import_module("foundry.core.training.dry_run"), "step_seconds", lambda *arguments, **options: 0.25
+    )
     assert main(["train", "experiments/tiny.yaml", "--dry-run", "--out", str(tmp_path / "run"), "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert faults("train --dry-run", planned) == []
@@ -607,7 +609,7 @@ def test_a_dry_run_says_what_the_run_then_is(project, tmp_path, monkeypatch, cap
 def source(project) -> Path:
     """Whose best checkpoint is not its last."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "evaluate", best_at_first())
+        patch.setattr(jobs, "validation_loss", best_at_first())
         run = train(project / "source", "training.ema=0.9", "training.eval_interval=5")
     assert result(run)["best_step"] == 5
     return run

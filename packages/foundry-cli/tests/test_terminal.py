@@ -16,7 +16,7 @@ from foundry.cli.__main__ import main
 from foundry.cli.progress import BarReporter, reporter
 from foundry.core.contracts import Problem
 from foundry.core.printable import printable
-from foundry.core.training.report import PlainReporter
+from foundry.core.training.reporter import PlainReporter
 from foundry.lab.report.markup import text
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9b1m\u202eb\u2066\rc\x7f\b[red]"

@@ -19,7 +19,7 @@ from foundry.core.config import Experiment, from_plain, json_schema, load_experi
 from foundry.core.config.layers import parse_layers
 from foundry.core.config.load import from_text
 from foundry.core.config.mutate import mutate
-from foundry.core.config.write import flow, number, to_yaml
+from foundry.core.config.write_yaml import flow, number, to_yaml
 from foundry.core.config.yaml import read_text, scalar
 from foundry.core.contracts import AttentionParams, InvalidExperiment, Params, Section, Slot, Variant
 from foundry.core.registry import Plugin, Registry, registry

@@ -11,7 +11,7 @@ import pytest
 from foundry.core.config import Experiment, from_plain, load_experiment
 from foundry.core.config.mutate import Mutated, list_mutations, mutate
 from foundry.core.config.remarks import remarks
-from foundry.core.config.write import write_experiment
+from foundry.core.config.write_yaml import write_experiment
 from foundry.core.contracts import DROP, Edits, ExitCode, InvalidExperiment, Mutation, PluginError, UsageError
 from foundry.core.registry import Plugin, Registry, registry
 from foundry.lab.sweep.arms import Axis

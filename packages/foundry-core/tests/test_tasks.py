@@ -15,7 +15,7 @@ import yaml
 from foundry.core.code import code_fingerprint
 from foundry.core.config import from_plain
 from foundry.core.config.json_schema import json_schema
-from foundry.core.config.write import to_yaml
+from foundry.core.config.write_yaml import to_yaml
 from foundry.core.contracts import (
     InvalidData,
     InvalidExperiment,

@@ -194,7 +194,7 @@ def test_the_next_token_is_projected_kept_and_attends(used, n_kv_head, size, len
     largest_score = 0.3 * float(turned(q).abs().amax(-1).max() * kept.abs().sum(-1).max())
     expected = exact[3](y.transpose(1, 2).flatten(2))
 
-    kernel = whole_layers.NextToken.of(*layers, n_head=N_HEAD, factor=0.3, norms=norms)
+    kernel = whole_layers.AttentionStep.of(*layers, n_head=N_HEAD, factor=0.3, norms=norms)
     y = kernel(x, keys, values, length, value=value, waves=waves, real=real)
     normed = 0 if norms is None else len(norms.of_queries) + rounding.FUNCTION
     new = WIDTH + 1, normed, 2  # projected, normalised, turned
@@ -323,7 +323,7 @@ def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
 
     def fits(length=2, n_head=4, x=None, keys=keys, norms=None, **given):
         x, values = draw(1, 1, WIDTH) if x is None else x, keys.clone()
-        kernel = whole_layers.NextToken.of(*layers, n_head=n_head, factor=1.0, norms=norms)
+        kernel = whole_layers.AttentionStep.of(*layers, n_head=n_head, factor=1.0, norms=norms)
         return kernel is not None and kernel(x, keys, values, length, **given) is not None
 
     assert fits()

@@ -45,14 +45,14 @@ OTHERS = {
 @pytest.fixture
 def taken(monkeypatch):
     """Whether each call of the kernel of attention found that it fits; all products are worth a kernel."""
-    taken, next_token = [], whole_layers.NextToken.__call__
+    taken, next_token = [], whole_layers.AttentionStep.__call__
 
     def watch(*args, **settings):
         y = next_token(*args, **settings)
         taken.append(y is not None)
         return y
 
-    monkeypatch.setattr(whole_layers.NextToken, "__call__", watch)
+    monkeypatch.setattr(whole_layers.AttentionStep, "__call__", watch)
     monkeypatch.setattr(few_rows, "WORTH_IT", 0)
     return taken
 

@@ -219,7 +219,7 @@ def test_a_lease_ends_by_the_clock_that_measures_it():
         of_ours = Beat(now.boot, now.clock - silent, now.wall + 1e9)
         for beat in (of_another, of_ours):
             assert beat.age == pytest.approx(silent, abs=5)
-            assert bool(Holder(elsewhere, beat).loss(LEASE_SECONDS)) == lost
+            assert bool(Holder(elsewhere, beat).lost_claim(LEASE_SECONDS)) == lost
 
 
 def test_what_is_given_back_is_no_failure_and_only_ones_own_is(ledger, sweep, monkeypatch):

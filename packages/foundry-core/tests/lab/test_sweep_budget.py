@@ -11,8 +11,8 @@ import pytest
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.assemble import edit
 from foundry.core.config.mutate import mutate
-from foundry.core.training.horizon import Horizon, Step
-from foundry.core.training.rows import open_rows
+from foundry.core.training.budget import StepSize, TrainingBudget
+from foundry.core.training.open_rows import open_rows
 from foundry.lab.report.runs import DRAWN, _mean
 from foundry.lab.trials.budget import Budget, Costs, equalised
 
@@ -69,10 +69,10 @@ def test_where_padding_costs_nothing_more_the_arms_have_equal_tokens(short: Expe
 def test_a_budget_in_tokens_is_as_few_steps_as_have_them(short: Experiment, tokens: int) -> None:
     experiment = edit(short, {**Budget("tokens", tokens).edits, "seed": tokens}, "the test")
     rows = open_rows(experiment)
-    steps = Horizon.of(experiment, rows, 1.0).steps
+    steps = TrainingBudget.of(experiment, rows, 1.0).steps
     assert steps is not None
     assert rows.tokens_before(4 * (steps - 1)) < tokens <= rows.tokens_before(4 * steps)
-    assert steps == pytest.approx(tokens / Step.of(experiment, rows).tokens, abs=3)
+    assert steps == pytest.approx(tokens / StepSize.of(experiment, rows).tokens, abs=3)
 
 
 def test_the_mean_curve_is_over_seeds_whose_rows_had_other_tokens() -> None:

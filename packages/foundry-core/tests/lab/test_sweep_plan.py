@@ -22,7 +22,8 @@ from foundry.lab.sweep.plan import Plan, PlannedArm, informed, make_plan, noise_
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
 from foundry.lab.trials.budget import EQUAL, Budget, Costs, share_of
-from foundry.lab.trials.fingerprint import Setting, make_trial
+from foundry.lab.trials.fingerprint import make_trial
+from foundry.lab.trials.setting import Setting
 
 BASELINE = """\
 model_args: {n_layer: 2, n_head: 2, n_embd: 32, block_size: 32}

@@ -12,7 +12,7 @@ from foundry.core.config import load_experiment
 from foundry.core.contracts import Params
 from foundry.core.contracts.execution import Site
 from foundry.lab.ledger import Ledger, LostClaim, Trial
-from foundry.lab.trials import heartbeat
+from foundry.lab.trials import heartbeat, time_limit
 from foundry.lab.trials.executors.inline import Inline
 from foundry.lab.trials.executors.site import WORKER, LedgerSite
 from foundry.lab.trials.log import thinned
@@ -127,13 +127,13 @@ def test_a_driver_gives_signs_of_the_sweeps_that_it_drives(ledger, queued):
 
 
 def test_a_trial_has_its_time_from_the_first_step_and_more_to_be_built():
-    for seconds, to_build in ((2.0, heartbeat.BUILD_SECONDS), (1000.0, 1000.0)):
-        watch = heartbeat.Watch(None, None, seconds, None)
+    for seconds, to_build in ((2.0, time_limit.BUILD_SECONDS), (1000.0, 1000.0)):
+        watch = time_limit.Watch(None, None, seconds, None)
         watch.building_begins()
         assert watch.complaint == f"timeout: it took longer than {to_build:g} s to be built"
         watch.training_begins()
         assert watch.complaint == f"timeout: it took longer than {seconds:g} s"
-    unlimited = heartbeat.Watch(None, None, None, None)
+    unlimited = time_limit.Watch(None, None, None, None)
     unlimited.training_begins()
     assert unlimited.complaint == ""
 

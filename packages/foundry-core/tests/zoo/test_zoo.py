@@ -20,7 +20,7 @@ from foundry.core.registry import registry
 from foundry.core.testing import assert_gradients_rounded, assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.zoo import export, load, load_pretrained
-from foundry.zoo.express import experiment_of, family_of, layers_of
+from foundry.zoo.config_json import experiment_of, family_of, layers_of
 from foundry.zoo.shards import INDEX, WeightsFolder
 from foundry.zoo.weights import pairs
 

@@ -22,8 +22,8 @@ from foundry.core.contracts.architecture import Config
 from foundry.core.registry import registry
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.zoo import export, load, load_pretrained
+from foundry.zoo.config_json import experiment_of
 from foundry.zoo.convert import convert, experiment_from
-from foundry.zoo.express import experiment_of
 from foundry.zoo.pretrained import name_of
 from foundry.zoo.shards import WeightsFolder
 

@@ -18,7 +18,7 @@ from foundry.core.model import GPT, model_of
 from foundry.core.model.init import init_buffers
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.zoo import export, load
-from foundry.zoo.fold import folded
+from foundry.zoo.fold_multipliers import folded
 
 VOCAB = 61
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 24, "attention": "gqa_2kv"}

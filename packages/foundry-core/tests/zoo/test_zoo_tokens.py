@@ -26,7 +26,7 @@ from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training.device import resolve
 from foundry.core.training.distributed import World
-from foundry.core.training.evaluation import evaluate
+from foundry.core.training.validation import validation_loss
 from foundry.data.corpora import TextParams
 from foundry.data.params import DataParams
 from foundry.data.prepare import prepare
@@ -271,7 +271,7 @@ def test_bits_per_byte_are_of_the_texts_own_bytes(kind, block_size, project):
     model = model_of(experiment, tokenizer.vocab_size)
     initialize(model, seed=1)
     rows = TrainingRows(prepared, block_size, seed=1)
-    scored = evaluate(model, rows.validation, tokenizer, resolve(experiment.training), World())
+    scored = validation_loss(model, rows.validation, tokenizer, resolve(experiment.training), World())
     assert scored.tokens == sum(lengths - 1)  # what ends a text is scored, too
     size = sum(len(text.encode()) for text in texts)
     assert scored.val_bpb == pytest.approx(scored.val_loss * scored.tokens / math.log(2) / size, rel=1e-9)

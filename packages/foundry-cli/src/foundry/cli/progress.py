@@ -12,7 +12,7 @@ from typing import Any
 
 from foundry.cli import render
 from foundry.core.run import EXPERT_FIELDS
-from foundry.core.training.report import PlainReporter, Reporter, format_row
+from foundry.core.training.reporter import PlainReporter, Reporter, format_row
 
 WIDE = 80
 """Columns of a terminal from which on the bar has the speed beside it."""

@@ -105,11 +105,11 @@ def restore_weights(model: Any, weights: Mapping[str, Any], *, source: str) -> N
     Raises:
         InvalidData: as `check_weights` does.
     """
-    from foundry.core.tensors import fill
+    from foundry.core.tensors import copy_into
 
     own = check_weights(model, weights, source=source)
     for name, parameter in own.items():
-        fill(parameter, weights[name])
+        copy_into(parameter, weights[name])
 
 
 def read_tokenizer(run: Run, experiment: Experiment) -> Tokenizer:

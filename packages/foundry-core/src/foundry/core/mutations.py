@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from foundry.core.config.command_line import Written
 from foundry.core.config.model_spec import heads_of
-from foundry.core.config.write import number
-from foundry.core.config.written import Written
+from foundry.core.config.write_yaml import number
 from foundry.core.contracts import Edits, InvalidExperiment, Mutation
 
 

@@ -79,7 +79,7 @@ NEXT_TOKEN = Variant(
     "objective", "next_token", "foundry.core.training.objective:NextToken", Params, "the loss of each row's next tokens"
 )
 RUN = Variant(
-    "source", "run", "foundry.core.training.initial:Trained", SourceParams, "the judged weights of another run"
+    "source", "run", "foundry.core.training.init_from:RunSource", SourceParams, "the judged weights of another run"
 )
 
 

@@ -40,7 +40,7 @@ def part_of(values: Tensor, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fill(part: Tensor, values: Tensor) -> None:
+def copy_into(part: Tensor, values: Tensor) -> None:
     """Copy a whole tensor into one of which this rank may have a part."""
     part.copy_(part_of(values, like=part))
 

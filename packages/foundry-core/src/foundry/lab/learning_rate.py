@@ -22,8 +22,8 @@ from foundry.core.run import Run
 from foundry.core.system import temporary_folder
 from foundry.core.system.signals import StopRequest
 from foundry.core.training.distributed import World
-from foundry.core.training.report import PlainReporter, Reporter
-from foundry.core.training.setup import build
+from foundry.core.training.reporter import PlainReporter, Reporter
+from foundry.core.training.run_training import build
 from foundry.lab.trials.budget import Budget, with_budget
 
 if TYPE_CHECKING:

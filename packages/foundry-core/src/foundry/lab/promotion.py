@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from foundry.core.config.assemble import assemble
 from foundry.core.config.difference import difference
 from foundry.core.config.load import from_plain, load_experiment
-from foundry.core.config.write import to_yaml
+from foundry.core.config.write_yaml import to_yaml
 from foundry.core.config.yaml import MAX_BYTES, read_text
 from foundry.core.contracts import FoundryError, InvalidExperiment, UsageError
 from foundry.core.registry import BASELINE, registry

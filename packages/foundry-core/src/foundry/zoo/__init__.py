@@ -10,9 +10,10 @@ config, tokenizer, model = load("qwen2-0.5b")
     source.py    as the first weights of a run;  plugin.py  what the zoo contributes
     shards.py    a folder of safetensors, opened lazily
     family.py    the words in which a family of architectures is written down;  families/  one file each
-    express.py   config.json <-> experiment
+    config_json.py config.json <-> experiment
     weights.py   tensors <-> parameters, by the family's table;  views.py  what shape a parameter has there
-    pretrained.py  all of it, inwards;  write.py  outwards, by staging.py;  check.py  the first layer that differs
+    pretrained.py  all of it, inwards;  export_folder.py  outwards, by staging.py
+    check.py     the first layer that differs;  fold_multipliers.py  what a scale rule multiplies, into the weights
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foundry.core.contracts.architecture import Choice, Family, Key, Only, WeightMap
+    from foundry.zoo.export_folder import export
     from foundry.zoo.pretrained import load, load_pretrained
     from foundry.zoo.rope import Rope
-    from foundry.zoo.write import export
 
 __all__ = ["Choice", "Family", "Key", "Only", "Rope", "WeightMap", "export", "load", "load_pretrained"]
 
@@ -36,7 +37,7 @@ _PUBLIC = {
     "Only": "foundry.core.contracts.architecture",
     "Rope": "foundry.zoo.rope",
     "WeightMap": "foundry.core.contracts.architecture",
-    "export": "foundry.zoo.write",
+    "export": "foundry.zoo.export_folder",
     "load": "foundry.zoo.pretrained",
     "load_pretrained": "foundry.zoo.pretrained",
 }

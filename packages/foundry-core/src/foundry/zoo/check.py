@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.generate import first_ids
 from foundry.core.registry import registry
-from foundry.zoo.express import family_of
+from foundry.zoo.config_json import family_of
 from foundry.zoo.find import find
 from foundry.zoo.pretrained import load, tokenizer_of
 from foundry.zoo.shards import WeightsFolder

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.run import SCHEMA_VERSION, Run
 from foundry.core.system import replace_durably, user_path
-from foundry.zoo.express import experiment_of
+from foundry.zoo.config_json import experiment_of
 from foundry.zoo.find import find
 from foundry.zoo.pretrained import TOKENIZER, load, name_of
 from foundry.zoo.shards import WeightsFolder

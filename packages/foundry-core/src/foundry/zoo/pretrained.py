@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from foundry.core.contracts import Tokenizer, UsageError
 from foundry.core.registry import Registry, registry
-from foundry.zoo.express import experiment_of, family_of
+from foundry.zoo.config_json import experiment_of, family_of
 from foundry.zoo.find import find
 from foundry.zoo.shards import WeightsFolder
 

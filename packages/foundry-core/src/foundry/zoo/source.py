@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from foundry.core.contracts import FoundryError, InvalidData, Origin, Tokenizer
 from foundry.core.system import user_path
 from foundry.zoo.catalog import ZOO
-from foundry.zoo.express import family_of
+from foundry.zoo.config_json import family_of
 from foundry.zoo.find import find
 from foundry.zoo.pretrained import tokenizer_of
 from foundry.zoo.shards import WeightsFolder

@@ -2,7 +2,7 @@
 decoded token goes into calling operators.
 
     FeedForward  W_down f(W_up x), gated or not           x (..., C) -> (..., C)
-    NextToken    a layer of attention, for one new token per text, to those in its cache
+    AttentionStep  a layer of attention, for one new token per text, to those in its cache
 
 `of` makes one of the modules that it stands for, once, and is None where those are anything else than the kernel
 computes. Called, it looks at what differs from token to token, and returns None where the kernel is not made for that,
@@ -79,7 +79,7 @@ class HeadNorms(NamedTuple):
     eps: float
 
 
-class NextToken:
+class AttentionStep:
     """Project a token to q, k and v, keep k and v in the cache, and project softmax(q k^T factor) v."""
 
     def __init__(
@@ -184,9 +184,9 @@ def feed_forward(x: Tensor, up: Tensor, down: Tensor, gate: Tensor) -> Tensor:
 def next_token(
     x: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, keys: Tensor, values: Tensor, n_head: int
 ) -> Tensor:
-    """What `NextToken` makes of x (B, 1, C) and a cache (B, G, S, D) in which the last place is free."""
+    """What `AttentionStep` makes of x (B, 1, C) and a cache (B, G, S, D) in which the last place is free."""
     size = q.shape[0] // n_head
-    kernel = NextToken(Weights(q), Weights(k), Weights(v), Weights(o), n_head, size**-0.5, None)
+    kernel = AttentionStep(Weights(q), Weights(k), Weights(v), Weights(o), n_head, size**-0.5, None)
     return _computed(kernel, x, keys, values, keys.size(2) - 1)
 
 

@@ -20,7 +20,7 @@ def show(config: Config = None, sets: Sets = None, json: Json = False) -> None:
     Example: foundry config show --set training.learning_rate=3e-4
     """
     from foundry.core.config import from_plain, load_experiment
-    from foundry.core.config.write import to_yaml
+    from foundry.core.config.write_yaml import to_yaml
 
     experiment = load_experiment(config, sets or ())
     render.problems(experiment.registry.problems)

@@ -75,7 +75,7 @@ def mutate(
         )
     from foundry.core.config import load_experiment
     from foundry.core.config.mutate import mutate, value_missing
-    from foundry.core.config.write import write_experiment
+    from foundry.core.config.write_yaml import write_experiment
 
     if value is None:
         from foundry.core.registry import registry

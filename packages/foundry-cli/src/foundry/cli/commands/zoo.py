@@ -94,7 +94,7 @@ def convert(
     stay_within_quota()
     wrote: dict[str, str] = {}
     if experiment is not None:
-        from foundry.core.config.write import to_yaml
+        from foundry.core.config.write_yaml import to_yaml
 
         outputs.write(experiment, to_yaml(experiment_from(model, block_size=block_size)).encode())
         wrote["experiment"] = str(experiment)

@@ -5,15 +5,16 @@
 
     document.py   a tree whose every value knows its place
     yaml.py       text -> document
-    written.py    what follows the `=` of a flag -> text or YAML, by its field;  fields.py  which field that is
+    command_line.py  what follows the `=` of a flag -> text or YAML, by its field;  fields.py  which field that is
     sugar.py      short ways of writing -> the one long way
     merge.py      `extends` and --set on top of each other
     resolve.py    every choice complete
-    schema.py     core's sections;  compose.py  + the registry = the schema
-    validate.py   document -> Experiment;  explain.py rules.py layers.py  what is wrong with it
+    schema.py     core's sections;  build_schema.py  + the registry = the schema
+    validate.py   document -> Experiment;  layers.py  the keys of `layers:`
+    explain.py contradictions.py compatibility.py  what is wrong with it
     model_spec.py  what the model of one is made of
     experiment.py identity.py;  assemble.py  all of it: documents -> Experiment;  load.py  files -> Experiment
-    mutate.py     Experiment -> Experiment;  write.py  -> YAML;  json_schema.py  for editors;
+    mutate.py     Experiment -> Experiment;  write_yaml.py  -> YAML;  json_schema.py  for editors;
     difference.py  what differs between two;  remarks.py  what may not be meant
 
 Nothing here imports torch or numpy.

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from foundry.core.blame import FAULTS
+from foundry.core.config.command_line import read_written
+from foundry.core.config.contradictions import misplaced
 from foundry.core.config.document import Document, Fault, Place, dotted, raise_faults
 from foundry.core.config.document import Path as Key
 from foundry.core.config.experiment import Experiment, Provenance
 from foundry.core.config.merge import lay
 from foundry.core.config.model_spec import following
 from foundry.core.config.resolve import name_choices, resolve
-from foundry.core.config.rules import misplaced
 from foundry.core.config.validate import validate
-from foundry.core.config.written import read_written
 from foundry.core.contracts import DROP, Edits, InvalidExperiment, Params, PluginError
 from foundry.core.mutations import change_width
 from foundry.core.registry import Registry

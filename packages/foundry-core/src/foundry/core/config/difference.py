@@ -9,7 +9,7 @@ from typing import Any
 
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.identity import default_of
-from foundry.core.config.write import flow
+from foundry.core.config.write_yaml import flow
 from foundry.core.contracts import Params
 
 

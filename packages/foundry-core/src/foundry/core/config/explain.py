@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from foundry.core.config.compose import experiment_model
+from foundry.core.config.build_schema import experiment_model
 from foundry.core.config.document import MAX_FAULTS, Document, Fault, Path, dotted
 from foundry.core.config.fields import class_at, field_at
 from foundry.core.config.merge import slot_at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from foundry.core.config.compose import experiment_model
+from foundry.core.config.build_schema import experiment_model
 from foundry.core.contracts import Shorthand, Slot, Variant
 from foundry.core.registry import Registry
 

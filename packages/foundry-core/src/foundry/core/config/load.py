@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from foundry.core.config.assemble import assemble
+from foundry.core.config.command_line import Written
 from foundry.core.config.document import Document, Fault, Place
 from foundry.core.config.experiment import Experiment
-from foundry.core.config.written import Written
 from foundry.core.config.yaml import read_file, read_text
 from foundry.core.contracts import InvalidExperiment, UsageError
 from foundry.core.registry import BASELINE, Registry, find_project
@@ -25,7 +25,7 @@ def load_experiment(
 
     Args:
         path: a YAML file; None is experiments/baseline.yaml of the project around the working directory.
-        sets: `section.key=value` each, on top of the file; see `foundry.core.config.written`.
+        sets: `section.key=value` each, on top of the file; see `foundry.core.config.command_line`.
         registry: what may be chosen; by default what the file's project has.
 
     Raises:

@@ -19,7 +19,7 @@ from foundry.core.config.experiment import Experiment
 from foundry.core.config.load import BASELINE
 from foundry.core.config.remarks import remarks, steps_by_full_rows
 from foundry.core.config.schema import BUDGETS
-from foundry.core.config.write import comment, number, to_yaml
+from foundry.core.config.write_yaml import comment, number, to_yaml
 from foundry.core.config.yaml import scalar
 from foundry.core.contracts import (
     Edits,
@@ -39,7 +39,7 @@ FIXED_SLOTS = ("dataset", "task")
 
 @dataclass(frozen=True)
 class Mutated:
-    """A mutated experiment, not yet written anywhere; see `foundry.core.config.write.write_experiment`."""
+    """A mutated experiment, not yet written anywhere; see `foundry.core.config.write_yaml.write_experiment`."""
 
     base: Experiment
     type: str

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from foundry.core.config.compose import experiment_model
+from foundry.core.config.build_schema import experiment_model
+from foundry.core.config.contradictions import contradictions
 from foundry.core.config.document import MAX_FAULTS, Document, Fault, Path, items
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.resolve import chosen, resolve
-from foundry.core.config.rules import contradictions
 from foundry.core.registry import Registry
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -10,8 +10,8 @@ nothing else of core.
                 Params      its settings, as the experiment file has them
                 Shorthand   a name for a variant with some of its parameters set: gqa_2kv
                 Mutation    a small named edit of an experiment: depth 8
-                Metric      a figure that models are ranked by: val_loss, accuracy
                 Section     a top-level part of the experiment file whose schema a package owns: data, eval
+    metrics     Metric: a figure that models are ranked by, such as val_loss or accuracy
     data        Rows, Tokenizer, Batch: what a model reads
     model       Attention, FeedForward, Position, ...: what the parts of a model can do, one protocol for each slot
     parameters  Role: what each parameter of a model is, which optimizers, scale rules and first values ask
@@ -42,6 +42,7 @@ from foundry.core.contracts.errors import (
 )
 from foundry.core.contracts.evaluation import Item, ModelHandle, RunHandle, Task, TaskParams
 from foundry.core.contracts.execution import Executor, Site
+from foundry.core.contracts.metrics import Metric
 from foundry.core.contracts.model import (
     UNSCALED,
     ActivationParams,
@@ -84,7 +85,6 @@ from foundry.core.contracts.plugins import (
     Contribution,
     Edits,
     HookSpecs,
-    Metric,
     Mutation,
     Params,
     Problem,

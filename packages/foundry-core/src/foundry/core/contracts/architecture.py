@@ -8,7 +8,7 @@ experiment, and which of its tensors are which of our parameters. Imports no tor
     WeightMap   one tensor of theirs = one or several parameters of ours
 
 An experiment is compared and written as flat values, layer by layer: {"n_embd": 768, "attention.type": "gqa", ...}.
-So every family reads and writes by the same table, and what the table says is true: `foundry.zoo.express` writes a
+So every family reads and writes by the same table, and what the table says is true: `foundry.zoo.config_json` writes a
 config.json, reads it back, and refuses where that is not the experiment that it began with.
 """
 

@@ -12,6 +12,7 @@ import pluggy
 from pydantic import BaseModel, ConfigDict
 
 from foundry.core.contracts.errors import PluginError
+from foundry.core.contracts.metrics import Metric
 from foundry.core.undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -154,18 +155,6 @@ class Mutation:
     slot: str = ""
     """A slot beside whose variants it stands, as `SLOT TYPE`: `norm qknorm`, which sets a param of the attention. It
     has no other value then, and `edit` gets its type as one."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure that models are ranked by, or described with. A task's metrics are told as NAME.METRIC, of the name that
-    the experiment has for the task: `gsm8k.accuracy`."""
-
-    name: str
-    unit: str = ""  # as it stands behind a number: "nats", "bits per byte"; empty for a share or a count
-    higher_is_better: bool = False
-    per_token: bool = False  # of one token, and so not to be compared between two tokenizers
-    summary: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from foundry.core.blame import place_of
 from foundry.core.contracts import PluginError
 from foundry.core.contracts.parameters import owners
-from foundry.core.tensors import fill
+from foundry.core.tensors import copy_into
 
 if TYPE_CHECKING:
     from foundry.core.model.scale import Scale
@@ -95,7 +95,7 @@ def initialize(model: nn.Module, seed: int) -> None:
             raise _unfilled(model, path, f"the parameter {{}} {tuple(parameter.shape)}", way_out)
         if scale is not None and not scale.is_base:
             values *= scale.init_factor(path)
-        fill(parameter, values)
+        copy_into(parameter, values)
     init_buffers(model)
 
 

@@ -22,9 +22,9 @@ from foundry.core.system import available_cores
 from foundry.core.training.building import build_optimizer, parallelize
 from foundry.core.training.device import REFERENCE, Device, kernels_of, resolve, setting_of
 from foundry.core.training.distributed import World
+from foundry.core.training.memory_check import require_training_memory
 from foundry.core.training.objective import TrainingContext, build_objective
 from foundry.core.training.optimization import clip_gradients
-from foundry.core.training.room import require_room
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -98,7 +98,7 @@ def bench(
 
 def step_seconds(experiment: Experiment, vocab_size: int, device: Device, seconds: float) -> float:
     """Median seconds of an optimizer step."""
-    require_room(experiment, vocab_size, device)
+    require_training_memory(experiment, vocab_size, device)
     device.activate()
     training = experiment.training
     model = model_of(experiment, vocab_size, "meta")

@@ -23,7 +23,7 @@ from foundry.core.model.init import materialize, require_filled
 from foundry.core.training.checkpoint import Checkpoint
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
-from foundry.core.training.initial import source_of
+from foundry.core.training.init_from import source_of
 from foundry.core.training.optimization import OptimizerSet
 
 if TYPE_CHECKING:

@@ -22,12 +22,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from torch import Tensor
 
-from foundry.core.contracts import Diverged, EnvironmentFailure, InvalidData
+from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.system import (
     JSON_BYTES,
     move_folder,
@@ -40,6 +39,7 @@ from foundry.core.system import (
     write_durably,
 )
 from foundry.core.tensors import write_tensors
+from foundry.core.training import divergence
 
 SCHEMA_VERSION = 2
 """2: the state of each job is under `jobs`. In 1 they lie beside one another, and are read."""
@@ -74,9 +74,8 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     if final.exists():
         return final
     for group, tensors in checkpoint.tensors.items():
-        for name, tensor in tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise Diverged(f"{group} {name} is not finite at step {step}", "the checkpoints before it are kept")
+        if diverged := divergence.of_tensors(group, tensors, step):
+            raise diverged
     staging = folder / f".step-{step:08d}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from foundry.core.run import SCHEMA_VERSION, Run
 from foundry.core.system import replace_durably, writing
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.device import Device
-from foundry.core.training.initial import origin_of
+from foundry.core.training.init_from import origin_of
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment

@@ -9,7 +9,7 @@ import numpy as np
 from foundry.core.contracts import Batch, InvalidExperiment, Rows
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
-from foundry.core.training.evaluation import to_device
+from foundry.core.training.validation import to_device
 
 
 class Feed:

@@ -21,16 +21,16 @@ from foundry.core.contracts import Job, Moment, Rows
 from foundry.core.generate import Sampling, stream_text
 from foundry.core.run import EXPERT_FIELDS, Run
 from foundry.core.training import checkpoint as checkpoints
+from foundry.core.training.budget import TrainingBudget
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
-from foundry.core.training.evaluation import evaluate
 from foundry.core.training.expert_load import ExpertLoad
-from foundry.core.training.horizon import Horizon
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.progress import Progress
-from foundry.core.training.report import Reporter
+from foundry.core.training.reporter import Reporter
 from foundry.core.training.samples import append_sample
+from foundry.core.training.validation import validation_loss
 from foundry.core.training.weights import Weights
 
 
@@ -72,7 +72,7 @@ class Validate(Stateful):
 
     def run(self, now: Moment) -> Mapping[str, float] | None:
         with self.weights.judged() as model:
-            scored = evaluate(
+            scored = validation_loss(
                 model, self.rows.validation, self.rows.tokenizer, self.device, self.world,
                 max_tokens=self.max_tokens, stop=self.stop,
             )  # fmt: skip
@@ -94,7 +94,7 @@ class Log(Stateful):
     metrics: Metrics
     expert_load: ExpertLoad
     clock: Clock
-    horizon: Horizon
+    budget: TrainingBudget
     device: Device
     world: World
     reporter: Reporter
@@ -113,8 +113,8 @@ class Log(Stateful):
             self.train_loss = row["train_loss"]
             self.experts = {key: row[key] for key in EXPERT_FIELDS if key in row}
             if self.world.is_main:
-                progress = self.horizon.progress(now.step, self.at.seconds)
-                self.reporter.step(row, progress, self.horizon.seconds_left(now.step, now.figures["elapsed"]))
+                progress = self.budget.progress(now.step, self.at.seconds)
+                self.reporter.step(row, progress, self.budget.seconds_left(now.step, now.figures["elapsed"]))
         return {}
 
     def measure(self) -> dict[str, float]:

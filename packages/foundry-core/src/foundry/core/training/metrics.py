@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foundry.core.contracts import Diverged
 from foundry.core.run import Run
 from foundry.core.system import replace_durably, sync_file, writing
+from foundry.core.training import divergence
 from foundry.core.training.distributed import World
 
 FIELDS = (
@@ -115,13 +115,9 @@ class Metrics:
             row[key] = value if key in FIELDS or math.isfinite(value) else None  # JSON has no other numbers
         for row, norm in zip(waiting, norms, strict=True):
             row["grad_norm"], loss = norm, row["train_loss"]
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+            if diverged := divergence.of_step(row["step"], loss, norm):
                 self._append([good for good in self.pending if good["step"] < row["step"]])
-                raise Diverged(
-                    f"not finite at step {row['step']}: loss {loss}, gradient norm {norm}",
-                    "the checkpoints before it are kept; try a smaller training.learning_rate, a longer warmup, or a "
-                    "smaller training.grad_clip",
-                )
+                raise diverged
 
     def flush(self, **fields: Any) -> dict[str, Any] | None:
         """Bring the pending rows to disk; `fields` go into the last of them, or, if none is pending, into the last on
@@ -135,9 +131,9 @@ class Metrics:
             EnvironmentFailure: the disk is full.
         """
         self.settle()
-        if not math.isfinite(fields.get("val_loss", 0.0)):
+        if diverged := divergence.of_validation(fields.get("val_loss", 0.0)):
             self._append(self.pending)
-            raise Diverged(f"the validation loss is {fields['val_loss']}", "the checkpoints before it are kept")
+            raise diverged
         if not self.pending:
             return self._amend({key: value for key, value in fields.items() if key in ("val_loss", "val_bpb")})
         rows, self.pending = self.pending, []

@@ -15,13 +15,14 @@ from foundry.core.model import GPT
 from foundry.core.run import Run
 from foundry.core.system.signals import StopRequest
 from foundry.core.training.after_step import AfterStep
+from foundry.core.training.aux_totals import AuxTotals
+from foundry.core.training.budget import TrainingBudget
 from foundry.core.training.checkpoint import Checkpoint
 from foundry.core.training.clock import Clock
 from foundry.core.training.device import Device
 from foundry.core.training.distributed import World
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
-from foundry.core.training.horizon import Horizon
 from foundry.core.training.jobs import Jobs
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import summed
@@ -29,8 +30,7 @@ from foundry.core.training.optimization import clip_gradients
 from foundry.core.training.profile import Profile
 from foundry.core.training.progress import Progress
 from foundry.core.training.randomness import restore_rng_streams, rng_streams
-from foundry.core.training.report import Reporter
-from foundry.core.training.reported import Reported
+from foundry.core.training.reporter import Reporter
 from foundry.core.training.weights import Weights
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Trainer:
     after_step: AfterStep
     expert_load: ExpertLoad
     schedule: Schedule
-    budget: Horizon
+    budget: TrainingBudget
     metrics: Metrics
     reporter: Reporter
     stop: StopRequest
@@ -62,7 +62,7 @@ class Trainer:
     progress: Progress
     clock: Clock
     jobs: Jobs = field(init=False)
-    reported: Reported = field(default_factory=Reported)  # of the step under way, or the last one
+    reported: AuxTotals = field(default_factory=AuxTotals)  # of the step under way, or the last one
     step_tokens: float = 0.0  # that the step under way trains on, on all ranks
     stopping: bool = False  # every rank knows that one was asked to stop
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from foundry.core.model import GPT
-from foundry.core.tensors import fill, saved_parts, whole
+from foundry.core.tensors import copy_into, saved_parts, whole
 from foundry.core.training.optimization import MovingAverage, OptimizerSet
 
 
@@ -44,7 +44,7 @@ class Weights:
         if self.ema:
             self.ema.updates = ema_updates
             for name, average in tensors["ema"].items():
-                fill(self.ema.weights[name], average)
+                copy_into(self.ema.weights[name], average)
 
     @contextmanager
     def judged(self) -> Iterator[GPT]:

@@ -16,12 +16,12 @@ from typing import Any, TypeAlias
 
 from foundry.core.contracts import InvalidData
 from foundry.lab.ledger.journal import Event, encode
+from foundry.lab.ledger.lease import MAX_LOST_CLAIMS
 
 Data: TypeAlias = Mapping[str, Any]
 Projection: TypeAlias = Callable[[sqlite3.Connection, Event, Data], None]
 
 MAX_FAILURES = 3  # attempts that ended with a reason, before the trial has failed for good
-MAX_LOSSES = 25  # attempts whose process was gone: a trial that kills its worker must end, an unlucky one must not
 
 SUMMARY = ("metrics", "higher_is_better", "tokens", "flops", "training_seconds")
 """Of a result: what is asked about many trials at once."""
@@ -150,7 +150,7 @@ def claim_lost(db: sqlite3.Connection, event: Event, data: Data) -> None:
     """The attempt's process is gone or silent, or gave the trial back."""
     _end_attempt(db, event, data["attempt"], "lost", data["reason"])
     db.execute("UPDATE trial SET losses = losses + ? WHERE id = ?", (int(data["counts"]), data["trial"]))
-    _queue_or_give_up(db, event, data, _count(db, "losses", data) < MAX_LOSSES)
+    _queue_or_give_up(db, event, data, _count(db, "losses", data) < MAX_LOST_CLAIMS)
 
 
 def _count(db: sqlite3.Connection, column: str, data: Data) -> int:

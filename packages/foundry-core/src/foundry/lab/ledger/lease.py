@@ -14,6 +14,8 @@ from foundry.core.system.processes import Process, this_process
 
 LEASE_SECONDS = 180.0
 """Without a heartbeat for so long, a claim is taken over. A first step can take a minute to compile."""
+MAX_LOST_CLAIMS = 25
+"""Attempts whose process was gone: a trial that kills its worker must end, an unlucky one must not."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Holder:
     beat: Beat
     name: str = ""  # of a worker
 
-    def loss(self, lease_seconds: float, is_gone: Callable[[Process], bool] = Process.is_gone) -> str:
+    def lost_claim(self, lease_seconds: float, is_gone: Callable[[Process], bool] = Process.is_gone) -> str:
         """Why it has lost its claim, in words; empty while that holds."""
         if is_gone(self.process):
             return "its process is gone"

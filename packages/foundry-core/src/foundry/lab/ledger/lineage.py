@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from foundry.core.config.write import comment
+from foundry.core.config.write_yaml import comment
 from foundry.core.config.yaml import MAX_BYTES
 from foundry.core.system import read_regular
 from foundry.lab.ledger.ledger import Ledger

@@ -73,7 +73,7 @@ class Queue:
     def drivers(self, sweep: str) -> list[lease.Holder]:
         """Who drives a sweep, as far as is known."""
         found = map(rows.holder, self._store.rows("SELECT * FROM driver WHERE sweep = ?", (sweep,)))
-        return [driver for driver in found if not driver.loss(self.lease_seconds)]
+        return [driver for driver in found if not driver.lost_claim(self.lease_seconds)]
 
     def finish_sweep(self, id: str, conclusion: Json) -> None:
         """The sweep is over; what only it had queued is cancelled. A second conclusion changes nothing."""
@@ -256,19 +256,19 @@ class Queue:
     def release(self, attempt: Attempt) -> None:
         """Give a trial back unfinished, as a worker that was asked to stop does. It does not count as a failure."""
         if self._holds(attempt):
-            self._lose(attempt.id, attempt.trial.id, "given back", counts=False)
+            self._take_back(attempt.id, attempt.trial.id, "given back", counts=False)
 
     def release_all(self) -> None:
         """Give back whatever this process has claimed, as one does that leaves."""
         for row in self._running():
             if row["process"] == _process():
-                self._lose(row["attempt"], row["trial"], "given back", counts=False)
+                self._take_back(row["attempt"], row["trial"], "given back", counts=False)
 
     def reclaim(self) -> int:
         """Queue again what is claimed by processes that are dead, or were silent for too long; how many."""
         is_gone = cache(Process.is_gone)  # one process may hold many
-        losses = [(row, rows.holder(row).loss(self.lease_seconds, is_gone)) for row in self._running()]
-        return sum(self._lose(row["attempt"], row["trial"], loss) for row, loss in losses if loss)
+        lost = [(row, rows.holder(row).lost_claim(self.lease_seconds, is_gone)) for row in self._running()]
+        return sum(self._take_back(row["attempt"], row["trial"], reason) for row, reason in lost if reason)
 
     def holders(self) -> dict[str, lease.Holder]:
         """Who trains what now: by the trial's id."""
@@ -287,7 +287,7 @@ class Queue:
             " JOIN heartbeat ON heartbeat.attempt = attempt.id WHERE status = 'running'"
         )
 
-    def _lose(self, attempt: int, trial: str, reason: str, counts: bool = True) -> bool:
+    def _take_back(self, attempt: int, trial: str, reason: str, counts: bool = True) -> bool:
         with self._store.transaction() as record:
             running = self._attempt_status(attempt) == "running"  # or another process was faster
             if running:

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from foundry.core.blame import FAULTS, explained
 from foundry.core.config import Experiment
 from foundry.core.config.mutate import list_mutations, mutate
-from foundry.core.config.write import flow
+from foundry.core.config.write_yaml import flow
 from foundry.core.contracts import Params
 from foundry.core.mutations import scaled
 from foundry.lab.trials.failure import is_of_code, reason_of

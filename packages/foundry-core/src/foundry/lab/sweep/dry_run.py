@@ -86,12 +86,12 @@ def _expected(plan: Plan) -> tuple[float, float, float]:
 def training_seconds(plan: Plan, lab: Lab) -> float:
     """Of one training of the baseline, at the pace of a few steps now."""
     from foundry.core.training.bench import step_seconds
+    from foundry.core.training.budget import TrainingBudget
     from foundry.core.training.device import resolve
-    from foundry.core.training.horizon import Horizon
 
     experiment = from_plain(plan.baseline.experiment, project=lab.project)
     experiment = edit(experiment, {**plan.setting.edits_of(experiment)}, "the sweep")
-    budget = Horizon.of(experiment, training_rows(experiment), 3 * plan.baseline.costs["flops_per_token"])
+    budget = TrainingBudget.of(experiment, training_rows(experiment), 3 * plan.baseline.costs["flops_per_token"])
     if budget.steps is None:
         return budget.seconds or 0.0
     device = resolve(experiment.training)

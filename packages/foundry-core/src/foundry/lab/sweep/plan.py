@@ -14,7 +14,7 @@ from foundry.core.blame import FAULTS, explained
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.mutate import mutate
 from foundry.core.config.remarks import remarks
-from foundry.core.config.write import number, to_yaml
+from foundry.core.config.write_yaml import number, to_yaml
 from foundry.core.contracts import FoundryError, Stack, UsageError
 from foundry.core.digest import digest
 from foundry.lab.decide.duel import Contender
@@ -26,8 +26,9 @@ from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
 from foundry.lab.trials.budget import COST_AXES, Budget, Costs, Count, equalised
 from foundry.lab.trials.failure import is_of_code, reason_of
-from foundry.lab.trials.fingerprint import Setting, data_fingerprint, task_spec, trial_code
+from foundry.lab.trials.fingerprint import data_fingerprint, task_spec, trial_code
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS, metric_asked, tasks_asked
+from foundry.lab.trials.setting import Setting
 
 
 @dataclass(frozen=True)

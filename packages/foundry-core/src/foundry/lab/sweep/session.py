@@ -41,8 +41,8 @@ from foundry.lab.sweep.workload import PlannedWork
 from foundry.lab.trials.budget import Costs
 from foundry.lab.trials.driver import Driver
 from foundry.lab.trials.executors.site import WORKER, LedgerSite
-from foundry.lab.trials.fingerprint import Setting
 from foundry.lab.trials.heartbeat import Heartbeat
+from foundry.lab.trials.setting import Setting
 from foundry.lab.trials.warm_start import drop_checkpoints
 
 WAIT_SECONDS = 0.5

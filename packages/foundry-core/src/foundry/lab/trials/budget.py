@@ -19,7 +19,7 @@ from foundry.core.contracts import DROP, Edits, UsageError
 from foundry.core.undisturbed import undisturbed
 
 if TYPE_CHECKING:
-    from foundry.lab.trials.fingerprint import Setting
+    from foundry.lab.trials.setting import Setting
 
 EQUAL = 0.02
 """Relative difference of FLOPs per token up to which equal tokens are equal FLOPs."""
@@ -115,14 +115,14 @@ class Costs:
     def count_here(cls, experiment: Experiment) -> Costs:
         """Counted on the modules themselves; see `foundry.core.analyze`. Runs the code of every chosen variant."""
         from foundry.core.analyze import analyze
-        from foundry.core.training.horizon import Step
+        from foundry.core.training.budget import StepSize
         from foundry.lab.trials.fingerprint import training_rows
 
         rows = training_rows(experiment)
         with undisturbed():
             figures: Mapping[str, Any] = analyze(experiment, rows.tokenizer.vocab_size)
         figures = {**figures, "memory_bytes": figures["memory"]["total"]}
-        step = Step.of(experiment, rows)
+        step = StepSize.of(experiment, rows)
         per_token = figures["training_flops_per_token"] * step.positions / step.tokens
         return cls(per_token, step.tokens, step.positions, {axis: float(figures[axis]) for axis in COST_AXES})
 

@@ -15,8 +15,8 @@ from foundry.lab.decide.request import Answers, Failure, Outcome, Request
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Trial, TrialRow
 from foundry.lab.trials.failure import is_the_machines, reason_of
-from foundry.lab.trials.fingerprint import Setting
 from foundry.lab.trials.heartbeat import SILENT_SECONDS
+from foundry.lab.trials.setting import Setting
 
 Ending = TypeVar("Ending")
 TICK_SECONDS = 0.1

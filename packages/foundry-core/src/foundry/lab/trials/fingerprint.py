@@ -3,69 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from foundry.core.code import code_fingerprint
 from foundry.core.config import Experiment
 from foundry.core.config.assemble import edit
 from foundry.core.config.identity import canonical_params
-from foundry.core.contracts import Edits, EnvironmentFailure, Rows
+from foundry.core.contracts import Rows
 from foundry.core.digest import digest
 from foundry.core.tasks import NamedTask, task_digest
 from foundry.lab.ledger.records import TaskSpec, Trial
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What every trial of a sweep computes on, so that arms differ in nothing but their mutation."""
-
-    device: str  # cpu | cuda | mps
-    precision: str  # fp32 | bf16
-    threads: int
-    kernels: Mapping[str, str] = field(default_factory=dict)  # `auto`, `native` -> what each comes to, by name
-
-    @classmethod
-    def of(cls, experiment: Experiment, jobs: int, arms: Sequence[Experiment] = ()) -> Setting:
-        """What the baseline says, and where it says auto: what is here, its cores shared among `jobs` trials. The
-        kernels are those that it or one of the arms asks for."""
-        from foundry.core.training.device import is_here, kernels_of, setting_of, share_of_cores
-
-        training = experiment.training
-        device = training.device
-        if device == "auto":
-            device = next(kind for kind in ("cuda", "mps", "cpu") if is_here(kind))
-        precision = training.precision
-        if precision == "auto":
-            precision = "bf16" if device == "cuda" else "fp32"
-        threads = training.threads if training.threads != "auto" else share_of_cores(jobs)
-        kernels = {}
-        for wanted in {each.training.kernels for each in (experiment, *arms)}:
-            with suppress(EnvironmentFailure):  # there are none: a trial that asks for them will say so
-                named = kernels_of(wanted, device, precision)
-                kernels[wanted] = setting_of(named)
-        return cls(device, precision, threads, kernels)
-
-    def devices(self) -> int:
-        """How many of them are here."""
-        import torch
-
-        return torch.cuda.device_count() if self.device == "cuda" else 1
-
-    @property
-    def edits(self) -> Edits:
-        return {
-            "training.device": self.device,
-            "training.precision": self.precision,
-            "training.threads": self.threads,
-        }
-
-    def edits_of(self, experiment: Experiment) -> Edits:
-        """What makes a training of `experiment` compute so. Its kernels are named, so that all workers use the same
-        ones, and a compiler that is installed in the middle of a sweep changes nothing."""
-        wanted, compiled = experiment.training.kernels, experiment.training.compile
-        return {**self.edits, "training.kernels": wanted if compiled else self.kernels.get(wanted, wanted)}
+from foundry.lab.trials.setting import Setting
 
 
 def task_spec(experiment: Experiment, task: NamedTask) -> TaskSpec:
@@ -124,8 +73,8 @@ def _data_of(experiment: Experiment) -> _Data:
     # With the working directory, from which a corpus by path is looked for.
     key = digest(os.getcwd(), experiment.plain()["data"], experiment.model_args.block_size, experiment.init_from)
     if key not in _opened:
-        from foundry.core.training.initial import origin_of
-        from foundry.core.training.rows import open_rows
+        from foundry.core.training.init_from import origin_of
+        from foundry.core.training.open_rows import open_rows
 
         rows, origin = open_rows(experiment), origin_of(experiment)
         fingerprint = digest(rows.fingerprint, origin.sha256) if origin else rows.fingerprint

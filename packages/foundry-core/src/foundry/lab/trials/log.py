@@ -10,7 +10,7 @@ from typing import Any
 
 from foundry.core.printable import printable
 from foundry.core.run import EXPERT_FIELDS
-from foundry.lab.trials.heartbeat import Watch
+from foundry.lab.trials.time_limit import Watch
 
 CURVE_POINTS = 200
 """Rows of metrics that the ledger keeps of a trial, beside those with a validation loss."""

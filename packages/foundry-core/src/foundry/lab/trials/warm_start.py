@@ -19,8 +19,8 @@ from foundry.core.contracts import Edits, InvalidData
 from foundry.core.run import Run
 from foundry.core.system import replace_durably, writing
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training.horizon import Horizon
-from foundry.core.training.rows import open_rows
+from foundry.core.training.budget import TrainingBudget
+from foundry.core.training.open_rows import open_rows
 from foundry.lab.trials.fingerprint import training_rows
 
 WORTHWHILE = 0.05
@@ -92,4 +92,4 @@ def drop_checkpoints(run: Path) -> None:
 def _steps(experiment: Experiment, flops_per_position: float) -> int | None:
     in_order = experiment.training.tokens is not None  # of its own seed, and not just of any
     rows = open_rows(experiment) if in_order else training_rows(experiment)
-    return Horizon.of(experiment, rows, flops_per_position).steps
+    return TrainingBudget.of(experiment, rows, flops_per_position).steps

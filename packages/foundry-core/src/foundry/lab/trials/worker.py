@@ -43,8 +43,9 @@ from foundry.lab.ledger import Attempt, Ledger, LostClaim
 from foundry.lab.trials.budget import Costs
 from foundry.lab.trials.executors.process import TELL_AND_END
 from foundry.lab.trials.failure import is_the_machines, reason_of
-from foundry.lab.trials.heartbeat import Heartbeat, Watch, wait_for_predecessor
+from foundry.lab.trials.heartbeat import Heartbeat, wait_for_predecessor
 from foundry.lab.trials.log import TrialLog, log, thinned
+from foundry.lab.trials.time_limit import Watch
 
 POLL_SECONDS = 1.0
 

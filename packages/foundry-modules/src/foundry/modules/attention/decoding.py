@@ -1,5 +1,5 @@
 """A layer of multi-head attention for the token after a cache, by one kernel, where nothing but norms, value embeddings
-and position rope comes between its projections (`foundry.kernels.whole_layers.NextToken`)."""
+and position rope comes between its projections (`foundry.kernels.whole_layers.AttentionStep`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foundry.core.contracts import Aux, Context
 from foundry.kernels.calls import is_called_plainly, stated
-from foundry.kernels.whole_layers import HeadNorms, NextToken
+from foundry.kernels.whole_layers import AttentionStep, HeadNorms
 from foundry.modules.attention.cache import KVCache
 from foundry.modules.norm.rmsnorm import RMSNorm
 
@@ -31,7 +31,7 @@ class DecodingStep:
         waves_of: None: nothing is rotated.
     """
 
-    def __init__(self, layer: MultiHeadAttention, kernel: NextToken, waves_of: Waves | None) -> None:
+    def __init__(self, layer: MultiHeadAttention, kernel: AttentionStep, waves_of: Waves | None) -> None:
         self._layer, self._kernel, self._waves_of = layer, kernel, waves_of
 
     @classmethod
@@ -47,7 +47,7 @@ class DecodingStep:
             if not all(type(norm) is RMSNorm and is_called_plainly(norm) for norm in (layer.q_norm, layer.k_norm)):
                 return None
             norms = HeadNorms(layer.q_norm.weight, layer.k_norm.weight, layer.q_norm.eps)
-        kernel = NextToken.of(
+        kernel = AttentionStep.of(
             layer.q_proj, layer.k_proj, layer.v_proj, layer.o_proj,
             n_head=layer.n_head, factor=layer.score_multiplier / math.sqrt(layer.head_dim), norms=norms,
         )  # fmt: skip

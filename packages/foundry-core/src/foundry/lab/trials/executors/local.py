@@ -25,7 +25,7 @@ from foundry.lab.trials.executors.site import LedgerSite
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
-    from foundry.lab.trials.fingerprint import Setting
+    from foundry.lab.trials.setting import Setting
 
 SILENT_SECONDS = 10.0
 """A worker that has lost its trial may take so long to notice."""

@@ -50,7 +50,7 @@ def origin_of(experiment: Experiment) -> Origin | None:
     return None
 
 
-class Trained:
+class RunSource:
     """Another run: the source `run`."""
 
     def __init__(self, experiment: Experiment, named: str) -> None:

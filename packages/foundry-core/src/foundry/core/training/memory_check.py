@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 WAY_OUT = "train fewer parameters: `foundry analyze` shows which part has how many"
 
 
-def require_room(experiment: Experiment, vocab_size: int, device: Device, ranks: int = 1) -> None:
+def require_training_memory(experiment: Experiment, vocab_size: int, device: Device, ranks: int = 1) -> None:
     """Raises EnvironmentFailure for what cannot be trained here, however small its micro-batch.
 
     Args:

@@ -1,4 +1,4 @@
-"""What fields mean together: the combinations that no model can be built from. Those of variants: composition.py."""
+"""What fields mean together: the combinations that no model can be built from. Those of variants: compatibility.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from foundry.core.blame import FAULTS, answers_for, described
-from foundry.core.config.composition import misfits, unscaled_scores
+from foundry.core.config.compatibility import misfits, unscaled_scores
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layers import parse_layers

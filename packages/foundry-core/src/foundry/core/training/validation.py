@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +13,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foundry.core.contracts import Batch, FixedRows, Tokenizer
+from foundry.core.limits import within_limits
+from foundry.core.loading import choose_checkpoint, restored
 from foundry.core.model import GPT
-from foundry.core.training.device import Device
+from foundry.core.run import Run
+from foundry.core.training.claim import refuse_another
+from foundry.core.training.device import Device, resolve
 from foundry.core.training.distributed import World
+from foundry.core.training.open_rows import open_rows
+from foundry.core.training.reporter import PlainReporter, Reporter
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
 
 # Tokens per forward pass: large enough to fill two cores or a GPU, small enough for any of them at V = 50k.
 TOKENS_PER_BATCH = 4096
 
 
-class Evaluation(NamedTuple):
+class ValidationLoss(NamedTuple):
     val_loss: float  # nats per token
     val_bpb: float  # bits per byte of text
     tokens: int
@@ -32,7 +42,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 @torch.inference_mode()
-def evaluate(
+def validation_loss(
     model: GPT,
     rows: FixedRows,
     tokenizer: Tokenizer,
@@ -41,7 +51,7 @@ def evaluate(
     *,
     max_tokens: int | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Evaluation | None:
+) -> ValidationLoss | None:
     """Score the validation rows, or, with `max_tokens`, an evenly spaced choice of them that is always the same and has
     about so many tokens.
 
@@ -72,7 +82,43 @@ def evaluate(
     model.train(was_training)
     total = torch.stack(losses).sum().item() if losses else 0.0
     total, n_tokens, all_bytes = world.sum([total, n_tokens, float(n_bytes)])
-    return Evaluation(total / n_tokens, total / math.log(2) / max(1.0, all_bytes), int(n_tokens))
+    return ValidationLoss(total / n_tokens, total / math.log(2) / max(1.0, all_bytes), int(n_tokens))
+
+
+def evaluate_run(
+    path: str | Path, experiment: Experiment | None = None, *, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """The validation loss of a run's last checkpoint over the whole validation text.
+
+    Args:
+        path: the run folder.
+        experiment: whose run it must be, if that matters.
+
+    Raises:
+        InvalidData: the run has no checkpoint, is another experiment's, or its text has changed.
+    """
+    reporter = reporter or PlainReporter()
+    run = Run(Path(path))
+    if experiment is not None:
+        refuse_another(run, experiment)
+    saved = choose_checkpoint(run, "last", reporter.note)
+    config, tokenizer, model = restored(run, saved)
+    device = resolve(config.training, saved=Device.saved_in(run.config(), source=str(run.config_file)))
+    rows = open_rows(config, run, reporter.note)
+    if saved.state["loader"]:
+        rows.resume(saved.state["loader"])
+    else:  # nothing was trained here that other text could spoil
+        reporter.note(f"{run.path} holds weights as they came; they are scored on the text of its config.json")
+    with within_limits():
+        scored = validation_loss(model.to(device.torch), rows.validation, tokenizer, device, World())
+    assert scored is not None
+    return {
+        "run": str(run.path),
+        "step": saved.state["step"],
+        "val_loss": scored.val_loss,
+        "val_bpb": scored.val_bpb,
+        "tokens": scored.tokens,
+    }
 
 
 def _loss_sum(model: GPT, batch: Batch, device: Device) -> Tensor:

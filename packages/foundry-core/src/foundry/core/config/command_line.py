@@ -23,7 +23,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from foundry.core.config.compose import experiment_model
+from foundry.core.config.build_schema import experiment_model
 from foundry.core.config.document import Document, Path
 from foundry.core.config.fields import field_at, kinds_of
 from foundry.core.config.merge import lay

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from foundry.core.contracts import Rows
 from foundry.core.loading import read_tokenizer
 from foundry.core.run import Run
-from foundry.core.training.initial import source_of
+from foundry.core.training.init_from import source_of
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment

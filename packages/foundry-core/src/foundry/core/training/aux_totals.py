@@ -7,7 +7,7 @@ from torch import Tensor
 from foundry.core.contracts import Aux
 
 
-class Reported:
+class AuxTotals:
     """Sums over the step's micro-batches, on this rank and its device.
 
     A forward pass that runs out of memory is done again, so nothing that outlives the step is changed before its end.

@@ -28,6 +28,7 @@ from foundry.core.system import replace_durably, writing
 from foundry.core.system.signals import StopRequest
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
+from foundry.core.training.budget import TrainingBudget, padding_remark
 from foundry.core.training.building import build_optimizer, fill, parallelize
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.clock import Clock
@@ -36,17 +37,16 @@ from foundry.core.training.diagnosis import diagnosed
 from foundry.core.training.distributed import World, join
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
-from foundry.core.training.horizon import Horizon, padding_remark
 from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
+from foundry.core.training.memory_check import require_training_memory
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import TrainingContext, build_objective
+from foundry.core.training.open_rows import open_rows
 from foundry.core.training.optimization import MovingAverage
 from foundry.core.training.profile import Profile
 from foundry.core.training.progress import Progress
 from foundry.core.training.randomness import restore_rng_streams
-from foundry.core.training.report import PlainReporter, Reporter
-from foundry.core.training.room import require_room
-from foundry.core.training.rows import open_rows
+from foundry.core.training.reporter import PlainReporter, Reporter
 from foundry.core.training.samples import drop_samples_after
 from foundry.core.training.trainer import Trainer
 from foundry.core.training.weights import Weights
@@ -130,7 +130,7 @@ def build(
     _try_sample_prompt(experiment, rows.tokenizer)
     vocab_size = rows.tokenizer.vocab_size
 
-    require_room(experiment, vocab_size, device, world.local_size)
+    require_training_memory(experiment, vocab_size, device, world.local_size)
     saved = _newest_checkpoint(run, world, reporter)
     if saved:
         _require_own(saved.state, run, experiment, rows.tokenizer)
@@ -167,7 +167,7 @@ def build(
         write_config(run, experiment, device, rows, origin)
 
     per_position = 3 * flops_per_token(experiment, vocab_size)
-    budget = Horizon.of(experiment, rows, per_position)
+    budget = TrainingBudget.of(experiment, rows, per_position)
     metrics = Metrics(
         run,
         world,
@@ -232,7 +232,7 @@ def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None)
         metrics=trainer.metrics,
         expert_load=trainer.expert_load,
         clock=trainer.clock,
-        horizon=trainer.budget,
+        budget=trainer.budget,
         device=trainer.device,
         world=world,
         reporter=trainer.reporter,

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSize:
     """What one optimizer step of an experiment takes."""
 
     positions: int
     tokens: float  # the mean over the training text
 
     @classmethod
-    def of(cls, experiment: Experiment, rows: Rows) -> Step:
+    def of(cls, experiment: Experiment, rows: Rows) -> StepSize:
         batch_size = experiment.training.batch_size
         tokens = batch_size * rows.tokens_per_epoch / rows.rows_per_epoch
         return cls(batch_size * experiment.model_args.block_size, tokens)
@@ -38,14 +38,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Horizon:
+class TrainingBudget:
     """Either a number of steps, known in advance, or seconds of training time."""
 
     steps: int | None
     seconds: float | None = None
 
     @classmethod
-    def of(cls, experiment: Experiment, rows: Rows, flops_per_position: float) -> Horizon:
+    def of(cls, experiment: Experiment, rows: Rows, flops_per_position: float) -> TrainingBudget:
         """The budget that the experiment states: as few whole steps as have so many tokens or FLOPs.
 
         Args:
@@ -57,7 +57,7 @@ class Horizon:
         if training.tokens is not None:
             return cls(math.ceil(rows_with(rows, training.tokens) / training.batch_size))
         if training.flops is not None:
-            flops_per_step = Step.of(experiment, rows).positions * flops_per_position
+            flops_per_step = StepSize.of(experiment, rows).positions * flops_per_position
             return cls(max(1, math.ceil(training.flops / flops_per_step)))
         return cls(training.max_iters)
 
@@ -81,7 +81,7 @@ MUCH_PADDING = 0.25
 
 def padding_remark(experiment: Experiment, rows: Rows) -> str:
     """What to know of the text and `block_size`; empty for nothing."""
-    padding = Step.of(experiment, rows).padding
+    padding = StepSize.of(experiment, rows).padding
     if padding < MUCH_PADDING:
         return ""
     return (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from foundry.core.contracts import Tokenizer
 from foundry.core.system import write_durably
-from foundry.zoo.express import config_of
-from foundry.zoo.fold import folded
+from foundry.zoo.config_json import config_of
+from foundry.zoo.fold_multipliers import folded
 from foundry.zoo.shards import INDEX
 from foundry.zoo.staging import refuse_taken, staged
 from foundry.zoo.weights import TensorPair, pairs, shards_of
