@@ -242,6 +242,11 @@ class Decision:
     created: float
     confidence: float | None = None  # that low..high holds the true difference, whenever the test was stopped
 
+    @property
+    def interval(self) -> str:
+        """Where the true difference lies, in words; see `span`."""
+        return span(self.low, self.high, self.confidence)
+
 
 def span(low: float | None, high: float | None, confidence: float | None) -> str:
     """An interval in words, with its level: `[+0.0208, +0.3166] (95 %)`. Empty where there is none."""

@@ -20,12 +20,12 @@ from foundry.lab.search.ideas import Ideas
 from foundry.lab.search.loop import Answer, Audit, Round, Search, Step
 from foundry.lab.search.quest import Audited, Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
 from foundry.lab.search.rounds import best_of, compare, effects_of, seed_of
-from foundry.lab.search.stacks import added, keep_rates, stack_of, words
+from foundry.lab.search.stacks import added, keep_rates, stack_of
 from foundry.lab.sweep.arms import Refused
-from foundry.lab.sweep.plan import Plan, plan_of
+from foundry.lab.sweep.plan import NOISE_SEEDS, Plan, plan_of
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.result import SweepResult
-from foundry.lab.sweep.session import NOISE_SEEDS, Lab
+from foundry.lab.sweep.session import Lab
 
 Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
 EXHAUSTED = "nothing is left to propose"
@@ -158,7 +158,7 @@ class LiveSearch:
         self.audits.append(audited)
         if became:
             self.ground = replace(self.ground, verified=became, stack=step.stack)
-        facts = {**asdict(audited), "stack": words(audited.stack)}
+        facts = {**asdict(audited), "stack": audited.arm}
         return Answer(verdict=audited.verdict, effect=audited.effect), facts
 
     def promoted(self, result: SweepResult) -> Generation | None:

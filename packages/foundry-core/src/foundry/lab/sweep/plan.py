@@ -29,6 +29,9 @@ from foundry.lab.trials.failure import is_of_code, reason_of
 from foundry.lab.trials.fingerprint import Setting, data_fingerprint, task_spec, trial_code
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS, metric_asked, tasks_asked
 
+NOISE_SEEDS = 8
+"""Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
+
 
 @dataclass(frozen=True)
 class PlannedArm:
