@@ -82,7 +82,7 @@ def _find(ledger: Ledger, reference: str | None) -> tuple[Generation | None, Dec
 
 
 def _pairs(ledger: Ledger, decision: Decision, sweep: SweepRow, control: str) -> Iterator[SeedPair]:
-    identities = {entry["arm"]: entry["identity"] for entry in sweep.outline.get("entries", ())}
+    identities = {each.arm: each.identity for each in sweep.arms}
     evidence = ledger.evidence_on(decision, identities.get(control, ""))
     if evidence is None:
         return

@@ -51,10 +51,10 @@ class Quest:
         Raises:
             UsageError: there is none.
         """
-        searches = [row for row in ledger.sweeps() if row.spec["kind"] == "evolve"]
-        if not searches:
+        quests = [row.quest for row in ledger.sweeps() if row.quest is not None]
+        if not quests:
             raise UsageError("there is no search to go on with", "`foundry evolve` begins one")
-        return cls.from_json(searches[-1].spec["quest"])
+        return cls.from_json(quests[-1])
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ included, so that it takes the same way even if the ledger or the proposer has l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from foundry.core.registry import registry
-from foundry.lab.search.live import LiveSearch, Tell
+from foundry.lab.search.live import LiveSearch, Start, Tell
 from foundry.lab.search.quest import Evolved, Limits, Quest, Spent, check_room
 from foundry.lab.sweep.plan import informed
 from foundry.lab.sweep.question import Question
@@ -49,20 +50,15 @@ def _open(lab: Lab, quest: Quest, limits: Limits, tell: Tell, *, begin: bool = T
     """
     ledger, asked = lab.ledger, quest.to_json()
     registry(lab.project).variant("proposer", quest.proposer)
-    searches = [row for row in ledger.sweeps() if row.spec["kind"] == "evolve" and row.spec["quest"] == asked]
+    searches = [row for row in ledger.sweeps() if row.quest == asked]
     if searches:
         if begin:
             ledger.start_sweep(searches[-1].spec)  # this process drives it from now on
-        return LiveSearch(lab, quest, limits, tell, searches[-1].id, searches[-1].spec)
+        return LiveSearch(lab, quest, limits, tell, Start.of(searches[-1]))
     check_room(quest.policy, limits, limits.left(Spent()))  # before the noise is measured
     plan = lab.of_baseline(Question((), quest.rule, tasks=quest.tasks))
     known = lab.with_noise(plan) if begin else informed(plan, ledger)
-    spec = {
-        "schema_version": 1,
-        "kind": "evolve",
-        "quest": asked,
-        "generation": plan.generation,
-        "sigma": known.sigma or 0.0,
-        "df": known.df,
-    }
-    return LiveSearch(lab, quest, limits, tell, ledger.start_sweep(spec) if begin else "new", spec)
+    start = Start("new", plan.generation, known.sigma or 0.0, known.df)
+    if begin:
+        start = replace(start, search=ledger.start_sweep(start.spec(quest)))
+    return LiveSearch(lab, quest, limits, tell, start)

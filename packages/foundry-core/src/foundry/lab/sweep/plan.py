@@ -21,7 +21,7 @@ from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.procedure import Procedure, sweep_procedure
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Terms
+from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Terms, stack_from_json
 from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
 from foundry.lab.trials.budget import COST_AXES, Budget, Costs, Count, equalised
@@ -147,7 +147,9 @@ class Plan:
         """The plan that `to_json` wrote."""
         values = {each.name: spec[each.name] for each in fields(cls) if each.name in spec}
         entries = tuple(
-            PlannedArm(**{**entry, "mutations": _stack(entry["mutations"]), "changes": tuple(entry["changes"])})
+            PlannedArm(
+                **{**entry, "mutations": stack_from_json(entry["mutations"]), "changes": tuple(entry["changes"])}
+            )
             for entry in values["entries"]
         )
         evidence = {(seen["baseline"], seen["candidate"]): _evidence(seen) for seen in values["evidence"]}
@@ -339,10 +341,6 @@ def _entry(
         costs=dict(costs.axes),
         code=trial_code(arm.experiment, tasks),
     )
-
-
-def _stack(mutations: Sequence[Sequence[str]]) -> Stack:
-    return tuple((type, value) for type, value in mutations)
 
 
 def _evidence(values: Mapping[str, Any]) -> Evidence:

@@ -135,14 +135,12 @@ class Lab:
             UsageError: there is none.
             Stopped: somebody asked for it.
         """
-        left = [
-            row for row in self.ledger.sweeps() if row.spec["kind"] in ("sweep", "noise") and row.status != "finished"
-        ]
+        left = [row for row in self.ledger.sweeps() if row.kind in ("sweep", "noise") and row.status != "finished"]
         unpromoted = self._unpromoted()
         rows = sorted(left + (unpromoted if promote else []), key=lambda row: row.created, reverse=True)
         driven = ""
         for row in rows:
-            question = Question.from_json(row.spec.get("asked_by") or row.spec["question"])
+            question = Question.behind(row)
             if not question.stacks:
                 continue
             driver = None if row.status == "finished" else self._driver_of(row.id)
@@ -177,7 +175,7 @@ class Lab:
         return [
             row
             for row in self.ledger.sweeps("finished")
-            if row.spec["kind"] == "sweep" and newest is not None and row.spec["generation"] == newest.number
+            if row.kind == "sweep" and newest is not None and row.generation == newest.number
             if row.conclusion is not None and Conclusion.from_json(row.conclusion).winner is not None
         ]
 
