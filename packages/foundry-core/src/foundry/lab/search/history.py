@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from foundry.core.contracts import Fate, Tried
 from foundry.lab.decide.conclusion import Conclusion
-from foundry.lab.ledger import Ledger, SweepRow
+from foundry.lab.ledger import SweepRow
 from foundry.lab.ledger.records import Verdict
 from foundry.lab.search.rounds import best_of, effects_of
 
 _FATES: dict[Verdict, Fate] = {"promote": "kept", "reject": "rejected", "inconclusive": "unproven"}
 
 
-def earlier(ledger: Ledger, search: str) -> list[Tried]:
-    """Every arm that was judged, oldest first, but for this search's own. Stacks count from the baseline of their
-    sweep: what was rejected is settled on that generation alone, and keep rates are known on any."""
+def earlier(sweeps: Iterable[SweepRow], search: str) -> list[Tried]:
+    """Every arm that was judged, in the order of the sweeps, but for this search's own. Stacks count from the baseline
+    of their sweep: what was rejected is settled on that generation alone, and keep rates are known on any."""
     history: list[Tried] = []
-    for sweep in ledger.sweeps("finished"):
-        if sweep.search is not None and sweep.search.search == search:
+    for sweep in sweeps:
+        if sweep.status != "finished" or (sweep.search is not None and sweep.search.search == search):
             continue
         if sweep.kind == "round":
             history += _of_round(sweep)

@@ -14,6 +14,7 @@ from foundry.lab.decide.procedure import Procedure, at_once
 from foundry.lab.decide.race import BaselineFailed
 from foundry.lab.ledger import Generation, StaleBaseline, SweepRow
 from foundry.lab.ledger.records import SearchStep
+from foundry.lab.ledger.rows import many
 from foundry.lab.promotion import current_baseline
 from foundry.lab.search.build import Ground
 from foundry.lab.search.history import earlier
@@ -62,9 +63,11 @@ class LiveSearch:
         origin = self.generation(start.generation)
         self.measured = {origin.number}  # generations whose noise is known, or was measured for an audit
         self.ground = Ground(lab.project, origin, origin)
-        self.search = Search(origin.number, quest.policy, start.sigma, self.propose, earlier(lab.ledger, self.id))
+        with many():
+            self.listed = lab.ledger.sweeps()  # as they were when this call began
+            tried = earlier(self.listed, self.id)
+        self.search = Search(origin.number, quest.policy, start.sigma, self.propose, tried)
         self.known_before = len(self.search.history)
-        self.listed = lab.ledger.sweeps()  # as it was when this call began
         steps = ((row.search, row) for row in self.listed)
         self.recorded = {place.step: row for place, row in steps if place is not None and place.search == self.id}
         self.number = 0  # steps that were taken

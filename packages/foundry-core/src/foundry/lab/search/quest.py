@@ -10,8 +10,9 @@ from typing import Any
 from foundry.core.contracts import Stack, UsageError
 from foundry.lab.decide.conclusion import ArmConclusion
 from foundry.lab.decide.rule import Rule
-from foundry.lab.ledger import Ledger
+from foundry.lab.ledger import Ledger, SweepRow
 from foundry.lab.ledger.records import Verdict, span
+from foundry.lab.ledger.rows import many
 from foundry.lab.search.loop import Policy
 from foundry.lab.search.stacks import words
 
@@ -51,10 +52,16 @@ class Quest:
         Raises:
             UsageError: there is none.
         """
-        quests = [row.quest for row in ledger.sweeps() if row.quest is not None]
-        if not quests:
+        newest = next(reversed(searches(ledger)), None)
+        if newest is None or newest.quest is None:
             raise UsageError("there is no search to go on with", "`foundry evolve` begins one")
-        return cls.from_json(quests[-1])
+        return cls.from_json(newest.quest)
+
+
+@many()
+def searches(ledger: Ledger) -> list[SweepRow]:
+    """Those that were begun, each for a quest, oldest first."""
+    return [row for row in ledger.sweeps() if row.quest is not None]
 
 
 @dataclass(frozen=True)

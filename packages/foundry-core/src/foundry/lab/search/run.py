@@ -14,7 +14,7 @@ from typing import Any
 
 from foundry.core.registry import registry
 from foundry.lab.search.live import LiveSearch, Start, Tell
-from foundry.lab.search.quest import Evolved, Limits, Quest, Spent, check_room
+from foundry.lab.search.quest import Evolved, Limits, Quest, Spent, check_room, searches
 from foundry.lab.sweep.plan import informed
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.session import Lab
@@ -50,11 +50,11 @@ def _open(lab: Lab, quest: Quest, limits: Limits, tell: Tell, *, begin: bool = T
     """
     ledger, asked = lab.ledger, quest.to_json()
     registry(lab.project).variant("proposer", quest.proposer)
-    searches = [row for row in ledger.sweeps() if row.quest == asked]
-    if searches:
+    begun = [row for row in searches(ledger) if row.quest == asked]
+    if begun:
         if begin:
-            ledger.start_sweep(searches[-1].spec)  # this process drives it from now on
-        return LiveSearch(lab, quest, limits, tell, Start.of(searches[-1]))
+            ledger.start_sweep(begun[-1].spec)  # this process drives it from now on
+        return LiveSearch(lab, quest, limits, tell, Start.of(begun[-1]))
     check_room(quest.policy, limits, limits.left(Spent()))  # before the noise is measured
     plan = lab.of_baseline(Question((), quest.rule, tasks=quest.tasks))
     known = lab.with_noise(plan) if begin else informed(plan, ledger)
