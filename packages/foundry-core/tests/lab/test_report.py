@@ -14,10 +14,12 @@ import pytest
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Generation, Trial
-from foundry.lab.report import read, render, words
+from foundry.lab.report import words
 from foundry.lab.report.arms import arms
+from foundry.lab.report.data import read
 from foundry.lab.report.intervals import MARGIN, WIDTH, AxisScale, draw
 from foundry.lab.report.markup import el, html
+from foundry.lab.report.page import render
 from foundry.lab.report.runs import curves
 from foundry.lab.report.snapshot import Snapshot
 

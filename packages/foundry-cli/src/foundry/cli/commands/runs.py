@@ -70,7 +70,7 @@ def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         told = {
             "sweep": sweep.id,
             "status": sweep.status,
-            "kind": sweep.outline.get("kind"),
+            "kind": sweep.kind,
             "started": day(sweep.created),
         }
         sweeps.append({**told, **{state: counts[sweep.id, state] for state in states}})

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from itertools import chain
+from typing import Any, NamedTuple, TypeAlias
 
 from foundry.core.contracts import UsageError
 from foundry.lab.ledger.ledger import Ledger
@@ -103,8 +104,15 @@ def parse(words: Sequence[str]) -> list[Term]:
     return terms
 
 
-def query(ledger: Ledger, words: Sequence[str]) -> list[Row]:
-    """What holds for all terms, oldest first; everything without any.
+class Found(NamedTuple):
+    """What holds for all terms of a query."""
+
+    rows: list[Row]  # oldest first
+    metrics: list[str]  # the keys of these rows that are metrics of trials
+
+
+def query(ledger: Ledger, words: Sequence[str]) -> Found:
+    """What holds for all terms; everything without any.
 
     Raises:
         UsageError: a term cannot be read, or nothing has such a key.
@@ -117,7 +125,8 @@ def query(ledger: Ledger, words: Sequence[str]) -> list[Row]:
             near = get_close_matches(term.key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
             raise UsageError(f"nothing in the ledger has a {term.key!r}", hint)
-    return [row for row in rows if all(term.holds(row) for term in terms)]
+    rows = [row for row in rows if all(term.holds(row) for term in terms)]
+    return Found(rows, [key for key in dict.fromkeys(chain.from_iterable(rows)) if key not in KEYS])
 
 
 ELSEWHERE = {

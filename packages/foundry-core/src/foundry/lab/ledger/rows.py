@@ -29,6 +29,7 @@ from foundry.lab.ledger.records import (
     Trial,
     TrialRow,
     Wanted,
+    stack_from_json,
 )
 
 
@@ -154,7 +155,7 @@ def wanted(row: Row) -> Wanted:
 
 
 def config(row: Row) -> ExperimentRow:
-    mutations = tuple((type, value) for type, value in json.loads(row["mutations"]))
+    mutations = stack_from_json(json.loads(row["mutations"]))
     changes = tuple(json.loads(row["changes"]))
     experiment = json.loads(row["experiment"])
     return ExperimentRow(row["identity"], experiment, row["parent"], mutations, changes, row["created"])
