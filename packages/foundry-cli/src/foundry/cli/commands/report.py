@@ -9,6 +9,7 @@ import typer
 
 from foundry.cli import outputs, render
 from foundry.cli.options import Json
+from foundry.core.garbage import no_garbage
 
 if TYPE_CHECKING:
     from foundry.lab.report.contents import Contents
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 PAGE = Path("report.html")
 
 
+@no_garbage()
 def report(
     out: Annotated[
         Path | None,

@@ -13,7 +13,6 @@ import typer
 from foundry.cli import render
 from foundry.cli.commands.analyze import scaling_rows
 from foundry.cli.options import Config, Json, Sets, train_command
-from foundry.core.code import several_codes
 from foundry.core.contracts import UsageError
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ def _evaluate(run: Path, experiment: Experiment | None = None) -> None:
 
 def _draw(figures: dict[str, Any]) -> None:
     """Key, value: nested figures as dotted keys."""
+    from foundry.core.code import several_codes
+
     rows = []
     for key, value in figures.items():
         if key == "scaling":

@@ -15,9 +15,9 @@ from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from foundry.core.contracts import UsageError
+from foundry.core.garbage import no_garbage
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Decision, Generation, Json, Refusal
-from foundry.lab.ledger.rows import many
 
 Row: TypeAlias = dict[str, Any]
 
@@ -103,6 +103,7 @@ def parse(words: Sequence[str]) -> list[Term]:
     return terms
 
 
+@no_garbage()
 def query(ledger: Ledger, words: Sequence[str]) -> list[Row]:
     """What holds for all terms, oldest first; everything without any.
 
@@ -110,8 +111,7 @@ def query(ledger: Ledger, words: Sequence[str]) -> list[Row]:
         UsageError: a term cannot be read, or nothing has such a key.
     """
     terms = parse(words)
-    with many():
-        rows = sorted(_rows(ledger, terms), key=lambda row: row["created"])
+    rows = sorted(_rows(ledger, terms), key=lambda row: row["created"])
     for term in terms:
         if term.key not in KEYS and term.key not in (known := {*KEYS, *(key for row in rows for key in row)}):
             near = get_close_matches(term.key, known, n=1)

@@ -10,21 +10,17 @@ from pathlib import Path
 from typing import TypedDict
 
 from foundry.core.contracts import Metric, UsageError
-from foundry.core.plugin import METRICS
+from foundry.core.garbage import no_garbage
 from foundry.lab.decide.power import smallest_decidable
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Generation, Json, Noise
-from foundry.lab.ledger.rows import many
 from foundry.lab.report import arms, runs
 from foundry.lab.report.contents import ArmEntry, Contents, Errors, Gain, GenerationEntry, NoiseEntry
 from foundry.lab.report.snapshot import ArmKey, Snapshot, kind_of, metric_of, rule_of
 
-KNOWN = {metric.name: metric for metric in METRICS}
-"""For sweeps of before they kept what their metric is."""
 
-
-@many()
+@no_garbage()
 def read(project: Path) -> Contents:
     """What the ledger of a project holds. A project without one is not given one: its contents are empty.
 
@@ -41,7 +37,8 @@ def read(project: Path) -> Contents:
         name = metric[0][0] if metric else "val_loss"
         newest = next((each for each in reversed(snapshot.compared.values()) if metric_of(each) == name), None)
         return {
-            **_empty(project),
+            "project": project.resolve().name,
+            "created": time.time(),
             "metric": name,
             **_meaning(name, newest.outline if newest else {}),
             "generations": lineage,
@@ -62,7 +59,11 @@ class _Meaning(TypedDict):
 
 def _meaning(name: str, spec: Json) -> _Meaning:
     """Of the metric that a sweep ranked by."""
-    known = KNOWN.get(name, Metric(name))
+    if "unit" in spec and "higher_is_better" in spec:
+        return {"unit": str(spec["unit"]), "higher_is_better": bool(spec["higher_is_better"])}
+    from foundry.core.plugin import METRICS
+
+    known = next((metric for metric in METRICS if metric.name == name), Metric(name))  # before sweeps kept what it is
     unit, higher = spec.get("unit", known.unit), spec.get("higher_is_better", known.higher_is_better)
     return {"unit": str(unit), "higher_is_better": bool(higher)}
 
