@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from foundry.core.contracts import UsageError
@@ -76,9 +77,12 @@ class Term:
         values = [_text(value) for value in _each(row[self.key])]
         if self.test == "~":
             return any(self.value.lower() in value.lower() for value in values)
+        return self._wanted.isdisjoint(values) == (self.test == "!=")
+
+    @cached_property
+    def _wanted(self) -> set[str]:
         parts = self.value.split(",")
-        wanted = {*parts, *(_text(_number(part)) for part in parts)}  # an id may look like a number
-        return wanted.isdisjoint(values) == (self.test == "!=")
+        return {*parts, *(_text(_number(part)) for part in parts)}  # an id may look like a number
 
 
 def parse(words: Sequence[str]) -> list[Term]:
@@ -111,7 +115,7 @@ def query(ledger: Ledger, words: Sequence[str]) -> list[Row]:
         UsageError: a term cannot be read, or nothing has such a key.
     """
     terms = parse(words)
-    rows = sorted(_rows(ledger, terms), key=lambda row: row["created"])
+    rows = sorted(_rows(ledger, terms), key=operator.itemgetter("created"))
     for term in terms:
         if term.key not in KEYS and term.key not in (known := {*KEYS, *(key for row in rows for key in row)}):
             near = get_close_matches(term.key, known, n=1)
