@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from foundry.cli import history, render
 from foundry.cli.options import Json
+from foundry.core.garbage import no_garbage
 
 if TYPE_CHECKING:
     from foundry.lab import Lineage
 
 
+@no_garbage()
 def lineage(json: Json = False) -> None:
     """Show every generation of the baseline. Oldest first: what it changed, and with which effect.
 

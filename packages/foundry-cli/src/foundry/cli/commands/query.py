@@ -8,12 +8,14 @@ import typer
 
 from foundry.cli import history, render
 from foundry.cli.options import Json
+from foundry.core.garbage import no_garbage
 
 COLUMNS = ("what", "id", "arm", "verdict", "status", "kind", "role", "share", "seed", "metric", "effect", "n")
 """Those that a found row has are shown, then the metrics of trials, then these."""
 LAST_COLUMNS = ("generation", "sweep", "created", "reason")
 
 
+@no_garbage()
 def query(
     terms: Annotated[
         list[str] | None,

@@ -9,10 +9,12 @@ import typer
 
 from foundry.cli import outputs, render
 from foundry.cli.options import Json
+from foundry.core.garbage import no_garbage
 
 PAGE = Path("report.html")
 
 
+@no_garbage()
 def report(
     out: Annotated[
         Path | None,

@@ -9,11 +9,13 @@ import typer
 from foundry.cli import history, render
 from foundry.cli.options import Json
 from foundry.core.contracts import UsageError
+from foundry.core.garbage import no_garbage
 
 if TYPE_CHECKING:
     from foundry.lab import Why
 
 
+@no_garbage()
 def why(
     reference: Annotated[
         str | None,

@@ -10,21 +10,17 @@ from pathlib import Path
 from typing import TypedDict
 
 from foundry.core.contracts import Metric, UsageError
-from foundry.core.plugin import METRICS
+from foundry.core.garbage import no_garbage
 from foundry.lab.decide.power import smallest_decidable
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Generation, Noise, SweepRow
-from foundry.lab.ledger.rows import many
 from foundry.lab.report import arms, runs
 from foundry.lab.report.contents import ArmEntry, Contents, Errors, Gain, GenerationEntry, NoiseEntry
 from foundry.lab.report.snapshot import ArmKey, Snapshot
 
-KNOWN = {metric.name: metric for metric in METRICS}
-"""For sweeps of before they kept what their metric is."""
 
-
-@many()
+@no_garbage()
 def read(project: Path) -> Contents:
     """What the ledger of a project holds. A project without one is not given one: its contents are empty.
 
@@ -41,7 +37,8 @@ def read(project: Path) -> Contents:
         name = metric[0][0] if metric else "val_loss"
         newest = next((each for each in reversed(snapshot.compared.values()) if each.metric == name), None)
         return {
-            **_empty(project),
+            "project": project.resolve().name,
+            "created": time.time(),
             "metric": name,
             **_meaning(name, newest),
             "generations": lineage,
@@ -62,12 +59,12 @@ class _Meaning(TypedDict):
 
 def _meaning(name: str, sweep: SweepRow | None) -> _Meaning:
     """Of the metric that a sweep ranked by."""
-    known = KNOWN.get(name, Metric(name))
-    unit, higher = (sweep.unit, sweep.higher_is_better) if sweep else (None, None)
-    return {
-        "unit": known.unit if unit is None else unit,
-        "higher_is_better": known.higher_is_better if higher is None else higher,
-    }
+    if sweep and sweep.unit is not None and sweep.higher_is_better is not None:
+        return {"unit": sweep.unit, "higher_is_better": sweep.higher_is_better}
+    from foundry.core.plugin import METRICS
+
+    known = next((metric for metric in METRICS if metric.name == name), Metric(name))  # before sweeps kept what it is
+    return {"unit": known.unit, "higher_is_better": known.higher_is_better}
 
 
 def _empty(project: Path) -> Contents:

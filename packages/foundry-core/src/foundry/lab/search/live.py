@@ -9,12 +9,12 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 from foundry.core.contracts import InvalidData, InvalidExperiment, PluginError, Stack
+from foundry.core.garbage import no_garbage
 from foundry.lab.decide.conclusion import Conclusion, nothing
 from foundry.lab.decide.procedure import Procedure, at_once
 from foundry.lab.decide.race import BaselineFailed
 from foundry.lab.ledger import Generation, StaleBaseline, SweepRow
 from foundry.lab.ledger.records import SearchStep
-from foundry.lab.ledger.rows import many
 from foundry.lab.promotion import current_baseline
 from foundry.lab.search.build import Ground
 from foundry.lab.search.history import earlier
@@ -63,7 +63,7 @@ class LiveSearch:
         origin = self.generation(start.generation)
         self.measured = {origin.number}  # generations whose noise is known, or was measured for an audit
         self.ground = Ground(lab.project, origin, origin)
-        with many():
+        with no_garbage():
             self.listed = lab.ledger.sweeps()  # as they were when this call began
             tried = earlier(self.listed, self.id)
         self.search = Search(origin.number, quest.policy, start.sigma, self.propose, tried)

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from foundry.core.contracts import Stack, UsageError
+from foundry.core.garbage import no_garbage
 from foundry.lab.decide.conclusion import ArmConclusion
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Ledger, SweepRow
 from foundry.lab.ledger.records import Verdict, span
-from foundry.lab.ledger.rows import many
 from foundry.lab.search.loop import Policy
 from foundry.lab.search.stacks import words
 
@@ -58,7 +58,7 @@ class Quest:
         return cls.from_json(newest.quest)
 
 
-@many()
+@no_garbage()
 def searches(ledger: Ledger) -> list[SweepRow]:
     """Those that were begun, each for a quest, oldest first."""
     return [row for row in ledger.sweeps() if row.quest is not None]
