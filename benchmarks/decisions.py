@@ -12,10 +12,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from foundry.lab.decide.conclusion import Conclusion
-from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.power import smallest_decidable
 from foundry.lab.decide.procedure import null_procedure, sweep_procedure
-from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.request import CONTROL, Contender
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.sequential import Judgement, SequentialTest
 from foundry.lab.decide.simulate import Rates, SimulatedWorld, play, simulate, simulate_null

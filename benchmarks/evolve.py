@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from random import Random
 
-from foundry.lab.search.loop import Policy
+from foundry.lab.search.policy import Policy
 from foundry.lab.search.simulate import Ended, GaussianIdeas, greedy, ours, ratchet
 
 WORLDS = {

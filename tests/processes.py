@@ -13,7 +13,7 @@ from pathlib import Path
 
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload([
-    "foundry.core.training", "foundry.lab.sweep.session", "foundry.lab.trials.executors.local",
+    "foundry.core.training", "foundry.lab.sweep.lab", "foundry.lab.trials.executors.local",
     "foundry.lab.trials.worker", "foundry.cli.app", "foundry.modules.attention.mha", "foundry.modules.optimizer.adamw",
     "foundry.modules.optimizer.muon", "foundry.data.corpora.text", "foundry.data.tokenize.char", "foundry.data.rows",
     "torch._dynamo",  # which the first optimizer would import, for seconds

@@ -72,7 +72,7 @@ def processes(project: Path) -> list[int]:
 
 def drive(project: Path) -> None:
     """A driver: the whole sweep, or what is left of it."""
-    from foundry.lab.sweep.session import open_lab
+    from foundry.lab.sweep.lab import open_lab
 
     settle(project, spares=5)
     try:

@@ -25,11 +25,11 @@ from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Ledger
 from foundry.lab.promotion import current_baseline
 from foundry.lab.search import ideas
-from foundry.lab.search.loop import Policy
-from foundry.lab.search.quest import Evolved, Limits, Quest
-from foundry.lab.search.run import evolve, preview
+from foundry.lab.search.evolve import evolve, preview
+from foundry.lab.search.policy import Policy
+from foundry.lab.search.settings import Evolved, Limits, SearchSettings
+from foundry.lab.sweep.lab import Lab
 from foundry.lab.sweep.reporter import Silent
-from foundry.lab.sweep.session import Lab
 
 BASELINE = """\
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
@@ -96,9 +96,9 @@ def fake_lab(project: Path, fuse: int = 10**6) -> Iterator[Lab]:
         yield Lab(project, ledger, 1, Fake(ledger, fuse), Silent(), StopRequest())
 
 
-def search(project: Path, trials: int, *, fuse: int = 10**6, **quest: Any) -> tuple[Evolved, list[dict[str, Any]]]:
+def search(project: Path, trials: int, *, fuse: int = 10**6, **settings: Any) -> tuple[Evolved, list[dict[str, Any]]]:
     told: list[dict[str, Any]] = []
-    asked = Quest(**{"policy": POLICY, "rule": Rule(n_max=6), **quest})
+    asked = SearchSettings(**{"policy": POLICY, "rule": Rule(n_max=6), **settings})
     with fake_lab(project, fuse) as lab:
         return evolve(lab, asked, Limits(trials=trials), lambda facts: told.append(dict(facts))), told
 
@@ -149,7 +149,7 @@ def _told_in_words(
 ) -> None:
     """What the command says of this search."""
 
-    def again(lab: Any, quest: Any, limits: Any, tell: Any) -> Evolved:
+    def again(lab: Any, settings: Any, limits: Any, tell: Any) -> Evolved:
         for facts in told:
             tell(facts)
         return evolved
@@ -157,7 +157,7 @@ def _told_in_words(
     monkeypatch.setattr("foundry.lab.evolve", again)
     notes: list[str] = []
     lab: Any = SimpleNamespace(reporter=SimpleNamespace(note=notes.append))
-    evolve_command._run(lab, evolved.quest, Limits(trials=80))
+    evolve_command._run(lab, evolved.settings, Limits(trials=80))
     shown = capsys.readouterr().err
     assert f"better by about {evolved.gain:.4f} together" in shown
     assert f"by {evolved.least_gain:.4f} at least" in shown
@@ -213,7 +213,7 @@ def test_a_promotion_that_a_kill_left_undone_is_made_by_the_same_command(
     with Ledger.open(project) as ledger:
         assert len(ledger.generations()) == 1
     with fake_lab(project) as lab:
-        planned = preview(lab, Quest.last(lab.ledger), Limits())
+        planned = preview(lab, SearchSettings.last(lab.ledger), Limits())
         assert planned["next"] == "audit"
         assert len(lab.ledger.generations()) == 1  # to look is not to promote
     evolved, _ = search(project, 100)

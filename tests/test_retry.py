@@ -12,9 +12,9 @@ from foundry.cli.__main__ import main
 from foundry.core.system.signals import StopRequest
 from foundry.lab.ablation import Ablation
 from foundry.lab.ledger import Ledger
+from foundry.lab.sweep.lab import Lab
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent
-from foundry.lab.sweep.session import Lab
 
 BASELINE = """\
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}

@@ -155,7 +155,7 @@ def test_resume_finishes_a_promotion_that_was_cut_short(foundry, monkeypatch):
 
     assert foundry("sweep", "--resume", "--promote")[0] == ExitCode.USAGE
     with monkeypatch.context() as patch:
-        patch.setattr("foundry.lab.sweep.session.promote", die)
+        patch.setattr("foundry.lab.sweep.lab.promote", die)
         assert foundry("sweep", "lr", "3e-2", "--promote")[0] == ExitCode.SIGINT
     code, _, error = foundry("sweep", "--resume")
     assert code == ExitCode.USAGE

@@ -21,10 +21,10 @@ from foundry.core.contracts import UsageError
 from foundry.core.run import Run
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Ledger, Noise, SweepRow
+from foundry.lab.sweep.lab import open_lab
 from foundry.lab.sweep.plan import noise_context
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent
-from foundry.lab.sweep.session import open_lab
 from foundry.lab.trials.fingerprint import data_fingerprint
 
 QUESTION = Question(stacks=((("lr", "1e-3"),),), rule=Rule(n_max=1))

@@ -27,8 +27,8 @@ from foundry.core.config import Experiment
 from foundry.core.contracts import UsageError
 from foundry.lab.comparison import Pairing
 from foundry.lab.report import Report
-from foundry.lab.search.quest import Quest
-from foundry.lab.sweep.session import Lab
+from foundry.lab.search.settings import SearchSettings
+from foundry.lab.sweep.lab import Lab
 from foundry.lab.trials.budget import Budget
 
 COMPARED = SimpleNamespace(comparison=SimpleNamespace(choice="first"))
@@ -60,9 +60,9 @@ SEAMS: dict[str, Any] = {
     "foundry.core.config.write_yaml.write_experiment": END,
     "foundry.lab.decide.simulate.simulate_null": END,
     "foundry.lab.ablation.Ablation.run": SimpleNamespace(sweep="", rows=lambda: [{"arm": "a"}], to_json=dict),
-    "foundry.lab.search.quest.Quest.last": Quest(seed=99),
-    "foundry.lab.search.run.evolve": END,
-    "foundry.lab.search.run.preview": END,
+    "foundry.lab.search.settings.SearchSettings.last": SearchSettings(seed=99),
+    "foundry.lab.search.evolve.evolve": END,
+    "foundry.lab.search.evolve.preview": END,
     "foundry.lab.comparison.Pairing.of": PAIRING,
     "foundry.lab.comparison.Pairing.preview": END,
     "foundry.lab.comparison.Pairing.run": COMPARED,
@@ -187,23 +187,26 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--max-hours": ("2", {"evolve.limits.hours": 2.0}),
         "--max-trials": ("40", {"evolve.limits.trials": 40}),
         "--max-flops": ("1e12", {"evolve.limits.flops": 1e12}),
-        "--proposer": ("random", {"evolve.quest.proposer": "random"}),
-        "--seed": ("5", {"evolve.quest.seed": 5}),
-        "--proposals": ("3", {"evolve.quest.policy.proposals": 3}),
+        "--proposer": ("random", {"evolve.settings.proposer": "random"}),
+        "--seed": ("5", {"evolve.settings.seed": 5}),
+        "--proposals": ("3", {"evolve.settings.policy.proposals": 3}),
         "--strict": (
             None,
-            {f"evolve.quest.policy.{name}": n for name, n in (("margin", 0), ("first_stack", 1), ("largest_stack", 1))},
+            {
+                f"evolve.settings.policy.{name}": n
+                for name, n in (("margin", 0), ("first_stack", 1), ("largest_stack", 1))
+            },
         ),
-        "--metric": ("val_bpb", {"evolve.quest.rule.metric": "val_bpb"}),
-        "--eval-task": ("letters", {"evolve.quest.tasks": ("letters",), "evolve.quest.rule.metric": "letters"}),
-        "--delta": ("0.03", {"evolve.quest.rule.delta": 0.03}),
-        "--alpha": ("0.01", {"evolve.quest.rule.alpha": 0.01}),
-        "--max-pairs": ("5", {"evolve.quest.rule.n_max": 5}),
-        "--confirm-at": ("depth=2x", {"evolve.quest.rule.confirm_at": "depth=2x"}),
+        "--metric": ("val_bpb", {"evolve.settings.rule.metric": "val_bpb"}),
+        "--eval-task": ("letters", {"evolve.settings.tasks": ("letters",), "evolve.settings.rule.metric": "letters"}),
+        "--delta": ("0.03", {"evolve.settings.rule.delta": 0.03}),
+        "--alpha": ("0.01", {"evolve.settings.rule.alpha": 0.01}),
+        "--max-pairs": ("5", {"evolve.settings.rule.n_max": 5}),
+        "--confirm-at": ("depth=2x", {"evolve.settings.rule.confirm_at": "depth=2x"}),
         "--dry-run": (None, "+preview"),
-        "--resume": (None, {"evolve.quest.seed": 99, "Quest.last": True}),
+        "--resume": (None, {"evolve.settings.seed": 99, "SearchSettings.last": True}),
     },
-    "evolve --strict": {"--proposals": ("3", {"evolve.quest.policy.proposals": 3})},
+    "evolve --strict": {"--proposals": ("3", {"evolve.settings.policy.proposals": 3})},
     "noise": {
         **LAB,
         "--seeds": ("3", {"noise.seeds": 3}),
@@ -318,7 +321,7 @@ def calls(tmp_path_factory) -> Iterator[Callable[[tuple[str, ...]], dict[str, An
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        patch.setattr("foundry.lab.sweep.session.open_lab", open_lab)
+        patch.setattr("foundry.lab.sweep.lab.open_lab", open_lab)
         for place, returned in SEAMS.items():
             owner, _, name = place.rpartition(".")
             real = getattr(resolve_name(owner), name)

@@ -6,9 +6,8 @@ import random
 import pytest
 
 from foundry.core.digest import digest
-from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.procedure import null_procedure, sweep_procedure
-from foundry.lab.decide.request import CONTROL, Failure
+from foundry.lab.decide.request import CONTROL, Contender, Failure
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Decision, Generation, Noise, SearchStep, Trial

@@ -17,7 +17,7 @@ from foundry.core.contracts import FoundryError, Space, Stack, Tried, UsageError
 from foundry.core.registry import registry
 from foundry.lab.ledger import Ledger
 from foundry.lab.search.history import earlier
-from foundry.lab.search.loop import PATIENCE, Answer, Audit, Policy, Round, Search, Step
+from foundry.lab.search.policy import PATIENCE, Answer, Audit, Policy, Round, Search, Step
 from foundry.lab.search.proposers import BestOfN, BestOfNParams, Evolutionary, EvolutionaryParams
 from foundry.lab.search.simulate import Ended, GaussianIdeas, greedy, ours
 from foundry.lab.search.space import values_on

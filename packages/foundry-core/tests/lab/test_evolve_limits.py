@@ -13,9 +13,9 @@ from foundry.core.contracts import FoundryError, Tried, UsageError
 from foundry.lab.decide.request import CONTROL, Failure
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.simulate import play
-from foundry.lab.search.loop import PATIENCE, Policy, Search
-from foundry.lab.search.quest import Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
+from foundry.lab.search.policy import PATIENCE, Policy, Search
 from foundry.lab.search.rounds import best_of, compare, effects_of
+from foundry.lab.search.settings import Evolved, Limits, SearchSettings, Spent, check_room, room_for_a_round, within
 from foundry.lab.search.space import near_field
 from foundry.lab.search.stacks import keep_rates, on_top
 
@@ -48,7 +48,12 @@ def test_a_round_needs_room_for_itself_and_an_audit():
 
 def test_what_a_search_promises_is_what_its_audits_state():
     audits = [SimpleNamespace(generation=n, effect=e, low=e / 2) for n, e in ((1, 0.02), (None, 9.0), (2, 0.04))]
-    told = (*("id", Quest(Rule(alpha=0.02)), "", 2, 2.0, 3, 9, 3, {"norm": (1, 4)}), tuple(audits), (), Spent())
+    told = (
+        *("id", SearchSettings(Rule(alpha=0.02)), "", 2, 2.0, 3, 9, 3, {"norm": (1, 4)}),
+        tuple(audits),
+        (),
+        Spent(),
+    )
     evolved = Evolved(*told)
     assert (evolved.gain, evolved.least_gain) == (pytest.approx(0.06), pytest.approx(0.03))
     assert evolved.expected_false == pytest.approx(0.06)

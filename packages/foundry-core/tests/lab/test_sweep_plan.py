@@ -16,7 +16,7 @@ from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.sequential import Judgement
 from foundry.lab.ledger import Evidence, Generation, Ledger, Noise
 from foundry.lab.ledger.records import Terms
-from foundry.lab.sweep import session
+from foundry.lab.sweep import lab as sweep_lab
 from foundry.lab.sweep.arms import Axis
 from foundry.lab.sweep.plan import Plan, PlannedArm, informed, make_plan, noise_context
 from foundry.lab.sweep.question import Question
@@ -138,9 +138,9 @@ def test_a_winner_takes_its_loss_and_what_it_gave_up_to_the_next_generation(monk
     end, here = conclusion(), plan(sigma=0.006, df=9)
     result = SweepResult("sweep", here, end, tuple(decisions_of("sweep", here, end)), ())
     told = {}
-    monkeypatch.setattr(session, "from_text", lambda text, project, **_: text)
-    monkeypatch.setattr(session, "promote", lambda *_, **named: told.update(named))
-    session.Lab.promote(SimpleNamespace(ledger=None, project=tmp_path), result)
+    monkeypatch.setattr(sweep_lab, "from_text", lambda text, project, **_: text)
+    monkeypatch.setattr(sweep_lab, "promote", lambda *_, **named: told.update(named))
+    sweep_lab.Lab.promote(SimpleNamespace(ledger=None, project=tmp_path), result)
     assert told == {"loss": pytest.approx(2.005), "given_up": 0.02}
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tests.doses import SMALL
 
 from foundry.core.contracts import FoundryError, UsageError
+from foundry.lab.decide.comparison import compare_procedure
 from foundry.lab.decide.conclusion import Conclusion
-from foundry.lab.decide.duel import Contender
-from foundry.lab.decide.measure import compare_procedure, noise_procedure
+from foundry.lab.decide.noise import noise_procedure
 from foundry.lab.decide.procedure import null_procedure, sweep_procedure
-from foundry.lab.decide.request import CONTROL, Failure
+from foundry.lab.decide.request import CONTROL, Contender, Failure
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.simulate import SimulatedWorld, play, simulate, simulate_null
 from foundry.lab.ledger import Evidence, Terms

@@ -9,12 +9,12 @@ from fractions import Fraction
 import pytest
 
 from foundry.core.contracts import UsageError
-from foundry.lab.decide.duel import Contender, Duel
-from foundry.lab.decide.measure import compare_procedure, noise_procedure
-from foundry.lab.decide.noise import correlation
+from foundry.lab.decide.comparison import compare_procedure
+from foundry.lab.decide.duel import Duel
+from foundry.lab.decide.noise import correlation, noise_procedure
 from foundry.lab.decide.power import characteristic, smallest_decidable
 from foundry.lab.decide.procedure import sweep_procedure
-from foundry.lab.decide.request import CONTROL, Failure
+from foundry.lab.decide.request import CONTROL, Contender, Failure
 from foundry.lab.decide.rule import LEAST_PAIRS, Rule
 from foundry.lab.decide.simulate import play
 from foundry.lab.ledger import Evidence

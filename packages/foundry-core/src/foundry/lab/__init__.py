@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from foundry.lab.ledger.why import Why
     from foundry.lab.promotion import rollback
     from foundry.lab.report import Report
-    from foundry.lab.search.loop import Policy
-    from foundry.lab.search.quest import Evolved, Limits, Quest
-    from foundry.lab.search.run import evolve
-    from foundry.lab.search.run import preview as preview_search
+    from foundry.lab.search.evolve import evolve
+    from foundry.lab.search.evolve import preview as preview_search
+    from foundry.lab.search.policy import Policy
+    from foundry.lab.search.settings import Evolved, Limits, SearchSettings
     from foundry.lab.sweep.arms import Axis
+    from foundry.lab.sweep.lab import Lab, open_lab
     from foundry.lab.sweep.plan import Plan
     from foundry.lab.sweep.question import Question
     from foundry.lab.sweep.reporter import SweepReporter
     from foundry.lab.sweep.result import SweepResult
-    from foundry.lab.sweep.session import Lab, open_lab
     from foundry.lab.trials.budget import Budget
     from foundry.lab.trials.driver import Running
 
@@ -53,20 +53,20 @@ _PUBLIC = {
     "Axis": "sweep.arms:Axis",
     "Budget": "trials.budget:Budget",
     "Compared": "comparison:Compared",
-    "evolve": "search.run:evolve",
-    "Evolved": "search.quest:Evolved",
-    "Lab": "sweep.session:Lab",
+    "evolve": "search.evolve:evolve",
+    "Evolved": "search.settings:Evolved",
+    "Lab": "sweep.lab:Lab",
     "Ledger": "ledger.ledger:Ledger",
-    "Limits": "search.quest:Limits",
+    "Limits": "search.settings:Limits",
     "Lineage": "ledger.lineage:Lineage",
     "lr_find": "learning_rate:lr_find",
-    "open_lab": "sweep.session:open_lab",
+    "open_lab": "sweep.lab:open_lab",
     "Pairing": "comparison:Pairing",
     "Plan": "sweep.plan:Plan",
-    "Policy": "search.loop:Policy",
-    "preview_search": "search.run:preview",
+    "Policy": "search.policy:Policy",
+    "preview_search": "search.evolve:preview",
     "query": "ledger.query:query",
-    "Quest": "search.quest:Quest",
+    "SearchSettings": "search.settings:SearchSettings",
     "Question": "sweep.question:Question",
     "Report": "report:Report",
     "rollback": "promotion:rollback",
@@ -92,11 +92,11 @@ __all__ = [
     "Pairing",
     "Plan",
     "Policy",
-    "Quest",
     "Question",
     "Report",
     "Rule",
     "Running",
+    "SearchSettings",
     "SweepReporter",
     "SweepResult",
     "Why",

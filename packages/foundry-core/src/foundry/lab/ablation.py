@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from foundry.core.contracts import UsageError
-from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.noise import pooled
-from foundry.lab.decide.request import Answers, Failure, Request
+from foundry.lab.decide.request import Answers, Contender, Failure, Request
 from foundry.lab.sweep.arms import Refused
+from foundry.lab.sweep.lab import Lab
 from foundry.lab.sweep.plan import Plan, PlannedArm
 from foundry.lab.sweep.question import Question
-from foundry.lab.sweep.session import Lab
 
 
 @dataclass(frozen=True)

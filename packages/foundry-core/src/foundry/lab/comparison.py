@@ -18,15 +18,16 @@ from foundry.core.config.difference import Change, difference
 from foundry.core.config.mutate import is_held_fixed
 from foundry.core.config.schema import BUDGETS
 from foundry.core.contracts import InvalidExperiment, PluginError, UsageError
-from foundry.lab.decide.measure import Comparison, compare_procedure
+from foundry.lab.decide.comparison import Comparison, compare_procedure
+from foundry.lab.decide.noise import NOISE_SEEDS
 from foundry.lab.decide.request import CONTROL, Answers, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.records import Json, TrialRow
 from foundry.lab.sweep.arms import Arm
 from foundry.lab.sweep.dry_run import training_seconds
-from foundry.lab.sweep.plan import NOISE_SEEDS, Plan, check_question, not_built, plan_of, remarks_on
+from foundry.lab.sweep.lab import Lab
+from foundry.lab.sweep.plan import Plan, check_question, not_built, plan_of, remarks_on
 from foundry.lab.sweep.question import Question
-from foundry.lab.sweep.session import Lab
 from foundry.lab.trials.budget import Budget, Costs, with_budget
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS
 

@@ -12,7 +12,7 @@ from foundry.cli import history, render
 from foundry.cli.options import MOST_RUNS, Executor, Jobs, Json, Metric, Retry, Tasks, TrialSeconds, typed
 
 if TYPE_CHECKING:
-    from foundry.lab import Evolved, Lab, Limits, Quest
+    from foundry.lab import Evolved, Lab, Limits, SearchSettings
 
 
 def evolve(
@@ -67,10 +67,10 @@ def evolve(
     """
     from foundry.cli import sweeps
     from foundry.core.registry import find_project
-    from foundry.lab import Limits, Policy, Quest, Rule
+    from foundry.lab import Limits, Policy, Rule, SearchSettings
 
     limits = Limits(max_trials, max_flops, max_hours)
-    quest = Quest(
+    settings = SearchSettings(
         rule=Rule(
             metric=metric or (eval_task[0] if eval_task else "val_loss"),
             alpha=alpha,
@@ -85,24 +85,24 @@ def evolve(
     )
     with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         if resume:
-            quest = Quest.last(lab.ledger)
-        _preview(lab, quest, limits) if dry_run else _run(lab, quest, limits)
+            settings = SearchSettings.last(lab.ledger)
+        _preview(lab, settings, limits) if dry_run else _run(lab, settings, limits)
 
 
-def _run(lab: Lab, quest: Quest, limits: Limits) -> None:
+def _run(lab: Lab, settings: SearchSettings, limits: Limits) -> None:
     from foundry.lab import evolve
 
-    evolved = evolve(lab, quest, limits, _teller(lab.reporter.note))
+    evolved = evolve(lab, settings, limits, _teller(lab.reporter.note))
     step = "foundry lineage" if evolved.promotions else "foundry report"
     if render.wants_json():
         return render.record({"event": "result", **evolved.to_json(), "next": step})
     render.result(evolved.to_json(), lambda: _draw(evolved), step)
 
 
-def _preview(lab: Lab, quest: Quest, limits: Limits) -> None:
+def _preview(lab: Lab, settings: SearchSettings, limits: Limits) -> None:
     from foundry.lab import preview_search
 
-    planned = preview_search(lab, quest, limits)
+    planned = preview_search(lab, settings, limits)
     if render.wants_json():
         return render.record({"event": "plan", **planned})
 
@@ -163,7 +163,7 @@ def _draw(evolved: Evolved) -> None:
     types = sorted(evolved.keep_rates.items(), key=lambda item: (-item[1][0], item[1][1]))
     if types:
         render.table(("type", "kept", "tried"), [(type, kept, tried) for type, (kept, tried) in types])
-    loss = "" if evolved.loss is None else f", {evolved.quest.rule.metric} {evolved.loss:.4f}"
+    loss = "" if evolved.loss is None else f", {evolved.settings.rule.metric} {evolved.loss:.4f}"
     render.say(f"{evolved.why}; the baseline is generation {evolved.generation}{loss}")
     render.say(
         f"{evolved.rounds} rounds, {evolved.kept} of {evolved.tried} proposals kept; {len(evolved.audits)} audits, "

@@ -3,9 +3,9 @@ decided, and the winner once more at a larger scale where the rule asks for it."
 
 from __future__ import annotations
 
-from foundry.lab.decide.duel import Contender, Duel
+from foundry.lab.decide.duel import Duel
 from foundry.lab.decide.race import Race, Steps, figures
-from foundry.lab.decide.request import Request
+from foundry.lab.decide.request import Contender, Request
 
 
 def confirm(race: Race) -> Steps:

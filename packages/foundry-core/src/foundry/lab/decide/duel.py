@@ -5,32 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from foundry.core.digest import digest
-from foundry.lab.decide.request import Answers, Failure, Request
+from foundry.lab.decide.request import Answers, Contender, Failure, Request
 from foundry.lab.decide.sequential import Judgement, SequentialTest
 from foundry.lab.ledger.records import Evidence
 
 Pair: TypeAlias = tuple[Request, Request]
 """The control's run and the candidate's."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """An arm as a procedure sees it."""
-
-    arm: str
-    identity: str  # of its experiment
-    family: str = ""  # arms that differ only in the learning rate: the best stands for all; "": the arm alone
-    gain: float = 1.0  # baseline's cost / its cost on the rule's cost axis, > 1 = cheaper
-    own_seeds: bool = False  # the baseline again under another name: with the same seeds it would be the same runs
-
-    @property
-    def line(self) -> str:
-        return self.family or self.arm
-
-    def seed(self, *purpose: str | int) -> int:
-        """The seed for some purpose, which nobody chooses: 60 bits of a digest."""
-        return int(digest(*(("null", self.identity) if self.own_seeds else ()), *purpose)[:15], 16)
 
 
 class BrokenPair(NamedTuple):

@@ -1,12 +1,17 @@
-"""The spread between seeds: pooled over groups of runs, and what it means for a difference of two runs."""
+"""The spread between seeds: measured, pooled over groups of runs, and what it means for a difference of two runs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from foundry.core.contracts import UsageError
+from foundry.core.contracts import FoundryError, UsageError
+from foundry.lab.decide.request import CONTROL, Answers, Contender, Failure, Request
 
+NOISE_SEEDS = 8
+"""Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
 FEW = 20
 """Degrees of freedom below which an estimate of sigma is not taken at face value."""
 
@@ -68,3 +73,42 @@ def correlation(groups: Sequence[Sequence[tuple[float, float]]]) -> tuple[float,
         xx += math.fsum((x - x0) ** 2 for x, _ in pairs)
         yy += math.fsum((y - y0) ** 2 for _, y in pairs)
     return (xy / math.sqrt(xx * yy), df) if xx > 0 and yy > 0 else (0.0, 0)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The baseline over several seeds."""
+
+    scores: tuple[float, ...]  # lower is better
+    mean: float
+    sigma: float  # standard deviation of one run
+    df: int
+    failures: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"scores": list(self.scores), "failures": list(self.failures)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Spread:
+        """The spread that `to_json` wrote."""
+        return cls(**{**values, "scores": tuple(values["scores"]), "failures": tuple(values["failures"])})
+
+
+def noise_procedure(identity: str, seeds: int, arm: str = CONTROL) -> Generator[Sequence[Request], Answers, Spread]:
+    """Train one arm on `seeds` seeds that no comparison uses. Raises UsageError for fewer than two, FoundryError where
+    fewer than two runs have a score."""
+    if seeds < 2:
+        raise UsageError(f"{seeds} seed shows no spread between seeds", "take 8: --seeds 8")
+    contender = Contender(arm, identity)
+    requests = [Request(arm, contender.seed("noise", identity, i), "noise") for i in range(seeds)]
+    answers = yield requests
+    outcomes = [answers[request] for request in requests]
+    failures = tuple(outcome.reason for outcome in outcomes if isinstance(outcome, Failure))
+    scores = tuple(outcome for outcome in outcomes if not isinstance(outcome, Failure))
+    if len(scores) < 2:
+        raise FoundryError(
+            f"{len(failures)} of {seeds} runs of {arm} failed: {failures[0]}",
+            "mend it, then train them again: the same command with --retry",
+        )
+    sigma, df = pooled([scores])
+    return Spread(scores, math.fsum(scores) / len(scores), sigma, df, failures)

@@ -18,10 +18,10 @@ from typing import TypeAlias
 
 from foundry.lab.decide.conclusion import ArmConclusion, Conclusion, Duelled
 from foundry.lab.decide.confirmation import confirm, guard, outdo
-from foundry.lab.decide.duel import Contender, Duel
+from foundry.lab.decide.duel import Duel
 from foundry.lab.decide.noise import inflation
 from foundry.lab.decide.race import Race, figures
-from foundry.lab.decide.request import CONTROL, Answers, Request
+from foundry.lab.decide.request import CONTROL, Answers, Contender, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.screening import screen
 from foundry.lab.ledger.records import Evidence, Verdict

@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 from foundry.core.contracts import FoundryError, UsageError
 from foundry.lab.decide.conclusion import Screened
-from foundry.lab.decide.duel import BrokenPair, Contender, Duel, Pair, scores
-from foundry.lab.decide.request import CONTROL, Answers, Failure, Outcome, Request
+from foundry.lab.decide.duel import BrokenPair, Duel, Pair, scores
+from foundry.lab.decide.request import CONTROL, Answers, Contender, Failure, Outcome, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.sequential import Judgement, SequentialTest
 from foundry.lab.ledger.records import Evidence, Terms, Verdict

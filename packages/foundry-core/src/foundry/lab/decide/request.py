@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
+from foundry.core.digest import digest
 from foundry.lab.ledger.records import Role
 
 
@@ -43,3 +44,22 @@ Outcome: TypeAlias = float | Failure
 """The metric of a finished run, its sign turned where more is better: lower is better."""
 
 Answers: TypeAlias = Mapping[Request, Outcome]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An arm as a procedure sees it."""
+
+    arm: str
+    identity: str  # of its experiment
+    family: str = ""  # arms that differ only in the learning rate: the best stands for all; "": the arm alone
+    gain: float = 1.0  # baseline's cost / its cost on the rule's cost axis, > 1 = cheaper
+    own_seeds: bool = False  # the baseline again under another name: with the same seeds it would be the same runs
+
+    @property
+    def line(self) -> str:
+        return self.family or self.arm
+
+    def seed(self, *purpose: str | int) -> int:
+        """The seed for some purpose, which nobody chooses: 60 bits of a digest."""
+        return int(digest(*(("null", self.identity) if self.own_seeds else ()), *purpose)[:15], 16)

@@ -15,10 +15,9 @@ from statistics import NormalDist
 from typing import TypeVar
 
 from foundry.lab.decide.conclusion import Conclusion
-from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.noise import pooled
 from foundry.lab.decide.procedure import null_procedure, sweep_procedure
-from foundry.lab.decide.request import CONTROL, Answers, Outcome, Request
+from foundry.lab.decide.request import CONTROL, Answers, Contender, Outcome, Request
 from foundry.lab.decide.rule import Rule
 
 Ending = TypeVar("Ending")

@@ -224,7 +224,7 @@ class SweepRow:
 
     @property
     def quest(self) -> Json | None:
-        """Of a search, as `Quest.from_json` reads it."""
+        """Of a search, as `SearchSettings.from_json` reads it."""
         return self.outline.get("quest")
 
     @property

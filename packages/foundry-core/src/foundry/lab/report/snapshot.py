@@ -12,7 +12,7 @@ from typing import NamedTuple
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Refusal, SweepRow
-from foundry.lab.search.stacks import words
+from foundry.lab.sweep.arms import arm_name
 
 SELF_TESTS = ("null", "noise")
 """Kinds of sweeps whose arms are the baseline itself."""
@@ -114,7 +114,7 @@ class Birth(NamedTuple):
 
 def on(sweep: SweepRow) -> str:
     """What a search had provisionally kept when it made this sweep; "" where that was nothing."""
-    return words(sweep.search.kept) if sweep.search and sweep.search.kept else ""
+    return arm_name(sweep.search.kept) if sweep.search and sweep.search.kept else ""
 
 
 def by_arm(asked: Iterable[Asked]) -> Iterator[tuple[ArmKey, list[Asked]]]:

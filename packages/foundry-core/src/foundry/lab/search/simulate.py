@@ -6,7 +6,7 @@ of the loss of what the loop calls its baseline, and how many of its promotions 
 
     greedy    the best of K becomes the baseline if it beats one fresh run of the baseline
     ratchet   the best of K becomes the baseline if it beats the best number seen so far; nothing is run twice
-    ours      `foundry.lab.search.loop`, audits by `foundry.lab.decide.procedure`: the code that runs for real
+    ours      `foundry.lab.search.policy`, audits by `foundry.lab.decide.procedure`: the code that runs for real
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from itertools import pairwise
 from random import Random
 
 from foundry.core.contracts import Stack
-from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.procedure import sweep_procedure
-from foundry.lab.decide.request import CONTROL, Outcome, Request
+from foundry.lab.decide.request import CONTROL, Contender, Outcome, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.simulate import play
-from foundry.lab.search.loop import Answer, Audit, Policy, Round, Search, Step
-from foundry.lab.search.quest import room_for_a_round, within
+from foundry.lab.search.policy import Answer, Audit, Policy, Round, Search, Step
 from foundry.lab.search.rounds import compare, effects_of, seed_of
+from foundry.lab.search.settings import room_for_a_round, within
 
 KNOWN = 1_000_000
 """Degrees of freedom of a sigma that is known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from foundry.core.contracts import Stack, Tried
 
@@ -48,11 +48,6 @@ def stack_of(mutations: Iterable[Iterable[str]]) -> Stack:
     if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs):
         raise ValueError(f"{pairs} is no stack of mutations, each a type and a value")
     return tuple((type, value) for type, value in pairs)
-
-
-def words(stack: Sequence[tuple[str, str]]) -> str:
-    """`activation relu2 + depth 6`."""
-    return " + ".join(f"{type} {value}" for type, value in stack) or "nothing"
 
 
 def _target(mutation: tuple[str, str]) -> str:

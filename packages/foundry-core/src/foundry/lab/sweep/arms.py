@@ -129,7 +129,8 @@ def build_arms(baseline: Experiment, wanted: Sequence[Stack]) -> tuple[list[Arm]
 
 
 def arm_name(mutations: Sequence[tuple[str, str]]) -> str:
-    return " + ".join(f"{type} {value}" for type, value in mutations)
+    """`activation relu2 + depth 6`."""
+    return " + ".join(f"{type} {value}" for type, value in mutations) or "nothing"
 
 
 def _mutated(base: Arm, name: str, mutations: Stack) -> Arm:

@@ -10,11 +10,12 @@ from typing import Any
 
 from foundry.core.config import from_plain
 from foundry.core.config.assemble import edit
+from foundry.lab.decide.noise import NOISE_SEEDS
 from foundry.lab.decide.request import Outcome, Request
 from foundry.lab.decide.rule import LEAST_GAIN
 from foundry.lab.decide.simulate import SimulatedWorld, play
 from foundry.lab.sweep.arms import Refused
-from foundry.lab.sweep.plan import NOISE_SEEDS, Plan
+from foundry.lab.sweep.plan import Plan
 from foundry.lab.trials.fingerprint import training_rows, vocab_size
 
 WORLDS = 30

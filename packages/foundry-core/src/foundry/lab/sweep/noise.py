@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from foundry.lab.decide.measure import Spread
+from foundry.lab.decide.noise import Spread
 from foundry.lab.decide.power import characteristic, smallest_decidable
 from foundry.lab.ledger.records import Noise
 from foundry.lab.sweep.plan import Plan

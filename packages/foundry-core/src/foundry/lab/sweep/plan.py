@@ -17,9 +17,8 @@ from foundry.core.config.remarks import remarks
 from foundry.core.config.write_yaml import number, to_yaml
 from foundry.core.contracts import FoundryError, Stack, UsageError
 from foundry.core.digest import digest
-from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.procedure import Procedure, sweep_procedure
-from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.request import CONTROL, Contender
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Terms, stack_from_json
 from foundry.lab.sweep.arms import Arm, Refused, build_arms
@@ -29,9 +28,6 @@ from foundry.lab.trials.failure import is_of_code, reason_of
 from foundry.lab.trials.fingerprint import data_fingerprint, task_spec, trial_code
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS, metric_asked, tasks_asked
 from foundry.lab.trials.setting import Setting
-
-NOISE_SEEDS = 8
-"""Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
 
 
 @dataclass(frozen=True)

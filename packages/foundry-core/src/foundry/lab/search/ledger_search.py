@@ -1,5 +1,5 @@
 """One search with its ledger and its laboratory: what the pure search asks for becomes a plan, is trained, and is
-written down; see `run`."""
+written down; see `evolve`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,32 @@ from typing import Any, TypeAlias
 from foundry.core.contracts import InvalidData, InvalidExperiment, PluginError, Stack
 from foundry.core.garbage import no_garbage
 from foundry.lab.decide.conclusion import Conclusion, nothing
+from foundry.lab.decide.noise import NOISE_SEEDS
 from foundry.lab.decide.procedure import Procedure, at_once
 from foundry.lab.decide.race import BaselineFailed
 from foundry.lab.ledger import Generation, StaleBaseline, SweepRow
 from foundry.lab.ledger.records import SearchStep
 from foundry.lab.promotion import current_baseline
-from foundry.lab.search.build import Ground
 from foundry.lab.search.history import earlier
 from foundry.lab.search.ideas import Ideas
-from foundry.lab.search.loop import Answer, Audit, Round, Search, Step
-from foundry.lab.search.quest import Audited, Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
+from foundry.lab.search.policy import Answer, Audit, Round, Search, Step
+from foundry.lab.search.proposed_arms import Ground
 from foundry.lab.search.rounds import best_of, compare, effects_of, seed_of
+from foundry.lab.search.settings import (
+    Audited,
+    Evolved,
+    Limits,
+    SearchSettings,
+    Spent,
+    check_room,
+    room_for_a_round,
+    within,
+)
 from foundry.lab.search.stacks import added, keep_rates
 from foundry.lab.sweep.arms import Refused
-from foundry.lab.sweep.plan import NOISE_SEEDS, Plan, plan_of
+from foundry.lab.sweep.lab import Lab
+from foundry.lab.sweep.plan import Plan, plan_of
 from foundry.lab.sweep.question import Question
-from foundry.lab.sweep.session import Lab
 
 Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
 EXHAUSTED = "nothing is left to propose"
@@ -47,17 +57,17 @@ class Start:
         assert search.generation is not None
         return cls(search.id, search.generation, search.sigma or 0.0, search.df)
 
-    def spec(self, quest: Quest) -> dict[str, Any]:
+    def spec(self, settings: SearchSettings) -> dict[str, Any]:
         """What the ledger keeps of the search."""
         began = {"generation": self.generation, "sigma": self.sigma, "df": self.df}
-        return {"schema_version": 1, "kind": "evolve", "quest": quest.to_json(), **began}
+        return {"schema_version": 1, "kind": "evolve", "quest": settings.to_json(), **began}
 
 
-class LiveSearch:
-    """Made by `foundry.lab.search.run`."""
+class LedgerSearch:
+    """Made by `foundry.lab.search.evolve`."""
 
-    def __init__(self, lab: Lab, quest: Quest, limits: Limits, tell: Tell, start: Start) -> None:
-        self.lab, self.quest, self.limits, self.tell, self.id = lab, quest, limits, tell, start.search
+    def __init__(self, lab: Lab, settings: SearchSettings, limits: Limits, tell: Tell, start: Start) -> None:
+        self.lab, self.settings, self.limits, self.tell, self.id = lab, settings, limits, tell, start.search
         self.spent = Spent()
         self.df = start.df
         origin = self.generation(start.generation)
@@ -66,7 +76,7 @@ class LiveSearch:
         with no_garbage():
             self.listed = lab.ledger.sweeps()  # as they were when this call began
             tried = earlier(self.listed, self.id)
-        self.search = Search(origin.number, quest.policy, start.sigma, self.propose, tried)
+        self.search = Search(origin.number, settings.policy, start.sigma, self.propose, tried)
         self.known_before = len(self.search.history)
         steps = ((row.search, row) for row in self.listed)
         self.recorded = {place.step: row for place, row in steps if place is not None and place.search == self.id}
@@ -74,7 +84,7 @@ class LiveSearch:
         self.closing = False  # whether there is no room for another round
         self.audits: list[Audited] = []
         self.trials: set[str] = set()
-        self.ideas = Ideas(lab.project, quest, lab.reporter.note)
+        self.ideas = Ideas(lab.project, settings, lab.reporter.note)
 
     # ---- Step by step ----------------------------------------------------------------------------------------------
 
@@ -200,7 +210,7 @@ class LiveSearch:
         else:
             generation, _ = current_baseline(self.lab.ledger, self.lab.project)
             moved = generation.number if generation.number != self.ground.verified.number else None
-            self.closing = not room_for_a_round(self.quest.policy, self.left)
+            self.closing = not room_for_a_round(self.settings.policy, self.left)
         if moved is not None:
             baseline = self.generation(moved)
             self.ground = Ground(self.lab.project, baseline, baseline)
@@ -210,7 +220,7 @@ class LiveSearch:
 
     def plan(self, step: Step) -> tuple[Plan, SearchStep, list[Refused]]:
         """(what is compared, where it belongs, what cannot take part)."""
-        rule, place = self.quest.rule, SearchStep(self.id, self.number + 1, step.origin, self.closing)
+        rule, place = self.settings.rule, SearchStep(self.id, self.number + 1, step.origin, self.closing)
         if isinstance(step, Round):
             kind, control, stacks = "round", step.current, step.proposals
             kept = added(step.current, self.search.verified)
@@ -218,7 +228,7 @@ class LiveSearch:
         else:
             kind, control, stacks, rule = "audit", step.verified, (step.stack,), within(rule, self.left)
         arms, named, refused = self.ground.arms(control, stacks)
-        question = Question(stacks, rule, tasks=self.quest.tasks)
+        question = Question(stacks, rule, tasks=self.settings.tasks)
         plan, unbuilt = plan_of(self.ground.verified, arms, question, self.lab.jobs, self.lab.count, kind)
         if isinstance(step, Round):
             plan = replace(plan, sigma=self.search.sigma, df=self.df)
@@ -246,9 +256,9 @@ class LiveSearch:
         """
         if self.number + 1 in self.recorded:
             return True
-        fits = room_for_a_round(self.quest.policy, self.left) if isinstance(step, Round) else self.left >= 2
+        fits = room_for_a_round(self.settings.policy, self.left) if isinstance(step, Round) else self.left >= 2
         if not fits and self.number == 0:
-            check_room(self.quest.policy, self.limits, self.left)
+            check_room(self.settings.policy, self.limits, self.left)
         self.closing |= not fits
         return fits
 
@@ -298,7 +308,7 @@ class LiveSearch:
         baseline, _ = current_baseline(self.lab.ledger, self.lab.project)
         return Evolved(
             search=self.id,
-            quest=self.quest,
+            settings=self.settings,
             why=why,
             generation=baseline.number,
             loss=baseline.loss,

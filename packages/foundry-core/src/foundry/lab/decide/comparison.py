@@ -1,4 +1,4 @@
-"""Procedures that promote nothing: how much do seeds differ, and which of two experiments is better?"""
+"""Which of two experiments is better: in pairs of runs, until that is clear. Nothing is promoted."""
 
 from __future__ import annotations
 
@@ -8,52 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from foundry.core.contracts import FoundryError, UsageError
-from foundry.lab.decide.duel import BrokenPair, Contender, Duel, scores
-from foundry.lab.decide.noise import correlation, pooled
-from foundry.lab.decide.request import CONTROL, Answers, Failure, Request
+from foundry.lab.decide.duel import BrokenPair, Duel, scores
+from foundry.lab.decide.noise import correlation
+from foundry.lab.decide.request import Answers, Contender, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.records import Evidence
 
 Choice: TypeAlias = Literal["second", "first", "alike", "undecided"]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The baseline over several seeds."""
-
-    scores: tuple[float, ...]  # lower is better
-    mean: float
-    sigma: float  # standard deviation of one run
-    df: int
-    failures: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"scores": list(self.scores), "failures": list(self.failures)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Spread:
-        """The spread that `to_json` wrote."""
-        return cls(**{**values, "scores": tuple(values["scores"]), "failures": tuple(values["failures"])})
-
-
-def noise_procedure(identity: str, seeds: int, arm: str = CONTROL) -> Generator[Sequence[Request], Answers, Spread]:
-    """Train one arm on `seeds` seeds that no comparison uses. Raises UsageError for fewer than two, FoundryError where
-    fewer than two runs have a score."""
-    if seeds < 2:
-        raise UsageError(f"{seeds} seed shows no spread between seeds", "take 8: --seeds 8")
-    contender = Contender(arm, identity)
-    requests = [Request(arm, contender.seed("noise", identity, i), "noise") for i in range(seeds)]
-    answers = yield requests
-    outcomes = [answers[request] for request in requests]
-    failures = tuple(outcome.reason for outcome in outcomes if isinstance(outcome, Failure))
-    scores = tuple(outcome for outcome in outcomes if not isinstance(outcome, Failure))
-    if len(scores) < 2:
-        raise FoundryError(
-            f"{len(failures)} of {seeds} runs of {arm} failed: {failures[0]}",
-            "mend it, then train them again: the same command with --retry",
-        )
-    sigma, df = pooled([scores])
-    return Spread(scores, math.fsum(scores) / len(scores), sigma, df, failures)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from foundry.core.registry import registry
 from foundry.core.system.processes import Process
 from foundry.core.system.signals import StopRequest
 from foundry.lab.decide.conclusion import Conclusion, nothing
-from foundry.lab.decide.measure import Spread, noise_procedure
+from foundry.lab.decide.noise import NOISE_SEEDS, Spread, noise_procedure
 from foundry.lab.decide.procedure import Procedure, at_once
 from foundry.lab.decide.request import Answers, Request
 from foundry.lab.decide.rule import Rule
@@ -36,7 +36,7 @@ from foundry.lab.sweep.arms import Refused
 from foundry.lab.sweep.dry_run import foreseen
 from foundry.lab.sweep.noise import MeasuredNoise
 from foundry.lab.sweep.null import null_plan, procedure_of
-from foundry.lab.sweep.plan import NOISE_SEEDS, Plan, informed, make_plan, remarks_on
+from foundry.lab.sweep.plan import Plan, informed, make_plan, remarks_on
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent, SweepReporter
 from foundry.lab.sweep.result import SweepResult, decisions_of, evidence_of, noise_of

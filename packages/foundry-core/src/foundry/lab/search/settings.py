@@ -13,13 +13,13 @@ from foundry.lab.decide.conclusion import ArmConclusion
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Ledger, SweepRow
 from foundry.lab.ledger.records import Verdict, span
-from foundry.lab.search.loop import Policy
-from foundry.lab.search.stacks import words
+from foundry.lab.search.policy import Policy
+from foundry.lab.sweep.arms import arm_name
 
 
 @dataclass(frozen=True)
-class Quest:
-    """The same quest again is the same search, which goes on where it was left."""
+class SearchSettings:
+    """The same settings again are the same search, which goes on where it was left."""
 
     rule: Rule = field(default_factory=Rule)  # of its audits
     policy: Policy = field(default_factory=Policy)
@@ -40,13 +40,13 @@ class Quest:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Quest:
-        """The quest that `to_json` wrote."""
+    def from_json(cls, values: Mapping[str, Any]) -> SearchSettings:
+        """The settings that `to_json` wrote."""
         rule, policy = Rule.from_json(values["rule"]), Policy(**values["policy"])
         return cls(rule, policy, values["proposer"], values["seed"], tuple(values["tasks"]))
 
     @classmethod
-    def last(cls, ledger: Ledger) -> Quest:
+    def last(cls, ledger: Ledger) -> SearchSettings:
         """What the newest search was asked. No search is ever over: a higher limit, or a new plugin, and it goes on.
 
         Raises:
@@ -60,7 +60,7 @@ class Quest:
 
 @no_garbage()
 def searches(ledger: Ledger) -> list[SweepRow]:
-    """Those that were begun, each for a quest, oldest first."""
+    """Those that were begun, oldest first."""
     return [row for row in ledger.sweeps() if row.quest is not None]
 
 
@@ -161,7 +161,7 @@ class Audited:
     @property
     def arm(self) -> str:
         """The stack in words: `activation relu2 + depth 6`."""
-        return words(self.stack)
+        return arm_name(self.stack)
 
     @property
     def interval(self) -> str:
@@ -185,7 +185,7 @@ class Evolved:
     """How far a search has come."""
 
     search: str
-    quest: Quest
+    settings: SearchSettings
     why: str  # it ended here
     generation: int  # the baseline now
     loss: float | None  # its confirmed mean of the metric
@@ -200,7 +200,7 @@ class Evolved:
     @property
     def unverified_arm(self) -> str | None:
         """What is kept, and not audited yet, in words."""
-        return words(self.unverified) if self.unverified else None
+        return arm_name(self.unverified) if self.unverified else None
 
     @property
     def promotions(self) -> list[Audited]:
@@ -209,7 +209,7 @@ class Evolved:
     @property
     def expected_false(self) -> float:
         """False promotions to expect, at most: the sum of the audits' stated rates."""
-        return self.quest.rule.alpha * len(self.audits)
+        return self.settings.rule.alpha * len(self.audits)
 
     @property
     def gain(self) -> float:
@@ -225,7 +225,7 @@ class Evolved:
     def to_json(self) -> dict[str, Any]:
         return {
             "search": self.search,
-            **self.quest.to_json(),
+            **self.settings.to_json(),
             "why": self.why,
             "generation": self.generation,
             "loss": self.loss,

@@ -14,8 +14,8 @@ from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Stack
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.ledger import Generation
-from foundry.lab.search.stacks import added, words
-from foundry.lab.sweep.arms import Arm, Refused
+from foundry.lab.search.stacks import added
+from foundry.lab.sweep.arms import Arm, Refused, arm_name
 
 LONG = 60
 """Characters of a name that grows with every mutation, from which it begins anew: a name may have 150."""
@@ -82,7 +82,7 @@ class Ground:
 def label(stack: Stack, control: Stack) -> str:
     """How a stack is called beside its control: `activation relu2 + depth 6`, `without lr 2e-3`."""
     news, gone = added(stack, control), added(control, stack)
-    parts = [words(news)] * bool(news) + [f"without {words(gone)}"] * bool(gone)
+    parts = [arm_name(news)] * bool(news) + [f"without {arm_name(gone)}"] * bool(gone)
     return " ".join(parts) or "in another order"
 
 

@@ -1,7 +1,7 @@
 """The search for real: each step is a sweep in the ledger, and what passes an audit becomes the baseline.
 
     with open_lab(project, jobs=2) as lab:
-        evolved = evolve(lab, Quest(seed=1), Limits(trials=500))
+        evolved = evolve(lab, SearchSettings(seed=1), Limits(trials=500))
 
 A search that was killed is played again from its beginning. What the ledger has is answered from there, proposals
 included, so that it takes the same way even if the ledger or the proposer has learnt more since; the rest is trained.
@@ -13,14 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 from foundry.core.registry import registry
-from foundry.lab.search.live import LiveSearch, Start, Tell
-from foundry.lab.search.quest import Evolved, Limits, Quest, Spent, check_room, searches
+from foundry.lab.search.ledger_search import LedgerSearch, Start, Tell
+from foundry.lab.search.settings import Evolved, Limits, SearchSettings, Spent, check_room, searches
+from foundry.lab.sweep.lab import Lab
 from foundry.lab.sweep.plan import informed
 from foundry.lab.sweep.question import Question
-from foundry.lab.sweep.session import Lab
 
 
-def evolve(lab: Lab, quest: Quest, limits: Limits, tell: Tell = lambda facts: None) -> Evolved:
+def evolve(lab: Lab, settings: SearchSettings, limits: Limits, tell: Tell = lambda facts: None) -> Evolved:
     """Search until a limit is reached or nothing is left to propose.
 
     Args:
@@ -30,35 +30,35 @@ def evolve(lab: Lab, quest: Quest, limits: Limits, tell: Tell = lambda facts: No
         Stopped: somebody asked for it; the same call goes on from there.
         UsageError: there is no such proposer or metric, or the limits leave no room for a round.
     """
-    search = _open(lab, quest, limits, tell)
+    search = _open(lab, settings, limits, tell)
     try:
         return search.run()
     finally:
         lab.ledger.leave_sweep(search.id)
 
 
-def preview(lab: Lab, quest: Quest, limits: Limits) -> dict[str, Any]:
+def preview(lab: Lab, settings: SearchSettings, limits: Limits) -> dict[str, Any]:
     """What a search would do next, and what it would cost. Trains nothing and promotes nothing."""
-    return _open(lab, quest, limits, lambda facts: None, begin=False).preview()
+    return _open(lab, settings, limits, lambda facts: None, begin=False).preview()
 
 
-def _open(lab: Lab, quest: Quest, limits: Limits, tell: Tell, *, begin: bool = True) -> LiveSearch:
-    """The newest search of this quest, or a new one from the baseline that holds now.
+def _open(lab: Lab, settings: SearchSettings, limits: Limits, tell: Tell, *, begin: bool = True) -> LedgerSearch:
+    """The newest search with these settings, or a new one from the baseline that holds now.
 
     Args:
         begin: write a new one down, and measure the noise for it if nobody has.
     """
-    ledger, asked = lab.ledger, quest.to_json()
-    registry(lab.project).variant("proposer", quest.proposer)
+    ledger, asked = lab.ledger, settings.to_json()
+    registry(lab.project).variant("proposer", settings.proposer)
     begun = [row for row in searches(ledger) if row.quest == asked]
     if begun:
         if begin:
             ledger.start_sweep(begun[-1].spec)  # this process drives it from now on
-        return LiveSearch(lab, quest, limits, tell, Start.of(begun[-1]))
-    check_room(quest.policy, limits, limits.left(Spent()))  # before the noise is measured
-    plan = lab.of_baseline(Question((), quest.rule, tasks=quest.tasks))
+        return LedgerSearch(lab, settings, limits, tell, Start.of(begun[-1]))
+    check_room(settings.policy, limits, limits.left(Spent()))  # before the noise is measured
+    plan = lab.of_baseline(Question((), settings.rule, tasks=settings.tasks))
     known = lab.with_noise(plan) if begin else informed(plan, ledger)
     start = Start("new", plan.generation, known.sigma or 0.0, known.df)
     if begin:
-        start = replace(start, search=ledger.start_sweep(start.spec(quest)))
-    return LiveSearch(lab, quest, limits, tell, start)
+        start = replace(start, search=ledger.start_sweep(start.spec(settings)))
+    return LedgerSearch(lab, settings, limits, tell, start)
