@@ -95,6 +95,20 @@ def test_a_file_in_the_project_becomes_a_variant(project, environment):
     assert finished_runs(project) == ["act_snake"]
 
 
+@pytest.mark.slow
+def test_a_file_in_the_project_becomes_an_attention(project, environment):
+    assert "decode_equals_forward" in follow(section(HOW_TO, "An attention"), project, environment)
+    assert finished_runs(project) == ["attn_tempered"]
+
+
+def test_a_file_in_the_project_becomes_an_objective(project, environment):
+    printed = follow(REPOSITORY.joinpath("docs", "add-an-objective.md").read_text(), project, environment)
+    assert "micro_batches_add_up" in printed
+    assert finished_runs(project) == ["obj_stay_close"]
+    (run,) = project.glob("runs/obj_stay_close*")
+    assert all("divergence" in row for row in (run / "metrics.jsonl").read_text().splitlines())
+
+
 def test_a_file_in_the_project_becomes_a_task_and_a_metric(project, environment):
     printed = follow(REPOSITORY.joinpath("docs", "add-a-task.md").read_text(), project, environment)
     assert "layernorm" in printed

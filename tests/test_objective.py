@@ -27,19 +27,19 @@ class NearParams(Params):
 class Near(nn.Module):
     def __init__(self, params, context):
         super().__init__()
-        self.weight, self.loss, self.reference = params.weight, context.loss, context.reference()
+        self.weight, self.context, self.reference = params.weight, context, context.reference()
 
     def forward(self, model, batch):
         with torch.no_grad():
-            expected = self.reference(batch.tokens)[0].log_softmax(-1)
+            expected = self.context.forward(self.reference, batch).log_softmax(-1)
 
         def read(hidden, head, aux):
-            total, count, of_loss = self.loss(hidden, head, batch)
+            total, count, of_loss = self.context.loss(hidden, head, batch)
             divergence = (expected.exp() * (expected - head(hidden).log_softmax(-1))).sum(-1)  # (B, T)
             divergence = divergence if batch.loss_weight is None else divergence * batch.loss_weight
-            return total + self.weight * divergence.sum(), count, {**of_loss, "divergence": divergence.mean(1)}
+            return total + self.weight * divergence.sum(), count, {**aux, **of_loss, "divergence": divergence.mean(1)}
 
-        return model(batch.tokens, read=read)[0]
+        return self.context.forward(model, batch, read)
 
 
 class OnPolicy(nn.Module):
@@ -49,13 +49,13 @@ class OnPolicy(nn.Module):
 
     def forward(self, model, batch):
         prompt = batch.tokens[:, :8]
-        written = self.context.generate(prompt, batch.tokens.size(1) - 8, seed=int(batch.tokens.sum()))
+        written = self.context.generate(prompt, batch.tokens.size(1) - 8, seeds=batch.tokens.sum(1).tolist())
         ids = torch.cat([prompt, written], 1)
 
         def read(hidden, head, aux):
             targets = batch._replace(targets=ids[:, 1:], loss_weight=None)
             total, count, _ = self.context.loss(hidden[:, :-1], head, targets)
-            return total, count, {"first_written": written[:, 0].float()}
+            return total, count, {**aux, "first_written": written[:, 0].float()}
 
         return model(ids, read=read)[0]
 

@@ -70,7 +70,7 @@ def generate_ids(
     max_tokens: int,
     sampling: Sampling,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     attention_mask: Tensor | None = None,
     stop: Collection[int] = (),
 ) -> Iterator[Tensor]:
@@ -82,7 +82,8 @@ def generate_ids(
 
     Args:
         prompt: (B, T) int64, T >= 1; with `attention_mask` (B, T), prompts of different lengths padded on the left.
-        seed: row r is drawn from a generator of its own with the seed `seed + r`; nothing else draws from it.
+        seed: each row is drawn from a generator of its own, which nothing else draws from: row r with the seed
+            `seed + r`, or with the r-th of several.
         stop: ids that end a row. One that has chosen such an id repeats it from then on; when all have, iteration ends.
 
     Raises:
@@ -92,7 +93,8 @@ def generate_ids(
     longest = min(prompt.shape[1], model.dims.block_size)
     lengths = [longest] * len(prompt) if attention_mask is None else _lengths(attention_mask[:, -longest:])
     check_decoding(model, padded=len(set(lengths)) > 1)
-    return _generated(model, prompt, lengths, max_tokens, sampling, seed, stop)
+    seeds = range(seed, seed + len(prompt)) if isinstance(seed, int) else seed
+    return _generated(model, prompt, lengths, max_tokens, sampling, seeds, stop)
 
 
 @torch.inference_mode()
@@ -102,14 +104,14 @@ def _generated(
     lengths: list[int],
     max_tokens: int,
     sampling: Sampling,
-    seed: int,
+    seeds: Sequence[int],
     stop: Collection[int],
 ) -> Iterator[Tensor]:
     model.eval()
     block_size, device = model.dims.block_size, prompt.device
     plan = plan_decoding(model)
     seen = _Seen(model, prompt, lengths, max_tokens, plan)
-    generators = [torch.Generator(device).manual_seed((seed + row) % 2**64) for row in range(len(prompt))]
+    generators = [torch.Generator(device).manual_seed(seed % 2**64) for seed in seeds]
     last = torch.tensor([*stop], dtype=torch.long, device=device)
     ended = torch.zeros(len(prompt), dtype=torch.bool, device=device)
     for left in range(max_tokens, 0, -1):

@@ -94,25 +94,34 @@ def evaluate(handle: RunHandle, experiment: Experiment, task: NamedTask) -> Scor
     """Run a task of `experiment` on a trained model.
 
     Raises:
-        InvalidData: it has no item, or two of one id.
-        PluginError: its code cannot be called as a task's, or an item lacks a metric, or has a score that is no number
-            or details that JSON has not.
+        PluginError: its code cannot be called as a task's.
+        InvalidData, PluginError: see `scored`.
     """
     built = build_task(experiment, task)
     with answers_for(type(built)):
-        items = tuple(map(_plain, built.run(handle)))
-        if not items:
-            raise InvalidData(f"task {task.name} has no item")
-        seen = set()
-        for item in items:
-            _check(item, task)
-            if item.id in seen:
-                raise InvalidData(f"task {task.name} has two items of the id {item.id!r}")
-            seen.add(item.id)
-        means = {
-            full: math.fsum(item.scores[metric] for item in items) / len(items)
-            for full, metric in zip(task.metrics, task.params.metrics, strict=True)
-        }
+        return scored(built, handle, task)
+
+
+def scored(built: Task, handle: RunHandle, task: NamedTask) -> Score:
+    """Run a task that is built.
+
+    Raises:
+        InvalidData: it has no item, or two of one id.
+        PluginError: an item lacks a metric, or has a score that is no number or details that JSON has not.
+    """
+    items = tuple(map(_plain, built.run(handle)))
+    if not items:
+        raise InvalidData(f"task {task.name} has no item")
+    seen = set()
+    for item in items:
+        _check(item, task)
+        if item.id in seen:
+            raise InvalidData(f"task {task.name} has two items of the id {item.id!r}")
+        seen.add(item.id)
+    means = {
+        full: math.fsum(item.scores[metric] for item in items) / len(items)
+        for full, metric in zip(task.metrics, task.params.metrics, strict=True)
+    }
     return Score(means, items)
 
 

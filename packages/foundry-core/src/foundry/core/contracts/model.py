@@ -80,10 +80,11 @@ tokens, such as of a penalty on each, one 0-D number for all rows is as good."""
 
 
 class Cache(Protocol):
-    """What one attention remembers of the tokens before."""
+    """What one attention remembers of the tokens before. It makes its own, `Attention.init_cache`, and its own forward
+    pass extends it."""
 
     length: int
-    """How many positions are filled."""
+    """How many tokens it holds, padding too. The model reads it, and counts positions on from there."""
 
     @property
     def tensors(self) -> Sequence[Tensor]:
@@ -95,7 +96,7 @@ class Context(NamedTuple):
     over whole rows, with no T x T mask."""
 
     # Of the rows, for all layers the same:
-    positions: Tensor | None = None  # (B, T) int64; None: 0..T-1 in every row
+    positions: Tensor | None = None  # (B, T) int64; None: 0..T-1 in every row, or on from the cache
     segments: Tensor | None = None  # (B, T) int; attention stays within equal numbers
     key_padding: Tensor | None = None  # (B, S) bool, False = not a token: what attention leaves out
     is_token: Tensor | None = None  # (B, T) bool, False = not a token: what loads and statistics leave out
@@ -106,6 +107,17 @@ class Context(NamedTuple):
     mix: Callable[[Tensor], Tensor] | None = None  # (B, T, canon_size) -> the same: a canon layer inside a sublayer
     # Of a text that is being written:
     plan: Any | None = None  # what computes some layers instead of themselves, see `foundry.core.kernels`
+
+    def sees(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """May a query see a key: by their places in the row, (T,) and (S,) -> (B or 1, 1, T, S) bool. Nothing that
+        follows it, no other document, no padding; itself always, so that no softmax runs over nothing."""
+        places = queries[:, None]
+        seen = (keys <= places)[None]
+        if self.segments is not None:
+            seen = seen & (self.segments[:, queries, None] == self.segments[:, None, keys])
+        if self.key_padding is not None:
+            seen = seen & (self.key_padding[:, None, keys] | (keys == places))
+        return seen[:, None]
 
     def planned(self, layer: Any) -> Any:
         """What to call instead of a layer, as the layer is called: the layer, where nothing else is planned."""
@@ -157,8 +169,8 @@ class Attention(Protocol):
     on the scores, or None."""
 
     def __call__(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
-        """x (B, T, C) -> (B, T, C). Position t sees only positions <= t of its segment. With a cache, x is what
-        follows the cache's content, and the cache is extended in place."""
+        """x (B, T, C) -> (B, T, C). A token sees no more than `ctx.sees` lets it see. With a cache, x is what follows
+        the cache's content, and the attention extends the cache in place."""
 
     def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> Cache: ...
 

@@ -3,7 +3,7 @@ steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -43,22 +43,29 @@ class ObjectiveContext(Protocol):
             InvalidData: it began with weights of `init_from`, which are gone, or are others now.
         """
 
-    def generate(self, prompt: Tensor, max_tokens: int, *, seed: int, temperature: float = 1.0) -> Tensor:
-        """What the model that is trained writes as it is now, drawn by a generator of its own: prompt (B, T) int64 ->
-        (B, max_tokens) int64. Row r has the seed `seed + r`; temperature 0 is greedy."""
+    def forward(self, model: nn.Module, batch: Batch, read: Callable[[Tensor, Any, Aux], Any] = ...) -> Any:
+        """What `read(hidden, head, aux)` makes of the rows of a batch; without it logits (B, T, V). The model is told
+        all that the batch knows of its tokens: positions, documents, and what only fills up a row."""
+
+    def generate(self, prompt: Tensor, max_tokens: int, *, seeds: Sequence[int], temperature: float = 1.0) -> Tensor:
+        """What the model that is trained writes as it is now: prompt (B, T) int64 -> (B, max_tokens) int64. Each row is
+        drawn by a generator of its own, from its seed, which must follow from what stands in that row; temperature 0 is
+        greedy."""
 
 
 class Objective(Protocol):
     """Slot `objective`, an nn.Module; built as `target(params, context)`, with an `ObjectiveContext`: what a step makes
     of its rows. Models and parameters of its own are frozen: not trained, and not saved. What it does must follow from
-    the rows and the weights alone, so that a resume is exact."""
+    the rows and the weights alone, so that a resume is exact, and each row's part from that row, so that it does not
+    depend on how a batch is cut."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
-        """The model that is trained, and rows -> (sum of their losses, how many supervised tokens it is of, aux), ready
-        for backward.
+        """The model that is trained, and rows -> (sum of their losses, how many tokens it is of, aux), ready for
+        backward. A training divides the sums of a step by the supervised tokens of its rows.
 
-        All that has a gradient comes of calls of `model`: `model(ids, positions=, segments=, is_token=, read=)` returns
-        (what `read(hidden, head, aux)` makes of the hidden states (B, T, C), of the head and of what layers report, by
+        All that has a gradient comes of calls of `model`. For the rows of the batch `ObjectiveContext.forward` makes
+        the call. For others, `model(ids, positions=, segments=, is_token=, read=)` returns (what
+        `read(hidden, head, aux)` makes of the hidden states (B, T, C), of the head and of what layers report, by
         default logits (B, T, V); None). The head works within `read` alone: where ranks share weights, each has them
         just for the call."""
 

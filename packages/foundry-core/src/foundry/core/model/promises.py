@@ -36,6 +36,12 @@ class Promise(NamedTuple):
     words: str
     holds: Judge
 
+    def broken(self, slot: str, answer: Any, given: tuple[Any, ...]) -> str:
+        """What is wrong with an answer to these arguments; nothing where it is one."""
+        if self.holds(answer, given):
+            return ""
+        return f"answers {_what(answer)}; what {slot} promises is {self.words}"
+
 
 def _is_like(answer: Any, given: Any) -> bool:
     """Of the same shape, and of the same kind of numbers: autocast may change their width."""
@@ -173,8 +179,8 @@ def parts_of_plugins(root: nn.Module, registry: Registry) -> list[tuple[nn.Modul
 
 
 def _judge(part: nn.Module, variant: Variant, promise: Promise, given: tuple[Any, ...], answer: Any) -> None:
-    if not promise.holds(answer, given):
-        raise _fault(part, promise, f"answers {_what(answer)}; what {variant.slot} promises is {promise.words}")
+    if fault := promise.broken(variant.slot, answer, given):
+        raise _fault(part, promise, fault)
 
 
 @contextmanager

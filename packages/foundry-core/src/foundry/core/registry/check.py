@@ -149,7 +149,7 @@ def _lightness(plugin: Plugin) -> Check:
     if not (found := ", ".join(done.stdout.split())):
         return Check(name)
     if plugin.distribution == LOCAL:  # a local file may hold its nn.Module; it costs its owner alone
-        return Check(name, note=f"imports {found}, for which every command here waits; see docs/add-a-variant.md")
+        return Check(name, note=f"imports {found}: no fault, but every command here waits; see docs/add-a-variant.md")
     return Check(name, f"{plugin.module} imports {found}; import that in the module that a target names")
 
 

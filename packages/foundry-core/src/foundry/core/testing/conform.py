@@ -16,8 +16,8 @@ from foundry.core.registry import Plugin, Registry
 from foundry.core.registry.check import Check
 from foundry.core.registry.table import label
 from foundry.core.testing.case import Case
+from foundry.core.testing.checks import BASIC, checks_of, modules_of
 from foundry.core.testing.checks import Check as Checking
-from foundry.core.testing.checks import checks_of
 
 
 def conform(plugin: Plugin, registry: Registry) -> Iterator[Check]:
@@ -58,8 +58,10 @@ def _tried(case: Case, what: str) -> Iterator[Check]:
     for name, check in checks_of(case):
         fault, place = _fault(check, case)
         yield Check(name, fault, what, place)
-        if fault and name == "target_resolves":
+        if fault and name in BASIC:
             return
+    if not modules_of(case):
+        yield Check("conforms", contribution=what, note="not tried: there are no conformance tests for this slot")
 
 
 def _fault(check: Checking, case: Case) -> tuple[str, str]:

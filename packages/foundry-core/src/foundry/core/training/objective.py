@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from foundry.core.blame import answers_for
 from foundry.core.contracts import Aux, Batch, Dims, InvalidData, ObjectiveContext, Params, PluginError
 from foundry.core.generate import Sampling, generate_ids
 from foundry.core.model import GPT, Head, model_of
+from foundry.core.model.gpt import Reader, logits
 from foundry.core.model.init import materialize
 from foundry.core.training.building import fill
 from foundry.core.training.device import Device
@@ -26,18 +28,14 @@ class NextToken(nn.Module):
 
     def __init__(self, params: Params, context: ObjectiveContext) -> None:
         super().__init__()
-        self.loss = context.loss
+        self.loss, self.context = context.loss, context
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
         def read(hidden: Tensor, head: Head, aux: Aux) -> tuple[Tensor, Tensor, Aux]:
             total, count, of_loss = self.loss(hidden, head, batch)
             return total, count, {**aux, **of_loss}
 
-        # Nothing that counts sees the padding behind a text: attention needs not know of it, what counts tokens does.
-        answer: Any = model(
-            batch.tokens, positions=batch.positions, segments=batch.segments, is_token=batch.is_token, read=read
-        )
-        total, count, aux = answer[0]
+        total, count, aux = self.context.forward(model, batch, read)
         return total, count, aux
 
 
@@ -76,12 +74,20 @@ class TrainingContext:
             )
         return model.requires_grad_(False).eval()
 
-    def generate(self, prompt: Tensor, max_tokens: int, *, seed: int, temperature: float = 1.0) -> Tensor:
+    def forward(self, model: nn.Module, batch: Batch, read: Reader = logits) -> Any:
+        """See `ObjectiveContext`."""
+        # Nothing that counts sees the padding behind a text: attention needs not know of it, what counts tokens does.
+        said, _ = model(
+            batch.tokens, positions=batch.positions, segments=batch.segments, is_token=batch.is_token, read=read
+        )
+        return said
+
+    def generate(self, prompt: Tensor, max_tokens: int, *, seeds: Sequence[int], temperature: float = 1.0) -> Tensor:
         """See `ObjectiveContext`."""
         was_training = self.model.training
         try:
             return torch.stack(
-                list(generate_ids(self.model, prompt, max_tokens, Sampling(temperature), seed=seed)), dim=1
+                list(generate_ids(self.model, prompt, max_tokens, Sampling(temperature), seed=seeds)), dim=1
             )
         finally:
             self.model.train(was_training)

@@ -35,9 +35,9 @@ SECTIONS = (
     ("runs", "Trials"),
 )
 DOTS = 3000
-"""Of trials in the chart of progress, at most."""
+"""At most this many trials in the chart of progress."""
 GENERATIONS = 200
-"""In the tree, at most, and the newest."""
+"""At most this many generations in the tree; the newest."""
 EXPERTS = (
     " Of layers with experts it can show how many of them are used at all, and how unevenly: 0 nats where all are used "
     "alike."

@@ -16,11 +16,11 @@ T = TypeVar("T")
 DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
 END = math.inf
 POINTS = 48
-"""Of a curve, at most: more than that the eye does not see, and 500 curves stay below a megabyte."""
+"""At most this many points per curve: the eye sees no more, and 500 curves stay below a megabyte."""
 CURVES = 400
-"""That are read, at most: those of the newest arms, of the best, and of their controls."""
+"""At most this many curves are read: those of the newest arms, of the best, and of their controls."""
 SEEDS = 32
-"""Of a curve, at most, and the newest: a mean over more looks the same."""
+"""At most this many seeds per curve; the newest. A mean over more looks the same."""
 
 
 def trials(snapshot: Snapshot, arms: Iterable[ArmEntry]) -> list[TrialEntry]:

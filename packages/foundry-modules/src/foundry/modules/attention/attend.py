@@ -118,20 +118,14 @@ def weigh(
 
 
 def visible(ctx: Context, queries: Tensor, keys: Tensor, total: int, pattern: SparsePattern | None = None) -> Tensor:
-    """May a query see a key: their indices in the row of `total` tokens, (T,) and (S,) -> (B or 1, 1, T, S) bool. Every
-    token sees itself, also where it is padding, so that no softmax runs over nothing."""
-    rows = queries[:, None]
-    mask = (keys <= rows)[None]
-    if ctx.segments is not None:
-        if ctx.segments.size(1) != total:
-            raise UsageError("segments and a filled cache do not go together", "cache one document per row")
-        mask = mask & (ctx.segments[:, queries, None] == ctx.segments[:, None, keys])
+    """What `ctx` and `pattern` let queries see of the keys in a row of `total` tokens, as `Context.sees` has it."""
+    if ctx.segments is not None and ctx.segments.size(1) != total:
+        raise UsageError("segments and a filled cache do not go together", "cache one document per row")
+    seen = ctx.sees(queries, keys)
     if pattern is not None:
         numbers = numbers_of(ctx, total, keys.device)
-        mask = mask & pattern.sees(numbers[:, queries, None], numbers[:, None, keys])
-    if ctx.key_padding is not None:
-        mask = mask & (ctx.key_padding[:, None, keys] | (keys == rows))
-    return mask[:, None]
+        seen = seen & pattern.sees(numbers[:, queries, None], numbers[:, None, keys])[:, None]
+    return seen
 
 
 def numbers_of(ctx: Context, total: int, device: torch.device) -> Tensor:
