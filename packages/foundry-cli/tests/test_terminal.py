@@ -94,7 +94,6 @@ def test_a_trial_that_failed_is_done():
 
 def test_a_bar_is_taken_down_when_the_training_fails():
     plan = {"run": "r", "parameters": 1, "device": "cpu", "precision": "fp32", "threads": 1, "step": 0, "steps": 1}
-    render.use_json(False)  # whatever the command before was asked for
     with a_terminal(), suppress(ZeroDivisionError), reporter() as bar:
         bar.started(plan)
         plan["step"] / 0
