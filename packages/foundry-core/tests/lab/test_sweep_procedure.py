@@ -471,8 +471,10 @@ def test_noise_is_measured_on_seeds_of_its_own_and_failures_do_not_count():
     requests = next(noise_procedure("id", 3))
     one = play(noise_procedure("id", 3), lambda request: Failure("boom") if request == requests[0] else nature(request))
     assert (one.df, one.failures) == (1, ("boom",))
-    with pytest.raises(FoundryError, match="3 of 3 runs of baseline failed: boom"):
-        play(noise_procedure("id", 3), lambda request: Failure("boom"))
+    for scored in (0, 1):  # from one score there is no spread
+        answers = dict.fromkeys(requests, Failure("boom")) | {each: nature(each) for each in requests[:scored]}
+        with pytest.raises(FoundryError, match=f"{3 - scored} of 3 runs of baseline failed: boom"):
+            play(noise_procedure("id", 3), answers.__getitem__)
     with pytest.raises(UsageError, match="--seeds 8"):
         next(noise_procedure("id", 1))
 
