@@ -109,7 +109,9 @@ def test_a_plan_takes_from_the_ledger_what_was_found_under_its_terms(tmp_path):
 
 def test_what_a_trial_leaves_to_a_longer_one_is_of_its_own_seed(tmp_path, monkeypatch):
     """By whose rows a budget in tokens becomes steps."""
-    monkeypatch.setattr(workload, "warm_start_of", lambda short, long, _: WarmStart(short.seed, long.seed, 2))
+    monkeypatch.setattr(
+        workload, "warm_start_of", lambda short, long, flops: WarmStart(short.seed, long.seed, int(flops))
+    )
     monkeypatch.setattr(workload, "make_trial", lambda experiment, seed, *_: experiment)
     written = from_plain({"training": {"schedule": "wsd"}}).plain()
     entries = (entry(CONTROL), entry("lr 1e-3", experiment=written, costs={"flops_per_token": 1.0}))
@@ -117,6 +119,7 @@ def test_what_a_trial_leaves_to_a_longer_one_is_of_its_own_seed(tmp_path, monkey
     work = workload.PlannedWork(plan(question=Question((), Rule(rungs=rungs)), entries=entries), tmp_path)
     asked = [work.of(Request("lr 1e-3", seed, "screen", rungs[0])) for seed in (5, 7)]
     assert [each.checkpoints.save_interval for each in asked] == [5, 7]
+    assert {each.checkpoints.keep for each in asked} == {3}  # FLOPs of a position: forward, and back, which is two
 
 
 def test_what_a_sweep_found_is_kept_under_the_terms_of_its_own(tmp_path):
