@@ -93,11 +93,12 @@ def test_a_trial_that_failed_is_done():
     assert re.search(r"an arm +1 +1/3, 1 failed +2\.5000", shown.replace("│", " "))
 
 
-def test_a_bar_is_taken_down_when_the_training_fails():
-    plan = {"run": "r", "parameters": 1, "device": "cpu", "precision": "fp32", "threads": 1, "step": 0, "steps": 1}
+def test_a_bar_begins_where_the_run_goes_on_and_is_taken_down_when_it_fails():
+    plan = {"run": "r", "parameters": 1, "device": "cpu", "precision": "fp32", "threads": 1, "step": 3, "steps": 9}
     render.use_json(False)  # whatever the command before was asked for
     with a_terminal(), suppress(ZeroDivisionError), reporter() as bar:
         bar.started(plan)
+        assert bar.progress.tasks[0].fields["step"] == "3/9"
         plan["step"] / 0
     assert not bar.progress.live.is_started
 
