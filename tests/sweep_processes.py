@@ -18,10 +18,10 @@ from pathlib import Path
 from tests.processes import server
 from tests.texts import lines_of_words
 
+from foundry.lab.baseline import current_baseline
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Ledger
 from foundry.lab.ledger.journal import Journal
-from foundry.lab.promotion import current_baseline
 from foundry.lab.sweep.question import Question
 
 BASELINE = """
@@ -225,8 +225,8 @@ def die_where_asked(deaths: Path) -> None:
     """Whoever first comes to an instant that a file in `deaths` names removes the file, and is killed there. A worker
     that imports a plugin is asked to leave."""
     import foundry.core.registry.discovery as discovery
+    import foundry.lab.baseline as promotion
     import foundry.lab.ledger.store as store
-    import foundry.lab.promotion as promotion
 
     def reached(instant: str) -> bool:
         try:

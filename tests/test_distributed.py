@@ -149,13 +149,15 @@ def test_gradient_accumulation_on_two_ranks_equals_one_rank(project, one_rank):
 
 
 def test_a_run_of_two_ranks_goes_on_as_one(project, one_rank):
-    process = start(project, "changed")
+    whole = ("--set", "training.micro_batch=8")  # of which each of two ranks has half
+    process = start(project, "changed", *whole)
     wait_for_step(project / "changed", 6)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 75
     assert not (project / "changed" / "result.json").exists()
-    assert foundry(project, "--out", "changed").returncode == 0
+    assert foundry(project, "--out", "changed", *whole).returncode == 0
     assert_same_training(project / "changed", one_rank)
+    assert [row["micro_batch"] for row in rows(project / "changed") if "micro_batch" in row] == [4]
 
 
 def test_when_a_rank_dies_the_others_stop(project):

@@ -21,9 +21,9 @@ from foundry.cli.commands import evolve as evolve_command
 from foundry.core import load_experiment
 from foundry.core.contracts import ExitCode, PluginError, UsageError
 from foundry.core.system.signals import StopRequest
+from foundry.lab.baseline import current_baseline
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Ledger
-from foundry.lab.promotion import current_baseline
 from foundry.lab.search import ideas
 from foundry.lab.search.evolve import evolve, preview
 from foundry.lab.search.policy import Policy

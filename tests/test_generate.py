@@ -240,7 +240,7 @@ def test_several_prompts_on_the_command_line(tmp_path, monkeypatch, capsys):
 def test_a_model_of_our_own_learns_to_end_its_texts(tmp_path, monkeypatch, capsys):
     (tmp_path / "corpus").mkdir()
     for number in range(40):
-        (tmp_path / "corpus" / f"{number}.txt").write_text(f"{number % 10} hens sit here.")
+        (tmp_path / "corpus" / f"{number}.txt").write_text(f"{number % 10} hens sit hère.")
     (tmp_path / "tiny.yaml").write_text(
         "model_args: {n_layer: 1, n_head: 2, n_embd: 32, block_size: 32}\n"
         "data: {dataset: {type: text, path: corpus}, tokenizer: byte}\n"
@@ -258,18 +258,20 @@ def test_a_model_of_our_own_learns_to_end_its_texts(tmp_path, monkeypatch, capsy
         assert main(["generate", "run", "--prompt", "7 hens", "--greedy", "--max-tokens", "30", "--json", *more]) == 0
         return json.loads(capsys.readouterr().out)
 
-    assert (written()["text"], written()["finish_reason"]) == (" sit here.", "stop")
+    assert (written()["text"], written()["finish_reason"]) == (" sit hère.", "stop")
     longer = written("--ignore-eos")
     assert longer["finish_reason"] == "length"
-    assert longer["text"].startswith(" sit here.")
+    assert longer["text"].startswith(" sit hère.")
     capsys.readouterr()
     assert main(["generate", "run", "--prompt", "7 hens", "--greedy"]) == 0
-    assert capsys.readouterr().out == "7 hens sit here.\n"
+    assert capsys.readouterr().out == "7 hens sit hère.\n"
+    assert main(["generate", "run", "--prompt", "7 hens", "--greedy", "--max-tokens", "7"]) == 0
+    assert capsys.readouterr().out == "7 hens sit h\ufffd\n"  # half a character at the end is told
 
     handle = FinishedRun.of(tmp_path / "run")
     told = handle.generate(["7 hens", "3 hens s"], max_tokens=30, stop=["it h", "sit h", "never"])
     assert told == [" ", ""]  # where two of them end at once, the first one counts
-    (likely, is_greedy), (unlikely, is_not) = handle.score([("7 hens", " sit here."), ("7 hens", " sit hare.")])
+    (likely, is_greedy), (unlikely, is_not) = handle.score([("7 hens", " sit hère."), ("7 hens", " sit hare.")])
     assert (is_greedy, is_not) == (True, False)
     assert unlikely < likely < 0
     assert_scored_by_hand(LiveModel(handle.tokenizer, Repeats()))

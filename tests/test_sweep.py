@@ -24,10 +24,10 @@ from foundry.core import load_experiment, registry, train
 from foundry.core.code import SOURCES
 from foundry.core.contracts import ExitCode
 from foundry.kernels import native
+from foundry.lab.baseline import current_baseline
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.simulate import SimulatedWorld
 from foundry.lab.ledger import Ledger, Noise
-from foundry.lab.promotion import current_baseline
 from foundry.lab.sweep.dry_run import ENOUGH
 from foundry.lab.sweep.plan import Plan, make_plan, noise_context
 from foundry.lab.sweep.question import Question

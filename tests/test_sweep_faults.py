@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from tests.sweep_processes import make_project, settle, start
 
+from foundry.cli import render
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry
 from foundry.core.contracts import ExitCode
@@ -51,6 +53,9 @@ class Exits(Part):
 class Interrupts(Part):
     def begin(self): raise KeyboardInterrupt
 
+class Halts(Part):
+    def forward(self, x): raise KeyboardInterrupt
+
 class Late(Part):
     def train_(self): raise ValueError("a fault\\nin two lines")
 
@@ -68,7 +73,7 @@ class LateEnd(Part):
 
 class Prints(Part):
     def train_(self):
-        print("not JSON", flush=True)
+        print("not JSON", os.environ["OMP_NUM_THREADS"], flush=True)
         os.write(1, b"nor is this\\n")
 
 class Poison(Part):
@@ -159,6 +164,7 @@ EARLY = {
     "forward": f"{line_of('torch.ones(3, 3')}: Forward.forward: RuntimeError: ",
     "exits": f"{line_of('def begin(self): raise SystemExit')}: Exits.begin: SystemExit: 3",
     "interrupts": f"{line_of('def begin(self): raise KeyboardInterrupt')}: Interrupts.begin: KeyboardInterrupt",
+    "halts": f"{line_of('def forward(self, x): raise KeyboardInterrupt')}: Halts.forward: KeyboardInterrupt",
     "picky": f"{line_of('self.width')}: Picky.model_post_init: ",
 }
 LATE = {
@@ -203,11 +209,15 @@ def test_a_schedule_that_fails_between_two_rungs_is_its_arms_failure(foundry):
     ]  # fmt: skip
 
 
-def test_where_every_arm_fails_it_is_the_plugins_fault(foundry):
+def test_where_every_arm_fails_it_is_the_plugins_fault(foundry, capsys):
     code, _, error = foundry("sweep", "activation", "factory", "exits", "--executor", "inline")
     assert (code, error["message"]) == (ExitCode.PLUGIN, "no arm of this sweep can be trained")
     assert EARLY["factory"] in error["hint"]
     assert EARLY["exits"] in error["hint"]
+    capsys.readouterr()
+    render.use_json(False)
+    assert main(["sweep", "activation", "factory", "exits", "--dry-run"]) == ExitCode.OK
+    assert "foundry mutate --list" in capsys.readouterr().err  # for what can be tried at all
 
 
 @pytest.mark.parametrize(
@@ -262,6 +272,7 @@ def sweep_apart(project: Path, *arms: str) -> None:
     events.MAX_FAILURES = 1
     time_limit.GRACE_SECONDS = time_limit.BUILD_SECONDS = 1.0
     settle(project, spares=8)
+    os.environ["OMP_NUM_THREADS"] = "999"  # of whoever begins a sweep: its workers have the threads of their trials
     os.dup2(os.open("out", os.O_CREAT | os.O_WRONLY), 1)
     main(["sweep", "activation", *arms, "--max-pairs", "1", "--json"])
 
@@ -283,7 +294,7 @@ def test_an_arm_that_ends_its_process_ends_no_sweep_and_disturbs_no_other_arm(pr
     losses = {line["arm"]: line["val_loss"] for line in screened}
     assert losses["activation poison"] == losses["activation prints"] == losses["activation plain"]
     log = (project / ".foundry" / "worker-0.log").read_text()
-    assert "not JSON" in log
+    assert re.search(r"not JSON \d\d?\b", log)
     assert "the trial has set torch's default dtype to torch.float64; it is set back" in log
 
 

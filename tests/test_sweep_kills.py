@@ -22,9 +22,9 @@ import pytest
 from tests.doses import SMALL
 from tests.sweep_processes import command, drive, look, make_project, processes, start
 
+from foundry.lab.baseline import current_baseline
 from foundry.lab.ledger import Ledger
 from foundry.lab.ledger.schema import VOLATILE
-from foundry.lab.promotion import current_baseline
 
 LIFE_SECONDS = 1.0
 """The longest time from the first event to a kill. A trial takes about as long."""

@@ -200,6 +200,7 @@ def test_the_moving_average_by_hand(project, tmp_path):
 def test_bf16_learns_as_fp32_does(plain, tmp_path):
     run = train(tmp_path / "run", "training.precision=bf16")
     assert abs(result(run)["val_loss"] - result(plain)["val_loss"]) < 0.02
+    assert rows(run)[0]["train_loss"] != rows(plain)[0]["train_loss"]  # and is computed in bf16
     assert all(tensor.dtype == torch.float32 for tensor in saved(run).values())
 
 

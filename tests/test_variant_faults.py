@@ -362,13 +362,13 @@ def test_a_model_whose_code_has_changed_since_is_told_so_by_generate(fails, proj
 
 
 def test_code_of_a_distribution_is_called_by_its_package_and_release(fails, project, monkeypatch, tmp_path):
-    (tmp_path / "odd_plugin").mkdir()
+    (tmp_path / "odd_plugin" / "odd").mkdir(parents=True)
     source = "from foundry.core.contracts import ActivationParams, Variant, hookimpl\nFOUNDRY_API = 1\n@hookimpl\n"
     source += (
         "def foundry_variants():\n    return [Variant('activation', 'odd', 'odd_plugin.odd:Odd', ActivationParams)]\n"
     )
     (tmp_path / "odd_plugin" / "__init__.py").write_text(source)
-    (tmp_path / "odd_plugin" / "odd.py").write_text("def Odd(params, dims):\n    return params.width\n")
+    (tmp_path / "odd_plugin" / "odd" / "__init__.py").write_text("def Odd(params, dims):\n    return params.width\n")
     info = tmp_path / "foundry_plugin_odd-1.5.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: foundry-plugin-odd\nVersion: 1.5\n")
@@ -378,7 +378,7 @@ def test_code_of_a_distribution_is_called_by_its_package_and_release(fails, proj
     code, error = fails("analyze", "--set", "model_args.activation=odd")
     registry._registry.cache_clear()
     assert code == ExitCode.PLUGIN
-    assert error.startswith("error: odd_plugin/odd.py:2: Odd: AttributeError: ")
+    assert error.startswith("error: odd_plugin/odd/__init__.py:2: Odd: AttributeError: ")
     assert "foundry-plugin-odd 1.5" in error
 
 

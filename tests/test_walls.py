@@ -20,8 +20,8 @@ from foundry import lab
 ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = {
     # Where an import is planted -> the import, and words of the name of the rule that refuses it.
-    "foundry-core/src/foundry/core/run.py": ("foundry.lab.promotion", "core knows neither"),
-    "foundry-core/src/foundry/lab/promotion.py": ("foundry.zoo.catalog", "the lab knows core only"),
+    "foundry-core/src/foundry/core/run.py": ("foundry.lab.baseline", "core knows neither"),
+    "foundry-core/src/foundry/lab/baseline.py": ("foundry.zoo.catalog", "the lab knows core only"),
     "foundry-core/src/foundry/lab/decide/rule.py": ("pathlib", "no files and no clock"),
     "foundry-core/src/foundry/lab/trials/driver.py": ("foundry.lab.sweep.plan", "the floors of the lab"),
     "foundry-core/src/foundry/zoo/catalog.py": ("foundry.lab", "the zoo knows core only"),
@@ -29,7 +29,7 @@ FORBIDDEN = {
     "foundry-data/src/foundry/data/plugin.py": ("foundry.modules.norm", "siblings do not know each other"),
     "foundry-evals/src/foundry/evals/plugin.py": ("foundry.kernels", "only modules needs kernels"),
     "foundry-kernels/src/foundry/kernels/__init__.py": ("foundry.core.contracts", "kernels imports torch and nothing"),
-    "foundry-cli/src/foundry/cli/frame.py": ("foundry.lab.ledger.store", "the lab by its face"),
+    "foundry-cli/src/foundry/cli/main.py": ("foundry.lab.ledger.store", "the lab by its face"),
     "foundry-core/src/foundry/core/registry/table.py": ("numpy", "never import torch or numpy"),
 }
 

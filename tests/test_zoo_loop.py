@@ -50,6 +50,7 @@ def test_transformers_takes_what_was_trained_with_its_tokenizer(project, capsys,
     done = foundry(capsys, "export", "run", "out", "--to", "hf")
     assert (done["architecture"], done["tokenizer"]) == ("llama", True)
     assert (done["folder"], done["files"]) == ("out", sorted(os.listdir("out")))
+    assert [name for name in done["files"] if "model" in name] == ["model.safetensors"]
     model = transformers.AutoModelForCausalLM.from_pretrained("out").eval()
     theirs = transformers.AutoTokenizer.from_pretrained("out")
     _, ours, mine = load_run("run")

@@ -11,13 +11,15 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.documents import faults
 
 from foundry.cli.__main__ import main
 from foundry.core.config.mutate import mutate
+from foundry.lab.baseline import current_baseline, promote, rollback
 from foundry.lab.ledger import Decision, Evidence, Ledger, Trial
 from foundry.lab.ledger.query import parse
-from foundry.lab.promotion import current_baseline, promote, rollback
 
 ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*", "COLUMNS": "120"}
 LOSSES = {"baseline": (1.90, 1.92), "promote": (1.88, 1.89), "reject": (1.93, 1.94)}
@@ -106,6 +108,15 @@ def test_what_is_told_of_the_past_holds_what_is_written_down(history, foundry, t
         assert faults(command, foundry(history, command, "--json")) == []
     shutil.copytree(history, tmp_path / "copy")
     assert faults("rollback", foundry(tmp_path / "copy", "rollback", "--json")) == []
+
+
+@given(st.integers(-(10**9), 10**9))
+def test_a_whole_number_is_found_however_it_is_kept_or_written(number):
+    for word in (f"{number}", f"{number}.0"):
+        [term] = parse([f"tokens={word}"])
+        for kept in (number, float(number)):
+            assert term.holds({"tokens": kept})
+            assert not term.holds({"tokens": kept + 1})
 
 
 @pytest.mark.parametrize("id", ["012345678901", "1234567890e1", "000000000000", "3"])

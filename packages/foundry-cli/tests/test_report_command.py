@@ -9,6 +9,7 @@ import sys
 import pytest
 from typer.main import get_command
 
+from foundry.cli.__main__ import main
 from foundry.cli.app import app
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Generation
@@ -50,6 +51,17 @@ def test_a_page_for_people_and_data_for_agents(project):
     both = json.loads(report(project / "experiments", "--json", "--out", "../a page.html").stdout)
     assert "Generation 0" in (project / "a page.html").read_text()
     assert both["page"].endswith("a page.html")
+
+
+def test_a_page_that_is_to_be_shown_is_written_first(project, monkeypatch, capsys):
+    """Also where its data is asked for."""
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda place: shown.append(place) or True)
+    monkeypatch.chdir(project)
+    for more in ([], ["--json"]):
+        assert main(["report", "--open", *more]) == 0
+        (project / "report.html").unlink()
+    assert shown == [(project / "report.html").as_uri()] * 2
 
 
 def test_a_place_that_cannot_hold_a_page_is_refused_in_words(project):

@@ -13,6 +13,7 @@ import pytest
 import foundry.cli
 from foundry.cli import render, sweeps
 from foundry.cli.__main__ import main
+from foundry.cli.commands import evolve
 from foundry.cli.progress import BarReporter, reporter
 from foundry.core.contracts import Problem
 from foundry.core.printable import printable
@@ -92,12 +93,29 @@ def test_a_trial_that_failed_is_done():
     assert re.search(r"an arm +1 +1/3, 1 failed +2\.5000", shown.replace("│", " "))
 
 
-def test_a_bar_is_taken_down_when_the_training_fails():
-    plan = {"run": "r", "parameters": 1, "device": "cpu", "precision": "fp32", "threads": 1, "step": 0, "steps": 1}
+def test_a_bar_begins_where_the_run_goes_on_and_is_taken_down_when_it_fails():
+    plan = {"run": "r", "parameters": 1, "device": "cpu", "precision": "fp32", "threads": 1, "step": 3, "steps": 9}
     with a_terminal(), suppress(ZeroDivisionError), reporter() as bar:
         bar.started(plan)
+        assert bar.progress.tasks[0].fields["step"] == "3/9"
         plan["step"] / 0
     assert not bar.progress.live.is_started
+
+
+def test_a_round_that_keeps_nothing_names_the_best_of_its_proposals():
+    scored = {"swa_64": -0.2, "relu2": -0.1, "gelu": -0.3, "mla": None}
+    proposals = [{"arm": arm, "effect": effect} for arm, effect in scored.items()]
+    told: list[str] = []
+    render.use_json(False)
+    evolve._teller(told.append)({"event": "round", "step": 3, "kept": "", "effect": None, "proposals": proposals})
+    assert told == ["step 3, round: nothing kept; the best, relu2, -0.1000"]
+
+
+def test_a_place_has_the_name_by_which_it_was_given(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "runs").symlink_to("disk")
+    monkeypatch.chdir(tmp_path)
+    assert render.place("runs/a") == render.place(tmp_path / "runs" / "a") == "runs/a"
 
 
 def test_a_document_is_ascii():

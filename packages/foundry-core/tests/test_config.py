@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from foundry.core.config import Experiment, from_plain, json_schema, load_experiment
-from foundry.core.config.layers import parse_layers
+from foundry.core.config.layer_keys import parse_layers
 from foundry.core.config.load import from_text
 from foundry.core.config.mutate import mutate
 from foundry.core.config.write_yaml import flow, number, to_yaml
@@ -64,6 +64,7 @@ def test_an_almost_empty_file_is_all_defaults(tmp_path: Path) -> None:
     for slot in experiment.registry.slots.values():
         if slot.section in ("model_args", "training"):
             assert getattr(getattr(experiment, slot.section), slot.key).type == slot.default
+    experiment.explicit["training"]["max_iters"] = 5  # of whoever asked, and of nobody else
     assert experiment.explicit == {"training": {}, "model_args": {}}
 
 
@@ -463,6 +464,7 @@ def test_what_a_flag_and_a_mutation_mean_by_the_type_of_their_field(
         ("training.distributed=on", "got the text 'on'; needs auto, none"),
         ("data.dataset={type: text, path: 2024}", "got 2024; needs text of at least 1 characters; put it in quotes"),
         ("data.dataset.path=caf\udce9", r"'caf\udce9' is no Unicode text"),
+        ("model_args.attention={type: caf\udce9}", r"character U+DCE9 is not text"),
         ("training.ema=[", "got the text '['; needs a number"),
         ("training.learning_rate=3e-4 # low", "got the text '3e-4 # low'; needs a number"),
         ("training.max_iters=", "got the text ''; needs a whole number"),

@@ -60,8 +60,9 @@ def test_a_lock_that_others_pass_on_is_waited_for(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(locks, "time", Clock(happens))
     _hold(0, FAR)
-    with locked(Path("lock")):
-        pass
+    told: list[str] = []
+    with locked(Path("lock"), waiting=told.append):
+        assert [words[:22] for words in told] == ["process 1 on far has i"]  # once, however long it takes
     _hold(0, FAR)
     monkeypatch.setattr(locks, "time", Clock(lambda waited: None))
     with pytest.raises(Busy, match="held by process 1 on far"), locked(Path("lock")):

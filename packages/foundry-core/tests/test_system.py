@@ -4,6 +4,7 @@ where it refuses. Locks and places have files of their own."""
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from foundry.core.contracts import EnvironmentFailure
 from foundry.core.system import (
     available_cores,
     copy_or_link,
+    locked,
     memory_bytes,
     move_folder,
     replace_durably,
@@ -343,3 +345,17 @@ def test_a_child_ends_when_its_parent_is_gone(kind: str) -> None:
         assert child.wait(30) == (-signal.SIGTERM if kind == "asked" else -signal.SIGKILL)
     finally:
         child.kill()
+
+
+def test_who_has_to_wait_for_a_lock_is_told_so_before(tmp_path: Path) -> None:
+    told: list[str] = []
+    with open(tmp_path / "lock", "w") as held:
+
+        def waiting(words: str) -> None:
+            told.append(words)
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with locked(tmp_path / "lock", waiting=waiting):
+            pass
+    assert told == ["another process has it"]

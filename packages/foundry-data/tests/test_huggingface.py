@@ -1,7 +1,7 @@
 """Our tokenizers as Hugging Face's library reads them, and a pretrained model's as ours."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from foundry.core.contracts import InvalidData
@@ -29,6 +29,9 @@ AS_PRETRAINED = {name: PretrainedTokenizer(ours.to_huggingface()) for name, ours
 
 @settings(max_examples=200)
 @given(text=SPELLED)
+@example(
+    text="".join(map(chr, range(0x800)))
+)  # every byte that a text may have, but for the first of longer characters
 @pytest.mark.parametrize("name", ["byte", "bpe"])
 def test_ids_and_texts_are_the_same_in_both_libraries(name, text):
     ours, theirs, again = OURS[name], THEIRS[name], AS_PRETRAINED[name]

@@ -162,6 +162,7 @@ def test_a_prepared_corpus_is_that_of_whole_documents(
 ) -> None:
     Path("texts").mkdir()
     texts = [SAMPLE[i * 7 :][: 200 if i % 3 else None] for i in range(n_documents)]
+    texts[0] += " " * 300  # more than a part that none can see
     for i, text in enumerate(texts):
         Path(f"texts/{i:02d}.txt").write_bytes(text.encode())
     char = CharTokenizer()

@@ -256,6 +256,9 @@ def test_a_text_may_be_put_into_the_tokenizers_own_form_first():
     assert lower.decode(lower.encode("The Cat")) == "the cat"
     with pytest.raises(InvalidData, match="its vocabulary lacks that"):
         lower.encode("The Dog")
+    for kind in (LLAMA, IN_USE[5]):  # whose mark of a blank is no form of the text
+        marked = PretrainedTokenizer({"tokenizer.json": made(*kind)}, normalize=True)
+        assert marked.decode(marked.encode("the cat")) == "the cat"
     Path("tokenizer.json").write_text(made(*BERT))
     asked = PretrainedTokenizer.learn(PretrainedParams(path=".", normalize=True), None)
     assert asked.encode("The Cat") == PretrainedTokenizer.from_json(asked.to_json()).encode("the cat")
@@ -380,6 +383,8 @@ def test_what_a_user_says_is_bos_and_eos_leaves_with_the_tokenizer():
     left = {name: json.loads(text) for name, text in tokenizer.to_huggingface().items()}
     assert left["tokenizer_config.json"]["eos_token"] == "<|end|>"
     assert left["generation_config.json"] == {"bos_token_id": 1, "eos_token_id": 4}
+    first = PretrainedTokenizer.learn(PretrainedParams(path=".", bos="<pad>"), None)
+    assert first.special_tokens["bos"] == 0
     with pytest.raises(InvalidData, match=r"data\.tokenizer\.eos: '<x>' is no token of"):
         PretrainedTokenizer.learn(params.model_copy(update={"eos": "<x>"}), None)
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from foundry.core.contracts import Batch, InvalidData
 from foundry.data.corpora import Document, TextParams
+from foundry.data.feistel import permute
 from foundry.data.params import DataParams
-from foundry.data.permutation import permute
 from foundry.data.rows import CutRows, TrainingRows, open_data
 from foundry.data.shards import SCHEMA, PartWriter, TokenPart, read_manifest, write_manifest
 from foundry.data.split import SplitText

@@ -25,6 +25,16 @@ def native():
     attention.switch(False)
 
 
+def test_one_that_cannot_be_compiled_is_not_switched_on(monkeypatch):
+    monkeypatch.setattr(
+        attention, "_functions", lambda: build._run(["sh", "-c", "kill -9 $$"])
+    )  # as of too little memory
+    with pytest.raises(RuntimeError, match="sh cannot compile the kernels: exit status -9"):
+        attention.switch(True)
+    q, k, v = (draw(1, 2, 16, 8, seed) for seed in range(3))
+    assert torch.equal(causal_attention(q, k, v), F.scaled_dot_product_attention(q, k, v, is_causal=True))
+
+
 def draw(batch: int, n_head: int, length: int, size: int, seed: int) -> torch.Tensor:
     """As a projection makes it: (B, H, T, D) whose memory is (B, T, H, D)."""
     generator = torch.Generator().manual_seed(seed)

@@ -270,7 +270,7 @@ def computed(x, up, activation, down):
     "change",
     [
         "hook", "hook on all", "class", "fp64", "shape", "unknown", "child", "gradients", "bf16", "quantised",
-        "unregistered", "own forward", "nothing hidden",
+        "unregistered", "own forward", "nothing hidden", "another width",
     ],
 )  # fmt: skip
 def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
@@ -302,6 +302,8 @@ def test_a_layer_that_is_anything_else_is_not_replaced(used, change):
             up.weight = weight
         elif change == "own forward":
             up.forward = lambda x: 2 * Linear.forward(up, x)
+        elif change == "another width":
+            x = draw(2, 1, 16)
         elif change == "nothing hidden":
             up.weight, up.bias, down.weight = (nn.Parameter(draw(*shape)) for shape in ((0, 32), (0,), (32, 0)))
         else:
@@ -326,6 +328,9 @@ def test_a_full_cache_or_strange_sizes_are_left_to_others(used):
         kernel = whole_layers.AttentionStep.of(*layers, n_head=n_head, factor=1.0, norms=norms)
         return kernel is not None and kernel(x, keys, values, length, **given) is not None
 
+    for width, n_head, fit in ((256, 1, True), (512, 1, False), (512, 2, True)):  # for wider heads it has no room
+        wide = [*(Linear(WIDTH, width, False) for _ in range(3)), Linear(width, WIDTH, False)]
+        assert (whole_layers.AttentionStep.of(*wide, n_head=n_head, factor=1.0) is not None) == fit
     assert fits()
     assert not fits(length=3)
     assert not fits(n_head=8)

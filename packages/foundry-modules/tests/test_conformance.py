@@ -1,9 +1,14 @@
 """Every built-in variant passes the kit that plugin authors use, and so do the options that are off by default."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
+import torch
+
+from foundry.core.registry import registry
 from foundry.core.testing import DIMS, Conformance
+from foundry.core.testing.case import Case
 
 
 class TestBuiltIns(Conformance):
@@ -74,3 +79,24 @@ class TestChunkedCrossEntropy(Conformance):
 
 class TestZLoss(Conformance):
     slot, variant, params = "loss", "cross_entropy", {"z_loss": 1e-4}
+
+
+def at_their_bounds() -> Iterator[Case]:
+    """Each setting of a layer's parts at the least and the largest value that may be written, where sizes allow it."""
+    for slot in registry().slots.values():
+        for name, variant in registry().variants(slot.name).items() if slot.per_layer else ():
+            for setting, field in variant.params.model_fields.items():
+                for bound in (getattr(limit, end, None) for limit in field.metadata for end in ("ge", "le")):
+                    if bound is not None and bound <= 100:
+                        case = Case.of(slot.name, name, {setting: bound})
+                        if not list(case.params.problems(case.dims)):
+                            yield case
+
+
+def test_what_a_setting_may_be_at_most_and_at_least_makes_a_layer():
+    x, cases = torch.randn(2, DIMS.block_size, DIMS.n_embd), [*at_their_bounds()]
+    assert len(cases) > 20
+    for case in cases:
+        y = case.layer(companion=case.companions()[0])(x)
+        assert y.isfinite().all(), case
+        assert y.any(), case

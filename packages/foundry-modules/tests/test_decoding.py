@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -14,8 +15,9 @@ from foundry.core.config import from_plain
 from foundry.core.contracts import Context, Dims
 from foundry.core.kernels import native_kernels
 from foundry.core.model import GPT, initialize, model_of
+from foundry.core.registry import registry
 from foundry.core.testing import Case, assert_rounded, sums_of
-from foundry.core.testing.case import vectors
+from foundry.core.testing.case import is_gated, vectors
 from foundry.kernels import few_rows, whole_layers
 from foundry.kernels.decoding import plan_decoding
 from foundry.modules.attention.mha import MultiHeadAttention
@@ -216,3 +218,28 @@ def test_another_thread_computes_as_ever(taken):
     expected = model(ids)[0]
     with plan_decoding(model), ThreadPoolExecutor(1) as pool:
         assert torch.equal(pool.submit(torch.no_grad()(lambda: model(ids)[0])).result(), expected)
+
+
+FUNCTIONS = {
+    "silu": F.silu, "sigmoid": torch.sigmoid, "gelu": F.gelu, "relu": F.relu, "relu2": lambda x: F.relu(x).square(),
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{}, {"approximate": "tanh"}])
+def test_an_activation_is_what_it_calls_itself(settings):
+    """By which name a kernel takes its place."""
+    gate, up = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
+    called = set()
+    for name, variant in registry().variants("activation").items():
+        if settings.keys() <= variant.params.model_fields.keys():
+            case = Case.of("activation", name, settings)
+            activation = case.build(case.dims)
+            expected = FUNCTIONS[activation.nonlinearity](gate)
+            assert (
+                torch.equal(activation(gate, up), expected * up)
+                if is_gated(case)
+                else torch.equal(activation(gate), expected)
+            )
+            called.add(activation.nonlinearity)
+    assert called == ({"gelu_tanh"} if settings else {*FUNCTIONS} - {"gelu_tanh"})

@@ -8,7 +8,7 @@ from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 from foundry.core.contracts import Params, ResidualParams, Variant
-from foundry.core.testing import Case
+from foundry.core.testing import Case, assert_rounded
 from foundry.core.testing.checks import checks_of
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.mha import MultiHeadAttention
@@ -48,6 +48,15 @@ class ForgetsTheCache(MultiHeadAttention):
         return super().forward(x, ctx._replace(cache=None))
 
 
+class ForgetsTheCacheWhereNothingRotates(ForgetsTheCache):
+    def __init__(self, params, dims, position):
+        super().__init__(params, dims, position)
+        self.rotates = isinstance(position, RoPE)
+
+    def forward(self, x, ctx):
+        return MultiHeadAttention.forward(self, x, ctx) if self.rotates else super().forward(x, ctx)
+
+
 class CountsFromZeroAgain(MultiHeadAttention):
     def forward(self, x, ctx):
         positions = torch.arange(x.size(1)).expand(x.shape[:2]) if ctx.positions is None else ctx.positions
@@ -70,6 +79,15 @@ class CannotComeFromMeta(RoPE):
 class ForgetsPositionsOfTheCache(RoPE):
     def rotate(self, q, k, positions):
         return super().rotate(q, k, None)
+
+
+class KeepsWhatItComputedFirst(RMSNorm):
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.factor = 2.0 if torch.empty(()).is_meta else 1.0  # of values that are not there yet
+
+    def forward(self, x):
+        return self.factor * super().forward(x)
 
 
 class BreaksTheGraph(RMSNorm):
@@ -148,6 +166,11 @@ class Remembers(Cosine):
         return super().__call__(self.highest, progress)
 
 
+class DipsInTheWarmup(Cosine):
+    def __call__(self, step, progress):
+        return super().__call__(step, progress) / (2 if step == 5 else 1)
+
+
 class UndocumentedParams(Params):
     window: int = 3
 
@@ -159,10 +182,12 @@ class UndocumentedParams(Params):
         ("attention", IgnoresSegments, MHAParams, "segments_are_isolated"),
         ("attention", IgnoresPadding, MHAParams, "padding_is_not_seen"),
         ("attention", ForgetsTheCache, MHAParams, "decode_equals_forward"),
+        ("attention", ForgetsTheCacheWhereNothingRotates, MHAParams, "decode_equals_forward"),
         ("attention", CountsFromZeroAgain, MHAParams, "positions_by_default"),
         ("attention", HasAnIdleParameter, MHAParams, "finite_gradients"),
         ("position", CannotComeFromMeta, RoPEParams, "meta_device_init"),
         ("position", ForgetsPositionsOfTheCache, RoPEParams, "decode_equals_forward"),
+        ("norm", KeepsWhatItComputedFirst, RMSNormParams, "meta_device_init"),
         ("norm", BreaksTheGraph, RMSNormParams, "compile"),
         ("norm", MixesRows, RMSNormParams, "batch_invariance"),
         ("norm", StaysInFloat32, RMSNormParams, "shape_and_dtype"),
@@ -177,6 +202,7 @@ class UndocumentedParams(Params):
         ("optimizer", ignores_the_rate, AdamWParams, "obeys_the_learning_rate"),
         ("optimizer", keeps_state_elsewhere, AdamWParams, "state_round_trip"),
         ("schedule", GoesBeyondThePeak, CosineParams, "factors_are_shares_of_the_peak"),
+        ("schedule", DipsInTheWarmup, CosineParams, "warms_up"),
         ("schedule", Remembers, CosineParams, "is_a_pure_function"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -189,3 +215,8 @@ def test_a_mistake_fails_its_check(slot, target, params, expected):
 
 def test_a_check_tries_a_shorthand_with_the_settings_that_a_test_gives():
     assert Case.of("attention", "gqa_2kv", {"n_kv_head": 4}).params.n_kv_head == 4
+
+
+def test_values_of_another_shape_are_no_rounding():
+    with pytest.raises(AssertionError, match=r"\(1, 3\) where it should be \(2, 3\)"):
+        assert_rounded(torch.ones(1, 3), torch.ones(2, 3), 1)

@@ -14,10 +14,10 @@ import pytest
 from foundry.core.config import load_experiment
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import EnvironmentFailure, InvalidExperiment, UsageError
-from foundry.lab import promotion
+from foundry.lab import baseline
+from foundry.lab.baseline import current_baseline, promote, rollback
 from foundry.lab.ledger import Decision, Ledger, StaleBaseline
 from foundry.lab.ledger.lineage import ancestry, as_lines, hash_of
-from foundry.lab.promotion import current_baseline, promote, rollback
 
 BASELINE = """\
 # Written by hand, with a remark.
@@ -228,7 +228,7 @@ def test_a_crash_between_the_row_and_the_file_is_repaired(ledger, project, monke
 def test_an_edit_right_after_a_crash_is_not_overwritten(ledger, project, monkeypatch):
     current_baseline(ledger, project)
     with monkeypatch.context() as patch:
-        patch.setattr(promotion, "replace_durably", crash)
+        patch.setattr(baseline, "replace_durably", crash)
         with pytest.raises(KeyboardInterrupt):
             promoted(ledger, project)
     edited = BASELINE.replace("1e-3", "2e-3")
@@ -259,7 +259,7 @@ def test_a_disk_that_refuses_the_file_leaves_the_promotion_to_the_next_command(l
 
     current_baseline(ledger, project)
     with monkeypatch.context() as patch:
-        patch.setattr(promotion, "replace_durably", full)
+        patch.setattr(baseline, "replace_durably", full)
         with pytest.raises(EnvironmentFailure, match="No space left"):
             promoted(ledger, project)
     assert current_baseline(ledger, project)[0].kind == "promoted"

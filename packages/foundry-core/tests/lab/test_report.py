@@ -17,10 +17,12 @@ from foundry.lab.report import words
 from foundry.lab.report.arms import arms
 from foundry.lab.report.data import read
 from foundry.lab.report.intervals import MARGIN, WIDTH, AxisScale, draw
+from foundry.lab.report.lineage import lineage
 from foundry.lab.report.markup import el, html
 from foundry.lab.report.page import render
 from foundry.lab.report.runs import curves
 from foundry.lab.report.snapshot import Snapshot
+from foundry.lab.report.summary import keep_rates
 
 SIGMA = 0.005  # of the made-up runs
 SCRIPT = "<script>document.documentElement.dataset.owned=1</script>"  # in the name of one of the arms
@@ -96,12 +98,18 @@ def test_what_was_only_screened_is_better_where_its_metric_says_so(tmp_path, met
             metrics = {"val_loss": 9.0, "tokens_per_second": 1.0, metric: score}
             ledger.finish(ledger.claim("w", sweep), {"metrics": metrics, "higher_is_better": higher})
         ledger.finish_sweep(sweep, {"winner": None})
-    [entry] = read(tmp_path)["arms"]
+    told = read(tmp_path)
+    assert [trial["loss"] for trial in told["trials"]] == [score for *_, score in runs]
+    [entry] = told["arms"]
     difference, half = entry["difference"], 1.96 * 0.01 * math.sqrt(1 + 1 / 2)
     assert (entry["outcome"], entry["metric"], entry["runs"], entry["share"]) == ("screened_out", metric, 2, "1/2")
     assert entry["loss"] == pytest.approx(level + 0.03 * better)
     assert difference["effect"] == pytest.approx(0.03)
     assert (difference["low"], difference["high"]) == pytest.approx((0.03 - half, 0.03 + half), rel=1e-3)
+    with Ledger.open(tmp_path) as ledger:  # asked again by a sweep that is not finished
+        sweep = ledger.start_sweep({"kind": "sweep", "generation": 0, "sigma": 0.01, "question": question, "round": 2})
+        ledger.request(sweep, [(Trial("other", 9, "code", "data", {}), 0, "screen", "norm layernorm", "1/2")])
+    assert [arm["outcome"] for arm in read(tmp_path)["arms"]] == ["open"]
 
 
 def test_a_generation_was_undone_by_the_first_rollback_behind_it(tmp_path):
@@ -224,7 +232,24 @@ def test_a_page_of_very_many_trials_shows_the_best_and_the_newest_and_says_where
     losses = [each["loss"] for each in contents["trials"] if each["loss"] is not None and each["share"] == "1"
               and each["role"] != "guard" and each["generation"] is not None]  # fmt: skip
     assert min(losses) in [dot[2] for dot in dots]
-    assert thinned.count('id="generation-') == 3
+    newest = [each["number"] for each in contents["generations"]][:-4:-1]
+    assert re.findall(r'id="generation-(\d+)"', thinned) == [*map(str, newest)]
+    oldest = [*lineage(contents["generations"][-3:], None, "nats").iter("svg")][-1]
+    assert not [line for line in oldest.iter("line") if line.get("y2") == "100%"]  # to what is not shown
+
+
+def test_a_page_offers_what_there_is_and_measures_by_its_own_metric(contents, page):
+    assert {*re.findall(r'<option value="(\d+)">', page)} == {str(arm["generation"]) for arm in contents["arms"]}
+    two = {**contents["arms"][0], "types": ["lr", "width"]}
+    other = {**contents["noise"][0], "metric": "val_bpb", "smallest_decidable": 9.0}
+    changed = render({**contents, "arms": [two, *contents["arms"][1:]], "noise": [other, *contents["noise"]]})
+    assert 'data-types="lr width"' in changed  # by which its script chooses: a list of words
+    assert changed.count("9.0000") == 1  # in the table of every metric's noise
+    rates = contents["keep_rates"]
+    bars = [*keep_rates(rates).iter("svg")]
+    widths = [sum(float(part.get("width")[:-1]) for part in bar.iter("rect")) for bar in bars]
+    tried = [rate["tried"] for rate in rates[:-1]]
+    assert widths == pytest.approx([*(100 * n / max(tried) for n in tried), 100], abs=0.1)  # the last is of all
 
 
 def test_of_very_many_curves_those_of_the_best_and_the_newest_arms_are_drawn(made_up_project, contents, monkeypatch):
@@ -301,7 +326,7 @@ def with_experts(project):
     as in a real run."""
 
     def points(trial):
-        used = {"expert_usage": 0.5, "expert_unevenness": 1.25}
+        used = {"expert_usage": 0.5, "expert_unevenness": 0.0}  # which is a figure
         return [
             {"step": n, "tokens": 10 * n, "train_loss": 3 - n / 1000} | (used if n % 10 == 0 else {})
             for n in range(1, 601)
@@ -318,7 +343,7 @@ def test_curves_keep_what_tells_how_experts_are_used(made_up_project, contents):
     for curve in told["curves"]:
         assert len(curve["tokens"]) > 40
         assert set(curve["expert_usage"]) == {0.5}
-        assert set(curve["expert_unevenness"]) == {1.25}
+        assert set(curve["expert_unevenness"]) == {0.0}
     assert all(curve["expert_usage"] == curve["expert_unevenness"] == [] for curve in contents["curves"])
 
 

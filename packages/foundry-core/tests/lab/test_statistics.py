@@ -14,6 +14,7 @@ from foundry.core.contracts import UsageError
 from foundry.lab.decide.noise import FEW, correlation, inflation, pool, pooled, sigma_of_difference
 from foundry.lab.decide.power import characteristic, smallest_decidable
 from foundry.lab.decide.sequential import SequentialTest
+from foundry.lab.decide.simulate import SimulatedWorld
 
 TEST = SequentialTest(delta=0.01, sigma_d=0.007, alpha=0.05, beta=0.1, comparisons=2)
 small = st.floats(-0.05, 0.05)
@@ -186,3 +187,10 @@ def test_correlation_inside_pairs(pairs):
     rho, df = correlation([pairs, [(x + 5, y - 2) for x, y in pairs], [(1.0, 1.0)]])
     assert rho == pytest.approx(statistics.correlation(xs, ys), abs=1e-6)
     assert df == 2 * (len(pairs) - 1)
+
+
+def test_the_noise_that_somebody_would_measure_has_as_many_degrees_of_freedom_as_it_says():
+    for df in (1, 3):
+        squares = [SimulatedWorld(0.01, {}, number=number).told(df) ** 2 for number in range(1000)]
+        assert statistics.fmean(squares) == pytest.approx(0.01**2, rel=0.2)
+        assert statistics.stdev(squares) == pytest.approx(math.sqrt(2 / df) * 0.01**2, rel=0.2)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
 
-from foundry.core.config import load_experiment
+from foundry.core.config import from_plain, load_experiment
 from foundry.core.contracts import UsageError
 from foundry.lab.decide.conclusion import ArmConclusion, Conclusion, Duelled, Screened
-from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.request import CONTROL, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.sequential import Judgement
 from foundry.lab.ledger import Evidence, Generation, Ledger, Noise
 from foundry.lab.ledger.records import Terms
 from foundry.lab.sweep import lab as sweep_lab
+from foundry.lab.sweep import workload
 from foundry.lab.sweep.arms import Axis
 from foundry.lab.sweep.plan import Plan, PlannedArm, informed, make_plan, noise_context
 from foundry.lab.sweep.question import Question
@@ -24,6 +26,7 @@ from foundry.lab.sweep.result import SweepResult, decisions_of, evidence_of, noi
 from foundry.lab.trials.budget import EQUAL, Budget, Costs, share_of
 from foundry.lab.trials.fingerprint import make_trial
 from foundry.lab.trials.setting import Setting
+from foundry.lab.trials.warm_start import WarmStart
 
 BASELINE = """\
 model_args: {n_layer: 2, n_head: 2, n_embd: 32, block_size: 32}
@@ -40,7 +43,11 @@ def entry(arm: str, **other) -> PlannedArm:
 
 
 def plan(**other) -> Plan:
-    arms = (entry(CONTROL), entry("norm layernorm", costs={"kv_bytes_per_token": 256.0}), entry("depth 3"))
+    arms = (
+        entry(CONTROL),
+        entry("norm layernorm", changes=("norm: a -> b",), costs={"kv_bytes_per_token": 256.0}),
+        entry("depth 3"),
+    )
     return replace(
         Plan(Question((), Rule(metric="val_bpb")), 3, arms, Setting("cpu", "fp32", 1), "code", "data"), **other
     )
@@ -93,12 +100,27 @@ def test_a_plan_takes_from_the_ledger_what_was_found_under_its_terms(tmp_path):
         found = informed(here, ledger)
         assert (found.sigma, found.df) == (0.005, 7)
         assert found.evidence == {(control.identity, arm.identity): known}
-        assert Plan.from_json(found.to_json()) == found
+        assert Plan.from_json(json.loads(json.dumps(found.to_json()))) == found
         own = entry("width 64 as control", family=CONTROL)  # that of arms of another size
         other = replace(known, baseline=own.identity, basis=here.basis(own, arm))
         ledger.add_evidence(other)
         both = informed(replace(here, entries=(*here.entries, own)), ledger).evidence
         assert both == {(control.identity, arm.identity): known, (own.identity, arm.identity): other}
+
+
+def test_what_a_trial_leaves_to_a_longer_one_is_of_its_own_seed(tmp_path, monkeypatch):
+    """By whose rows a budget in tokens becomes steps."""
+    monkeypatch.setattr(
+        workload, "warm_start_of", lambda short, long, flops: WarmStart(short.seed, long.seed, int(flops))
+    )
+    monkeypatch.setattr(workload, "make_trial", lambda experiment, seed, *_: experiment)
+    written = from_plain({"training": {"schedule": "wsd"}}).plain()
+    entries = (entry(CONTROL), entry("lr 1e-3", experiment=written, costs={"flops_per_token": 1.0}))
+    rungs = (Fraction(1, 8), Fraction(1, 2))
+    work = workload.PlannedWork(plan(question=Question((), Rule(rungs=rungs)), entries=entries), tmp_path)
+    asked = [work.of(Request("lr 1e-3", seed, "screen", rungs[0])) for seed in (5, 7)]
+    assert [each.checkpoints.save_interval for each in asked] == [5, 7]
+    assert {each.checkpoints.keep for each in asked} == {3}  # FLOPs of a position: forward, and back, which is two
 
 
 def test_what_a_sweep_found_is_kept_under_the_terms_of_its_own(tmp_path):

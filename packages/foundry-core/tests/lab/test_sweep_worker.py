@@ -91,13 +91,19 @@ def test_a_worker_gives_signs_while_it_trains(ledger, queued, monkeypatch):
     assert after.clock > before.clock
 
 
-def test_a_result_that_comes_after_another_has_the_trial_ends_no_worker(ledger, queued, monkeypatch):
+@pytest.mark.parametrize("end", ["finish", "fail"])
+def test_a_result_that_comes_after_another_has_the_trial_ends_no_worker(ledger, queued, monkeypatch, end):
     def lost(ledger, attempt, *_):
         raise LostClaim(attempt)
 
-    monkeypatch.setattr(Ledger, "finish", lost)
+    def result(attempt, watch):
+        if end == "fail":
+            raise ZeroDivisionError
+        return {"metrics": {"val_loss": 2.0}}, []
+
+    monkeypatch.setattr(Ledger, end, lost)
     worker = Worker(ledger, "w")
-    worker.result = lambda attempt, watch: ({"metrics": {"val_loss": 2.0}}, [])
+    worker.result = result
     sweep, _ = queued()
     assert worker.work(sweep)
     assert not worker.work(sweep)

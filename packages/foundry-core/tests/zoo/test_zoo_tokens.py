@@ -234,6 +234,11 @@ def test_a_check_names_what_transformers_reads_otherwise(project, capsys, monkey
             patch.setattr(check, "_from_pretrained", other)
             [difference] = check.tokenizer_differences("right")
         assert difference.startswith(f"{token} is ")
+    with monkeypatch.context() as patch:
+        patch.setattr(PretrainedTokenizer, "special_tokens", {})
+        differences = check.tokenizer_differences("right")
+    assert [each for each in differences if " is None here" in each] == [differences[-1]]
+    assert differences[-1].startswith("eos is None here")  # pad and unk may be a class's own, as of GPT-2's
 
 
 def test_text_is_put_into_the_form_of_a_tokenizer_that_comes_with_weights(project):

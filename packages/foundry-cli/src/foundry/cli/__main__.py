@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from foundry.core.system.parents import end_with_parent
 
         end_with_parent()
-    from foundry.cli.frame import run
+    from foundry.cli.main import run
 
     code = run(sys.argv[1:] if arguments is None else arguments)
     if ours and code in interrupts.CODES:

@@ -10,7 +10,7 @@
     trials/     who trains: driver, workers, executors; and what a training is known by
     sweep/      mutations of the baseline against the baseline;  search/  sweep after sweep, for days
     ablation.py comparison.py learning_rate.py    what describes, and promotes nothing
-    promotion.py   from a decision to the next baseline, and back;  report/  one page that shows all of it
+    baseline.py   from a decision to the next baseline, and back;  report/  one page that shows all of it
 
 Others use what is named here, and nothing behind it.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foundry.lab.ablation import Ablation
+    from foundry.lab.baseline import rollback
     from foundry.lab.comparison import Compared, Pairing
     from foundry.lab.decide.conclusion import ArmConclusion
     from foundry.lab.decide.rule import Rule
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from foundry.lab.ledger.lineage import Lineage
     from foundry.lab.ledger.query import query
     from foundry.lab.ledger.why import Why
-    from foundry.lab.promotion import rollback
     from foundry.lab.report import Report
     from foundry.lab.search.evolve import evolve
     from foundry.lab.search.evolve import preview as preview_search

@@ -7,6 +7,6 @@ split.py      which text is held out
 prepare.py    a corpus, tokenized once into the cache ...
 shards.py     ... as memory-mapped files with a manifest
 rows.py       what the trainer reads: row k is a pure function of (fingerprint, seed, k)
-permutation.py  the shuffle
+feistel.py    the shuffle
 storage.py    the cache folder; writing whole files or none
 """

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from foundry.core.contracts import Batch, InvalidData, Rows, Tokenizer
+from foundry.data.feistel import permute
 from foundry.data.params import DataParams
-from foundry.data.permutation import permute
 from foundry.data.prepare import Prepared, prepare
 from foundry.data.shards import TokenPart
 

@@ -10,7 +10,7 @@
     merge.py      `extends` and --set on top of each other
     resolve.py    every choice complete
     schema.py     core's sections;  build_schema.py  + the registry = the schema
-    validate.py   document -> Experiment;  layers.py  the keys of `layers:`
+    validate.py   document -> Experiment;  layer_keys.py  the keys of `layers:`
     explain.py contradictions.py compatibility.py  what is wrong with it
     model_spec.py  what the model of one is made of
     experiment.py identity.py;  assemble.py  all of it: documents -> Experiment;  load.py  files -> Experiment

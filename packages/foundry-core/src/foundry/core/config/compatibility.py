@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
-from foundry.core.config.layers import parse_layers
+from foundry.core.config.layer_keys import parse_layers
 from foundry.core.config.schema import ModelArgs
 from foundry.core.contracts import Dims
 from foundry.core.registry import Registry

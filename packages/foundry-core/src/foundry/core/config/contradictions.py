@@ -10,7 +10,7 @@ from foundry.core.blame import FAULTS, answers_for, described
 from foundry.core.config.compatibility import misfits, unscaled_scores
 from foundry.core.config.document import Document, Fault, Path
 from foundry.core.config.experiment import Experiment
-from foundry.core.config.layers import parse_layers
+from foundry.core.config.layer_keys import parse_layers
 from foundry.core.config.sugar import moved_settings
 from foundry.core.contracts import AttentionParams, Params, PluginError, PositionParams
 from foundry.core.registry import Registry

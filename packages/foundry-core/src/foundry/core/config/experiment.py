@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, PrivateAttr
 
 from foundry.core.config.document import Document
-from foundry.core.config.layers import parse_layers
+from foundry.core.config.layer_keys import parse_layers
 from foundry.core.config.model_spec import ModelSpec
 from foundry.core.config.schema import NOT_IDENTITY, Checkpoints, Logging, ModelArgs, Training
 from foundry.core.contracts import Dims, Params

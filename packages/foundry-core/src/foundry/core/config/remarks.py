@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from foundry.core.config.experiment import Experiment
-from foundry.core.config.layers import parse_layers
+from foundry.core.config.layer_keys import parse_layers
 from foundry.core.contracts import Params
 from foundry.core.registry import BASELINE
 

@@ -207,4 +207,4 @@ def _number(text: str) -> float | int | str:
 
 def _text(value: Any) -> str:
     """One spelling for equal values."""
-    return f"{value:g}" if isinstance(value, float) and value.is_integer() and abs(value) < 1e6 else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

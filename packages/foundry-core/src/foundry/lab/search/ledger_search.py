@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 
 from foundry.core.contracts import InvalidData, InvalidExperiment, PluginError, Stack
 from foundry.core.garbage import no_garbage
+from foundry.lab.baseline import current_baseline
 from foundry.lab.decide.conclusion import Conclusion, nothing
 from foundry.lab.decide.noise import NOISE_SEEDS
 from foundry.lab.decide.procedure import Procedure, at_once
 from foundry.lab.decide.race import BaselineFailed
 from foundry.lab.ledger import Generation, StaleBaseline, SweepRow
 from foundry.lab.ledger.records import SearchStep
-from foundry.lab.promotion import current_baseline
 from foundry.lab.search.history import earlier
 from foundry.lab.search.ideas import Ideas
 from foundry.lab.search.policy import Answer, Audit, Round, Search, Step

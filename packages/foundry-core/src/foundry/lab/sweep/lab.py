@@ -23,6 +23,7 @@ from foundry.core.contracts import Executor, InvalidExperiment, PluginError, Sto
 from foundry.core.registry import registry
 from foundry.core.system.processes import Process
 from foundry.core.system.signals import StopRequest
+from foundry.lab.baseline import current_baseline, promote
 from foundry.lab.decide.conclusion import Conclusion, nothing
 from foundry.lab.decide.noise import NOISE_SEEDS, Spread, noise_procedure
 from foundry.lab.decide.procedure import Procedure, at_once
@@ -31,10 +32,9 @@ from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Generation, Ledger, Noise, StaleBaseline, SweepRow
 from foundry.lab.ledger.lease import Beat, Holder
 from foundry.lab.ledger.records import Json
-from foundry.lab.promotion import current_baseline, promote
 from foundry.lab.sweep.arms import Refused
 from foundry.lab.sweep.dry_run import foreseen
-from foundry.lab.sweep.noise import MeasuredNoise
+from foundry.lab.sweep.measured_noise import MeasuredNoise
 from foundry.lab.sweep.null import null_plan, procedure_of
 from foundry.lab.sweep.plan import Plan, informed, make_plan, remarks_on
 from foundry.lab.sweep.question import Question

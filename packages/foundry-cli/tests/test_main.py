@@ -373,6 +373,10 @@ def test_doctor_tells_what_is_installed(project, monkeypatch, capsys):
     capsys.readouterr()
     assert entry.main(["doctor", "--json"]) == 6
     assert "/proc/none" in json.loads(capsys.readouterr().out)["reasons"][0]
+    monkeypatch.setenv("FOUNDRY_CACHE", "~/cache")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # of an account without a home folder
+    assert entry.main(["doctor", "--json"]) == 6
+    assert "this account has no home folder" in json.loads(capsys.readouterr().out)["reasons"][0]
 
 
 def test_a_broken_plugin_is_a_remark_and_not_a_failure(project):
