@@ -212,7 +212,7 @@ def crash(*arguments) -> None:
 def test_a_crash_between_the_row_and_the_file_is_repaired(ledger, project, monkeypatch, step, lost):
     current_baseline(ledger, project)
     with monkeypatch.context() as patch:
-        patch.setattr(promotion if step == "replace_durably" else Ledger, step, crash)
+        patch.setattr(baseline if step == "replace_durably" else Ledger, step, crash)
         with pytest.raises(KeyboardInterrupt):
             promoted(ledger, project)
     if lost:
