@@ -21,7 +21,9 @@ from pathlib import Path
 from interleave import Contender, announce, median_interval, take_turns, wait_for_turn
 
 HERE = Path(__file__).resolve()
-BLOCKS = {"train": 40, "generate 1": 40, "generate 8": 40, "help": 9, "list": 9, "first step": 9, "ledger": 9, "sweep": 3}
+BLOCKS = {
+    "train": 40, "generate 1": 40, "generate 8": 40, "help": 21, "list": 21, "first step": 9, "ledger": 21, "sweep": 5,
+}  # fmt: skip
 SWEEP_STEPS, SWEEP_TRIALS, JOBS = 200, 8, 2
 CLAIMS, CLAIMANTS = 400, 8
 
@@ -94,7 +96,8 @@ def main() -> None:
             parser.error("train needs --text")
         contenders = []
         for name, checkout in (("old", args.old.resolve()), ("new", args.new.resolve())):
-            begun = command(str(checkout / ".venv/bin/python"), checkout, what, args.text and os.path.abspath(args.text))
+            python, text = str(checkout / ".venv/bin/python"), os.path.abspath(args.text or "")
+            begun = command(python, checkout, what, text)
             contenders.append(Contender(name, begun, cwd=str(checkout), env={"OMP_NUM_THREADS": "1"}))
         began = time.perf_counter()
         take_turns(contenders, args.blocks or BLOCKS[what])

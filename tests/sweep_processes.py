@@ -72,11 +72,12 @@ def processes(project: Path) -> list[int]:
 
 def drive(project: Path) -> None:
     """A driver: the whole sweep, or what is left of it."""
-    from foundry.lab.sweep.session import run_sweep
+    from foundry.lab.sweep.session import open_lab
 
     settle(project, spares=5)
     try:
-        run_sweep(project, QUESTION, promote=True, jobs=2)
+        with open_lab(project, jobs=2) as lab:
+            lab.sweep(QUESTION, promote=True)
     except BaseException:
         (project / "failure.txt").write_text(traceback.format_exc())
         raise

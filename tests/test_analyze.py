@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import foundry.core.analyze as analysis
 from foundry.core.analyze import analyze
 from foundry.core.config import from_plain
 
@@ -29,6 +30,20 @@ def test_parameters_products_and_caches_are_the_closed_forms():
     assert told["flops_per_token"] == sum(by_part.values())
     assert told["training_flops_per_token"] == 3 * told["flops_per_token"]
     assert told["kv_bytes_per_token"] == LAYERS * 2 * KV * 4
+
+
+def test_the_products_of_all_seeds_are_counted_once(monkeypatch):
+    counted: list[int] = []
+    count = analysis._forward_flops
+    monkeypatch.setattr(analysis, "_flops", {})
+    monkeypatch.setattr(analysis, "_forward_flops", lambda *what: counted.append(1) or count(*what))
+    one, other = (from_plain({"model_args": SIZES, "seed": seed}) for seed in (1, 2))
+    deeper = from_plain({"model_args": SIZES | {"n_layer": LAYERS + 1}})
+    told = [analysis.flops_per_token(*what) for what in ((one, V), (other, V), (one, 2 * V), (deeper, V))]
+    assert len(counted) == 3
+    whole = [analyze(*what)["flops_per_token"] for what in ((one, V), (other, V), (one, 2 * V), (deeper, V))]
+    assert told == whole
+    assert len(set(told)) == 3
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

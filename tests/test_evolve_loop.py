@@ -27,7 +27,7 @@ from foundry.lab.promotion import current_baseline
 from foundry.lab.search import ideas
 from foundry.lab.search.loop import Policy
 from foundry.lab.search.quest import Evolved, Limits, Quest
-from foundry.lab.search.run import evolve, last_quest, preview
+from foundry.lab.search.run import evolve, preview
 from foundry.lab.sweep.reporter import Silent
 from foundry.lab.sweep.session import Lab
 
@@ -213,7 +213,7 @@ def test_a_promotion_that_a_kill_left_undone_is_made_by_the_same_command(
     with Ledger.open(project) as ledger:
         assert len(ledger.generations()) == 1
     with fake_lab(project) as lab:
-        planned = preview(lab, last_quest(lab.ledger), Limits())
+        planned = preview(lab, Quest.last(lab.ledger), Limits())
         assert planned["next"] == "audit"
         assert len(lab.ledger.generations()) == 1  # to look is not to promote
     evolved, _ = search(project, 100)

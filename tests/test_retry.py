@@ -10,7 +10,7 @@ import pytest
 
 from foundry.cli.__main__ import main
 from foundry.core.system.signals import StopRequest
-from foundry.lab.ablation import ablate
+from foundry.lab.ablation import Ablation
 from foundry.lab.ledger import Ledger
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent
@@ -74,7 +74,7 @@ def test_an_ablation_fills_the_cells_that_had_failed(project: Path) -> None:
     def failures(*, slow: bool, retry: bool) -> tuple[int, int]:
         with Ledger.open(project) as ledger:
             machine = Machine(ledger, slow)
-            done = ablate(Lab(project, ledger, 1, machine, Silent(), StopRequest(), retry), QUESTION, seeds=2)
+            done = Ablation.run(Lab(project, ledger, 1, machine, Silent(), StopRequest(), retry), QUESTION, seeds=2)
             return sum(len(cell.failures) for cell in done.cells), machine.trained
 
     assert failures(slow=True, retry=False) == (2, 4)

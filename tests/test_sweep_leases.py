@@ -24,7 +24,7 @@ from foundry.lab.ledger import Ledger, Noise, SweepRow
 from foundry.lab.sweep.plan import noise_context
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent
-from foundry.lab.sweep.session import open_lab, run_sweep
+from foundry.lab.sweep.session import open_lab
 from foundry.lab.trials.fingerprint import data_fingerprint
 
 QUESTION = Question(stacks=((("lr", "1e-3"),),), rule=Rule(n_max=1))
@@ -46,7 +46,8 @@ def in_a_container(project: Path) -> None:
     heartbeat.HEARTBEAT_SECONDS = 0.1
     Trainer.loop = lambda self: signal.pause()
     settle(project, spares=0)
-    run_sweep(project, QUESTION, executor="inline")
+    with open_lab(project, executor="inline") as lab:
+        lab.sweep(QUESTION)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:

@@ -15,6 +15,8 @@ from torch import nn
 from torch.library import Library
 from torch.optim import Optimizer
 
+from foundry import lab
+
 ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = {
     # Where an import is planted -> the import, and words of the name of the rule that refuses it.
@@ -33,13 +35,14 @@ FORBIDDEN = {
 
 
 def test_each_wall_refuses_what_it_says(tmp_path):
-    """The house is built once more, with one forbidden import behind each wall."""
+    """The house is built once more, with one forbidden import behind each wall, for types alone."""
     for package in (ROOT / "packages").glob("*/src"):
         shutil.copytree(package, tmp_path / package.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
     for file, (module, _) in FORBIDDEN.items():
         path = tmp_path / "packages" / file
-        path.write_text(f"{path.read_text()}\nimport {module}\n")
+        planted = f"from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import {module}\n"
+        path.write_text(f"{path.read_text()}\n{planted}")
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"]
     sources = os.pathsep.join(str(each) for each in (tmp_path / "packages").glob("*/src"))
     done = subprocess.run(
@@ -55,6 +58,15 @@ def test_each_wall_refuses_what_it_says(tmp_path):
         if not any(rule in each and _module(Path(file.partition("/src/")[2])) in each for each in told)
     ]
     assert not missed, done.stdout
+
+
+def test_the_face_of_the_lab_names_what_the_command_line_uses_and_no_more():
+    """Types included; and whatever it names is there."""
+    sources = ROOT / "packages" / "foundry-cli" / "src"
+    nodes = (node for file in sources.rglob("*.py") for node in ast.walk(ast.parse(file.read_text())))
+    of_the_lab = (node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "foundry.lab")
+    assert {alias.name for node in of_the_lab for alias in node.names} == set(lab.__all__)
+    assert all(getattr(lab, name).__name__ for name in lab.__all__)
 
 
 def test_plugins_use_the_public_api_alone():

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,13 +25,16 @@ from foundry.cli.__main__ import main
 from foundry.cli.app import app
 from foundry.core.config import Experiment
 from foundry.core.contracts import UsageError
+from foundry.lab.comparison import Pairing
+from foundry.lab.report import Report
 from foundry.lab.search.quest import Quest
 from foundry.lab.sweep.session import Lab
 from foundry.lab.trials.budget import Budget
 
 COMPARED = SimpleNamespace(comparison=SimpleNamespace(choice="first"))
-PAIRING = SimpleNamespace(arms=("a", "b"), differences=(), made_equal=(), remarks=())
-NOTHING_YET = {"trials": [], "generations": []}
+TWO: Any = SimpleNamespace(entries=(SimpleNamespace(arm="a"), SimpleNamespace(arm="b")))
+PAIRING = Pairing(TWO, differences=(), made_equal=(), remarks=())
+NOTHING_YET: Any = {"trials": [], "generations": []}
 
 
 class Reached(BaseException):
@@ -45,7 +48,7 @@ SEAMS: dict[str, Any] = {
     # what does a command's work -> what it returns here; END: nothing; THROUGH: what it really does
     "foundry.core.config.load_experiment": THROUGH,
     "foundry.core.training.train": END,
-    "foundry.core.training.dry_run": END,
+    "foundry.core.training.plan": END,
     "foundry.core.training.evaluate_run": END,
     "foundry.core.training.launch.launch": END,
     "foundry.core.training.vocab_size_of": 7,
@@ -55,21 +58,19 @@ SEAMS: dict[str, Any] = {
     "foundry.lab.learning_rate.lr_find": {"sets": []},
     "foundry.core.config.mutate.list_mutations": END,
     "foundry.core.config.write_yaml.write_experiment": END,
-    "foundry.lab.sweep.dry_run.dry_run": END,
-    "foundry.lab.sweep.null.null_sweeps": END,
     "foundry.lab.decide.simulate.simulate_null": END,
-    "foundry.lab.ablation.ablate": SimpleNamespace(sweep="", rows=lambda: [{"arm": "a"}], to_json=dict),
-    "foundry.lab.search.run.last_quest": Quest(seed=99),
+    "foundry.lab.ablation.Ablation.run": SimpleNamespace(sweep="", rows=lambda: [{"arm": "a"}], to_json=dict),
+    "foundry.lab.search.quest.Quest.last": Quest(seed=99),
     "foundry.lab.search.run.evolve": END,
     "foundry.lab.search.run.preview": END,
-    "foundry.lab.comparison.pair": PAIRING,
-    "foundry.lab.comparison.preview": END,
-    "foundry.lab.comparison.compare": COMPARED,
+    "foundry.lab.comparison.Pairing.of": PAIRING,
+    "foundry.lab.comparison.Pairing.preview": END,
+    "foundry.lab.comparison.Pairing.run": COMPARED,
     "foundry.core.loading.load_run": (None, None, SimpleNamespace(to=lambda kept: kept)),
     "foundry.core.generate.stream_text": END,
     "foundry.core.generate.continuations": END,
-    "foundry.lab.report.data.read": NOTHING_YET,
-    "foundry.lab.report.page.render": "",
+    "foundry.lab.report.Report.of": Report(NOTHING_YET),
+    "foundry.lab.report.Report.html": "",
     "foundry.zoo.export": END,
     "foundry.zoo.hub.pull": END,
     "foundry.zoo.convert.convert": END,
@@ -85,6 +86,8 @@ SEAMS: dict[str, Any] = {
     "webbrowser.open": True,
     "foundry.cli.render.result": END,
 }
+WORK = ("sweep", "resume", "noise", "dry_run", "null_sweeps")
+"""What a lab does, and a command then ends here."""
 UNSAID = ("reporter", "note", "tell", "figures", "content", "data", "draw", "next_step", "ledger", "lab", "project")
 """Parameters that are the same whatever is asked, or follow from the others."""
 
@@ -168,13 +171,16 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
     "sweep --resume": {"--resume": (None, "+resume"), "--promote": (None, {"resume.promote": True})},
     "ablate": {
         **LAB,
-        "--axis": ("depth=3", {"ablate.question.stacks": ((("norm", "layernorm"), ("depth", "3")),)}),
-        "--seeds": ("3", {"ablate.seeds": 3}),
+        "--axis": ("depth=3", {"Ablation.run.question.stacks": ((("norm", "layernorm"), ("depth", "3")),)}),
+        "--seeds": ("3", {"Ablation.run.seeds": 3}),
         "--csv": ("a.csv", "+write.path=a.csv"),
         "--plot": ("a.png", "+draw_effects.path=a.png"),
-        "--budget": ("9 steps", {"ablate.question.budget": Budget("max_iters", 9.0)}),
-        "--metric": ("val_bpb", {"ablate.question.rule.metric": "val_bpb"}),
-        "--eval-task": ("letters", {"ablate.question.tasks": ("letters",), "ablate.question.rule.metric": "letters"}),
+        "--budget": ("9 steps", {"Ablation.run.question.budget": Budget("max_iters", 9.0)}),
+        "--metric": ("val_bpb", {"Ablation.run.question.rule.metric": "val_bpb"}),
+        "--eval-task": (
+            "letters",
+            {"Ablation.run.question.tasks": ("letters",), "Ablation.run.question.rule.metric": "letters"},
+        ),
     },
     "evolve": {
         **LAB,
@@ -195,7 +201,7 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--max-pairs": ("5", {"evolve.quest.rule.n_max": 5}),
         "--confirm-at": ("depth=2x", {"evolve.quest.rule.confirm_at": "depth=2x"}),
         "--dry-run": (None, "+preview"),
-        "--resume": (None, {"evolve.quest.seed": 99}),
+        "--resume": (None, {"evolve.quest.seed": 99, "Quest.last": True}),
     },
     "evolve --strict": {"--proposals": ("3", {"evolve.quest.policy.proposals": 3})},
     "noise": {
@@ -241,13 +247,13 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
     },
     "compare": {
         **LAB,
-        "--jobs": ("3", {"open_lab.jobs": 3, "pair.jobs": 3}),
-        "--seeds": ("5", {"pair.rule.n_max": 5}),
-        "--budget": ("9 steps", {"pair.budget": Budget("max_iters", 9.0)}),
-        "--metric": ("val_bpb", {"pair.rule.metric": "val_bpb"}),
-        "--delta": ("0.03", {"pair.rule.delta": 0.03}),
+        "--jobs": ("3", {"open_lab.jobs": 3, "Pairing.of.jobs": 3}),
+        "--seeds": ("5", {"Pairing.of.rule.n_max": 5}),
+        "--budget": ("9 steps", {"Pairing.of.budget": Budget("max_iters", 9.0)}),
+        "--metric": ("val_bpb", {"Pairing.of.rule.metric": "val_bpb"}),
+        "--delta": ("0.03", {"Pairing.of.rule.delta": 0.03}),
         "--plot": ("a.png", "+draw_comparison.path=a.png"),
-        "--dry-run": (None, "+preview"),
+        "--dry-run": (None, "+Pairing.preview"),
     },
     "lr-find": {
         "--set": ("seed=5", {"load_experiment.sets": ["seed=5"]}),
@@ -288,7 +294,7 @@ def calls(tmp_path_factory) -> Iterator[Callable[[tuple[str, ...]], dict[str, An
         def call(*arguments: Any, **named: Any) -> Any:
             found[name] = True
             for parameter, value in inspect.signature(real).bind(*arguments, **named).arguments.items():
-                if parameter not in UNSAID:
+                if parameter not in (*UNSAID, "self"):
                     found.update(flat(f"{name}.{parameter}", value))
             if returned is END:
                 raise END
@@ -299,8 +305,8 @@ def calls(tmp_path_factory) -> Iterator[Callable[[tuple[str, ...]], dict[str, An
     @contextmanager
     def open_lab(project: Path, **asked: Any) -> Iterator[Any]:
         found.update({f"open_lab.{name}": value for name, value in asked.items() if name not in UNSAID})
-        ledger = SimpleNamespace(trials=lambda *_, **__: [], noise=lambda context: None)
-        work = {each: watched(each, getattr(Lab, each).__get__(object()), END) for each in ("sweep", "resume", "noise")}
+        ledger = SimpleNamespace(trials=lambda *_, **__: [])
+        work = {each: watched(each, getattr(Lab, each).__get__(object()), END) for each in WORK}
         yield SimpleNamespace(ledger=ledger, reporter=SimpleNamespace(note=lambda text: None), **work)
 
     def run(line: tuple[str, ...]) -> dict[str, Any]:
@@ -314,9 +320,9 @@ def calls(tmp_path_factory) -> Iterator[Callable[[tuple[str, ...]], dict[str, An
         patch.chdir(project)
         patch.setattr("foundry.lab.sweep.session.open_lab", open_lab)
         for place, returned in SEAMS.items():
-            module, _, name = place.rpartition(".")
-            real = getattr(import_module(module), name)
-            patch.setattr(import_module(module), name, watched(name, real, returned))
+            owner, _, name = place.rpartition(".")
+            real = getattr(resolve_name(owner), name)
+            patch.setattr(resolve_name(owner), name, watched(real.__qualname__, real, returned))
         yield cache(run)
 
 

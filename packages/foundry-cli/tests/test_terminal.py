@@ -95,7 +95,6 @@ def test_a_trial_that_failed_is_done():
 
 def test_a_bar_begins_where_the_run_goes_on_and_is_taken_down_when_it_fails():
     plan = {"run": "r", "parameters": 1, "device": "cpu", "precision": "fp32", "threads": 1, "step": 3, "steps": 9}
-    render.use_json(False)  # whatever the command before was asked for
     with a_terminal(), suppress(ZeroDivisionError), reporter() as bar:
         bar.started(plan)
         assert bar.progress.tasks[0].fields["step"] == "3/9"
@@ -107,7 +106,6 @@ def test_a_round_that_keeps_nothing_names_the_best_of_its_proposals():
     scored = {"swa_64": -0.2, "relu2": -0.1, "gelu": -0.3, "mla": None}
     proposals = [{"arm": arm, "effect": effect} for arm, effect in scored.items()]
     told: list[str] = []
-    render.use_json(False)
     evolve._teller(told.append)({"event": "round", "step": 3, "kept": "", "effect": None, "proposals": proposals})
     assert told == ["step 3, round: nothing kept; the best, relu2, -0.1000"]
 

@@ -11,7 +11,7 @@ from foundry.lab.decide.procedure import null_procedure, sweep_procedure
 from foundry.lab.decide.request import CONTROL, Failure
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Decision, Generation, Noise, Trial
+from foundry.lab.ledger.records import Decision, Generation, Noise, SearchStep, Trial
 from foundry.lab.search.rounds import compare
 
 SIGMA, TOKENS, FLOPS = 0.005, 2_048_000, 5.4e6
@@ -81,7 +81,10 @@ class World:
     def round(self, kept: tuple, arms: list[tuple]) -> None:
         """A round of `foundry evolve`: provisional, one run each, on top of what it has kept."""
         spec, names = self.spec("round", arms, [entry_of((*self.mine, *kept), each) for each in arms])
-        spec["search"] = {"id": "search", "step": self.sweeps, "kind": "round", "kept": kept, "least": SIGMA / 2}
+        stacks = {name: (*kept, mutation) for name, mutation in names.items()}
+        about = ("search", self.sweeps, self.ledger.baseline().number, False)
+        step = SearchStep(*about, stacks, tuple(stacks.values()), kept, least=SIGMA / 2)
+        spec["search"] = step.to_json()
         self.drive(spec, compare(list(names), 1000 + self.sweeps, SIGMA / 2), names, on=kept)
 
     def null(self) -> None:

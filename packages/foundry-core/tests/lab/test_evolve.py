@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,8 @@ from foundry.core.config import Experiment, load_experiment
 from foundry.core.config.mutate import FIXED, mutate
 from foundry.core.contracts import FoundryError, Space, Stack, Tried, UsageError
 from foundry.core.registry import registry
+from foundry.lab.ledger import Ledger
+from foundry.lab.search.history import earlier
 from foundry.lab.search.loop import PATIENCE, Answer, Audit, Policy, Round, Search, Step
 from foundry.lab.search.proposers import BestOfN, BestOfNParams, Evolutionary, EvolutionaryParams
 from foundry.lab.search.simulate import Ended, GaussianIdeas, greedy, ours
@@ -166,6 +169,19 @@ def test_a_project_s_own_file_can_add_a_proposer(tmp_path: Path) -> None:
     variant = registry(tmp_path).variant("proposer", "always")
     proposer = variant.load()(variant.params())
     assert proposer.propose(Space(0, (), VALUES, VALUES), [], 8, Random(0)) == [(("depth", "3"),)]
+
+
+def test_a_search_learns_from_what_was_tried_before_without_reading_an_experiment(made_up_project: Path) -> None:
+    with Ledger.open(made_up_project) as ledger:
+        rows = [replace(row, spec={}) for row in ledger.sweeps()]
+    of_others, all_of_them = earlier(rows, "search"), earlier(rows, "another")
+    assert {each.parent for each in of_others} == {()}
+    rounds = [each for each in all_of_them if each not in of_others]
+    assert {each.fate for each in rounds} >= {"kept", "unproven"}
+    assert all(each.stack[: len(each.parent)] == each.parent != each.stack for each in rounds)
+    assert len(all_of_them) == sum(
+        len(row.arms) - 1 for row in rows if row.status == "finished" and row.kind in ("sweep", "round")
+    )
 
 
 def test_a_later_mutation_of_the_same_setting_replaces_the_earlier_one() -> None:

@@ -32,7 +32,7 @@ from foundry.lab.ledger import (
 )
 from foundry.lab.ledger.journal import Event
 from foundry.lab.ledger.lease import LEASE_SECONDS, Beat, Holder
-from foundry.lab.ledger.records import TaskSpec, span
+from foundry.lab.ledger.records import BriefArm, SearchStep, TaskSpec, span
 
 EXPERIMENT = {"training": {"max_iters": 10}}
 DECISION = Decision(
@@ -67,6 +67,34 @@ def sweep(ledger) -> str:
 
 # --------------------------------------------------------------------------------------------------------------------
 # Sweeps and trials
+
+
+def test_a_sweep_tells_what_it_is_without_its_experiments(ledger):
+    relu2, deeper = ("activation", "relu2"), ("depth", "6")
+    step = SearchStep("search", 3, 1, True, {"relu2": (deeper, relu2)}, ((deeper, relu2),), (deeper,), 0.002)
+    stored = {"id": "search", "step": 3, "origin": 1, "closing": True, "arms": {"relu2": [[*deeper], [*relu2]]},
+              "proposals": [[[*deeper], [*relu2]]], "kept": [[*deeper]], "least": 0.002}  # fmt: skip
+    audit = {key: stored[key] for key in ("id", "step", "origin", "closing", "arms")}
+    assert json.loads(json.dumps(step.to_json())) == stored  # a sweep's id is made of it
+    assert json.loads(json.dumps(SearchStep.from_json(audit).to_json())) == audit
+    arms = [{"arm": name, "identity": name[0], "mutations": [], "changes": [], "experiment": EXPERIMENT, "flops": flops}
+            for name, flops in (("baseline", 1e9), ("relu2", None))]  # fmt: skip
+    arms[1] |= {"mutations": [relu2], "changes": ["activation.type: gelu -> relu2"]}
+    rule = {"metric": "val_bpb", "alpha": 0.05}
+    spec = {"kind": "round", "generation": 1, "sigma": 0.004, "df": 7, "question": {"rule": rule}, "entries": arms}
+    whole = ledger.sweep(ledger.start_sweep({**spec, "search": step.to_json()}))
+    row = replace(whole, spec={})
+    assert (row.kind, row.generation, row.sigma, row.df) == ("round", 1, 0.004, 7)
+    assert (row.question, row.rule, row.metric) == ({"rule": rule}, rule, "val_bpb")
+    assert (row.search, row.asked_by, row.quest) == (step, None, None)
+    assert row.arms == (
+        BriefArm("baseline", "b", (), ()),
+        BriefArm("relu2", "r", (relu2,), ("activation.type: gelu -> relu2",)),
+    )
+    assert row.flops == {"baseline": 1e9, "relu2": None}
+    shorter = [{key: arm[key] for key in arm if key != "flops"} for arm in row.outline["entries"]]
+    older = replace(whole, outline={**row.outline, "entries": shorter})
+    assert older.flops == row.flops
 
 
 def test_a_sweep_is_its_question_not_what_was_known_when_it_was_asked(ledger):

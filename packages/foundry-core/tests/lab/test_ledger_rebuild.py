@@ -95,6 +95,29 @@ ACTIONS = ("start", "request", "request", "claim", "claim", "finish", "finish", 
 ACTIONS += ("conclude", "learn", "decide", "promote")
 
 
+def each_want_is_told_once_in_its_order(ledger):
+    """All trials at once are what they are one by one, however they are asked for."""
+    wants = [want for sweep in ledger.sweeps() for want in ledger.wanted(sweep.id)]
+    tried = [(row["sweep"], row["id"], row["arm"], row["role"]) for row in ledger.tried()]
+    assert sorted(tried) == sorted((want.sweep, want.trial, want.arm, want.role) for want in wants)
+    assert {id for _, id, *_ in tried} == {row.id for row in ledger.trials()}
+    order = {(want.sweep, want.trial, want.arm, want.role): want.order for want in wants}
+    requests = dict(ledger._store.tuples("SELECT id, seq FROM trial"))
+    places = [(requests[want[1]], order[want]) for want in tried]
+    assert places == sorted(places)
+    listed = ledger.listed(["val_loss", "absent"])
+    for row, short in zip(ledger.tried(), listed, strict=True):
+        known = ledger.trial(row["id"])
+        assert (row["status"], row["reason"], row["seed"]) == (known.status, known.reason, known.trial.seed)
+        assert (short["val_loss"], short["absent"]) == (known.metric("val_loss"), None)
+        assert {key: short[key] for key in ("sweep", "arm", "role", "share", "seed", "status", "run", "reason")} == {
+            key: row[key] for key in ("sweep", "arm", "role", "share", "seed", "status", "run", "reason")
+        }
+    brief = [(row.sweep, order[row.sweep, row.id, row.arm, row.role], row.arm) for row in ledger.brief_trials()]
+    assert brief == sorted(brief)
+    assert len(brief) == len(wants)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 8)), min_size=10, max_size=60))
 def test_events_alone_make_the_same_database(actions):
@@ -106,7 +129,7 @@ def test_events_alone_make_the_same_database(actions):
                 history.do(what, n)
             for id, result in history.results.items():  # whatever came later
                 assert ledger.trial(id).result == result
-            assert {row["id"] for row in ledger.tried()} == {row.id for row in ledger.trials()}
+            each_want_is_told_once_in_its_order(ledger)
         before = tables(project)
         lose_database(project)
         said: list[str] = []

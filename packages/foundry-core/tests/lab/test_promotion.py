@@ -16,7 +16,7 @@ from foundry.core.config.mutate import mutate
 from foundry.core.contracts import EnvironmentFailure, InvalidExperiment, UsageError
 from foundry.lab import promotion
 from foundry.lab.ledger import Decision, Ledger, StaleBaseline
-from foundry.lab.ledger.lineage import ancestry, hash_of, lineage
+from foundry.lab.ledger.lineage import ancestry, as_lines, hash_of
 from foundry.lab.promotion import current_baseline, promote, rollback
 
 BASELINE = """\
@@ -70,7 +70,7 @@ def test_a_promoted_file_trains_exactly_the_candidate_and_tells_its_lineage(ledg
     zero, one = ancestry(text(project))
     assert zero.endswith("manual  imported from experiments/baseline.yaml")
     assert one.endswith("promoted  norm layernorm: val_loss gain +0.0123 [+0.0040, +0.0206], n 4")
-    assert lineage(ledger) == [zero, one]
+    assert as_lines(ledger) == [zero, one]
 
 
 def test_what_a_lineage_has_given_up_is_that_of_the_generation_that_holds(ledger, project):
@@ -103,7 +103,7 @@ def test_a_text_that_no_comment_can_hold_does_not_break_the_file(ledger, project
     candidate = mutate(experiment, "norm", "layernorm").experiment
     promote(ledger, project, decided(generation.number, candidate.identity, "param x.text=a\nb\x1b\x85"), candidate)
     assert load_experiment(project / "experiments" / "baseline.yaml").identity == candidate.identity
-    assert ancestry(text(project)) == lineage(ledger)
+    assert ancestry(text(project)) == as_lines(ledger)
 
 
 def test_what_extends_another_file_stands_alone_once_it_is_a_generation(ledger, project):
@@ -182,8 +182,8 @@ def test_a_clone_goes_on_from_the_lineage_in_its_file(ledger, project):
         assert (generation.number, generation.kind, generation.ancestry) == (2, "manual", tuple(told))
         promoted(clone, project, "depth", "3")
         assert ancestry(text(project))[:2] == told
-        assert [line.split()[0] for line in lineage(clone)] == ["0", "1", "2", "3"]
-        assert ancestry(text(project)) == lineage(clone)
+        assert [line.split()[0] for line in as_lines(clone)] == ["0", "1", "2", "3"]
+        assert ancestry(text(project)) == as_lines(clone)
 
 
 def test_rollback_brings_the_author_s_own_words_back_and_can_be_undone(ledger, project):
@@ -301,6 +301,6 @@ def test_racing_processes_leave_the_file_of_the_newest_generation(ledger, projec
         child.join()
     assert len(ledger.generations()) == 1 + wins
     assert hash_of(text(project).encode()) == ledger.baseline().file_hash
-    assert ancestry(text(project)) == lineage(ledger)
-    assert len(ledger.generations()) == len(lineage(ledger))
+    assert ancestry(text(project)) == as_lines(ledger)
+    assert len(ledger.generations()) == len(as_lines(ledger))
     assert current_baseline(ledger, project)[0] == ledger.baseline()

@@ -7,18 +7,19 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
-from unittest.mock import ANY
 
 import pytest
 
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Generation, Trial
-from foundry.lab.report import read, render, words
+from foundry.lab.report import words
 from foundry.lab.report.arms import arms
+from foundry.lab.report.data import read
 from foundry.lab.report.intervals import MARGIN, WIDTH, AxisScale, draw
 from foundry.lab.report.lineage import lineage
 from foundry.lab.report.markup import el, html
+from foundry.lab.report.page import render
 from foundry.lab.report.runs import curves
 from foundry.lab.report.snapshot import Snapshot
 from foundry.lab.report.summary import keep_rates
@@ -66,11 +67,6 @@ def test_everything_in_the_ledger_is_in_the_data(made_up_project, contents):
     assert all(arm["changes"] for arm in arms.values())
     json.dumps(contents, allow_nan=False)
     assert [each["number"] for each in contents["generations"]] == [each.number for each in generations]
-
-
-def test_what_is_read_some_trials_at_a_time_is_the_same(made_up_project, contents, monkeypatch):
-    monkeypatch.setattr("foundry.lab.ledger.queue.AT_ONCE", 7)
-    assert read(made_up_project) == {**contents, "created": ANY}
 
 
 def test_arms_are_ranked_by_what_is_sure_of_them(contents):

@@ -56,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
         if debugging():
             raise
         return _unexpected(failure)
+    finally:
+        render.use_json(False)  # who calls this in a process of theirs prints as before
 
 
 def debugging() -> bool:

@@ -37,10 +37,3 @@ def day(seconds: float) -> str:
 def signed(value: float | None) -> str | None:
     """An effect, or an end of its interval."""
     return None if value is None else f"{value:+.4f}"
-
-
-def interval(low: float | None, high: float | None, confidence: float | None) -> str | None:
-    """`[+0.0208, +0.3166] (95 %)`"""
-    from foundry.lab import span
-
-    return span(low, high, confidence) or None

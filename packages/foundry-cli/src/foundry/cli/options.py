@@ -105,7 +105,7 @@ def given(context: typer.Context) -> dict[str, str]:
 
 def stacks(words: list[str] | tuple[str, ...], axes: list[str] | tuple[str, ...]) -> tuple[Any, ...]:
     """The arms that a command line names: TYPE VARIANT... is one axis, each --axis another."""
-    from foundry.lab import Axis, grid
+    from foundry.lab import Axis
 
     if len(words) == 1:
         raise UsageError(
@@ -113,7 +113,7 @@ def stacks(words: list[str] | tuple[str, ...], axes: list[str] | tuple[str, ...]
         )
     named = [Axis(words[0], tuple(words[1:]))] if words else []
     named += [Axis.parse(text) for text in axes]
-    return tuple(grid(named)) if named else ()
+    return Axis.grid(named) if named else ()
 
 
 def parse_budget(text: str | None) -> Any:

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from foundry.cli import render
 from foundry.core.run import ERROR_LOG, Run
-from foundry.lab import CONTROL, Running, SweepReporter, span
+from foundry.lab import Running, SweepReporter
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from foundry.lab import Lab, SweepResult
-    from foundry.lab.decide.conclusion import ArmConclusion
-    from foundry.lab.sweep.plan import Plan
+    from foundry.lab import ArmConclusion, Lab, Plan, SweepResult
 
 REDRAW_SECONDS = 0.5
 
@@ -229,7 +227,7 @@ def in_words(result: SweepResult) -> str:
         verdict = f"{end.winner} is the new baseline: generation {result.promoted.number}"
     else:
         verdict = f"{end.winner} is better than generation {plan.generation}"
-    against = "" if end.control == CONTROL else f" (the baseline with its best learning rate: {end.control})"
+    against = "" if end.control_is_baseline else f" (the baseline with its best learning rate: {end.control})"
     return f"{verdict}{against}; {trained}\n{end.error_rate}"
 
 
@@ -259,10 +257,9 @@ def _row(arm: ArmConclusion) -> list[str]:
     seen = arm.screening[-1] if arm.screening else None
     screened = "" if seen is None else f"{seen.difference:+.4f} at {seen.share}"
     judged = arm.judgement
-    if judged is None or judged.effect is None or judged.low is None or judged.high is None:
+    if judged is None or judged.effect is None or not judged.interval:
         return [arm.arm, screened, "", "", "", arm.verdict, arm.reason]
-    interval = span(judged.low, judged.high, judged.confidence)
-    return [arm.arm, screened, f"{judged.effect:+.4f}", interval, str(judged.n), arm.verdict, arm.reason]
+    return [arm.arm, screened, f"{judged.effect:+.4f}", judged.interval, str(judged.n), arm.verdict, arm.reason]
 
 
 def _word(value: Any) -> str:

@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry.core.blame import answers_for
+from foundry.core.code import foreign_variants
 from foundry.core.contracts import Batch
 from foundry.core.model import GPT, model_of
 from foundry.core.model.promises import kept_promises
@@ -27,8 +28,16 @@ def flops_per_token(experiment: Experiment, vocab_size: int) -> float:
 
     Padding costs as much as a token. Attention counts all T x T scores, as the field does, though causal kernels skip
     about half. Training costs three times as much: the backward pass has two products for each one of the forward pass.
+
+    A process counts an experiment of Foundry's own variants once, for all seeds. A plugin's are looked at each time.
     """
-    return _forward_flops(experiment, model_of(experiment, vocab_size, "meta"))[0]
+    known = (experiment.identity, vocab_size)
+    if known not in _flops or foreign_variants(experiment):
+        _flops[known] = _forward_flops(experiment, model_of(experiment, vocab_size, "meta"))[0]
+    return _flops[known]
+
+
+_flops: dict[tuple[str, int], float] = {}  # per token, by identity and vocabulary
 
 
 def training_bytes(experiment: Experiment, vocab_size: int) -> int:

@@ -12,9 +12,8 @@ from foundry.core.contracts import UsageError
 from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.noise import pooled
 from foundry.lab.decide.request import Answers, Failure, Request
-from foundry.lab.promotion import current_baseline
 from foundry.lab.sweep.arms import Refused
-from foundry.lab.sweep.plan import Plan, PlannedArm, make_plan, remarks_on
+from foundry.lab.sweep.plan import Plan, PlannedArm
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.session import Lab
 
@@ -42,6 +41,29 @@ class Ablation:
     cells: tuple[Cell, ...]
     refused: tuple[Refused, ...]
     sigma: float | None  # over seeds, pooled over the cells; None with one seed
+
+    @classmethod
+    def run(cls, lab: Lab, question: Question, seeds: int) -> Ablation:
+        """Train every arm of the question, and the baseline, with `seeds` seeds. What is known is not trained again.
+
+        Raises:
+            UsageError: the question names no arms.
+            Stopped: somebody asked for it; the same call goes on from there.
+        """
+        if not question.stacks:
+            raise UsageError("there is nothing to ablate", "for example: foundry ablate --axis attention=mha,gqa_2kv")
+        plan, refused, remarks = lab.plan(question)
+        for remark in remarks:
+            lab.reporter.note(remark)
+        row = lab.newest(replace(plan, kind="ablation"), seeds=seeds)
+
+        def procedure(plan: Plan) -> Generator[Sequence[Request], Answers, Ablation]:
+            cells = yield from _all(plan, seeds)
+            groups = [cell.scores for cell in cells if len(cell.scores) > 1]
+            sigma = pooled(groups)[0] if groups else None
+            return cls(row.id, plan.question.rule.metric, plan.higher_is_better, cells, tuple(refused), sigma)
+
+        return lab.conclude(row, procedure, None, refused)
 
     def effect(self, cell: Cell) -> float | None:
         """How much better than the baseline, > 0 = better, at the same seeds."""
@@ -86,30 +108,6 @@ class Ablation:
             "cells": self.rows(),
             "refused": refused,
         }
-
-
-def ablate(lab: Lab, question: Question, seeds: int) -> Ablation:
-    """Train every arm of the question, and the baseline, with `seeds` seeds. What is known is not trained again.
-
-    Raises:
-        UsageError: the question names no arms.
-        Stopped: somebody asked for it; the same call goes on from there.
-    """
-    if not question.stacks:
-        raise UsageError("there is nothing to ablate", "for example: foundry ablate --axis attention=mha,gqa_2kv")
-    generation, baseline = current_baseline(lab.ledger, lab.project)
-    plan, refused = make_plan(generation, baseline, question, lab.jobs, lab.count)
-    for remark in remarks_on(plan, question, baseline):
-        lab.reporter.note(remark)
-    row = lab.newest(replace(plan, kind="ablation"), seeds=seeds)
-
-    def procedure(plan: Plan) -> Generator[Sequence[Request], Answers, Ablation]:
-        cells = yield from _all(plan, seeds)
-        groups = [cell.scores for cell in cells if len(cell.scores) > 1]
-        sigma = pooled(groups)[0] if groups else None
-        return Ablation(row.id, plan.question.rule.metric, plan.higher_is_better, cells, tuple(refused), sigma)
-
-    return lab.conclude(row, procedure, None, refused)
 
 
 def _all(plan: Plan, seeds: int) -> Generator[Sequence[Request], Answers, tuple[Cell, ...]]:

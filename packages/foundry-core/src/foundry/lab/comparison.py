@@ -24,9 +24,9 @@ from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.records import Json, TrialRow
 from foundry.lab.sweep.arms import Arm
 from foundry.lab.sweep.dry_run import training_seconds
-from foundry.lab.sweep.plan import Plan, check_question, not_built, plan_of, remarks_on
+from foundry.lab.sweep.plan import NOISE_SEEDS, Plan, check_question, not_built, plan_of, remarks_on
 from foundry.lab.sweep.question import Question
-from foundry.lab.sweep.session import NOISE_SEEDS, Lab
+from foundry.lab.sweep.session import Lab
 from foundry.lab.trials.budget import Budget, Costs, with_budget
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS
 
@@ -43,10 +43,99 @@ class Pairing:
     made_equal: tuple[str, ...]  # what was done, one sentence each
     remarks: tuple[str, ...]  # what to know of B before it is trained
 
+    @classmethod
+    def of(
+        cls, first: Experiment, second: Experiment, rule: Rule, *, budget: Budget | None = None, jobs: int = 1
+    ) -> Pairing:
+        """Make two experiments equal in what a comparison holds fixed.
+
+        Args:
+            budget: of both; by default that of `first`.
+            jobs: trials at a time, which share the machine's cores.
+
+        Raises:
+            InvalidExperiment: they differ in their data or evaluation: their scores would mean different things.
+            FoundryError: one of them cannot be built.
+            UsageError: they are the same experiment, or there is no such metric.
+        """
+        differences = tuple(change for change in difference(first, second) if change.key != "seed")
+        _refuse_incomparable(first, second, differences)
+        ours, theirs, made_equal = _level(first, second, budget)
+        known = first.registry.metric(rule.metric)
+        spell_otherwise = any(change.key.startswith("data.tokenizer") for change in differences)
+        if known is not None and known.per_token and spell_otherwise:
+            rule = replace(rule, metric=COMPARES_TOKENIZERS)
+            made_equal.append(f"their tokens differ, so {COMPARES_TOKENIZERS} decides")
+        question = Question((), rule, budget)
+        check_question(question, first)
+        names = (first.name, second.name) if first.name != second.name else (f"{first.name} A", f"{second.name} B")
+        arms = [Arm(names[0], ours), Arm(names[1], theirs, changes=tuple(map(str, differences)))]
+        plan, refused = plan_of(None, arms, question, jobs, lambda each, setting: Costs.of(each), kind="compare")
+        if refused:
+            raise (PluginError if refused[0].faulty else InvalidExperiment)(
+                f"{refused[0].name} cannot be built", refused[0].reason
+            )
+        if words := plan.entries[1].budget:
+            made_equal.append(f"{names[1]} has {words}")
+        setting = plan.setting
+        if any(change.key in setting.edits for change in differences):
+            how = f"on {setting.device}, in {setting.precision}, with {setting.threads} threads"
+            made_equal.append(f"both compute {how}")
+        if len({edit(each, setting.edits, "the comparison").identity for each in (ours, theirs)}) == 1:
+            raise UsageError(
+                f"{names[0]} and {names[1]} are the same experiment" + (", once made equal" if made_equal else ""),
+                "\n".join(made_equal) or "there is nothing to compare",
+            )
+        return cls(plan, differences, tuple(made_equal), tuple(remarks_on(plan, question, first)))
+
     @property
     def arms(self) -> tuple[str, str]:
         first, second = self.plan.entries
         return first.arm, second.arm
+
+    def run(self, lab: Lab) -> Compared:
+        """Train both until a sequential test knows, or look up what the ledger knows. The noise between seeds is
+        measured first, with A, if nobody ever did for A with this metric, budget and data.
+
+        Raises:
+            Stopped: somebody asked for it; the same call goes on from there.
+            FoundryError: both failed at the same seed.
+        """
+        first, second = self.plan.entries
+        alone = replace(self.plan, entries=(replace(first, arm=CONTROL, family=CONTROL),))
+        known = lab.with_noise(alone)
+        # Of no generation: the baseline may change, and the comparison stays what it is.
+        row = lab.newest(replace(self.plan, sigma=known.sigma, df=known.df), generation=None)
+        sweep, plan = row.id, Plan.from_json(row.spec)
+
+        def procedure(plan: Plan) -> Generator[Sequence[Request], Answers, Comparison]:
+            assert plan.sigma is not None
+            pair = plan.contender(first), plan.contender(second)
+            return compare_procedure(*pair, plan.question.rule, plan.sigma, plan.df)
+
+        comparison = lab.conclude(row, procedure, Comparison.from_json)
+        ours, theirs = _trials(lab, sweep, first.arm), _trials(lab, sweep, second.arm)
+        metric = plan.question.rule.metric
+        return Compared(
+            sweep,
+            replace(self, plan=plan),
+            comparison,
+            (_means(ours, metric), _means(theirs, metric)),
+            tuple([lab.ledger.curve(trial.id) for trial in trials] for trials in (ours, theirs)),  # type: ignore[arg-type]
+        )
+
+    def preview(self, lab: Lab) -> dict[str, Any]:
+        """What a comparison takes: trainings to measure the noise first, then from `least` to `most` of both, of which
+        the ledger may know some; the FLOPs of one of A and of B, None where they are counted in seconds; and the
+        seconds of one of A, an estimate from a few steps on random tokens."""
+        rule = self.plan.question.rule
+        return {
+            "noise_trials": 0 if lab.ledger.noise(self.plan.context) else NOISE_SEEDS,
+            "least_trials": 2 * min(rule.window, rule.n_max),
+            "most_trials": 2 * rule.n_max,
+            "flops_per_trial": [entry.flops for entry in self.plan.entries],
+            "seconds_per_trial": training_seconds(self.plan, lab.project),
+        }
 
 
 @dataclass(frozen=True)
@@ -84,93 +173,6 @@ class Compared:
                 return f"neither is better by {gain:.4g} {unit}: {better} is {figures}; {missed})"
             case _:
                 return f"undecided: {better} is better than {worse} {figures})"
-
-
-def pair(first: Experiment, second: Experiment, rule: Rule, *, budget: Budget | None = None, jobs: int = 1) -> Pairing:
-    """Make two experiments equal in what a comparison holds fixed.
-
-    Args:
-        budget: of both; by default that of `first`.
-        jobs: trials at a time, which share the machine's cores.
-
-    Raises:
-        InvalidExperiment: they differ in their data or evaluation: their scores would mean different things.
-        FoundryError: one of them cannot be built.
-        UsageError: they are the same experiment, or there is no such metric.
-    """
-    differences = tuple(change for change in difference(first, second) if change.key != "seed")
-    _refuse_incomparable(first, second, differences)
-    ours, theirs, made_equal = _level(first, second, budget)
-    known = first.registry.metric(rule.metric)
-    if known is not None and known.per_token and any(change.key.startswith("data.tokenizer") for change in differences):
-        rule = replace(rule, metric=COMPARES_TOKENIZERS)
-        made_equal.append(f"their tokens differ, so {COMPARES_TOKENIZERS} decides")
-    question = Question((), rule, budget)
-    check_question(question, first)
-    names = (first.name, second.name) if first.name != second.name else (f"{first.name} A", f"{second.name} B")
-    arms = [Arm(names[0], ours), Arm(names[1], theirs, changes=tuple(map(str, differences)))]
-    plan, refused = plan_of(None, arms, question, jobs, lambda each, setting: Costs.of(each), kind="compare")
-    if refused:
-        raise (PluginError if refused[0].faulty else InvalidExperiment)(
-            f"{refused[0].name} cannot be built", refused[0].reason
-        )
-    if words := plan.entries[1].budget:
-        made_equal.append(f"{names[1]} has {words}")
-    setting = plan.setting
-    if any(change.key in setting.edits for change in differences):
-        made_equal.append(f"both compute on {setting.device}, in {setting.precision}, with {setting.threads} threads")
-    if len({edit(each, setting.edits, "the comparison").identity for each in (ours, theirs)}) == 1:
-        raise UsageError(
-            f"{names[0]} and {names[1]} are the same experiment" + (", once made equal" if made_equal else ""),
-            "\n".join(made_equal) or "there is nothing to compare",
-        )
-    return Pairing(plan, differences, tuple(made_equal), tuple(remarks_on(plan, question, first)))
-
-
-def compare(lab: Lab, pairing: Pairing) -> Compared:
-    """Train both until a sequential test knows, or look up what the ledger knows. The noise between seeds is measured
-    first, with A, if nobody ever did for A with this metric, budget and data.
-
-    Raises:
-        Stopped: somebody asked for it; the same call goes on from there.
-        FoundryError: both failed at the same seed.
-    """
-    first, second = pairing.plan.entries
-    alone = replace(pairing.plan, entries=(replace(first, arm=CONTROL, family=CONTROL),))
-    known = lab.with_noise(alone)
-    # Of no generation: the baseline may change, and the comparison stays what it is.
-    row = lab.newest(replace(pairing.plan, sigma=known.sigma, df=known.df), generation=None)
-    sweep, plan = row.id, Plan.from_json(row.spec)
-
-    def procedure(plan: Plan) -> Generator[Sequence[Request], Answers, Comparison]:
-        assert plan.sigma is not None
-        pair = plan.contender(first), plan.contender(second)
-        return compare_procedure(*pair, plan.question.rule, plan.sigma, plan.df)
-
-    comparison = lab.conclude(row, procedure, Comparison.from_json)
-    ours, theirs = _trials(lab, sweep, first.arm), _trials(lab, sweep, second.arm)
-    metric = plan.question.rule.metric
-    return Compared(
-        sweep,
-        replace(pairing, plan=plan),
-        comparison,
-        (_means(ours, metric), _means(theirs, metric)),
-        tuple([lab.ledger.curve(trial.id) for trial in trials] for trials in (ours, theirs)),  # type: ignore[arg-type]
-    )
-
-
-def preview(lab: Lab, pairing: Pairing) -> dict[str, Any]:
-    """What a comparison takes: trainings to measure the noise first, then from `least` to `most` of both, of which the
-    ledger may know some; the FLOPs of one of A and of B, None where they are counted in seconds; and the seconds of one
-    of A, an estimate from a few steps on random tokens."""
-    rule = pairing.plan.question.rule
-    return {
-        "noise_trials": 0 if lab.ledger.noise(pairing.plan.context) else NOISE_SEEDS,
-        "least_trials": 2 * min(rule.window, rule.n_max),
-        "most_trials": 2 * rule.n_max,
-        "flops_per_trial": [entry.flops for entry in pairing.plan.entries],
-        "seconds_per_trial": training_seconds(pairing.plan, lab),
-    }
 
 
 def _refuse_incomparable(first: Experiment, second: Experiment, changes: Sequence[Change]) -> None:

@@ -26,7 +26,7 @@ from foundry.core.registry import BASELINE, registry
 from foundry.core.system import locked, read_regular, replace_durably, writing
 from foundry.lab.ledger import Decision, Generation, Ledger
 from foundry.lab.ledger.ledger import FOLDER
-from foundry.lab.ledger.lineage import ancestry, hash_of, lineage, rendered, split
+from foundry.lab.ledger.lineage import ancestry, as_lines, hash_of, rendered, split
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -141,7 +141,7 @@ def _repair(ledger: Ledger, project: Path, newest: Generation) -> Generation:
 
 def _import(ledger: Ledger, text: str, experiment: Experiment, newest: Generation | None) -> Generation:
     told = ancestry(text)
-    known = lineage(ledger)
+    known = as_lines(ledger)
     stands_alone = "extends" not in read_text(text, str(BASELINE)).data
     summary = IMPORTED if newest is None else f"edited: {_difference(newest, experiment)}"
     new = Generation(
@@ -175,7 +175,7 @@ def _replace(ledger: Ledger, project: Path, expected: int, new: Generation) -> G
         raise InvalidExperiment(f"{new.summary}: written as YAML it would be another experiment", "this is a bug")
     older = ledger.generations()
     new = replace(new, number=older[-1].number + 1, created=time.time(), rendered=False)
-    lines = lineage(ledger, [*older, new])
+    lines = as_lines(ledger, [*older, new])
     made = ledger.promote(expected, replace(new, file_hash=hash_of(rendered(lines, new.text).encode())))
     if made.rendered:
         return made
@@ -192,7 +192,7 @@ def _write(ledger: Ledger, project: Path, generation: Generation) -> None:
 
 def _content(ledger: Ledger, generation: Generation) -> bytes:
     until = [each for each in ledger.generations() if each.number <= generation.number]
-    return rendered(lineage(ledger, until), generation.text).encode()
+    return rendered(as_lines(ledger, until), generation.text).encode()
 
 
 def _is_of(ledger: Ledger, generation: Generation, content: bytes) -> bool:

@@ -56,12 +56,12 @@ def ablate(
     """
     from foundry.cli import plots, sweeps
     from foundry.core.registry import find_project
-    from foundry.lab import Question, Rule, ablate
+    from foundry.lab import Ablation, Question, Rule
 
     rule = Rule(metric=metric or (eval_task[0] if eval_task else "val_loss"))
     question = Question(stacks((), axis), rule, parse_budget(budget), (), tuple(eval_task or ()))
     with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
-        done = ablate(lab, question, seeds)
+        done = Ablation.run(lab, question, seeds)
         sweeps.say_failed(lab, done.sweep)
     if csv is not None:
         _write_csv(done.rows(), csv)

@@ -66,19 +66,19 @@ def compare(
     from foundry.cli import sweeps
     from foundry.cli.plots import draw_comparison
     from foundry.core.config import load_experiment
-    from foundry.lab import Rule, compare, pair, preview_comparison
+    from foundry.lab import Pairing, Rule
 
     a, b = load_experiment(first), load_experiment(second)
     rule = Rule(metric=metric or "val_loss", n_max=seeds, delta=delta)
-    pairing = pair(a, b, rule, budget=parse_budget(budget), jobs=jobs)
+    pairing = Pairing.of(a, b, rule, budget=parse_budget(budget), jobs=jobs)
     _say_what_differs(pairing)
     with sweeps.laboratory(a.project, executor, jobs, trial_seconds, retry) as lab:
         if dry_run:
-            planned = {**_what_differs(pairing), **preview_comparison(lab, pairing)}
+            planned = {**_what_differs(pairing), **pairing.preview(lab)}
             if render.wants_json():
                 return render.record({"event": "plan", **planned})
             return render.result(planned, lambda: _draw_plan(planned), typed())
-        compared = compare(lab, pairing)
+        compared = pairing.run(lab)
     if plot:
         draw_comparison(compared, plot)
     better = {"first": first, "second": second}.get(compared.comparison.choice)

@@ -67,7 +67,7 @@ def evolve(
     """
     from foundry.cli import sweeps
     from foundry.core.registry import find_project
-    from foundry.lab import Limits, Policy, Quest, Rule, last_quest
+    from foundry.lab import Limits, Policy, Quest, Rule
 
     limits = Limits(max_trials, max_flops, max_hours)
     quest = Quest(
@@ -85,7 +85,7 @@ def evolve(
     )
     with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         if resume:
-            quest = last_quest(lab.ledger)
+            quest = Quest.last(lab.ledger)
         _preview(lab, quest, limits) if dry_run else _run(lab, quest, limits)
 
 
@@ -153,14 +153,11 @@ def _audit(facts: Mapping[str, Any]) -> str:
 
 
 def _draw(evolved: Evolved) -> None:
-    from foundry.lab import stack_words
-
     columns = ("audit", "effect", "interval", "pairs", "verdict", "generation")
     rows = []
     for each in evolved.audits:
-        within = history.interval(each.low, each.high, each.confidence)
-        figures = (history.signed(each.effect) or "", within or "")
-        rows.append((stack_words(each.stack), *figures, each.pairs, each.verdict, each.generation))
+        effect = history.signed(each.effect) or ""
+        rows.append((each.arm, effect, each.interval, each.pairs, each.verdict, each.generation))
     if rows:
         render.table(columns, rows)
     types = sorted(evolved.keep_rates.items(), key=lambda item: (-item[1][0], item[1][1]))
@@ -179,4 +176,4 @@ def _draw(evolved: Evolved) -> None:
         )
     render.say(f"false promotions to expect, at most: {evolved.expected_false:.2f}")
     if evolved.unverified:
-        render.say(f"kept, and not audited yet: {stack_words(evolved.unverified)}")
+        render.say(f"kept, and not audited yet: {evolved.unverified_arm}")

@@ -21,9 +21,6 @@ from foundry.cli.options import (
     parse_budget,
 )
 
-GAINS = (0.005, 0.01, 0.02)
-"""True gains of which the power is printed, in the metric's unit."""
-
 
 def noise(
     seeds: Annotated[int, typer.Option(min=2, max=MOST_RUNS, metavar="N", help="Runs of the baseline.")] = 8,
@@ -47,33 +44,12 @@ def noise(
     metric = metric or (eval_task[0] if eval_task else "val_loss")
     question = Question((), Rule(metric=metric), parse_budget(budget), (), tuple(eval_task or ()))
     with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
-        plan, spread = lab.noise(question, seeds)
-        known = lab.ledger.noise(plan.context)
-    assert known is not None
-    scores = [plan.told(score) for score in spread.scores]
-    data = {"metric": plan.question.rule.metric, "mean": plan.told(spread.mean), "scores": scores}
-    data["failures"] = list(spread.failures)
-    data |= {
-        "runs": known.runs,
-        "sigma": known.sigma,
-        "df": known.df,
-        **decidable(question.rule, known.sigma, known.df),
-    }
+        data = lab.noise(question, seeds).to_json()
     step = "foundry sweep TYPE VARIANT... --promote"
     if render.wants_json():
         render.record({"event": "result", **data, "next": step})
         return
     render.result(data, lambda: _draw(data), step)
-
-
-def decidable(rule: Any, sigma: float, df: int) -> dict[str, Any]:
-    """What a sweep under `rule` can find where one run has this standard deviation."""
-    from foundry.lab import characteristic, smallest_decidable
-
-    test = rule.test(sigma, df)
-    power = [{"gain": gain, "power": characteristic(test, gain).promoted, "pairs": characteristic(test, gain).pairs}
-             for gain in GAINS]  # fmt: skip
-    return {"delta": test.delta, "smallest_decidable": smallest_decidable(test), "power": power}
 
 
 def _draw(data: dict[str, Any]) -> None:

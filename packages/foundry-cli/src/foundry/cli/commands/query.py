@@ -8,12 +8,14 @@ import typer
 
 from foundry.cli import history, render
 from foundry.cli.options import Json
+from foundry.core.garbage import no_garbage
 
 COLUMNS = ("what", "id", "arm", "verdict", "status", "kind", "role", "share", "seed", "metric", "effect", "n")
 """Those that a found row has are shown, then the metrics of trials, then these."""
 LAST_COLUMNS = ("generation", "sweep", "created", "reason")
 
 
+@no_garbage()
 def query(
     terms: Annotated[
         list[str] | None,
@@ -35,18 +37,15 @@ def query(
     from foundry.lab import query
 
     with history.ledger() as ledger:
-        rows = [] if ledger is None else query(ledger, terms or [])
+        rows, metrics = ([], []) if ledger is None else query(ledger, terms or [])
     decided = [row for row in rows if row["what"] == "decision"]
     next_step = f"foundry why {decided[-1]['id']}" if decided else ""
-    render.result({"rows": rows}, lambda: _draw(rows), next_step)
+    render.result({"rows": rows}, lambda: _draw(rows, metrics), next_step)
 
 
-def _draw(rows: list[dict[str, Any]]) -> None:
-    from foundry.lab import QUERY_KEYS
-
+def _draw(rows: list[dict[str, Any]], metrics: list[str]) -> None:
     rows = list(render.newest(rows, "rows", "--json has all, and terms find fewer"))
-    metrics = [key for row in rows for key in row if key not in QUERY_KEYS]
-    columns = [key for key in (*COLUMNS, *dict.fromkeys(metrics), *LAST_COLUMNS) if any(row.get(key) for row in rows)]
+    columns = [key for key in (*COLUMNS, *metrics, *LAST_COLUMNS) if any(row.get(key) for row in rows)]
     if rows:
         render.table(columns, [[_cell(key, row.get(key)) for key in columns] for row in rows])
     else:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from foundry.cli import outputs, render
 from foundry.cli.options import Json
-
-if TYPE_CHECKING:
-    from foundry.lab.report.contents import Contents
+from foundry.core.garbage import no_garbage
 
 PAGE = Path("report.html")
 
 
+@no_garbage()
 def report(
     out: Annotated[
         Path | None,
@@ -32,25 +31,18 @@ def report(
     Example: foundry report --open
     """
     from foundry.core.registry import find_project
-    from foundry.lab import read_report
+    from foundry.lab import Report
 
     path = None
     if out or open or not render.wants_json():
         outputs.page(path := (out or PAGE).absolute())
-    contents = read_report(find_project(Path.cwd()))
+    found = Report.of(find_project(Path.cwd()))
     if path:
-        _write(contents, path)
+        outputs.write(path, found.html().encode())
     if open and path:
         _show(path)
-    data: dict[str, Any] = {"page": None if path is None else str(path), **contents}
-    empty = not (contents["trials"] or contents["generations"])
-    render.result(data, lambda: render.line(render.place(path or PAGE)), "foundry noise" if empty else "")
-
-
-def _write(contents: Contents, path: Path) -> None:
-    from foundry.lab import render_report
-
-    outputs.write(path, render_report(contents).encode())
+    data: dict[str, Any] = {"page": None if path is None else str(path), **found.contents}
+    render.result(data, lambda: render.line(render.place(path or PAGE)), "foundry noise" if found.is_empty else "")
 
 
 def _show(path: Path) -> None:

@@ -9,8 +9,10 @@ import typer
 
 from foundry.cli import render
 from foundry.cli.options import Json
+from foundry.core.garbage import no_garbage
 
 
+@no_garbage()
 def runs(
     folder: Annotated[
         Path | None, typer.Argument(metavar="FOLDER", help="Where the runs are.", show_default="the project's runs/")
@@ -60,9 +62,9 @@ def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     from foundry.lab import Ledger
 
     with Ledger.look(project, note=render.say) as ledger:
-        started, tried = ledger.sweeps(), ledger.tried()
+        started, listed = ledger.sweeps(), ledger.listed(("val_loss", "val_bpb"))
     counts = Counter(
-        (row["sweep"], row["status"]) for row in {(row["sweep"], row["id"]): row for row in tried}.values()
+        (sweep, status) for sweep, _, status in {(row["sweep"], row["trial"], row["status"]) for row in listed}
     )
     states = ("finished", "running", "queued", "failed")
     sweeps = []
@@ -70,19 +72,14 @@ def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         told = {
             "sweep": sweep.id,
             "status": sweep.status,
-            "kind": sweep.outline.get("kind"),
+            "kind": sweep.kind,
             "started": day(sweep.created),
         }
         sweeps.append({**told, **{state: counts[sweep.id, state] for state in states}})
-    trials: dict[str, dict[str, Any]] = {}
-    for trial in tried:
-        shown = {
-            "trial": trial["id"],
-            **{key: trial[key] for key in ("sweep", "arm", "role", "share", "seed", "status")},
-        }
-        shown |= {key: trial["metrics"].get(key) for key in ("val_loss", "val_bpb")}
-        trials.setdefault(trial["id"], {**shown, "run": trial["run"], "reason": trial["reason"]})
-    return sweeps, list(trials.values())
+    first: dict[str, dict[str, Any]] = {}
+    for row in listed:
+        first.setdefault(row["trial"], row)
+    return sweeps, list(first.values())
 
 
 def _row(run: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from foundry.cli.options import (
 from foundry.core.contracts import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from foundry.lab import Question, SweepResult
+    from foundry.lab import Lab, Question, Rule, SweepResult
 
 
 def sweep(
@@ -190,11 +190,9 @@ def _factors(text: str | None) -> list[float]:
     return factors
 
 
-def _null(lab: Any, question: Question, arms: int, rounds: int) -> None:
-    from foundry.lab import null_sweeps
-
+def _null(lab: Lab, question: Question, arms: int, rounds: int) -> None:
     ends = []
-    for end in null_sweeps(lab, question, arms=arms, rounds=rounds):
+    for end in lab.null_sweeps(question, arms=arms, rounds=rounds):
         ends.append(end)
         what = f"a false promotion: {end.winner}" if end.winner else "no promotion"
         lab.reporter.note(f"null sweep {len(ends)} of {rounds}: {what}")
@@ -204,7 +202,7 @@ def _null(lab: Any, question: Question, arms: int, rounds: int) -> None:
     _rates(data)
 
 
-def _simulated(rule: Any, sigma: float, arms: int, rounds: int) -> None:
+def _simulated(rule: Rule, sigma: float, arms: int, rounds: int) -> None:
     from foundry.lab import simulate_null
 
     rates = simulate_null(rule, sigma, 7, arms=arms, rounds=rounds, estimated=True)
@@ -230,10 +228,8 @@ def _rates(data: dict[str, Any]) -> None:
     render.result(data, lambda: render.table(columns, [row]))
 
 
-def _dry_run(lab: Any, question: Question) -> None:
-    from foundry.lab import dry_run
-
-    planned = dry_run(lab, question)
+def _dry_run(lab: Lab, question: Question) -> None:
+    planned = lab.dry_run(question)
     columns = ("arm", "changes", "FLOPs", "budget")
     rows = [
         (arm["arm"], "; ".join(arm["changes"]), f"{arm['flops']:.3g}" if arm["flops"] else "", arm["budget"])

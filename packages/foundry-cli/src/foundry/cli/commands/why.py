@@ -9,11 +9,13 @@ import typer
 from foundry.cli import history, render
 from foundry.cli.options import Json
 from foundry.core.contracts import UsageError
+from foundry.core.garbage import no_garbage
 
 if TYPE_CHECKING:
-    from foundry.lab import Decision, Why
+    from foundry.lab import Why
 
 
+@no_garbage()
 def why(
     reference: Annotated[
         str | None,
@@ -26,12 +28,12 @@ def why(
     json: Json = False,
 ) -> None:
     """Tell why something became the baseline, or did not. The verdict, every pair of runs, and what else was tried."""
-    from foundry.lab import why
+    from foundry.lab import Why
 
     with history.ledger() as ledger:
         if ledger is None:
             raise UsageError("there is no generation yet", "`foundry sweep` makes the first one")
-        found = why(ledger, reference)
+        found = Why.of(ledger, reference)
     render.result(_data(found), lambda: _draw(found), _next(found))
 
 
@@ -57,9 +59,11 @@ def _draw(found: Why) -> None:
     render.line(f"{decision.arm} against generation {decision.generation}: {decision.verdict}")
     render.line(f"  {decision.reason}")
     if decision.effect is not None:
-        within = history.interval(decision.low, decision.high, decision.confidence)
-        render.line(f"  {decision.metric} gain {decision.effect:+.4f} {within or ''}, {decision.n} pairs of runs")
-    for text in (_noise(decision), found.error_rate):
+        within = f"{decision.effect:+.4f} {decision.interval}"
+        render.line(f"  {decision.metric} gain {within}, {decision.n} pairs of runs")
+    llr = "" if decision.llr is None else f"log-likelihood ratio {decision.llr:.2f}"
+    sigma = "" if decision.sigma is None else f"sigma between seeds {decision.sigma:.4g}"
+    for text in (", ".join(filter(None, (llr, sigma))), found.error_rate):
         if text:
             render.line(f"  {text}")
     for change in found.changes:
@@ -73,12 +77,6 @@ def _draw(found: Why) -> None:
     if found.rivals:
         rivals = [[each.arm, each.verdict, history.signed(each.effect), each.reason] for each in found.rivals]
         render.table(("also tried", "verdict", "effect", "reason"), rivals)
-
-
-def _noise(decision: Decision) -> str:
-    llr = "" if decision.llr is None else f"log-likelihood ratio {decision.llr:.2f}"
-    sigma = "" if decision.sigma is None else f"sigma between seeds {decision.sigma:.4g}"
-    return ", ".join(part for part in (llr, sigma) if part)
 
 
 def _score(value: float | None) -> str | None:

@@ -83,6 +83,11 @@ class Conclusion:
         verdicts = [duel.judgement.verdict for arm in self.arms for duel in arm.duels]
         return self.winner is None and "inconclusive" in verdicts
 
+    @property
+    def control_is_baseline(self) -> bool:
+        """Whether the arms were compared with the baseline as it is, and not at a better learning rate."""
+        return self.control == CONTROL
+
     def arm(self, name: str) -> ArmConclusion:
         """The conclusion about one arm."""
         return next(each for each in self.arms if each.arm == name)

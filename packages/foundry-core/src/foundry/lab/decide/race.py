@@ -15,7 +15,7 @@ from foundry.lab.decide.duel import BrokenPair, Contender, Duel, Pair, scores
 from foundry.lab.decide.request import CONTROL, Answers, Failure, Outcome, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.sequential import Judgement, SequentialTest
-from foundry.lab.ledger.records import Evidence, Terms, Verdict, span
+from foundry.lab.ledger.records import Evidence, Terms, Verdict
 
 Steps: TypeAlias = Generator[Sequence[Request], Answers, None]
 
@@ -193,5 +193,4 @@ def figures(judgement: Judgement) -> str:
     if judgement.effect is None:
         return "no pair was run"
     pairs = "1 pair" if judgement.n == 1 else f"{judgement.n} pairs"
-    within = span(judgement.low, judgement.high, judgement.confidence)
-    return f"{judgement.effect:+.4f} {within} after {pairs}"
+    return f"{judgement.effect:+.4f} {judgement.interval} after {pairs}"

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from foundry.core.contracts import UsageError
 from foundry.lab.decide.noise import cautious
-from foundry.lab.ledger.records import Verdict
+from foundry.lab.ledger.records import Verdict, span
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Judgement:
     low: float | None = None  # of the always-valid interval
     high: float | None = None
     confidence: float = 0.95  # that the interval holds the true difference, at every n at once
+
+    @property
+    def interval(self) -> str:
+        """Where the true difference lies, in words; see `span`."""
+        return span(self.low, self.high, self.confidence)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@
     copies.py   the database and events.jsonl compared, and either made anew from the other
     lease.py    who holds a claim, and whether it still does
     query.py    `slot=attention verdict=reject` -> rows;  why.py  what a decision rests on
-    lineage.py  generations as lines, and as the head of experiments/baseline.yaml
+    lineage.py  Lineage: every baseline; and as lines, at the head of experiments/baseline.yaml
 
 Nothing here imports torch.
 """

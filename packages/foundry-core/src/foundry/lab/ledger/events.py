@@ -26,7 +26,7 @@ MAX_FAILURES = 3  # attempts that ended with a reason, before the trial has fail
 SUMMARY = ("metrics", "higher_is_better", "tokens", "flops", "training_seconds")
 """Of a result: what is asked about many trials at once."""
 
-OUTLINE = ("arm", "family", "identity", "mutations", "changes")
+OUTLINE = ("arm", "family", "identity", "mutations", "changes", "flops")
 """Of an entry of a sweep: all but its experiment, which is most of it."""
 
 RUNS = ".foundry/trials"  # the run folders of trials, in the project

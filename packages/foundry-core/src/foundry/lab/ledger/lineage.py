@@ -1,18 +1,23 @@
-"""The lineage as lines, and as the comments with which experiments/baseline.yaml begins."""
+"""Where the baseline comes from: as a value, as lines, and as the comments with which experiments/baseline.yaml
+begins."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from foundry.core.config.write_yaml import comment
 from foundry.core.config.yaml import MAX_BYTES
+from foundry.core.registry import BASELINE
 from foundry.core.system import read_regular
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Decision, Generation, span
+from foundry.lab.ledger.records import Decision, Generation
 
 HEAD = """\
 # The baseline: what `foundry train` trains, and what a sweep compares with and may replace. Edit it as you like:
@@ -22,7 +27,55 @@ HEAD = """\
 _LINE = re.compile(r"#   (\d+)  (\d{4}-\d\d-\d\d)  (manual|promoted|rollback)  (.*)")
 
 
-def lineage(ledger: Ledger, generations: Sequence[Generation] | None = None) -> list[str]:
+@dataclass(frozen=True)
+class Lineage:
+    """Every baseline that a project has had."""
+
+    generations: tuple[Generation, ...]  # oldest first
+    ancestry: tuple[str, ...]  # what the file told of itself before the first of them, one line each
+    file: Path  # the baseline's
+    edited: bool  # the file is no more what the newest generation says: the next sweep will import it
+    decisions: Mapping[str, Decision] = field(repr=False)  # those that made a generation, by their ids
+
+    @classmethod
+    def of(cls, project: Path, ledger: Ledger | None) -> Lineage:
+        """The lineage of a project, which has no generations as long as it has no ledger."""
+        generations = ledger.generations() if ledger else []
+        made = {each.decision for each in generations}
+        decisions = {each.id: each for each in ledger.decisions() if each.id in made} if ledger else {}
+        file, newest = project / BASELINE, generations[-1] if generations else None
+        content = read_regular(file, MAX_BYTES) if file.exists() else None
+        told = ancestry("" if content is None else content.decode(errors="replace"))
+        return cls(
+            tuple(generations),
+            generations[0].ancestry if generations else tuple(told),
+            file,
+            newest is not None and newest.rendered and content is not None and hash_of(content) != newest.file_hash,
+            decisions,
+        )
+
+    def decision(self, generation: Generation) -> Decision | None:
+        """What made it a generation. None: nobody decided, a file was edited or rolled back."""
+        return self.decisions.get(generation.decision or "")
+
+    def state(self, generation: Generation) -> Literal["baseline", "standing", "undone"]:
+        """Whether it is the baseline, the baseline descends from it, or a rollback has left it behind."""
+        if generation is self.generations[-1]:
+            return "baseline"
+        return "standing" if generation.number in self._standing else "undone"
+
+    @cached_property
+    def _standing(self) -> set[int]:
+        parents = {each.number: each.parent for each in self.generations}
+        number = self.generations[-1].number if self.generations else None
+        found: set[int] = set()
+        while number is not None:
+            found.add(number)
+            number = parents[number]
+        return found
+
+
+def as_lines(ledger: Ledger, generations: Sequence[Generation] | None = None) -> list[str]:
     """One line per generation, oldest first: number, date, kind, what, and with which effect. The ancestry that a
     cloned file told stands before it.
 
@@ -54,25 +107,9 @@ def split(text: str) -> tuple[str, str]:
 
 
 def ancestry(text: str) -> list[str]:
-    """The lineage that a baseline file tells of itself, as `lineage` gives it."""
+    """The lineage that a baseline file tells of itself, as `as_lines` gives it."""
     head, _ = split(text)
     return [line.rstrip()[4:] for line in head.splitlines() if _LINE.fullmatch(line.rstrip())]
-
-
-def standing(generations: Sequence[Generation]) -> set[int]:
-    """The numbers of those that the newest one descends from, itself included: what no rollback has left behind."""
-    parents = {each.number: each.parent for each in generations}
-    number = generations[-1].number if generations else None
-    found: set[int] = set()
-    while number is not None:
-        found.add(number)
-        number = parents[number]
-    return found
-
-
-def was_edited(file: Path, newest: Generation) -> bool:
-    """Whether the baseline file is no more what the newest generation says: the next sweep will import it."""
-    return newest.rendered and file.exists() and hash_of(read_regular(file, MAX_BYTES)) != newest.file_hash
 
 
 def hash_of(content: bytes) -> str:
@@ -85,5 +122,5 @@ def _line(generation: Generation, decision: Decision | None) -> str:
     line = f"{generation.number}  {date}  {generation.kind}  {comment(generation.summary)}"
     if decision is None or decision.effect is None:
         return line
-    within = span(decision.low, decision.high, decision.confidence)
-    return f"{line}: {decision.metric} gain {decision.effect:+.4f}{within and f' {within}'}, n {decision.n}"
+    within = f" {decision.interval}" if decision.interval else ""
+    return f"{line}: {decision.metric} gain {decision.effect:+.4f}{within}, n {decision.n}"

@@ -12,12 +12,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from functools import cached_property
+from itertools import chain
+from typing import Any, NamedTuple, TypeAlias
 
 from foundry.core.contracts import UsageError
+from foundry.core.garbage import no_garbage
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Decision, Generation, Json, Refusal
-from foundry.lab.ledger.rows import many
 
 Row: TypeAlias = dict[str, Any]
 
@@ -76,9 +78,12 @@ class Term:
         values = [_text(value) for value in _each(row[self.key])]
         if self.test == "~":
             return any(self.value.lower() in value.lower() for value in values)
+        return self._wanted.isdisjoint(values) == (self.test == "!=")
+
+    @cached_property
+    def _wanted(self) -> set[str]:
         parts = self.value.split(",")
-        wanted = {*parts, *(_text(_number(part)) for part in parts)}  # an id may look like a number
-        return wanted.isdisjoint(values) == (self.test == "!=")
+        return {*parts, *(_text(_number(part)) for part in parts)}  # an id may look like a number
 
 
 def parse(words: Sequence[str]) -> list[Term]:
@@ -103,21 +108,29 @@ def parse(words: Sequence[str]) -> list[Term]:
     return terms
 
 
-def query(ledger: Ledger, words: Sequence[str]) -> list[Row]:
-    """What holds for all terms, oldest first; everything without any.
+class Found(NamedTuple):
+    """What holds for all terms of a query."""
+
+    rows: list[Row]  # oldest first
+    metrics: list[str]  # the keys of these rows that are metrics of trials
+
+
+@no_garbage()
+def query(ledger: Ledger, words: Sequence[str]) -> Found:
+    """What holds for all terms; everything without any.
 
     Raises:
         UsageError: a term cannot be read, or nothing has such a key.
     """
     terms = parse(words)
-    with many():
-        rows = sorted(_rows(ledger, terms), key=lambda row: row["created"])
+    rows = sorted(_rows(ledger, terms), key=operator.itemgetter("created"))
     for term in terms:
         if term.key not in KEYS and term.key not in (known := {*KEYS, *(key for row in rows for key in row)}):
             near = get_close_matches(term.key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
             raise UsageError(f"nothing in the ledger has a {term.key!r}", hint)
-    return [row for row in rows if all(term.holds(row) for term in terms)]
+    rows = [row for row in rows if all(term.holds(row) for term in terms)]
+    return Found(rows, [key for key in dict.fromkeys(chain.from_iterable(rows)) if key not in KEYS])
 
 
 ELSEWHERE = {

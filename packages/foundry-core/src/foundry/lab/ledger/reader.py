@@ -40,7 +40,12 @@ class Reader:
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """What a SELECT finds."""
         with schema.database(self.path):
-            return self._db.execute(query, values).fetchall()
+            return schema.fetched(self._db, query, values, sqlite3.Row)
+
+    def tuples(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """What a SELECT finds, without the names of its columns."""
+        with schema.database(self.path):
+            return schema.fetched(self._db, query, values, None)
 
     def touch(self, statement: str, values: Sequence[Any]) -> None:
         raise self._refusal()

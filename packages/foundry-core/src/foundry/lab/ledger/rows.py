@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property, lru_cache, partial
 from sqlite3 import Row
@@ -21,6 +19,7 @@ from foundry.lab.ledger.records import (
     Evidence,
     ExperimentRow,
     Generation,
+    Json,
     Refusal,
     SweepRow,
     SweepStatus,
@@ -29,19 +28,8 @@ from foundry.lab.ledger.records import (
     Trial,
     TrialRow,
     Wanted,
+    stack_from_json,
 )
-
-
-@contextmanager
-def many() -> Iterator[None]:
-    """While many rows are made, of which none is garbage: to look for some takes a third of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def dicts(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
@@ -87,13 +75,17 @@ def trial(row: Row) -> TrialRow:
     return TrialRow(row["id"], what, *state)
 
 
-def brief_trials(rows: Sequence[Row]) -> list[BriefTrial]:
-    """Their words are few, and each is kept once."""
+def brief_trials(found: Sequence[tuple[Any, ...]]) -> list[BriefTrial]:
+    """Their words are few, and each is kept once.
+
+    Args:
+        found: sweep, order, arm, role, id, share, seed, status, attempts, reason, summary.
+    """
     once: Callable[[Any], Any] = intern
     better: dict[tuple[str, ...], tuple[str, ...]] = {}
-    found = []
-    for row, summary in zip(rows, each_json(rows, "summary"), strict=True):
-        sweep, arm, role, share, id, seed, status, attempts, reason, *_ = row
+    trials = []
+    for row, summary in zip(found, _last_json(found), strict=True):
+        sweep, _, arm, role, id, share, seed, status, attempts, reason, _ = row
         get = summary.get
         higher = tuple(get("higher_is_better", ()))
         trial = BriefTrial(
@@ -112,30 +104,100 @@ def brief_trials(rows: Sequence[Row]) -> list[BriefTrial]:
             get("flops"),
             get("training_seconds"),
         )
-        found.append(trial)
-    return found
+        trials.append(trial)
+    return trials
 
 
-def each_json(rows: Sequence[Row], column: str) -> list[dict[str, Any]]:
-    """What a column has of each row, {} for NULL. Read as one text: that takes a third of the time, and the keys are
-    there once, not 50,000 times."""
-    values: list[dict[str, Any]] = json.loads(f"[{','.join([row[column] or '{}' for row in rows])}]")
+def tried(found: Sequence[tuple[Any, ...]]) -> list[Json]:
+    """
+    Args:
+        found: three columns of the order, then those of a trial, its summary last.
+    """
+    return [
+        {
+            "id": id,
+            "sweep": sweep,
+            "arm": arm,
+            "role": role,
+            "share": share,
+            "seed": seed,
+            "status": status,
+            "attempts": attempts,
+            "identity": identity,
+            "run": run,
+            "reason": reason,
+            "created": created,
+            "metrics": summary.get("metrics", {}),
+        }
+        for (
+            _,
+            _,
+            _,
+            id,
+            sweep,
+            arm,
+            role,
+            share,
+            seed,
+            status,
+            attempts,
+            identity,
+            run,
+            reason,
+            created,
+            _,
+        ), summary in zip(found, _last_json(found), strict=True)
+    ]
+
+
+def listed(found: Sequence[tuple[Any, ...]], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """
+    Args:
+        found: as those of `tried`, with fewer columns.
+    """
+    nothing: dict[str, Any] = {}
+    return [
+        {
+            "trial": id,
+            "sweep": sweep,
+            "arm": arm,
+            "role": role,
+            "share": share,
+            "seed": seed,
+            "status": status,
+            **{name: measured.get(name) for name in metrics},
+            "run": run,
+            "reason": reason,
+        }
+        for (_, _, _, id, sweep, arm, role, share, seed, status, run, reason, _), summary in zip(
+            found, _last_json(found), strict=True
+        )
+        for measured in (summary.get("metrics", nothing),)
+    ]
+
+
+def _last_json(found: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """What the last column has of each row, {} for NULL. Read as one text: that takes a third of the time, and the
+    keys are there once, not 50,000 times."""
+    values: list[dict[str, Any]] = json.loads(f"[{','.join([row[-1] or '{}' for row in found])}]")
     return values
 
 
-def sweeps(rows: Sequence[Row], driven: Callable[[str], bool], spec: Callable[[str], str]) -> list[SweepRow]:
+def sweeps(
+    found: Sequence[tuple[Any, ...]], driven: Callable[[str], bool], spec: Callable[[str], str]
+) -> list[SweepRow]:
     """
     Args:
+        found: id, status, created, conclusion, outline.
         driven: whether somebody drives a sweep now.
         spec: the text of its spec.
     """
-    found = []
-    for row, outline in zip(rows, each_json(rows, "outline"), strict=True):
-        id, status, created, conclusion = (row[key] for key in ("id", "status", "created", "conclusion"))
+    sweeps = []
+    for (id, status, created, conclusion, _), outline in zip(found, _last_json(found), strict=True):
         now: SweepStatus = status if status == "finished" or driven(id) else "interrupted"
         end = None if conclusion is None else Text(partial(str, conclusion))
-        found.append(SweepRow(id, now, Text(partial(spec, id)), created, end, outline))
-    return found
+        sweeps.append(SweepRow(id, now, Text(partial(spec, id)), created, end, outline))
+    return sweeps
 
 
 def holder(row: Row) -> Holder:
@@ -154,7 +216,7 @@ def wanted(row: Row) -> Wanted:
 
 
 def config(row: Row) -> ExperimentRow:
-    mutations = tuple((type, value) for type, value in json.loads(row["mutations"]))
+    mutations = stack_from_json(json.loads(row["mutations"]))
     changes = tuple(json.loads(row["changes"]))
     experiment = json.loads(row["experiment"])
     return ExperimentRow(row["identity"], experiment, row["parent"], mutations, changes, row["created"])
@@ -171,10 +233,13 @@ def evidence(row: Row) -> Evidence:
 
 
 def decisions(rows: Sequence[Row]) -> list[Decision]:
+    """Their rules are few, and each is read once."""
+    rules = {text: json.loads(text) for text in {row["rule"] for row in rows}}
     found = []
-    for values, rule in zip(dicts(rows), each_json(rows, "rule"), strict=True):
+    for values in dicts(rows):
         del values["seq"]
-        found.append(Decision(**{**values, "rule": rule}))
+        values["rule"] = rules[values["rule"]]
+        found.append(Decision(**values))
     return found
 
 

@@ -8,9 +8,10 @@ own: who reads 50,000 trials' states must not step over 200 MB of experiments.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData
 from foundry.core.system.files import Abilities, open_regular
@@ -109,6 +110,17 @@ def _opened(path: Path, can: Abilities, *pragmas: str) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def fetched(db: sqlite3.Connection, query: str, values: Sequence[Any], kind: type[sqlite3.Row] | None) -> list[Any]:
+    """All that a SELECT finds.
+
+    Args:
+        kind: of each row; None is a tuple.
+    """
+    cursor = db.execute(query, values)
+    cursor.row_factory = kind
+    return cursor.fetchall()
 
 
 def version(db: sqlite3.Connection, path: Path) -> int:

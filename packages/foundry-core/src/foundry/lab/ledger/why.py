@@ -31,31 +31,31 @@ class Why:
     rivals: tuple[Decision, ...]  # what else its sweep decided
     error_rate: str  # of its sweep, in words
 
+    @classmethod
+    def of(cls, ledger: Ledger, reference: str | None = None) -> Why:
+        """The reasons of a generation, or of a decision.
 
-def why(ledger: Ledger, reference: str | None = None) -> Why:
-    """The reasons of a generation, or of a decision.
+        Args:
+            reference: a generation's number, a decision's id or its beginning, or an arm; None is the newest generation
+                that was promoted, or else the newest one.
 
-    Args:
-        reference: a generation's number, a decision's id or its beginning, or an arm; None is the newest generation
-            that was promoted, or else the newest one.
-
-    Raises:
-        UsageError: there is no such thing.
-    """
-    generation, decision = _find(ledger, reference)
-    if decision is None:
-        return Why(generation, None, (), (), (), "")
-    config, sweep = ledger.config(decision.candidate), ledger.sweep(decision.sweep)
-    conclusion = (sweep and sweep.conclusion) or {}
-    control = str(conclusion.get("control", "baseline"))
-    return Why(
-        generation,
-        decision,
-        config.changes if config else (),
-        tuple(_pairs(ledger, decision, sweep, control)) if sweep else (),
-        tuple(rival for rival in ledger.decisions(sweep=decision.sweep) if rival.id != decision.id),
-        str(conclusion.get("error_rate", "")),
-    )
+        Raises:
+            UsageError: there is no such thing.
+        """
+        generation, decision = _find(ledger, reference)
+        if decision is None:
+            return cls(generation, None, (), (), (), "")
+        config, sweep = ledger.config(decision.candidate), ledger.sweep(decision.sweep)
+        conclusion = (sweep and sweep.conclusion) or {}
+        control = str(conclusion.get("control", "baseline"))
+        return cls(
+            generation,
+            decision,
+            config.changes if config else (),
+            tuple(_pairs(ledger, decision, sweep, control)) if sweep else (),
+            tuple(rival for rival in ledger.decisions(sweep=decision.sweep) if rival.id != decision.id),
+            str(conclusion.get("error_rate", "")),
+        )
 
 
 def _find(ledger: Ledger, reference: str | None) -> tuple[Generation | None, Decision | None]:
@@ -82,7 +82,7 @@ def _find(ledger: Ledger, reference: str | None) -> tuple[Generation | None, Dec
 
 
 def _pairs(ledger: Ledger, decision: Decision, sweep: SweepRow, control: str) -> Iterator[SeedPair]:
-    identities = {entry["arm"]: entry["identity"] for entry in sweep.outline.get("entries", ())}
+    identities = {each.arm: each.identity for each in sweep.arms}
     evidence = ledger.evidence_on(decision, identities.get(control, ""))
     if evidence is None:
         return

@@ -12,16 +12,7 @@ from statistics import NormalDist, fmean
 from foundry.lab.decide.conclusion import Conclusion
 from foundry.lab.ledger.records import Decision
 from foundry.lab.report.contents import ArmEntry, Interval, KeepRate, Outcome
-from foundry.lab.report.snapshot import (
-    ArmKey,
-    Asked,
-    Snapshot,
-    by_arm,
-    generation_of,
-    kind_of,
-    metric_of,
-    on,
-)
+from foundry.lab.report.snapshot import ArmKey, Asked, Snapshot, by_arm, on
 from foundry.lab.search.rounds import best_of, effects_of
 
 LEVEL = 0.95
@@ -98,7 +89,7 @@ def _entry(
     resting = [decision for decision in decisions if decision.n]
     decision = next(reversed(resting or list(decisions)), None)
     sweep = snapshot.compared[decision.sweep] if decision else asked[-1].sweep
-    metric, born = metric_of(sweep), snapshot.born(key)
+    metric, born = sweep.metric, snapshot.born(key)
     finished = [each for each in asked if each.trial.status == "finished"]
     at = [each for each in finished if each.trial.role != "guard"]
     share = max((_fraction(each.trial.share) for each in at), default=Fraction(1))
@@ -138,16 +129,16 @@ def _outcome(
         return "kept"
     if decision is None and not all(each.sweep.status == "finished" for each in asked):
         return "open"
-    return "described" if all(kind_of(each.sweep) == "ablation" for each in asked) else "screened_out"
+    return "described" if all(each.sweep.kind == "ablation" for each in asked) else "screened_out"
 
 
 def _is_kept(asked: Asked) -> bool:
     """Whether a round of a search kept the arm until its audit."""
     sweep = asked.sweep
-    if kind_of(sweep) != "round" or sweep.conclusion is None:
+    if sweep.kind != "round" or sweep.search is None or sweep.conclusion is None:
         return False
     effects = effects_of(Conclusion.from_json(sweep.conclusion)) or {}
-    return asked.trial.arm == best_of(effects, sweep.outline["search"]["least"])
+    return asked.trial.arm == best_of(effects, sweep.search.least)
 
 
 def _reason(asked: Sequence[Asked], decision: Decision | None, outcome: Outcome) -> str:
@@ -171,7 +162,7 @@ def _screened(longest: Sequence[Asked], controls: Mapping[str, Sequence[Asked]],
         if ours and theirs:
             more_is_better = metric in own[0].trial.higher_is_better
             effect = (fmean(theirs) - fmean(ours)) * (-1 if more_is_better else 1)
-            sigma = own[0].sweep.outline.get("sigma")
+            sigma = own[0].sweep.sigma
             half = None if sigma is None else Z * sigma * math.sqrt(1 / len(ours) + 1 / len(theirs))
             low, high = (None, None) if half is None else (effect - half, effect + half)
             level = None if half is None else LEVEL
@@ -196,7 +187,7 @@ def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[ArmEntry]:
         sweep = snapshot.compared.get(refusal.sweep)
         if sweep is None:
             continue
-        key = ArmKey(generation_of(sweep), on(sweep), refusal.arm)
+        key = ArmKey(sweep.generation, on(sweep), refusal.arm)
         if key in seen:
             continue
         seen.add(key)
@@ -214,7 +205,7 @@ def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[ArmEntry]:
             "reason": refusal.reason,
             "changes": list(refusal.changes),
             "sweep": refusal.sweep,
-            "metric": metric_of(sweep),
+            "metric": sweep.metric,
         }
 
 

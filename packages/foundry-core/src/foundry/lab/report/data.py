@@ -10,21 +10,17 @@ from pathlib import Path
 from typing import TypedDict
 
 from foundry.core.contracts import Metric, UsageError
-from foundry.core.plugin import METRICS
+from foundry.core.garbage import no_garbage
 from foundry.lab.decide.power import smallest_decidable
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Generation, Json, Noise
-from foundry.lab.ledger.rows import many
+from foundry.lab.ledger.records import Generation, Noise, SweepRow
 from foundry.lab.report import arms, runs
 from foundry.lab.report.contents import ArmEntry, Contents, Errors, Gain, GenerationEntry, NoiseEntry
-from foundry.lab.report.snapshot import ArmKey, Snapshot, kind_of, metric_of, rule_of
-
-KNOWN = {metric.name: metric for metric in METRICS}
-"""For sweeps of before they kept what their metric is."""
+from foundry.lab.report.snapshot import ArmKey, Snapshot
 
 
-@many()
+@no_garbage()
 def read(project: Path) -> Contents:
     """What the ledger of a project holds. A project without one is not given one: its contents are empty.
 
@@ -37,13 +33,14 @@ def read(project: Path) -> Contents:
         snapshot = Snapshot(ledger)
         entries = arms.arms(snapshot)
         lineage = _lineage(snapshot, entries)
-        metric = Counter(map(metric_of, snapshot.compared.values())).most_common(1)
+        metric = Counter(sweep.metric for sweep in snapshot.compared.values()).most_common(1)
         name = metric[0][0] if metric else "val_loss"
-        newest = next((each for each in reversed(snapshot.compared.values()) if metric_of(each) == name), None)
+        newest = next((each for each in reversed(snapshot.compared.values()) if each.metric == name), None)
         return {
-            **_empty(project),
+            "project": project.resolve().name,
+            "created": time.time(),
             "metric": name,
-            **_meaning(name, newest.outline if newest else {}),
+            **_meaning(name, newest),
             "generations": lineage,
             "gain": _gain(lineage),
             "arms": entries,
@@ -60,11 +57,14 @@ class _Meaning(TypedDict):
     higher_is_better: bool
 
 
-def _meaning(name: str, spec: Json) -> _Meaning:
+def _meaning(name: str, sweep: SweepRow | None) -> _Meaning:
     """Of the metric that a sweep ranked by."""
-    known = KNOWN.get(name, Metric(name))
-    unit, higher = spec.get("unit", known.unit), spec.get("higher_is_better", known.higher_is_better)
-    return {"unit": str(unit), "higher_is_better": bool(higher)}
+    if sweep and sweep.unit is not None and sweep.higher_is_better is not None:
+        return {"unit": sweep.unit, "higher_is_better": sweep.higher_is_better}
+    from foundry.core.plugin import METRICS
+
+    known = next((metric for metric in METRICS if metric.name == name), Metric(name))  # before sweeps kept what it is
+    return {"unit": known.unit, "higher_is_better": known.higher_is_better}
 
 
 def _empty(project: Path) -> Contents:
@@ -72,7 +72,7 @@ def _empty(project: Path) -> Contents:
         "project": project.resolve().name,
         "created": time.time(),
         "metric": "val_loss",
-        **_meaning("val_loss", {}),
+        **_meaning("val_loss", None),
         "generations": [],
         "gain": None,
         "arms": [],
@@ -151,7 +151,7 @@ def _gain(lineage: Sequence[GenerationEntry]) -> Gain | None:
 
 def _noise(noise: Noise, snapshot: Snapshot) -> NoiseEntry:
     """With the smallest gain that sweeps find by the rule that was used last."""
-    stated = [each for sweep in snapshot.compared.values() if (each := rule_of(sweep))]
+    stated = [each for sweep in snapshot.compared.values() if (each := sweep.rule)]
     try:
         rule = Rule.from_json(stated[-1]) if stated else Rule()
         smallest = smallest_decidable(rule.test(noise.sigma, noise.df))
@@ -169,8 +169,8 @@ def _noise(noise: Noise, snapshot: Snapshot) -> NoiseEntry:
 
 def _errors(snapshot: Snapshot) -> Errors:
     decided = {decision.sweep for decision in snapshot.decisions if decision.n}
-    rates = [float(rule_of(sweep).get("alpha", Rule.alpha)) for id, sweep in snapshot.compared.items() if id in decided]
-    nulls = [sweep for sweep in snapshot.sweeps if kind_of(sweep) == "null" and sweep.conclusion is not None]
+    rates = [float(sweep.rule.get("alpha", Rule.alpha)) for id, sweep in snapshot.compared.items() if id in decided]
+    nulls = [sweep for sweep in snapshot.sweeps if sweep.kind == "null" and sweep.conclusion is not None]
     return {
         "sweeps": len(rates),
         "alpha": rates[0] if len(set(rates)) == 1 else None,

@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from foundry.lab.ledger.rows import many
+from foundry.core.garbage import no_garbage
 from foundry.lab.report import summary, tables, words
 from foundry.lab.report.arms import KEPT
 from foundry.lab.report.contents import Contents, TrialEntry
@@ -44,7 +44,7 @@ EXPERTS = (
 )
 
 
-@many()
+@no_garbage()
 def render(contents: Contents) -> str:
     """The page of these contents."""
     script = "\n".join(_asset(name) for name in SCRIPTS)
@@ -252,7 +252,8 @@ def _clean(value: Any) -> Any:
         case dict():
             return {key: _clean(each) for key, each in value.items()}
         case list() | tuple():
-            return [_clean(each) for each in value]
+            # A curve's points are looked at right here: there are 100,000 of them.
+            return [each if type(each) is float and each - each == 0 else _clean(each) for each in value]
         case _:
             return value
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Json, Refusal, SweepRow
+from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Refusal, SweepRow
 from foundry.lab.search.stacks import words
 
 SELF_TESTS = ("null", "noise")
@@ -37,7 +37,7 @@ class SweepTerms(NamedTuple):
 
     @classmethod
     def of(cls, sweep: SweepRow) -> SweepTerms:
-        return cls(sweep, generation_of(sweep), on(sweep), kind_of(sweep) in SELF_TESTS, metric_of(sweep))
+        return cls(sweep, sweep.generation, on(sweep), sweep.kind in SELF_TESTS, sweep.metric)
 
 
 class Asked:
@@ -80,8 +80,8 @@ class Snapshot:
     @cached_property
     def compared(self) -> dict[str, SweepRow]:
         """The sweeps that compare something with the baseline of a generation, by their ids."""
-        against = (sweep for sweep in self.sweeps if kind_of(sweep) not in SELF_TESTS)
-        return {sweep.id: sweep for sweep in against if generation_of(sweep) is not None}
+        against = (sweep for sweep in self.sweeps if sweep.kind not in SELF_TESTS)
+        return {sweep.id: sweep for sweep in against if sweep.generation is not None}
 
     @cached_property
     def promoted(self) -> dict[str, Generation]:
@@ -95,9 +95,9 @@ class Snapshot:
     @cached_property
     def _planned(self) -> dict[ArmKey, Birth]:
         return {
-            ArmKey(generation_of(sweep), on(sweep), entry["arm"]): Birth.of(entry["mutations"], entry["changes"])
+            ArmKey(sweep.generation, on(sweep), each.arm): Birth.of(each.mutations, each.changes)
             for sweep in self.sweeps
-            for entry in sweep.outline.get("entries", ())
+            for each in sweep.arms
         }
 
 
@@ -112,32 +112,9 @@ class Birth(NamedTuple):
         return cls(list(dict.fromkeys(type for type, *_ in mutations)), list(changes))
 
 
-def kind_of(sweep: SweepRow) -> str:
-    """sweep, ablation, noise, null, compare; of a search: evolve, round, audit."""
-    return str(sweep.outline.get("kind", "sweep"))
-
-
-def generation_of(sweep: SweepRow) -> int | None:
-    """The generation that a sweep's arms are compared with."""
-    number: int | None = sweep.outline.get("generation")
-    return number
-
-
 def on(sweep: SweepRow) -> str:
     """What a search had provisionally kept when it made this sweep; "" where that was nothing."""
-    kept = sweep.outline.get("search", {}).get("kept", ())
-    return words(kept) if kept else ""
-
-
-def rule_of(sweep: SweepRow) -> Json:
-    """The rule that a sweep is judged by; {} where it judges nothing."""
-    rule: Json = sweep.outline.get("question", {}).get("rule", {})
-    return rule
-
-
-def metric_of(sweep: SweepRow) -> str:
-    """What a sweep ranks by."""
-    return str(rule_of(sweep).get("metric", "val_loss"))
+    return words(sweep.search.kept) if sweep.search and sweep.search.kept else ""
 
 
 def by_arm(asked: Iterable[Asked]) -> Iterator[tuple[ArmKey, list[Asked]]]:

@@ -4,15 +4,17 @@ written down; see `run`."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
 from foundry.core.contracts import InvalidData, InvalidExperiment, PluginError, Stack
-from foundry.lab.decide.conclusion import nothing
+from foundry.core.garbage import no_garbage
+from foundry.lab.decide.conclusion import Conclusion, nothing
 from foundry.lab.decide.procedure import Procedure, at_once
 from foundry.lab.decide.race import BaselineFailed
 from foundry.lab.ledger import Generation, StaleBaseline, SweepRow
+from foundry.lab.ledger.records import SearchStep
 from foundry.lab.promotion import current_baseline
 from foundry.lab.search.build import Ground
 from foundry.lab.search.history import earlier
@@ -20,31 +22,54 @@ from foundry.lab.search.ideas import Ideas
 from foundry.lab.search.loop import Answer, Audit, Round, Search, Step
 from foundry.lab.search.quest import Audited, Evolved, Limits, Quest, Spent, check_room, room_for_a_round, within
 from foundry.lab.search.rounds import best_of, compare, effects_of, seed_of
-from foundry.lab.search.stacks import added, keep_rates, stack_of, words
+from foundry.lab.search.stacks import added, keep_rates
 from foundry.lab.sweep.arms import Refused
-from foundry.lab.sweep.plan import Plan, plan_of
+from foundry.lab.sweep.plan import NOISE_SEEDS, Plan, plan_of
 from foundry.lab.sweep.question import Question
-from foundry.lab.sweep.result import SweepResult
-from foundry.lab.sweep.session import NOISE_SEEDS, Lab
+from foundry.lab.sweep.session import Lab
 
 Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
 EXHAUSTED = "nothing is left to propose"
 
 
+@dataclass(frozen=True)
+class Start:
+    """From where a search began, which stays when it goes on."""
+
+    search: str  # its id among the sweeps
+    generation: int
+    sigma: float  # of that generation over seeds, in the metric
+    df: int
+
+    @classmethod
+    def of(cls, search: SweepRow) -> Start:
+        """That of a search which the ledger knows."""
+        assert search.generation is not None
+        return cls(search.id, search.generation, search.sigma or 0.0, search.df)
+
+    def spec(self, quest: Quest) -> dict[str, Any]:
+        """What the ledger keeps of the search."""
+        began = {"generation": self.generation, "sigma": self.sigma, "df": self.df}
+        return {"schema_version": 1, "kind": "evolve", "quest": quest.to_json(), **began}
+
+
 class LiveSearch:
     """Made by `foundry.lab.search.run`."""
 
-    def __init__(self, lab: Lab, quest: Quest, limits: Limits, tell: Tell, id: str, spec: Mapping[str, Any]) -> None:
-        self.lab, self.quest, self.limits, self.tell, self.id = lab, quest, limits, tell, id
+    def __init__(self, lab: Lab, quest: Quest, limits: Limits, tell: Tell, start: Start) -> None:
+        self.lab, self.quest, self.limits, self.tell, self.id = lab, quest, limits, tell, start.search
         self.spent = Spent()
-        self.df: int = spec["df"]
-        origin = self.generation(spec["generation"])
+        self.df = start.df
+        origin = self.generation(start.generation)
         self.measured = {origin.number}  # generations whose noise is known, or was measured for an audit
         self.ground = Ground(lab.project, origin, origin)
-        self.search = Search(origin.number, quest.policy, spec["sigma"], self.propose, earlier(lab.ledger, id))
+        with no_garbage():
+            self.listed = lab.ledger.sweeps()  # as they were when this call began
+            tried = earlier(self.listed, self.id)
+        self.search = Search(origin.number, quest.policy, start.sigma, self.propose, tried)
         self.known_before = len(self.search.history)
-        rows = [row for row in lab.ledger.sweeps() if row.spec.get("search", {}).get("id") == id]
-        self.recorded: dict[int, SweepRow] = {row.spec["search"]["step"]: row for row in rows}
+        steps = ((row.search, row) for row in self.listed)
+        self.recorded = {place.step: row for place, row in steps if place is not None and place.search == self.id}
         self.number = 0  # steps that were taken
         self.closing = False  # whether there is no room for another round
         self.audits: list[Audited] = []
@@ -100,73 +125,68 @@ class LiveSearch:
         if row is None:
             plan, place, refused = self.plan(step)
             known = self.lab.with_noise(plan) if plan.kind == "audit" and plan.arms else plan
-            row = self.lab.begin(known, search=place)
+            row = self.lab.begin(known, search=place.to_json())
         self.check(row, step)
         self.number += 1
         was_known = row.conclusion is not None
-        result = self.lab.result(row.id) if was_known else self.conclude(row, refused)
-        self.count(result, was_known)
-        if isinstance(step, Round):
-            answer, facts = self.after_round(row, result)
-        else:
-            answer, facts = self.after_audit(step, result)
+        end = self.conclude(row, refused) if row.conclusion is None else Conclusion.from_json(row.conclusion)
+        self.count(row, was_known)
+        answer, facts = self.after_round(row, end) if isinstance(step, Round) else self.after_audit(row, step, end)
         if not was_known:
             facts["left_out"] = [{"arm": each.name, "reason": each.reason} for each in refused]
             spent = {"trials": self.spent.trials, "flops": self.spent.flops or None, "seconds": self.spent.seconds}
-            self.tell({"event": row.spec["kind"], "step": self.number, **facts, **spent})
+            self.tell({"event": row.kind, "step": self.number, **facts, **spent})
         return self.look_around(answer)
 
-    def conclude(self, row: SweepRow, refused: Sequence[Refused]) -> SweepResult:
+    def conclude(self, row: SweepRow, refused: Sequence[Refused]) -> Conclusion:
         """Train what a step compares, from wherever it was left."""
-        place = row.spec["search"]
+        place = _place(row)
 
         def procedure(plan: Plan) -> Procedure:
             if not plan.arms:
                 return at_once(nothing(plan.given_up))
             if plan.kind == "round":
-                return compare(plan.arms, seed_of(self.id, place["step"]), place["least"], plan.given_up)
+                return compare(plan.arms, seed_of(self.id, place.step), place.least, plan.given_up)
             return _audit(plan)
 
         self.lab.ledger.start_sweep(row.spec)  # this process drives it
         try:
             self.lab.conclude(row, procedure, None, refused)
         except (InvalidExperiment, PluginError):
-            if Plan.from_json(row.spec).arms:
+            if row.arms[1:]:
                 raise  # else that is the conclusion: no proposal makes a valid experiment
-        return self.lab.result(row.id)
+        return self.lab.result(row.id).conclusion
 
-    def after_round(self, row: SweepRow, result: SweepResult) -> tuple[Answer, dict[str, Any]]:
-        effects, place = effects_of(result.conclusion), row.spec["search"]
-        kept = best_of(effects or {}, place["least"])
+    def after_round(self, row: SweepRow, end: Conclusion) -> tuple[Answer, dict[str, Any]]:
+        effects, place = effects_of(end), _place(row)
+        kept = best_of(effects or {}, place.least)
         facts = {
             "proposals": [
-                {"arm": arm.arm, "effect": (effects or {}).get(arm.arm), "reason": arm.reason}
-                for arm in result.conclusion.arms
+                {"arm": arm.arm, "effect": (effects or {}).get(arm.arm), "reason": arm.reason} for arm in end.arms
             ],
             "kept": kept,
             "effect": effects[kept] if effects and kept else None,
         }
         if effects is None:
             return Answer(effects=None), facts
-        stacks = {arm: stack_of(stack) for arm, stack in place["arms"].items()}
-        return Answer({stacks[arm]: effect for arm, effect in effects.items()}), facts
+        return Answer({place.arms[arm]: effect for arm, effect in effects.items()}), facts
 
-    def after_audit(self, step: Audit, result: SweepResult) -> tuple[Answer, dict[str, Any]]:
-        became = self.promoted(result) if result.conclusion.winner else None
-        arm = next(iter(result.conclusion.arms), None)
+    def after_audit(self, row: SweepRow, step: Audit, end: Conclusion) -> tuple[Answer, dict[str, Any]]:
+        became = self.promoted(row.id) if end.winner else None
+        arm = next(iter(end.arms), None)
         audited = Audited.of(added(step.stack, step.verified), arm, became.number if became else None)
         self.audits.append(audited)
         if became:
             self.ground = replace(self.ground, verified=became, stack=step.stack)
-        facts = {**asdict(audited), "stack": words(audited.stack)}
+        facts = {**asdict(audited), "stack": audited.arm}
         return Answer(verdict=audited.verdict, effect=audited.effect), facts
 
-    def promoted(self, result: SweepResult) -> Generation | None:
+    def promoted(self, audit: str) -> Generation | None:
         """The generation that an audit's winner became. None: somebody else was faster."""
-        if before := self.promotion_of(result.sweep):
+        if before := self.promotion_of(audit):
             return before
         try:
-            return self.lab.promote(result)
+            return self.lab.promote(self.lab.result(audit))
         except StaleBaseline as stale:
             self.lab.reporter.note(f"{stale}; the stack is judged again on that one")
             return None
@@ -175,8 +195,8 @@ class LiveSearch:
         """The answer with what else there is to know: is the baseline still ours, and is there room for more? The next
         step in the ledger tells how it was when this one ended for the first time."""
         if following := self.recorded.get(self.number + 1):
-            origin, self.closing = following.spec["search"]["origin"], following.spec["search"]["closing"]
-            moved = origin if origin != self.search.origin else None
+            place = _place(following)
+            self.closing, moved = place.closing, place.origin if place.origin != self.search.origin else None
         else:
             generation, _ = current_baseline(self.lab.ledger, self.lab.project)
             moved = generation.number if generation.number != self.ground.verified.number else None
@@ -188,14 +208,13 @@ class LiveSearch:
 
     # ---- What a step comes to --------------------------------------------------------------------------------------
 
-    def plan(self, step: Step) -> tuple[Plan, dict[str, Any], list[Refused]]:
+    def plan(self, step: Step) -> tuple[Plan, SearchStep, list[Refused]]:
         """(what is compared, where it belongs, what cannot take part)."""
-        rule = self.quest.rule
-        place = {"id": self.id, "step": self.number + 1, "origin": step.origin, "closing": self.closing}
+        rule, place = self.quest.rule, SearchStep(self.id, self.number + 1, step.origin, self.closing)
         if isinstance(step, Round):
             kind, control, stacks = "round", step.current, step.proposals
             kept = added(step.current, self.search.verified)
-            place |= {"proposals": stacks, "kept": kept, "least": self.search.least}
+            place = replace(place, proposals=stacks, kept=kept, least=self.search.least)
         else:
             kind, control, stacks, rule = "audit", step.verified, (step.stack,), within(rule, self.left)
         arms, named, refused = self.ground.arms(control, stacks)
@@ -203,12 +222,12 @@ class LiveSearch:
         plan, unbuilt = plan_of(self.ground.verified, arms, question, self.lab.jobs, self.lab.count, kind)
         if isinstance(step, Round):
             plan = replace(plan, sigma=self.search.sigma, df=self.df)
-        return plan, {**place, "arms": named}, refused + unbuilt
+        return plan, replace(place, arms=named), refused + unbuilt
 
     def propose(self, search: Search) -> Sequence[Stack]:
         """What was proposed in the next step, as the ledger has it, or the proposer's next ideas."""
         if row := self.recorded.get(self.number + 1):
-            return [stack_of(each) for each in row.spec["search"].get("proposals", ())]
+            return _place(row).proposals
         return self.ideas.of(search, self.ground, self.number + 1)
 
     # ---- Where it stands -------------------------------------------------------------------------------------------
@@ -238,30 +257,31 @@ class LiveSearch:
         row = self.recorded.get(number)
         if row is None or row.conclusion is None:
             return False
-        waits = row.spec["kind"] == "audit" and row.conclusion["winner"] and not self.promotion_of(row.id)
+        waits = row.kind == "audit" and row.conclusion["winner"] and not self.promotion_of(row.id)
         return not waits or number + 1 in self.recorded
 
     def check(self, row: SweepRow, step: Step) -> None:
         """Raises InvalidData where the ledger holds another step than the search takes now."""
         expected = ("round", step.proposals) if isinstance(step, Round) else ("audit", (step.stack,))
-        question = Question.from_json(row.spec["question"])
-        if (row.spec["kind"], question.stacks) != expected or row.spec["search"]["origin"] != step.origin:
+        place = _place(row)
+        if (row.kind, Question.of(row).stacks) != expected or place.origin != step.origin:
             raise InvalidData(
-                f"step {row.spec['search']['step']} of search {self.id} is not the one that the ledger has",
+                f"step {place.step} of search {self.id} is not the one that the ledger has",
                 "another version of Foundry took it; another --seed begins a new search",
             )
 
-    def count(self, result: SweepResult, was_known: bool) -> None:
+    def count(self, row: SweepRow, was_known: bool) -> None:
         """Add what a step has cost, and the noise that was measured for it: the first audit against a generation does
         that."""
-        asked, sweeps = result.plan.question.to_json(), [result.sweep]
-        if result.plan.kind == "audit":
-            self.measured.add(result.plan.generation)
-            sweeps += [row.id for row in self.lab.ledger.sweeps() if row.spec.get("asked_by") == asked]
+        sweeps = [row.id]
+        if row.kind == "audit" and row.generation is not None:
+            self.measured.add(row.generation)
+            listed = self.listed if was_known else self.lab.ledger.sweeps()
+            sweeps += [each.id for each in listed if each.asked_by == row.question]
         for wanted in (each for sweep in sweeps for each in self.lab.ledger.wanted(sweep)):
             if wanted.trial not in self.trials:
                 self.trials.add(wanted.trial)
-                flops = (result.plan.entry(wanted.arm).flops or 0.0) * Fraction(wanted.share)
+                flops = (row.flops[wanted.arm] or 0.0) * Fraction(wanted.share)
                 self.spent.add(1, float(flops), now=not was_known)
 
     def generation(self, number: int) -> Generation:
@@ -290,6 +310,11 @@ class LiveSearch:
             unverified=added(self.search.current, self.search.verified),
             spent=self.spent,
         )
+
+
+def _place(row: SweepRow) -> SearchStep:
+    assert row.search is not None  # of whatever a search has begun
+    return row.search
 
 
 def _audit(plan: Plan) -> Procedure:

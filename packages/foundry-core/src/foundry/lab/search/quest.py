@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from foundry.core.contracts import Stack, UsageError
+from foundry.core.garbage import no_garbage
 from foundry.lab.decide.conclusion import ArmConclusion
 from foundry.lab.decide.rule import Rule
-from foundry.lab.ledger.records import Verdict
+from foundry.lab.ledger import Ledger, SweepRow
+from foundry.lab.ledger.records import Verdict, span
 from foundry.lab.search.loop import Policy
 from foundry.lab.search.stacks import words
 
@@ -42,6 +44,24 @@ class Quest:
         """The quest that `to_json` wrote."""
         rule, policy = Rule.from_json(values["rule"]), Policy(**values["policy"])
         return cls(rule, policy, values["proposer"], values["seed"], tuple(values["tasks"]))
+
+    @classmethod
+    def last(cls, ledger: Ledger) -> Quest:
+        """What the newest search was asked. No search is ever over: a higher limit, or a new plugin, and it goes on.
+
+        Raises:
+            UsageError: there is none.
+        """
+        newest = next(reversed(searches(ledger)), None)
+        if newest is None or newest.quest is None:
+            raise UsageError("there is no search to go on with", "`foundry evolve` begins one")
+        return cls.from_json(newest.quest)
+
+
+@no_garbage()
+def searches(ledger: Ledger) -> list[SweepRow]:
+    """Those that were begun, each for a quest, oldest first."""
+    return [row for row in ledger.sweeps() if row.quest is not None]
 
 
 @dataclass(frozen=True)
@@ -138,6 +158,16 @@ class Audited:
     pairs: int
     generation: int | None  # which it became; None: not promoted
 
+    @property
+    def arm(self) -> str:
+        """The stack in words: `activation relu2 + depth 6`."""
+        return words(self.stack)
+
+    @property
+    def interval(self) -> str:
+        """Where the true difference lies, in words; see `span`."""
+        return span(self.low, self.high, self.confidence)
+
     @classmethod
     def of(cls, stack: Stack, arm: ArmConclusion | None, generation: int | None) -> Audited:
         """`arm`: what the audit concluded; None where the stack made no valid experiment."""
@@ -166,6 +196,11 @@ class Evolved:
     audits: tuple[Audited, ...]
     unverified: Stack  # kept, and not audited yet
     spent: Spent
+
+    @property
+    def unverified_arm(self) -> str | None:
+        """What is kept, and not audited yet, in words."""
+        return words(self.unverified) if self.unverified else None
 
     @property
     def promotions(self) -> list[Audited]:
@@ -201,10 +236,10 @@ class Evolved:
             "kept": self.kept,
             "keep_rate": self.kept / self.tried if self.tried else None,
             "keep_rates": {type: {"kept": kept, "tried": tried} for type, (kept, tried) in self.keep_rates.items()},
-            "audits": [{**asdict(each), "stack": words(each.stack)} for each in self.audits],
+            "audits": [{**asdict(each), "stack": each.arm} for each in self.audits],
             "promotions": len(self.promotions),
             "expected_false_promotions": self.expected_false,
-            "unverified": words(self.unverified) if self.unverified else None,
+            "unverified": self.unverified_arm,
             "trials": self.spent.trials,
             "flops": self.spent.flops or None,
             "seconds": self.spent.seconds,

@@ -9,15 +9,13 @@ included, so that it takes the same way even if the ledger or the proposer has l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from foundry.core.contracts import UsageError
 from foundry.core.registry import registry
-from foundry.lab.ledger import Ledger
-from foundry.lab.promotion import current_baseline
-from foundry.lab.search.live import LiveSearch, Tell
-from foundry.lab.search.quest import Evolved, Limits, Quest, Spent, check_room
-from foundry.lab.sweep.plan import informed, make_plan
+from foundry.lab.search.live import LiveSearch, Start, Tell
+from foundry.lab.search.quest import Evolved, Limits, Quest, Spent, check_room, searches
+from foundry.lab.sweep.plan import informed
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.session import Lab
 
@@ -44,18 +42,6 @@ def preview(lab: Lab, quest: Quest, limits: Limits) -> dict[str, Any]:
     return _open(lab, quest, limits, lambda facts: None, begin=False).preview()
 
 
-def last_quest(ledger: Ledger) -> Quest:
-    """What the newest search was asked. No search is ever over: a higher limit, or a new plugin, and it goes on.
-
-    Raises:
-        UsageError: there is none.
-    """
-    searches = [row for row in ledger.sweeps() if row.spec["kind"] == "evolve"]
-    if not searches:
-        raise UsageError("there is no search to go on with", "`foundry evolve` begins one")
-    return Quest.from_json(searches[-1].spec["quest"])
-
-
 def _open(lab: Lab, quest: Quest, limits: Limits, tell: Tell, *, begin: bool = True) -> LiveSearch:
     """The newest search of this quest, or a new one from the baseline that holds now.
 
@@ -64,21 +50,15 @@ def _open(lab: Lab, quest: Quest, limits: Limits, tell: Tell, *, begin: bool = T
     """
     ledger, asked = lab.ledger, quest.to_json()
     registry(lab.project).variant("proposer", quest.proposer)
-    searches = [row for row in ledger.sweeps() if row.spec["kind"] == "evolve" and row.spec["quest"] == asked]
-    if searches:
+    begun = [row for row in searches(ledger) if row.quest == asked]
+    if begun:
         if begin:
-            ledger.start_sweep(searches[-1].spec)  # this process drives it from now on
-        return LiveSearch(lab, quest, limits, tell, searches[-1].id, searches[-1].spec)
+            ledger.start_sweep(begun[-1].spec)  # this process drives it from now on
+        return LiveSearch(lab, quest, limits, tell, Start.of(begun[-1]))
     check_room(quest.policy, limits, limits.left(Spent()))  # before the noise is measured
-    generation, baseline = current_baseline(ledger, lab.project)
-    plan, _ = make_plan(generation, baseline, Question((), quest.rule, tasks=quest.tasks), lab.jobs, lab.count)
+    plan = lab.of_baseline(Question((), quest.rule, tasks=quest.tasks))
     known = lab.with_noise(plan) if begin else informed(plan, ledger)
-    spec = {
-        "schema_version": 1,
-        "kind": "evolve",
-        "quest": asked,
-        "generation": generation.number,
-        "sigma": known.sigma or 0.0,
-        "df": known.df,
-    }
-    return LiveSearch(lab, quest, limits, tell, ledger.start_sweep(spec) if begin else "new", spec)
+    start = Start("new", plan.generation, known.sigma or 0.0, known.df)
+    if begin:
+        start = replace(start, search=ledger.start_sweep(start.spec(quest)))
+    return LiveSearch(lab, quest, limits, tell, start)

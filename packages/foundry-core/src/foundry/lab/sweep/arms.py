@@ -38,6 +38,15 @@ class Axis:
             raise UsageError(f"--axis {text}: is not TYPE=VALUE,VALUE", "for example: --axis attention=mha,gqa_2kv")
         return cls(type.strip(), each)
 
+    @staticmethod
+    def grid(axes: Sequence[Axis]) -> tuple[Stack, ...]:
+        """Every combination of one value per axis, as mutations; the last axis varies fastest. Raises UsageError where
+        two axes are of one type."""
+        types = [axis.type for axis in axes]
+        if twice := [type for type in types if types.count(type) > 1]:
+            raise UsageError(f"{twice[0]} is named by two axes", "join their values")
+        return tuple(tuple(zip(types, each, strict=True)) for each in product(*(axis.values for axis in axes)))
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -90,14 +99,6 @@ def _apart(values: str) -> Iterator[str]:
             yield values[begin:at]
             begin = at + 1
     yield values[begin:]
-
-
-def grid(axes: Sequence[Axis]) -> list[Stack]:
-    """Every combination of one value per axis, as mutations; the last axis varies fastest."""
-    types = [axis.type for axis in axes]
-    if len(set(types)) < len(types):
-        raise UsageError(f"{next(t for t in types if types.count(t) > 1)} is named by two axes", "join their values")
-    return [tuple(zip(types, values, strict=True)) for values in product(*(axis.values for axis in axes))]
 
 
 def build_arms(baseline: Experiment, wanted: Sequence[Stack]) -> tuple[list[Arm], list[Refused]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from foundry.core.config import from_plain
@@ -11,10 +13,8 @@ from foundry.core.config.assemble import edit
 from foundry.lab.decide.request import Outcome, Request
 from foundry.lab.decide.rule import LEAST_GAIN
 from foundry.lab.decide.simulate import SimulatedWorld, play
-from foundry.lab.promotion import current_baseline
-from foundry.lab.sweep.plan import Plan, informed, make_plan, remarks_on
-from foundry.lab.sweep.question import Question
-from foundry.lab.sweep.session import NOISE_SEEDS, Lab
+from foundry.lab.sweep.arms import Refused
+from foundry.lab.sweep.plan import NOISE_SEEDS, Plan
 from foundry.lab.trials.fingerprint import training_rows, vocab_size
 
 WORLDS = 30
@@ -24,24 +24,24 @@ ENOUGH = 20_000
 screening, which is the same in each."""
 
 
-def dry_run(lab: Lab, question: Question) -> dict[str, Any]:
-    """The arms, and how many trainings, FLOPs and seconds to expect if none of them is better: what is better ends a
-    sweep sooner. Trains nothing; the seconds are an estimate from a few steps on random tokens."""
-    generation, baseline = current_baseline(lab.ledger, lab.project)
-    plan, refused = make_plan(generation, baseline, question, lab.jobs, lab.count)
-    plan = informed(plan, lab.ledger)
+def foreseen(
+    plan: Plan, refused: Sequence[Refused], remarks: Sequence[str], *, project: Path, jobs: int
+) -> dict[str, Any]:
+    """The arms of a plan that is informed, and how many trainings, FLOPs and seconds to expect if none of them is
+    better: what is better ends a sweep sooner. Trains nothing; the seconds are an estimate from a few steps on random
+    tokens."""
     noise = NOISE_SEEDS if plan.sigma is None and plan.arms else 0
     if plan.sigma is None:
         plan = replace(plan, sigma=LEAST_GAIN / 2, df=NOISE_SEEDS - 1)
     runs, budgets, flops = _expected(plan) if plan.arms else (0.0, 0.0, 0.0)
     control = plan.baseline.flops
-    seconds = training_seconds(plan, lab) * (budgets + noise) / lab.jobs
+    seconds = training_seconds(plan, project) * (budgets + noise) / jobs
     total = flops + noise * (control or 0.0)
     measured = f" ({noise} of them for the noise)" if noise else ""
     summary = (
         f"about {runs + noise:.0f} trainings if no arm is better{measured}, worth "
         f"{budgets + noise:.3g} full budgets{f', {total:.3g} FLOPs' if control else ''}; "
-        f"about {seconds:,.0f} s with {lab.jobs} at a time"
+        f"about {seconds:,.0f} s with {jobs} at a time"
     )
     return {
         "generation": plan.generation,
@@ -52,7 +52,7 @@ def dry_run(lab: Lab, question: Question) -> dict[str, Any]:
             for entry in plan.entries
         ],
         "refused": [{"arm": each.name, "reason": each.reason} for each in refused],
-        "remarks": remarks_on(plan, question, baseline),
+        "remarks": list(remarks),
         "noise_trials": noise,
         "trials": runs,
         "budgets": budgets,
@@ -83,13 +83,13 @@ def _expected(plan: Plan) -> tuple[float, float, float]:
     return runs / worlds, float(budgets / worlds), total / worlds
 
 
-def training_seconds(plan: Plan, lab: Lab) -> float:
+def training_seconds(plan: Plan, project: Path) -> float:
     """Of one training of the baseline, at the pace of a few steps now."""
     from foundry.core.training.bench import step_seconds
     from foundry.core.training.budget import TrainingBudget
     from foundry.core.training.device import resolve
 
-    experiment = from_plain(plan.baseline.experiment, project=lab.project)
+    experiment = from_plain(plan.baseline.experiment, project=project)
     experiment = edit(experiment, {**plan.setting.edits_of(experiment)}, "the sweep")
     budget = TrainingBudget.of(experiment, training_rows(experiment), 3 * plan.baseline.costs["flops_per_token"])
     if budget.steps is None:

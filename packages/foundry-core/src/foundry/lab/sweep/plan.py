@@ -21,7 +21,7 @@ from foundry.lab.decide.duel import Contender
 from foundry.lab.decide.procedure import Procedure, sweep_procedure
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Terms
+from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Terms, stack_from_json
 from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
 from foundry.lab.trials.budget import COST_AXES, Budget, Costs, Count, equalised
@@ -29,6 +29,9 @@ from foundry.lab.trials.failure import is_of_code, reason_of
 from foundry.lab.trials.fingerprint import data_fingerprint, task_spec, trial_code
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS, metric_asked, tasks_asked
 from foundry.lab.trials.setting import Setting
+
+NOISE_SEEDS = 8
+"""Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,9 @@ class Plan:
         """The plan that `to_json` wrote."""
         values = {each.name: spec[each.name] for each in fields(cls) if each.name in spec}
         entries = tuple(
-            PlannedArm(**{**entry, "mutations": _stack(entry["mutations"]), "changes": tuple(entry["changes"])})
+            PlannedArm(
+                **{**entry, "mutations": stack_from_json(entry["mutations"]), "changes": tuple(entry["changes"])}
+            )
             for entry in values["entries"]
         )
         evidence = {(seen["baseline"], seen["candidate"]): _evidence(seen) for seen in values["evidence"]}
@@ -337,10 +342,6 @@ def _entry(
         costs=dict(costs.axes),
         code=trial_code(arm.experiment, tasks),
     )
-
-
-def _stack(mutations: Sequence[Sequence[str]]) -> Stack:
-    return tuple((type, value) for type, value in mutations)
 
 
 def _evidence(values: Mapping[str, Any]) -> Evidence:

@@ -8,6 +8,7 @@ from typing import Any
 
 from foundry.core.contracts import Stack
 from foundry.lab.decide.rule import Rule
+from foundry.lab.ledger.records import SweepRow, stack_from_json
 from foundry.lab.trials.budget import Budget
 
 
@@ -34,9 +35,20 @@ class Question:
     def from_json(cls, values: Mapping[str, Any]) -> Question:
         """The question that `to_json` wrote."""
         return cls(
-            stacks=tuple(tuple((type, value) for type, value in stack) for stack in values["stacks"]),
+            stacks=tuple(map(stack_from_json, values["stacks"])),
             rule=Rule.from_json(values["rule"]),
             budget=None if values["budget"] is None else Budget(*values["budget"]),
             lr_factors=tuple(values["lr_factors"]),
             tasks=tuple(values["tasks"]),
         )
+
+    @classmethod
+    def of(cls, sweep: SweepRow) -> Question:
+        """What a sweep was asked."""
+        return cls.from_json(sweep.question)
+
+    @classmethod
+    def behind(cls, sweep: SweepRow) -> Question:
+        """What somebody asked, for which a sweep was begun: of a measurement of the noise, the question that needed
+        it."""
+        return cls.from_json(sweep.asked_by or sweep.question)

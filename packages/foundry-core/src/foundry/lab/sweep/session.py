@@ -33,7 +33,10 @@ from foundry.lab.ledger.lease import Beat, Holder
 from foundry.lab.ledger.records import Json
 from foundry.lab.promotion import current_baseline, promote
 from foundry.lab.sweep.arms import Refused
-from foundry.lab.sweep.plan import Plan, informed, make_plan, remarks_on
+from foundry.lab.sweep.dry_run import foreseen
+from foundry.lab.sweep.noise import MeasuredNoise
+from foundry.lab.sweep.null import null_plan, procedure_of
+from foundry.lab.sweep.plan import NOISE_SEEDS, Plan, informed, make_plan, remarks_on
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent, SweepReporter
 from foundry.lab.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
@@ -47,8 +50,6 @@ from foundry.lab.trials.warm_start import drop_checkpoints
 
 WAIT_SECONDS = 0.5
 """Between two looks at a driver that may be dead."""
-NOISE_SEEDS = 8
-"""Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
 
 
 class SweepEnd(Protocol):
@@ -88,14 +89,42 @@ class Lab:
                 "there is nothing to compare with the baseline", "for example: foundry sweep attention mha"
             )
         while True:
-            generation, baseline = current_baseline(self.ledger, self.project)
-            plan, refused = make_plan(generation, baseline, question, self.jobs, self.count)
-            for remark in remarks_on(plan, question, baseline):
+            plan, refused, remarks = self.plan(question)
+            for remark in remarks:
                 self.reporter.note(remark)
             try:
                 return self.run(plan, refused, promote=promote)
             except StaleBaseline as stale:
                 self.reporter.note(f"{stale}; comparing with that one")
+
+    def plan(self, question: Question) -> tuple[Plan, list[Refused], list[str]]:
+        """What a question comes to for the baseline that holds now; which arms cannot take part; and what to know of
+        the others before they are trained.
+
+        Raises:
+            UsageError: no such mutation type, value, task, metric or cost axis.
+            FoundryError: the baseline itself cannot be built.
+        """
+        generation, baseline = current_baseline(self.ledger, self.project)
+        plan, refused = make_plan(generation, baseline, question, self.jobs, self.count)
+        return plan, refused, remarks_on(plan, question, baseline)
+
+    def dry_run(self, question: Question) -> dict[str, Any]:
+        """What `sweep` would train: see `foreseen`. Trains nothing."""
+        plan, refused, remarks = self.plan(question)
+        return foreseen(informed(plan, self.ledger), refused, remarks, project=self.project, jobs=self.jobs)
+
+    def null_sweeps(self, question: Question, *, arms: int, rounds: int) -> Iterator[Conclusion]:
+        """The conclusion of each of so many sweeps in which every arm is the baseline itself: a winner is a false one.
+        Rounds that the ledger knows are not trained again, and nothing is promoted.
+
+        Args:
+            question: by which rule, for how long.
+        """
+        plan = null_plan(self.with_noise(self.of_baseline(question)), arms)
+        for number in range(rounds):
+            row = self.begin(replace(plan, round=number))
+            yield self.conclude(row, procedure_of, Conclusion.from_json)
 
     def resume(self, *, promote: bool = False) -> SweepResult:
         """Go on with the sweep that was interrupted last; with `promote`, also with one that has found a winner, which
@@ -106,14 +135,12 @@ class Lab:
             UsageError: there is none.
             Stopped: somebody asked for it.
         """
-        left = [
-            row for row in self.ledger.sweeps() if row.spec["kind"] in ("sweep", "noise") and row.status != "finished"
-        ]
+        left = [row for row in self.ledger.sweeps() if row.kind in ("sweep", "noise") and row.status != "finished"]
         unpromoted = self._unpromoted()
         rows = sorted(left + (unpromoted if promote else []), key=lambda row: row.created, reverse=True)
         driven = ""
         for row in rows:
-            question = Question.from_json(row.spec.get("asked_by") or row.spec["question"])
+            question = Question.behind(row)
             if not question.stacks:
                 continue
             driver = None if row.status == "finished" else self._driver_of(row.id)
@@ -148,7 +175,7 @@ class Lab:
         return [
             row
             for row in self.ledger.sweeps("finished")
-            if row.spec["kind"] == "sweep" and newest is not None and row.spec["generation"] == newest.number
+            if row.kind == "sweep" and newest is not None and row.generation == newest.number
             if row.conclusion is not None and Conclusion.from_json(row.conclusion).winner is not None
         ]
 
@@ -298,12 +325,17 @@ class Lab:
             known = informed(plan, self.ledger)
         return known
 
-    def noise(self, question: Question, seeds: int = NOISE_SEEDS) -> tuple[Plan, Spread]:
-        """Measure the spread of the metric between seeds, with the baseline. Of the question only the metric, the
-        budget and the tasks count."""
-        generation, baseline = current_baseline(self.ledger, self.project)
-        plan, _ = make_plan(generation, baseline, replace(question, stacks=(), lr_factors=()), self.jobs, self.count)
-        return plan, self.measure_noise(plan, seeds)
+    def noise(self, question: Question, seeds: int = NOISE_SEEDS) -> MeasuredNoise:
+        """Measure the spread of the metric between seeds, with the baseline. Of the question the metric, the budget and
+        the tasks say what is measured, and the rule what can be found with that."""
+        plan = self.of_baseline(question)
+        spread, known = self.measure_noise(plan, seeds), self.ledger.noise(plan.context)
+        assert known is not None
+        return MeasuredNoise(plan, spread, known)
+
+    def of_baseline(self, question: Question) -> Plan:
+        """The plan of a question's baseline, without arms."""
+        return self.plan(replace(question, stacks=(), lr_factors=()))[0]
 
     def measure_noise(self, plan: Plan, seeds: int = NOISE_SEEDS) -> Spread:
         """Train the plan's baseline with `seeds` seeds, of which those of an earlier call are known already."""
@@ -359,9 +391,3 @@ def open_lab(
         site = LedgerSite(project.resolve(), jobs, WORKER, trial_seconds, reporter.note, ledger=ledger)
         with StopRequest() as stop, variant.load()(variant.params(), site) as workers:
             yield Lab(site.project, ledger, jobs, workers, reporter, stop, retry)
-
-
-def run_sweep(project: Path, question: Question, *, promote: bool = False, jobs: int = 1, **lab: object) -> SweepResult:
-    """One sweep in a laboratory of its own; see `open_lab` and `Lab.sweep`."""
-    with open_lab(project, jobs=jobs, **lab) as opened:  # type: ignore[arg-type]
-        return opened.sweep(question, promote=promote)

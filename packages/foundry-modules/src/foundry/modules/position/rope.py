@@ -30,7 +30,8 @@ class RoPE(nn.Module):
         self.init_buffers()
 
     def init_buffers(self) -> None:
-        self._tabulate(len(self.cos))
+        if not self.cos.is_meta:  # there torch imports its compiler, which takes 2 s, for a power of a number
+            self._tabulate(len(self.cos))
 
     def _tabulate(self, length: int) -> None:
         self.cos, self.sin = self.waves(torch.arange(length, device=self.cos.device), self.cos.dtype)
