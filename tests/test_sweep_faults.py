@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from tests.sweep_processes import make_project, settle, start
 
-from foundry.cli import render
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, registry
 from foundry.core.contracts import ExitCode
@@ -215,7 +214,6 @@ def test_where_every_arm_fails_it_is_the_plugins_fault(foundry, capsys):
     assert EARLY["factory"] in error["hint"]
     assert EARLY["exits"] in error["hint"]
     capsys.readouterr()
-    render.use_json(False)
     assert main(["sweep", "activation", "factory", "exits", "--dry-run"]) == ExitCode.OK
     assert "foundry mutate --list" in capsys.readouterr().err  # for what can be tried at all
 

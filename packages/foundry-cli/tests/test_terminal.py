@@ -106,7 +106,6 @@ def test_a_round_that_keeps_nothing_names_the_best_of_its_proposals():
     scored = {"swa_64": -0.2, "relu2": -0.1, "gelu": -0.3, "mla": None}
     proposals = [{"arm": arm, "effect": effect} for arm, effect in scored.items()]
     told: list[str] = []
-    render.use_json(False)
     evolve._teller(told.append)({"event": "round", "step": 3, "kept": "", "effect": None, "proposals": proposals})
     assert told == ["step 3, round: nothing kept; the best, relu2, -0.1000"]
 

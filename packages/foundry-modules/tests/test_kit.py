@@ -1,6 +1,7 @@
 """The conformance kit finds the mistakes that it is there for."""
 
 import math
+from runpy import run_path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 from foundry.core.contracts import Params, ResidualParams, Variant
-from foundry.core.testing import Case, assert_rounded
+from foundry.core.testing import Case, assert_rounded, conform
 from foundry.core.testing.checks import checks_of
 from foundry.modules.attention import MHAParams
 from foundry.modules.attention.mha import MultiHeadAttention
@@ -220,3 +221,10 @@ def test_a_check_tries_a_shorthand_with_the_settings_that_a_test_gives():
 def test_values_of_another_shape_are_no_rounding():
     with pytest.raises(AssertionError, match=r"\(1, 3\) where it should be \(2, 3\)"):
         assert_rounded(torch.ones(1, 3), torch.ones(2, 3), 1)
+
+
+def test_a_check_without_words_tells_the_condition_that_does_not_hold(tmp_path):
+    (tmp_path / "checks.py").write_text("def check(n):\n    deeper(n)\n\n\ndef deeper(n):\n    assert n > 2\n")
+    with pytest.raises(AssertionError) as failed:
+        run_path(str(tmp_path / "checks.py"))["check"](1)
+    assert conform._told(failed.value) == "not n > 2"

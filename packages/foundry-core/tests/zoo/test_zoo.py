@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from safetensors import safe_open
 from torch.nn import functional as F
 
+from foundry.core.contracts import InvalidData
 from foundry.core.contracts.architecture import Config, Only
 from foundry.core.generate import Sampling, generate_ids
 from foundry.core.registry import registry
@@ -192,6 +194,10 @@ def test_in_and_out_again_is_the_same_bits(theirs, folder, tmp_path):
     assert all(written.get(entry.theirs, None) == entry.values[0] for entry in only)  # others than us look for some
     sizes = [json.loads((path / INDEX).read_text())["metadata"]["total_size"] for path in (folder, tmp_path / "out")]
     assert sizes[0] == sizes[1]
+    family = family_of(written, registry())
+    for wrong in (family.weights[1:], (*family.weights, family.weights[0])):  # of which one is missing, or read twice
+        with pytest.raises(InvalidData, match="its table of weights does not cover"):
+            pairs(replace(family, weights=wrong), loaded.model)
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert type(again) is type(theirs)
     with torch.no_grad():
