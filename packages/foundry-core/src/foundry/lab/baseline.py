@@ -1,4 +1,5 @@
 """experiments/baseline.yaml and the generations of the ledger: which is the current champion, and how it changes.
+Who is promoted is decided in `foundry.lab.decide`.
 
     current_baseline    what the file says; one that was edited or cloned becomes a generation, never overwritten
     promote, rollback   the ledger's row first, if the baseline is still the one that was decided against; then the file

@@ -43,7 +43,8 @@ def family_of(config: Config, registry: Registry) -> Family:
 def experiment_of(
     config: Config, registry: Registry, *, name: str, tokenizer: bool = False, changes: Mapping[str, Any] = {}
 ) -> Experiment:
-    """The experiment whose model is the one of a config.json; its training is the default one.
+    """The experiment whose model is the one of a config.json; its training is the default one. Keys that the family
+    does not list are not looked at; the rule stands in `foundry.core.contracts.architecture`.
 
     Args:
         tokenizer: whether the model has one, which the experiment then names.

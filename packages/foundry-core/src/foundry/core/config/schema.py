@@ -104,9 +104,13 @@ class Training(Params):
         "auto", description="CPU threads of a rank; torch dies of some 10,000"
     )
     distributed: Literal["auto", "none", "ddp", "fsdp"] = Field(
-        "auto", description="auto: none on one rank, ddp on several, fsdp from fsdp_min_params parameters"
+        "auto", description="auto: none on one rank, ddp on several; fsdp is not built yet, and refused"
     )
-    fsdp_min_params: int = Field(1_000_000_000, ge=0, description="parameters from which `auto` shards the model")
+    fsdp_min_params: int = Field(
+        1_000_000_000,
+        ge=0,
+        description="not built yet, and not read: parameters from which `auto` would shard the model",
+    )
 
 
 class Logging(Params):

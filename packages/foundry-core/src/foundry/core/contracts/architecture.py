@@ -9,7 +9,8 @@ experiment, and which of its tensors are which of our parameters. Imports no tor
 
 An experiment is compared and written as flat values, layer by layer: {"n_embd": 768, "attention.type": "gqa", ...}.
 So every family reads and writes by the same table, and what the table says is true: `foundry.zoo.config_json` writes a
-config.json, reads it back, and refuses where that is not the experiment that it began with.
+config.json, reads it back, and refuses where that is not the experiment that it began with. A key that the table does
+not name is not looked at, so each key that changes what transformers computes must be in it.
 """
 
 from __future__ import annotations

@@ -195,7 +195,8 @@ def newest(folder: Path, warn: Callable[[str], None], *, quarantine: bool = True
 
 
 def prune(folder: Path, *, keep: int, pinned: set[int]) -> None:
-    """Delete what crashed saves left, and all but the last `keep` checkpoints and the pinned ones."""
+    """Delete what crashed saves left, and all but the last `keep` checkpoints and the pinned ones. Called by
+    `jobs.Save`, which knows how many, and which is the best."""
     for pattern in (".*.partial", ".*.retired"):
         for entry in folder.glob(pattern):
             shutil.rmtree(entry, ignore_errors=True)

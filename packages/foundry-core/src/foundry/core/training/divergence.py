@@ -1,5 +1,6 @@
 """When a training has diverged: a loss, a gradient norm, a weight or a state is no finite number. Found wherever such
-values are on the host anyway, so that no step waits for the question. Each function gives the error, or None."""
+values are on the host anyway, so that no step waits for the question: of steps in `Metrics.settle`, each time a job is
+due; of the validation loss in `Metrics.flush`; of tensors as they are saved. Each function gives the error, or None."""
 
 from __future__ import annotations
 

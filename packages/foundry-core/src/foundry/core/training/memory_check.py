@@ -1,4 +1,7 @@
-"""Whether a training fits into the memory that there is: asked before any of it is made."""
+"""Whether a training fits into the memory that there is: asked before any of it is made.
+
+Activations are not counted: a micro-batch that does not fit is halved, or refused, in `Trainer.forward_backward`.
+"""
 
 from __future__ import annotations
 

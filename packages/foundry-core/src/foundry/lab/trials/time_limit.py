@@ -1,4 +1,5 @@
-"""Ends a worker's training where its time is up, or its trial was given to another."""
+"""Ends a worker's training where its time is up, and the trial has then failed; or where its trial was given to
+another."""
 
 from __future__ import annotations
 

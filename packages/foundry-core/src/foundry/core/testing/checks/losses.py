@@ -1,4 +1,4 @@
-"""What every loss must do. Rows come in even numbers, since a preference loss reads them in pairs."""
+"""What every loss must do."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What every objective must do. Rows come in even numbers, since a preference loss reads them in pairs."""
+"""What every objective must do."""
 
 from typing import Any
 
