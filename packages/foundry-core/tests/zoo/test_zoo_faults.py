@@ -239,7 +239,7 @@ def test_an_interrupt_leaves_nothing_half_made(folder, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    for module in ("convert.replace_durably", "write.write_durably"):
+    for module in ("convert.replace_durably", "export_folder.write_durably"):
         monkeypatch.setattr(f"foundry.zoo.{module}", interrupted)
     for action in (
         lambda: convert(folder, tmp_path / "run"),

@@ -69,7 +69,7 @@ _PUBLIC = {
     "SearchSettings": "search.settings:SearchSettings",
     "Question": "sweep.question:Question",
     "Report": "report:Report",
-    "rollback": "promotion:rollback",
+    "rollback": "baseline:rollback",
     "Rule": "decide.rule:Rule",
     "Running": "trials.driver:Running",
     "simulate_null": "decide.simulate:simulate_null",
