@@ -60,7 +60,7 @@ SLOTS = [
     ),
     _whole("skip", "none", "skip", "what a layer gets beside the stream of the layer before", OptionalParams),
     _whole("scaling", "none", "scale", "how weights and learning rates follow from the sizes", ScalingParams),
-    Slot("objective", "training.objective", "next_token", "what a step makes of its rows", "obj"),
+    Slot("objective", "training.objective", "next_token", "the loss of a step, from its batch", "obj"),
     Slot("loss", "training.loss", "cross_entropy", "how wrong the predicted tokens are", "loss"),
     Slot("optimizer", "training.optimizer", "adamw", "how gradients become updates", "opt", params=OptimizerParams),
     Slot("schedule", "training.schedule", "cosine", "the learning rate over time", "sched"),
