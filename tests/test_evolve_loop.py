@@ -273,7 +273,7 @@ def test_a_stack_that_rests_on_many_mutations_is_built_and_promoted(project: Pat
         "class Long:\n"
         "    def __init__(self, params): ...\n"
         "    def propose(self, space, history, n, random):\n"
-        "        return [STACK, STACK[:-2] + STACK[-1:]] if not space.current else []\n"
+        "        return [STACK, STACK[:-2] + STACK[-1:]] if (space.origin, space.current) == (0, ()) else []\n"
         'VARIANTS = [Variant("proposer", "long", f"{__name__}:Long", Params, "a long stack")]\n'
     )
     from foundry.core.registry import _registry

@@ -39,7 +39,7 @@ from foundry.core.system.signals import StopRequest
 from foundry.core.testing import assert_rounded, sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training import checkpoint as checkpoints
-from foundry.core.training import clock, jobs, run_training
+from foundry.core.training import clock, diagnosis, jobs, run_training
 from foundry.core.training import device as devices
 from foundry.core.training import train as foundry_train
 from foundry.core.training.device import Device
@@ -667,3 +667,17 @@ def test_weights_that_do_not_fit_are_refused(source, tmp_path, capsys, settings,
     assert words in told
     assert "init_from" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_goes_on_needs_the_weights_that_it_began_with_no_more(plain, monkeypatch):
+    monkeypatch.setattr("foundry.core.training.open_rows.source_of", lambda experiment: 1 / 0)
+    assert (
+        open_rows(load_experiment("experiments/tiny.yaml"), Run(plain)).tokenizer.hash == load_run(plain).tokenizer.hash
+    )
+
+
+def test_a_step_that_went_wrong_is_looked_for_at_its_own_rows():
+    pending = [{"step": 3, "train_loss": 1.0}, {"step": 4, "train_loss": math.nan}, {"step": 5, "train_loss": math.nan}]
+    training = SimpleNamespace(batch_size=8)
+    trainer = SimpleNamespace(metrics=SimpleNamespace(pending=pending), experiment=SimpleNamespace(training=training))
+    assert diagnosis._failed_at(trainer) == 3 * 8
