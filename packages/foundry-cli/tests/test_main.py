@@ -235,6 +235,14 @@ def test_light_commands_import_neither_torch_nor_numpy_nor_rich(project, argumen
     assert done.returncode == 0, done.stderr
 
 
+def test_the_version_is_told_without_pydantic(project):
+    """A third of the time would be its import. A command with options has it anyway: typer reads them by it."""
+    script = (
+        "import sys; from foundry.cli.__main__ import main; main(['--version']); sys.exit('pydantic' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=project, env=ENVIRONMENT, check=True)
+
+
 def test_a_mutation_that_changes_nothing_writes_nothing_and_says_so_in_one_line(project):
     before = sorted(project.rglob("*"))
     done = foundry("mutate", "attention", "gqa_2kv", cwd=project)

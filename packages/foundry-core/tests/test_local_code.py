@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from foundry.core.contracts import Problem
-from foundry.core.registry import Plugin, discover, find_project, registry, registry_at_rest
+from foundry.core.project import find_project
+from foundry.core.registry import Plugin, discover, registry, registry_at_rest
 from foundry.core.registry.discovery import Selection
 
 VARIANT = """

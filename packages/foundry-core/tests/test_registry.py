@@ -12,7 +12,8 @@ import pytest
 
 from foundry.core.config.mutate import list_mutations
 from foundry.core.contracts import PluginError, UsageError
-from foundry.core.registry import Registry, Selection, discover, find_project
+from foundry.core.project import find_project
+from foundry.core.registry import Registry, Selection, discover
 from foundry.core.registry import registry as registry_of
 
 CORE = """

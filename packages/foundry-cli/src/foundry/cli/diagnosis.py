@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from foundry.core.contracts import EnvironmentFailure, FoundryError
-from foundry.core.registry import find_project, registry
+from foundry.core.project import find_project
+from foundry.core.registry import registry
 from foundry.core.registry.discovery import BUILT_IN
 from foundry.core.system import available_cores, cache_folder, memory_bytes
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @contextmanager
 def ledger() -> Iterator[Ledger | None]:
     """The project's ledger; None if nothing was tried there yet, so that looking makes no ledger."""
-    from foundry.core.registry import find_project
+    from foundry.core.project import find_project
     from foundry.lab import Ledger
 
     project = find_project(Path.cwd())

@@ -24,12 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from foundry.core.contracts import ExitCode, Problem
+from foundry.core.contracts import ExitCode
 from foundry.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from foundry.core.contracts import Problem
 
 SCHEMA_VERSION = 1
 """Of every JSON document. A new key does not change it; a key that goes or changes its meaning does."""

@@ -49,7 +49,7 @@ def load_run(
 def restored(run: Run, saved: Checkpoint, *, device: str = "cpu") -> LoadedRun:
     """What `load_run` returns, from one checkpoint of the run."""
     from foundry.core.config import from_plain
-    from foundry.core.registry import find_project
+    from foundry.core.project import find_project
     from foundry.core.training.device import require
 
     require(device)

@@ -23,6 +23,7 @@ from foundry.core.contracts import (
     Variant,
     hookimpl,
 )
+from foundry.core.metrics import METRICS
 from foundry.core.mutations import MUTATIONS
 
 FOUNDRY_API = 1
@@ -66,13 +67,6 @@ SLOTS = [
     Slot("schedule", "training.schedule", "cosine", "the learning rate over time", "sched"),
     Slot("task", "eval.tasks", "", "what a trained model is scored on", params=TaskParams, named=True, identity=False),
     Slot("source", "", "run", "where first weights come from, as init_from names them", params=SourceParams),
-]
-
-METRICS = [
-    Metric("val_loss", "nats", per_token=True, summary="mean cross-entropy of a held-out token"),
-    Metric("val_bpb", "bits per byte", summary="the same for a byte of text, whatever the tokenizer"),
-    Metric("train_loss", "nats", per_token=True, summary="what training minimised in the last step that was logged"),
-    Metric("tokens_per_second", "tokens/s", higher_is_better=True, summary="in training"),
 ]
 
 NEXT_TOKEN = Variant(

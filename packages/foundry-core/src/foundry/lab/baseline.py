@@ -23,7 +23,8 @@ from foundry.core.config.load import from_plain, load_experiment
 from foundry.core.config.write_yaml import to_yaml
 from foundry.core.config.yaml import MAX_BYTES, read_text
 from foundry.core.contracts import FoundryError, InvalidExperiment, UsageError
-from foundry.core.registry import BASELINE, registry
+from foundry.core.project import BASELINE
+from foundry.core.registry import registry
 from foundry.core.system import locked, read_regular, replace_durably, writing
 from foundry.lab.ledger import Decision, Generation, Ledger
 from foundry.lab.ledger.ledger import FOLDER

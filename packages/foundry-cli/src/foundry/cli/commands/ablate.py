@@ -55,7 +55,7 @@ def ablate(
     Example: foundry ablate --axis attention=mha,gqa_2kv --axis norm=rmsnorm,layernorm --csv ablation.csv
     """
     from foundry.cli import plots, sweeps
-    from foundry.core.registry import find_project
+    from foundry.core.project import find_project
     from foundry.lab import Ablation, Question, Rule
 
     rule = Rule(metric=metric or (eval_task[0] if eval_task else "val_loss"))

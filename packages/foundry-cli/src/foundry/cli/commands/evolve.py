@@ -66,7 +66,7 @@ def evolve(
     Example: foundry evolve --max-hours 8 --jobs 2
     """
     from foundry.cli import sweeps
-    from foundry.core.registry import find_project
+    from foundry.core.project import find_project
     from foundry.lab import Limits, Policy, Rule, SearchSettings
 
     limits = Limits(max_trials, max_flops, max_hours)

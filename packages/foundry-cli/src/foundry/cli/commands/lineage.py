@@ -20,7 +20,7 @@ def lineage(json: Json = False) -> None:
 
     A tree on a terminal, a table elsewhere. What a rollback has left behind stands beside the trunk.
     """
-    from foundry.core.registry import find_project
+    from foundry.core.project import find_project
     from foundry.lab import Lineage
 
     with history.ledger() as ledger:

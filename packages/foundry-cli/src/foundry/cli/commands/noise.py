@@ -38,7 +38,7 @@ def noise(
     Example: foundry noise --seeds 8 --jobs 2
     """
     from foundry.cli import sweeps
-    from foundry.core.registry import find_project
+    from foundry.core.project import find_project
     from foundry.lab import Question, Rule
 
     metric = metric or (eval_task[0] if eval_task else "val_loss")

@@ -30,7 +30,7 @@ def report(
 
     Example: foundry report --open
     """
-    from foundry.core.registry import find_project
+    from foundry.core.project import find_project
     from foundry.lab import Report
 
     path = None

@@ -23,7 +23,7 @@ def rollback(
 ) -> None:
     """Make an earlier generation the baseline again. Nothing is lost: it is a new generation, and a second rollback
     undoes it."""
-    from foundry.core.registry import BASELINE, find_project
+    from foundry.core.project import BASELINE, find_project
     from foundry.lab import Ledger
     from foundry.lab import rollback as go_back
 

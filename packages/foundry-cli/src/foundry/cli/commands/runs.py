@@ -21,7 +21,7 @@ def runs(
 ) -> None:
     """List what was trained here. Runs with their last figures, and sweeps with their trials, newest last."""
     from foundry.core.contracts import InvalidData
-    from foundry.core.registry import find_project
+    from foundry.core.project import find_project
     from foundry.core.run import list_runs
     from foundry.lab import Ledger
 

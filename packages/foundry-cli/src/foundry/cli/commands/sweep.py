@@ -115,7 +115,7 @@ def sweep(
     if null and simulate:
         return _simulated(question.rule, 0.005 if sigma is None else sigma, arms, rounds)
     from foundry.cli import sweeps
-    from foundry.core.registry import find_project
+    from foundry.core.project import find_project
 
     with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         if null:

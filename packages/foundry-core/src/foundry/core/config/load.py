@@ -14,7 +14,8 @@ from foundry.core.config.document import Document, Fault, Place
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.yaml import read_file, read_text
 from foundry.core.contracts import InvalidExperiment, UsageError
-from foundry.core.registry import BASELINE, Registry, find_project
+from foundry.core.project import BASELINE, find_project
+from foundry.core.registry import Registry
 from foundry.core.registry import registry as discover
 
 

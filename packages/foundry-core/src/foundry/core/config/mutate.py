@@ -16,7 +16,6 @@ from foundry.core.config.assemble import assemble, edit, edited, followed, tries
 from foundry.core.config.difference import Change, difference
 from foundry.core.config.document import Place
 from foundry.core.config.experiment import Experiment
-from foundry.core.config.load import BASELINE
 from foundry.core.config.remarks import remarks, steps_by_full_rows
 from foundry.core.config.schema import BUDGETS
 from foundry.core.config.write_yaml import comment, number, to_yaml
@@ -31,6 +30,7 @@ from foundry.core.contracts import (
     UsageError,
     Variant,
 )
+from foundry.core.project import BASELINE
 from foundry.core.registry import Registry
 
 FIXED = ("name", "seed", "eval", "data", *(f"training.{budget}" for budget in BUDGETS if budget != "max_iters"))

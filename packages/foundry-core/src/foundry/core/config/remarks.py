@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from foundry.core.config.experiment import Experiment
 from foundry.core.config.layer_keys import parse_layers
 from foundry.core.contracts import Params
-from foundry.core.registry import BASELINE
+from foundry.core.project import BASELINE
 
 
 def remarks(before: Experiment, after: Experiment) -> list[str]:

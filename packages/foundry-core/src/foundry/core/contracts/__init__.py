@@ -26,6 +26,9 @@ Shapes: B rows in a batch, T tokens in a row, S keys (T, or cache length + T), C
 V vocabulary.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from foundry.core.contracts.data import Batch, FixedRows, OpenData, Rows, Tokenizer
 from foundry.core.contracts.errors import (
     Diverged,
@@ -40,35 +43,8 @@ from foundry.core.contracts.errors import (
     Stopped,
     UsageError,
 )
-from foundry.core.contracts.evaluation import Item, ModelHandle, RunHandle, Task, TaskParams
 from foundry.core.contracts.execution import Executor, Site
 from foundry.core.contracts.metrics import Metric
-from foundry.core.contracts.model import (
-    UNSCALED,
-    ActivationParams,
-    ActsOn,
-    Attention,
-    AttentionParams,
-    Aux,
-    Cache,
-    Canon,
-    CanonParams,
-    Context,
-    Dims,
-    FeedForward,
-    FeedForwardParams,
-    Multipliers,
-    NoParams,
-    NormParams,
-    OptionalParams,
-    Position,
-    PositionParams,
-    Residual,
-    ResidualParams,
-    Skip,
-    Sublayer,
-    ValueEmbedding,
-)
 from foundry.core.contracts.parameters import (
     DECAYING,
     Role,
@@ -79,36 +55,68 @@ from foundry.core.contracts.parameters import (
     role_of,
     roles,
 )
-from foundry.core.contracts.plugins import (
-    DROP,
-    FOUNDRY_API,
-    Contribution,
-    Edits,
-    HookSpecs,
-    Mutation,
-    Params,
-    Problem,
-    Section,
-    Shorthand,
-    Slot,
-    Variant,
-    hookimpl,
-    hookspec,
-)
 from foundry.core.contracts.search import Fate, Proposer, Space, Stack, Tried
-from foundry.core.contracts.source import Origin, Source, SourceParams
-from foundry.core.contracts.training import (
-    Job,
-    Loss,
-    Moment,
-    Objective,
-    ObjectiveContext,
-    OptimizerFactory,
-    OptimizerParams,
-    Scaling,
-    ScalingParams,
-    Schedule,
-)
+
+if TYPE_CHECKING:
+    from foundry.core.contracts.evaluation import Item, ModelHandle, RunHandle, Task, TaskParams
+    from foundry.core.contracts.model import (
+        UNSCALED,
+        ActivationParams,
+        ActsOn,
+        Attention,
+        AttentionParams,
+        Aux,
+        Cache,
+        Canon,
+        CanonParams,
+        Context,
+        Dims,
+        FeedForward,
+        FeedForwardParams,
+        Multipliers,
+        NoParams,
+        NormParams,
+        OptionalParams,
+        Position,
+        PositionParams,
+        Residual,
+        ResidualParams,
+        Skip,
+        Sublayer,
+        ValueEmbedding,
+    )
+    from foundry.core.contracts.plugins import (
+        DROP,
+        FOUNDRY_API,
+        Contribution,
+        Edits,
+        HookSpecs,
+        Mutation,
+        Params,
+        Problem,
+        Section,
+        Shorthand,
+        Slot,
+        Variant,
+        hookimpl,
+        hookspec,
+    )
+    from foundry.core.contracts.source import Origin, Source, SourceParams
+    from foundry.core.contracts.training import (
+        Job,
+        Loss,
+        Moment,
+        Objective,
+        ObjectiveContext,
+        OptimizerFactory,
+        OptimizerParams,
+        Scaling,
+        ScalingParams,
+        Schedule,
+    )
+
+# Imported on first use: they import pydantic, which would be a third of `foundry --help`.
+_WITH_SETTINGS = ("plugins", "model", "training", "evaluation", "source")
 
 __all__ = [
     "DECAYING",
@@ -200,3 +208,14 @@ __all__ = [
     "role_of",
     "roles",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module in _WITH_SETTINGS if name in __all__ else ():
+        if hasattr(found := import_module(f"{__name__}.{module}"), name):
+            return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

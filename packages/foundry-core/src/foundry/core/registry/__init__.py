@@ -15,15 +15,12 @@ from pathlib import Path
 
 from foundry.core.blame import LOCAL
 from foundry.core.contracts import Problem
+from foundry.core.project import find_project, is_project
 from foundry.core.registry.discovery import Plugin, Selection, at_rest, discover
 from foundry.core.registry.table import Registry
 from foundry.core.system import not_trusted
 
-__all__ = ["BASELINE", "Plugin", "Registry", "Selection", "discover", "find_project", "registry", "registry_at_rest"]
-
-PROJECT_MARKS = (".foundry", "experiments")
-BASELINE = Path("experiments", "baseline.yaml")
-"""Of a project: the current champion."""
+__all__ = ["Plugin", "Registry", "Selection", "discover", "registry", "registry_at_rest"]
 
 
 def registry(project: Path | None = None) -> Registry:
@@ -48,26 +45,9 @@ def registry_at_rest() -> Registry:
     return Registry(*at_rest(find_project(Path.cwd()), Selection.parse(os.environ.get("FOUNDRY_PLUGINS", ""))))
 
 
-def find_project(start: Path) -> Path:
-    """The nearest folder at or above `start` that holds .foundry/ or experiments/; else `start`'s folder. The search
-    ends below a folder that is another user's, or that others may write to: anybody could have put them there."""
-    start = start.resolve()
-    folder = start.parent if start.is_file() else start
-    for candidate in (folder, *folder.parents):
-        if candidate != folder and not_trusted(candidate):
-            break
-        if _is_project(candidate):
-            return candidate
-    return folder
-
-
-def _is_project(folder: Path) -> bool:
-    return any((folder / mark).is_dir() for mark in PROJECT_MARKS)
-
-
 def _passed_over(project: Path) -> Iterator[Problem]:
     """What says why a folder above, which looks like the project, is not taken for it."""
-    if not _is_project(project):
-        above = next((folder for folder in project.parents if _is_project(folder)), None)
+    if not is_project(project):
+        above = next((folder for folder in project.parents if is_project(folder)), None)
         if above is not None and (reason := not_trusted(above)):
             yield Problem(LOCAL, above.name, f"{above} is not taken for this project: {reason}")

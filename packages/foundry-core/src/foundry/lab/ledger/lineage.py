@@ -14,7 +14,7 @@ from typing import Literal
 
 from foundry.core.config.write_yaml import comment
 from foundry.core.config.yaml import MAX_BYTES
-from foundry.core.registry import BASELINE
+from foundry.core.project import BASELINE
 from foundry.core.system import read_regular
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Decision, Generation

@@ -124,7 +124,7 @@ class BriefTrial(NamedTuple):
     attempts: int
     reason: str
     metrics: Mapping[str, float | None]  # empty where it has no result
-    higher_is_better: tuple[str, ...]  # of those metrics
+    higher_is_better: Sequence[str]  # of those metrics
     tokens: int | None  # that it was trained on; None where it has no result
     flops: float | None
     seconds: float | None  # of training

@@ -82,29 +82,14 @@ def brief_trials(found: Sequence[tuple[Any, ...]]) -> list[BriefTrial]:
         found: sweep, order, arm, role, id, share, seed, status, attempts, reason, summary.
     """
     once: Callable[[Any], Any] = intern
-    better: dict[tuple[str, ...], tuple[str, ...]] = {}
+    nothing: dict[str, Any] = {}
     trials = []
     for row, summary in zip(found, _last_json(found), strict=True):
         sweep, _, arm, role, id, share, seed, status, attempts, reason, _ = row
         get = summary.get
-        higher = tuple(get("higher_is_better", ()))
-        trial = BriefTrial(
-            once(sweep),
-            once(arm),
-            once(role),
-            once(share),
-            id,
-            seed,
-            once(status),
-            attempts,
-            reason,
-            get("metrics", {}),
-            better.setdefault(higher, higher),
-            get("tokens"),
-            get("flops"),
-            get("training_seconds"),
-        )
-        trials.append(trial)
+        words = (once(sweep), once(arm), once(role), once(share), id, seed, once(status), attempts, reason)
+        measured = (get("metrics", nothing), get("higher_is_better", ()))
+        trials.append(BriefTrial._make((*words, *measured, get("tokens"), get("flops"), get("training_seconds"))))
     return trials
 
 

@@ -10,9 +10,9 @@ from functools import cache
 from statistics import NormalDist, fmean
 
 from foundry.lab.decide.conclusion import Conclusion
-from foundry.lab.ledger.records import Decision
+from foundry.lab.ledger.records import BriefTrial, Decision
 from foundry.lab.report.contents import ArmEntry, Interval, KeepRate, Outcome
-from foundry.lab.report.snapshot import ArmKey, Asked, Snapshot, by_arm, on
+from foundry.lab.report.snapshot import ArmKey, Asked, Snapshot, on, score
 from foundry.lab.search.rounds import best_of, effects_of
 
 LEVEL = 0.95
@@ -26,16 +26,17 @@ VERDICTS: Mapping[str, Outcome] = {"promote": "won", "reject": "rejected", "inco
 def arms(snapshot: Snapshot) -> list[ArmEntry]:
     """Every arm that was compared with a generation, once for each, best first."""
     compared = snapshot.compared
-    against = [each for each in snapshot.asked if each.sweep.id in compared]
-    controls: dict[str, list[Asked]] = defaultdict(list)
-    for each in against:
-        if each.is_control:
-            controls[each.sweep.id].append(each)
+    tried: dict[ArmKey, list[Asked]] = defaultdict(list)
+    controls: dict[str, list[BriefTrial]] = defaultdict(list)
+    for each in snapshot.asked:
+        if each.sweep.id in compared and each.is_control:
+            controls[each.sweep.id] += each.trials
+        elif each.sweep.id in compared:
+            tried[each.key].append(each)
     decided: dict[ArmKey, list[Decision]] = defaultdict(list)
     for decision in snapshot.decisions:
         if decision.sweep in compared:
             decided[ArmKey(decision.generation, on(compared[decision.sweep]), decision.arm)].append(decision)
-    tried = dict(by_arm(each for each in against if not each.is_control))
     found = [
         _entry(snapshot, key, tried.get(key, []), decided.get(key, []), controls)
         for key in dict.fromkeys([*tried, *decided])
@@ -84,31 +85,33 @@ def _entry(
     key: ArmKey,
     asked: Sequence[Asked],
     decisions: Sequence[Decision],
-    controls: Mapping[str, Sequence[Asked]],
+    controls: Mapping[str, Sequence[BriefTrial]],
 ) -> ArmEntry:
     resting = [decision for decision in decisions if decision.n]
     decision = next(reversed(resting or list(decisions)), None)
     sweep = snapshot.compared[decision.sweep] if decision else asked[-1].sweep
     metric, born = sweep.metric, snapshot.born(key)
-    finished = [each for each in asked if each.trial.status == "finished"]
-    at = [each for each in finished if each.trial.role != "guard"]
-    share = max((_fraction(each.trial.share) for each in at), default=Fraction(1))
-    longest = [each for each in at if _fraction(each.trial.share) == share]
+    trials = [trial for each in asked for trial in each.trials]
+    finished = [trial for trial in trials if trial.status == "finished"]
+    at = [trial for trial in finished if trial.role != "guard"]
+    share = max({trial.share for trial in at}, key=_fraction, default="1")
+    longest = [trial for trial in at if trial.share == share]
     losses = _values(longest, metric)
-    flops = [each.trial.flops for each in longest if each.trial.flops is not None]
-    outcome = _outcome(snapshot, asked, decisions, decision)
+    flops = [trial.flops for trial in longest if trial.flops is not None]
+    failures = [trial for trial in trials if trial.status == "failed"]
+    outcome = _outcome(snapshot, asked, bool(failures), decisions, decision)
     return {
         "arm": key.arm,
         "on": key.on,
         "types": born.types,
         "generation": key.generation or 0,
         "outcome": outcome,
-        "difference": interval_of(decision) or _screened(longest, controls, metric),
+        "difference": interval_of(decision) or _screened(snapshot, longest, controls, metric),
         "loss": fmean(losses) if losses else None,
-        "share": str(share),
+        "share": share,
         "runs": len(finished),
         "flops": fmean(flops) if flops else None,
-        "reason": _reason(asked, decision, outcome),
+        "reason": _reason(failures, decision, outcome),
         "changes": born.changes,
         "sweep": sweep.id,
         "metric": metric,
@@ -116,11 +119,10 @@ def _entry(
 
 
 def _outcome(
-    snapshot: Snapshot, asked: Sequence[Asked], decisions: Sequence[Decision], decision: Decision | None
+    snapshot: Snapshot, asked: Sequence[Asked], failed: bool, decisions: Sequence[Decision], decision: Decision | None
 ) -> Outcome:
     if any(each.id in snapshot.promoted for each in decisions):
         return "promoted"
-    failed = any(each.trial.status == "failed" for each in asked)
     if decision is not None and decision.n and not (failed and decision.verdict == "reject"):
         return VERDICTS[decision.verdict]
     if failed:
@@ -138,31 +140,33 @@ def _is_kept(asked: Asked) -> bool:
     if sweep.kind != "round" or sweep.search is None or sweep.conclusion is None:
         return False
     effects = effects_of(Conclusion.from_json(sweep.conclusion)) or {}
-    return asked.trial.arm == best_of(effects, sweep.search.least)
+    return asked.key.arm == best_of(effects, sweep.search.least)
 
 
-def _reason(asked: Sequence[Asked], decision: Decision | None, outcome: Outcome) -> str:
+def _reason(failures: Sequence[BriefTrial], decision: Decision | None, outcome: Outcome) -> str:
     """Why an arm ended as it did: the decision's words, or those of the run that failed."""
-    failures = [each.trial.reason for each in asked if each.trial.status == "failed" and each.trial.reason]
-    if failures and outcome == "failed":
-        return failures[-1]
+    reasons = [trial.reason for trial in failures if trial.reason]
+    if reasons and outcome == "failed":
+        return reasons[-1]
     return decision.reason if decision is not None else ""
 
 
-def _screened(longest: Sequence[Asked], controls: Mapping[str, Sequence[Asked]], metric: str) -> Interval | None:
+def _screened(
+    snapshot: Snapshot, longest: Sequence[BriefTrial], controls: Mapping[str, Sequence[BriefTrial]], metric: str
+) -> Interval | None:
     """The difference to the control of the same sweep on the same rung, from the newest sweep that has both.
 
     Its interval takes the noise of the whole budget for that of the rung.
     """
-    for sweep in dict.fromkeys(each.sweep.id for each in reversed(longest)):
-        own = [each for each in longest if each.sweep.id == sweep]
-        share, role = own[0].trial.share, own[0].trial.role
-        control = [each for each in controls[sweep] if (each.trial.share, each.trial.role) == (share, role)]
+    for sweep in dict.fromkeys(trial.sweep for trial in reversed(longest)):
+        own = [trial for trial in longest if trial.sweep == sweep]
+        share, role = own[0].share, own[0].role
+        control = [trial for trial in controls[sweep] if (trial.share, trial.role) == (share, role)]
         ours, theirs = _values(own, metric), _values(control, metric)
         if ours and theirs:
-            more_is_better = metric in own[0].trial.higher_is_better
+            more_is_better = metric in own[0].higher_is_better
             effect = (fmean(theirs) - fmean(ours)) * (-1 if more_is_better else 1)
-            sigma = own[0].sweep.sigma
+            sigma = snapshot.compared[sweep].sigma
             half = None if sigma is None else Z * sigma * math.sqrt(1 / len(ours) + 1 / len(theirs))
             low, high = (None, None) if half is None else (effect - half, effect + half)
             level = None if half is None else LEVEL
@@ -177,8 +181,8 @@ def _fraction(share: str) -> Fraction:
     return Fraction(share)
 
 
-def _values(asked: Iterable[Asked], metric: str) -> list[float]:
-    return [value for each in asked if (value := each.score(metric)) is not None]
+def _values(trials: Iterable[BriefTrial], metric: str) -> list[float]:
+    return [value for trial in trials if (value := score(trial, metric)) is not None]
 
 
 def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[ArmEntry]:

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from foundry.core.contracts import Metric, UsageError
 from foundry.core.garbage import no_garbage
+from foundry.core.metrics import METRICS
 from foundry.lab.decide.power import smallest_decidable
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
@@ -61,8 +62,6 @@ def _meaning(name: str, sweep: SweepRow | None) -> _Meaning:
     """Of the metric that a sweep ranked by."""
     if sweep and sweep.unit is not None and sweep.higher_is_better is not None:
         return {"unit": sweep.unit, "higher_is_better": sweep.higher_is_better}
-    from foundry.core.plugin import METRICS
-
     known = next((metric for metric in METRICS if metric.name == name), Metric(name))  # before sweeps kept what it is
     return {"unit": known.unit, "higher_is_better": known.higher_is_better}
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from xml.etree.ElementTree import Element
 
 from foundry.lab.report.contents import Interval
-from foundry.lab.report.markup import el
+from foundry.lab.report.markup import Markup, el
 from foundry.lab.report.words import MINUS
 
 WIDTH, HEIGHT, MARGIN = 250, 22, 8  # pixels
@@ -47,7 +46,7 @@ class AxisScale:
         return (i * step for i in range(first, math.floor(self.high / step) + 1))
 
 
-def axis(scale: AxisScale) -> Element:
+def axis(scale: AxisScale) -> Markup:
     """The numbers above a column of intervals."""
     labels = [
         el("text", f"{tick:+.3g}".replace("-", MINUS) if tick else "0", x=scale.x(tick), y=14.0, text_anchor="middle")
@@ -56,7 +55,7 @@ def axis(scale: AxisScale) -> Element:
     return el("svg", labels, class_="axis", width=WIDTH, height=HEIGHT, aria_hidden="true")
 
 
-def draw(interval: Interval | None, scale: AxisScale, outcome: str) -> Element:
+def draw(interval: Interval | None, scale: AxisScale, outcome: str) -> Markup:
     """The interval as a bar, the difference as a dot: full where it comes from fresh seeds, hollow from the screening.
     It is as high as the row that it stands in, so that the lines of a column join. The numbers stand beside it, so a
     screen reader passes over it."""
@@ -70,7 +69,7 @@ def draw(interval: Interval | None, scale: AxisScale, outcome: str) -> Element:
     return el("svg", parts, class_=f"interval {outcome}", width=WIDTH, height=HEIGHT, aria_hidden="true")
 
 
-def _marks(interval: Interval, scale: AxisScale) -> Iterator[Element]:
+def _marks(interval: Interval, scale: AxisScale) -> Iterator[Markup]:
     low, high = interval["low"], interval["high"]
     if low is not None and high is not None:
         yield el("line", x1=scale.x(low), x2=scale.x(high), y1=0.0, y2=0.0, class_="whisker")
@@ -81,7 +80,7 @@ def _marks(interval: Interval, scale: AxisScale) -> Iterator[Element]:
     )
 
 
-def _end(value: float, scale: AxisScale) -> Element:
+def _end(value: float, scale: AxisScale) -> Markup:
     """The end of an interval: a bar, or an arrow where it goes on beyond the edge."""
     x = scale.x(value)
     if scale.low <= value <= scale.high:
@@ -90,5 +89,5 @@ def _end(value: float, scale: AxisScale) -> Element:
     return el("path", d=f"M{x + inwards:.1f} -4L{x:.1f} 0L{x + inwards:.1f} 4", class_="whisker")
 
 
-def _upright(x: float, kind: str) -> Element:
+def _upright(x: float, kind: str) -> Markup:
     return el("line", x1=x, x2=x, y1=0.0, y2="100%", class_=kind)

@@ -4,17 +4,16 @@ rollback left behind in lanes of its own."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from xml.etree.ElementTree import Element
 
 from foundry.lab.report import intervals, words
 from foundry.lab.report.contents import GenerationEntry, Interval
-from foundry.lab.report.markup import el
+from foundry.lab.report.markup import Markup, el
 
 LANE, LEFT, DOT = 20, 14, 24  # pixels: between lanes, before the first, from a row's top to its dot
 KINDS = {"promoted": ("✓", "promoted"), "manual": ("✎", "by hand"), "rollback": ("↩", "rollback")}
 
 
-def lineage(generations: Sequence[GenerationEntry], decidable: float | None, unit: str) -> Element:
+def lineage(generations: Sequence[GenerationEntry], decidable: float | None, unit: str) -> Markup:
     """Every generation with its kind, what changed, and the gain that made it one."""
     lanes = lanes_of(generations)
     scale = intervals.AxisScale.of((each["gain"] for each in generations), decidable)
@@ -58,7 +57,7 @@ def _ancestry(number: int | None, parents: dict[int, int | None]) -> list[int]:
 
 def _row(
     entry: GenerationEntry, generations: Sequence[GenerationEntry], lanes: dict[int, int], scale: intervals.AxisScale
-) -> Element:
+) -> Markup:
     number, gain = entry["number"], entry["gain"]
     sign, kind = KINDS[entry["kind"]]
     state = "current" if entry["current"] else "left" if entry["undone_by"] is not None else ""
@@ -91,7 +90,7 @@ def _row(
     )
 
 
-def _figures(gain: Interval) -> Element:
+def _figures(gain: Interval) -> Markup:
     return el(
         "p",
         el("strong", words.signed(gain["effect"])),
@@ -99,7 +98,7 @@ def _figures(gain: Interval) -> Element:
     )
 
 
-def _more(entry: GenerationEntry) -> Iterator[Element]:
+def _more(entry: GenerationEntry) -> Iterator[Markup]:
     if entry["changes"]:
         why = el("p", entry["reason"]) if entry["reason"] else None
         yield el("details", el("summary", "what changed"), why, changes(entry["changes"]))
@@ -107,12 +106,12 @@ def _more(entry: GenerationEntry) -> Iterator[Element]:
         yield el("details", el("summary", "what came before, as its file tells"), changes(entry["ancestry"]))
 
 
-def changes(lines: Sequence[str]) -> Element | None:
+def changes(lines: Sequence[str]) -> Markup | None:
     """Lines such as `key: before -> after`."""
     return el("ul", (el("li", el("code", line)) for line in lines), class_="changes") if lines else None
 
 
-def _graph(entry: GenerationEntry, generations: Sequence[GenerationEntry], lanes: dict[int, int]) -> Element:
+def _graph(entry: GenerationEntry, generations: Sequence[GenerationEntry], lanes: dict[int, int]) -> Markup:
     """This row's part of the tree: lines that pass, lines that begin or end here, and the dot."""
     number, own = entry["number"], lanes[entry["number"]]
     parts = []
@@ -139,7 +138,7 @@ def _graph(entry: GenerationEntry, generations: Sequence[GenerationEntry], lanes
     return el("svg", parts, class_="graph", aria_hidden="true")
 
 
-def _line(lane: int, y1: str | int, y2: str | int, style: str) -> Element:
+def _line(lane: int, y1: str | int, y2: str | int, style: str) -> Markup:
     return el("line", x1=_x(lane), x2=_x(lane), y1=y1, y2=y2, class_=style)
 
 

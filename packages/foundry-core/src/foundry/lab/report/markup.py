@@ -1,30 +1,35 @@
-"""HTML and SVG as a tree, so that what comes from plugins can only ever be text or the value of an attribute."""
+"""HTML and SVG as text that only `el` makes, so that what comes from plugins can only ever be text or the value of an
+attribute."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import TypeAlias
-from xml.etree.ElementTree import Element, tostring
 
 from foundry.core.printable import printable
 
-Child: TypeAlias = "str | int | Element | Iterable[Child] | None"
+
+class Markup(str):
+    """An element as HTML. Whatever is put together of it otherwise than by `el` is text again, and escaped."""
+
+    __slots__ = ()
 
 
-def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> Element:
+Child: TypeAlias = "str | int | Iterable[Child] | None"
+VOID = ("input",)
+"""Elements of the page that have no end tag."""
+
+
+def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> Markup:
     """An element. `class_` stands for class, `aria_label` for aria-label; None and False leave an attribute out."""
-    node = Element(tag)
-    for name, value in attributes.items():
-        if value is not None and value is not False:
-            node.set(name.rstrip("_").replace("_", "-"), "" if value is True else text(value))
-    for child in children:
-        _append(node, child)
-    return node
-
-
-def html(node: Element) -> str:
-    """The element as HTML."""
-    return tostring(node, encoding="unicode", method="html")
+    written = [
+        f' {_attribute(name)}="{_quoted(value)}"'
+        for name, value in attributes.items()
+        if value is not None and value is not False
+    ]
+    end = "" if tag in VOID else f"</{tag}>"
+    return Markup(f"<{tag}{''.join(written)}>{''.join(map(_content, children))}{end}")
 
 
 def text(value: str | float) -> str:
@@ -34,17 +39,23 @@ def text(value: str | float) -> str:
     return printable(str(value))
 
 
-def _append(node: Element, child: Child) -> None:
-    match child:
-        case None:
-            pass
-        case Element():
-            node.append(child)
-        case str() | int():
-            if len(node):
-                node[-1].tail = (node[-1].tail or "") + text(child)
-            else:
-                node.text = (node.text or "") + text(child)
-        case _:
-            for each in child:
-                _append(node, each)
+def escaped(value: str | int) -> str:
+    """The value as text between tags."""
+    return text(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+@cache
+def _attribute(name: str) -> str:
+    return name.rstrip("_").replace("_", "-")
+
+
+def _quoted(value: str | float | bool) -> str:
+    return "" if value is True else text(value).replace("&", "&amp;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+def _content(child: Child) -> str:
+    if child is None:
+        return ""
+    if isinstance(child, Markup):
+        return child
+    return escaped(child) if isinstance(child, str | int) else "".join(map(_content, child))

@@ -13,14 +13,13 @@ import math
 from importlib.resources import files
 from string import Template
 from typing import Any
-from xml.etree.ElementTree import Element
 
 from foundry.core.garbage import no_garbage
 from foundry.lab.report import summary, tables, words
 from foundry.lab.report.arms import KEPT
 from foundry.lab.report.contents import Contents, TrialEntry
 from foundry.lab.report.lineage import lineage
-from foundry.lab.report.markup import Child, el, html, text
+from foundry.lab.report.markup import Child, Markup, el, escaped, text
 from foundry.lab.report.runs import spread
 
 SCRIPTS = ("theme.js", "tables.js", "plot.js", "progress.js", "curves.js")
@@ -52,16 +51,16 @@ def render(contents: Contents) -> str:
     is_empty = not (contents["generations"] or contents["trials"] or contents["arms"])
     body = [_top(() if is_empty else SECTIONS), _main(contents, is_empty), _footer(contents)]
     return Template(_asset("page.html")).substitute(
-        title=html(el("span", f"Foundry: {contents['project']}"))[len("<span>") : -len("</span>")],
+        title=escaped(f"Foundry: {contents['project']}"),
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{fingerprint}'; base-uri 'none'",
         style=_asset("report.css"),
-        body="\n".join(map(html, body)),
+        body="\n".join(body),
         series=_series(contents),
         script=script,
     )
 
 
-def _main(contents: Contents, is_empty: bool) -> Element:
+def _main(contents: Contents, is_empty: bool) -> Markup:
     unit, metric = contents["unit"], contents["metric"]
     current = next((each for each in contents["generations"] if each["current"]), None)
     noise = next((each for each in contents["noise"] if each["metric"] == metric), None)
@@ -141,12 +140,12 @@ def _left_out(contents: Contents) -> str:
     return "Not all are drawn: what was kept, the best of their time, and some of the rest. " if many else ""
 
 
-def _section(name: str, lead: str, *content: Child) -> Element:
+def _section(name: str, lead: str, *content: Child) -> Markup:
     title = dict(SECTIONS)[name]
     return el("section", el("h2", title), el("p", lead, class_="lead") if lead else None, *content, id=name)
 
 
-def _chart(name: str, label: str) -> Element:
+def _chart(name: str, label: str) -> Markup:
     """A place for a chart, which the script draws; what it shows is in the tables as well."""
     return el(
         "figure",
@@ -157,7 +156,7 @@ def _chart(name: str, label: str) -> Element:
     )
 
 
-def _top(sections: tuple[tuple[str, str], ...]) -> Element:
+def _top(sections: tuple[tuple[str, str], ...]) -> Markup:
     mark = el(
         "svg",
         el("path", d="M4 7h13a5 5 0 0 1-5 5v2l3 4H5l3-4v-2a5 5 0 0 1-4-5z", fill="currentColor"),
@@ -169,7 +168,7 @@ def _top(sections: tuple[tuple[str, str], ...]) -> Element:
     return el("div", el("div", *inner), class_="top")
 
 
-def _footer(contents: Contents) -> Element:
+def _footer(contents: Contents) -> Markup:
     return el(
         "footer",
         el("p", "Made by ", el("code", "foundry report"), " from the project's ledger. ",
@@ -178,7 +177,7 @@ def _footer(contents: Contents) -> Element:
     )  # fmt: skip
 
 
-def _empty() -> Element:
+def _empty() -> Markup:
     steps = (
         ("foundry noise", "measures how much seeds differ, which every decision rests on."),
         ("foundry mutate --list", "lists what can be changed."),

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import TypeVar
 
-from foundry.lab.ledger.records import Json
+from foundry.lab.ledger.records import BriefTrial, Json
 from foundry.lab.report.contents import ArmEntry, Curve, Drawn, TrialEntry
-from foundry.lab.report.snapshot import ArmKey, Asked, Snapshot
+from foundry.lab.report.snapshot import ArmKey, Asked, Snapshot, score
 
 T = TypeVar("T")
 DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
@@ -26,7 +26,7 @@ SEEDS = 32
 def trials(snapshot: Snapshot, arms: Iterable[ArmEntry]) -> list[TrialEntry]:
     """Every trial, in the order in which they were asked for."""
     outcomes = _outcomes(arms)
-    return [_entry(asked, outcomes) for asked in snapshot.trials]
+    return [_entry(trial, asked, outcomes) for trial, asked in snapshot.trials.values()]
 
 
 def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str], Sequence[Json]]) -> list[Curve]:
@@ -37,19 +37,19 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
     """
     arms = list(arms)
     outcomes = _outcomes(arms)
-    grouped: dict[tuple[ArmKey, str], list[Asked]] = defaultdict(list)
-    for asked in snapshot.trials:
-        if asked.trial.status == "finished" and asked.trial.role != "guard":
-            grouped[asked.key, asked.trial.share].append(asked)
+    grouped: dict[tuple[ArmKey, str], list[BriefTrial]] = defaultdict(list)
+    for trial, asked in snapshot.trials.values():
+        if trial.status == "finished" and trial.role != "guard":
+            grouped[asked.key, trial.share].append(trial)
     found = []
     for key, share in _drawn(list(grouped), arms):
         if key.generation is None:
             continue
         members = grouped[key, share][-SEEDS:]
-        rows = _mean([_thinned(points(each.trial.id)) for each in members])
+        rows = _mean([_thinned(points(trial.id)) for trial in members])
         if len(rows) < 2:
             continue
-        trained = [(each.trial.flops, each.trial.tokens) for each in members]
+        trained = [(trial.flops, trial.tokens) for trial in members]
         per_token = [flops / tokens for flops, tokens in trained if flops and tokens]
         curve: Curve = {
             "arm": key.arm,
@@ -83,8 +83,7 @@ def _drawn(names: Sequence[tuple[ArmKey, str]], arms: Sequence[ArmEntry]) -> lis
     return [name for name in names if name in chosen]
 
 
-def _entry(asked: Asked, outcomes: dict[ArmKey, Drawn]) -> TrialEntry:
-    trial = asked.trial
+def _entry(trial: BriefTrial, asked: Asked, outcomes: dict[ArmKey, Drawn]) -> TrialEntry:
     return {
         "id": trial.id,
         "arm": asked.key.arm,
@@ -95,7 +94,7 @@ def _entry(asked: Asked, outcomes: dict[ArmKey, Drawn]) -> TrialEntry:
         "share": trial.share,
         "seed": trial.seed,
         "status": trial.status,
-        "loss": asked.score(asked.metric),
+        "loss": score(trial, asked.metric),
         "tokens": trial.tokens,
         "flops": trial.flops,
         "seconds": trial.seconds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
@@ -26,34 +26,20 @@ class ArmKey(NamedTuple):
     arm: str
 
 
-class SweepTerms(NamedTuple):
-    """What holds for everything that a sweep asked for: read once for each sweep, not for each of 50,000 trials."""
+class Asked(NamedTuple):
+    """What a sweep asked for of one arm. What holds for all of its trials is read once, not for each of 50,000."""
 
     sweep: SweepRow
-    generation: int | None
-    on: str
-    is_self_test: bool
-    metric: str  # what it ranks by
+    key: ArmKey
+    is_control: bool
+    metric: str  # what the sweep ranks by
+    trials: list[BriefTrial]
 
     @classmethod
-    def of(cls, sweep: SweepRow) -> SweepTerms:
-        return cls(sweep, sweep.generation, on(sweep), sweep.kind in SELF_TESTS, sweep.metric)
-
-
-class Asked:
-    """A trial, and why a sweep asked for it."""
-
-    __slots__ = ("is_control", "key", "metric", "sweep", "trial")
-
-    def __init__(self, terms: SweepTerms, trial: BriefTrial) -> None:
-        self.sweep, self.trial, self.metric = terms.sweep, trial, terms.metric
-        self.is_control = trial.arm == CONTROL or terms.is_self_test
-        self.key = ArmKey(terms.generation, terms.on, CONTROL if self.is_control else trial.arm)
-
-    def score(self, metric: str) -> float | None:
-        """The trial's value of a metric, if it has one that is a number."""
-        value = self.trial.metrics.get(metric)
-        return value if value is not None and math.isfinite(value) else None
+    def of(cls, sweep: SweepRow, arm: str) -> Asked:
+        is_control = arm == CONTROL or sweep.kind in SELF_TESTS
+        key = ArmKey(sweep.generation, on(sweep), CONTROL if is_control else arm)
+        return cls(sweep, key, is_control, sweep.metric, [])
 
 
 class Snapshot:
@@ -64,18 +50,16 @@ class Snapshot:
         self.sweeps: list[SweepRow] = ledger.sweeps()
         self.decisions: list[Decision] = ledger.decisions()
         self.refusals: list[Refusal] = ledger.refusals()
+        self.asked: list[Asked] = []
+        self.trials: dict[str, tuple[BriefTrial, Asked]] = {}  # each once, with the first that asked for it
         trials = {sweep: list(its) for sweep, its in groupby(ledger.brief_trials(), attrgetter("sweep"))}
-        self.asked: list[Asked] = [  # every trial once for each sweep and arm that asked for it
-            Asked(terms, trial) for terms in map(SweepTerms.of, self.sweeps) for trial in trials.get(terms.sweep.id, ())
-        ]
-
-    @cached_property
-    def trials(self) -> list[Asked]:
-        """Every trial once, with the first that asked for it."""
-        first: dict[str, Asked] = {}
-        for asked in self.asked:
-            first.setdefault(asked.trial.id, asked)
-        return list(first.values())
+        for sweep in self.sweeps:
+            arms: dict[str, Asked] = {}
+            for trial in trials.get(sweep.id, ()):
+                asked = arms.get(trial.arm) or arms.setdefault(trial.arm, Asked.of(sweep, trial.arm))
+                asked.trials.append(trial)
+                self.trials.setdefault(trial.id, (trial, asked))
+            self.asked += arms.values()
 
     @cached_property
     def compared(self) -> dict[str, SweepRow]:
@@ -117,9 +101,7 @@ def on(sweep: SweepRow) -> str:
     return arm_name(sweep.search.kept) if sweep.search and sweep.search.kept else ""
 
 
-def by_arm(asked: Iterable[Asked]) -> Iterator[tuple[ArmKey, list[Asked]]]:
-    """What was asked for each arm, over all sweeps."""
-    grouped: dict[ArmKey, list[Asked]] = {}
-    for each in asked:
-        grouped.setdefault(each.key, []).append(each)
-    yield from grouped.items()
+def score(trial: BriefTrial, metric: str) -> float | None:
+    """The trial's value of a metric, if it has one that is a number."""
+    value = trial.metrics.get(metric)
+    return value if value is not None and math.isfinite(value) else None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from xml.etree.ElementTree import Element
 
 from foundry.lab.report import words
 from foundry.lab.report.contents import Contents, Errors, Gain, KeepRate, NoiseEntry, Outcome
-from foundry.lab.report.markup import Child, el
+from foundry.lab.report.markup import Child, Markup, el
 
 STACK: tuple[Outcome, ...] = ("promoted", "won", "kept", "inconclusive", "rejected", "screened_out", "failed")
 """The parts of a keep rate's bar, kept ones first."""
 
 
-def tiles(contents: Contents) -> Element:
+def tiles(contents: Contents) -> Markup:
     """What one wants to know first."""
     current = next((each for each in contents["generations"] if each["current"]), None)
     unit = contents["unit"]
@@ -64,7 +63,7 @@ def tiles(contents: Contents) -> Element:
     )
 
 
-def keep_rates(rates: Sequence[KeepRate]) -> Element:
+def keep_rates(rates: Sequence[KeepRate]) -> Markup:
     """Per mutation type: how many arms were kept, with the interval that so few can give."""
     widest = max((rate["tried"] for rate in rates[:-1]), default=0)
     rows = (
@@ -149,7 +148,7 @@ def _together(gain: Gain) -> str:
     return f"{least}{of} {why}; {words.count(gain['n'], 'pair')} of runs"
 
 
-def _tile(title: str, figure: str, note: str) -> Element:
+def _tile(title: str, figure: str, note: str) -> Markup:
     return el("div", el("dt", title), el("dd", figure.strip(), class_="figure"), el("dd", note, class_="note"))
 
 
@@ -160,7 +159,7 @@ def _rate(rate: KeepRate) -> tuple[Child, ...]:
     return el("strong", words.percent(rate["kept"] / rate["tried"])), el("span", interval, class_="muted block")
 
 
-def _bar(rate: KeepRate, full: int) -> Element:
+def _bar(rate: KeepRate, full: int) -> Markup:
     """The outcomes as parts of a bar, which is whole where `full` arms were tried."""
     parts, left = [], 0.0
     for outcome in STACK:

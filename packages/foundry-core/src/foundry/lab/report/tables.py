@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from xml.etree.ElementTree import Element
 
 from foundry.lab.report import intervals, words
 from foundry.lab.report.contents import ArmEntry, TrialEntry
 from foundry.lab.report.lineage import changes
-from foundry.lab.report.markup import Child, el
+from foundry.lab.report.markup import Child, Markup, el
 
 PAGE = 25
 """Rows that are shown at first."""
@@ -37,7 +36,7 @@ class Row(NamedTuple):
     generation: int | None = None
 
 
-def leaderboard(arms: Sequence[ArmEntry], decidable: float | None, unit: str) -> Element:
+def leaderboard(arms: Sequence[ArmEntry], decidable: float | None, unit: str) -> Markup:
     """Arms by what is sure of them: the lower end of the interval."""
     every = [arm for arm in arms if arm["difference"] is not None]
     ranked = every[:ROWS]
@@ -83,7 +82,7 @@ def leaderboard(arms: Sequence[ArmEntry], decidable: float | None, unit: str) ->
     return table("leaderboard", "Arms by the lower end of their interval", columns, rows, "arms", left)
 
 
-def not_kept(arms: Sequence[ArmEntry]) -> Element:
+def not_kept(arms: Sequence[ArmEntry]) -> Markup:
     """What was tried and did not become a baseline: why, and what it would have changed. Newest first."""
     columns = (
         Column("outcome"),
@@ -114,7 +113,7 @@ def not_kept(arms: Sequence[ArmEntry]) -> Element:
     return table("not-kept", "Arms that did not become a baseline", columns, rows, "arms", left)
 
 
-def trials(entries: Sequence[TrialEntry]) -> Element:
+def trials(entries: Sequence[TrialEntry]) -> Markup:
     """Every training run, newest first."""
     columns = (
         Column("#", "number", "descending"),
@@ -155,7 +154,7 @@ def trials(entries: Sequence[TrialEntry]) -> Element:
     return table("trials", "Every training run, newest first", columns, rows, "trials", left)
 
 
-def _left_out(found: int, which: str, what: str, terms: str) -> Element | None:
+def _left_out(found: int, which: str, what: str, terms: str) -> Markup | None:
     """Where the rest of a table is, if it has one."""
     if found <= ROWS:
         return None
@@ -164,8 +163,8 @@ def _left_out(found: int, which: str, what: str, terms: str) -> Element | None:
 
 
 def table(
-    name: str, caption: str, columns: Sequence[Column], rows: Sequence[Row], what: str, note: Element | None = None
-) -> Element:
+    name: str, caption: str, columns: Sequence[Column], rows: Sequence[Row], what: str, note: Markup | None = None
+) -> Markup:
     """A table with what filters it. The controls are hidden until the script that serves them is there."""
     head = (
         el(
@@ -207,7 +206,7 @@ def table(
     )
 
 
-def _controls(name: str, rows: Sequence[Row], what: str) -> Element:
+def _controls(name: str, rows: Sequence[Row], what: str) -> Markup:
     outcomes = [outcome for outcome in words.OUTCOMES if any(row.outcome == outcome for row in rows)]
     types = sorted({type for row in rows for type in row.types})
     generations = sorted({row.generation for row in rows if row.generation is not None}, reverse=True)
@@ -224,7 +223,7 @@ def _controls(name: str, rows: Sequence[Row], what: str) -> Element:
     )
 
 
-def _choice(key: str, every: str, options: Iterable[tuple[str, str]]) -> Element:
+def _choice(key: str, every: str, options: Iterable[tuple[str, str]]) -> Markup:
     return el(
         "label",
         el("span", key, class_="hidden"),
@@ -232,7 +231,7 @@ def _choice(key: str, every: str, options: Iterable[tuple[str, str]]) -> Element
     )
 
 
-def _cell(column: Column, cell: TableCell) -> Element:
+def _cell(column: Column, cell: TableCell) -> Markup:
     value = cell.value
     if value is None:
         value = "none"

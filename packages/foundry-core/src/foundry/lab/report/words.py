@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from xml.etree.ElementTree import Element
 
 from foundry.lab.report.contents import Interval
-from foundry.lab.report.markup import el
+from foundry.lab.report.markup import Markup, el
 
 OUTCOMES = {
     # outcome: (sign, words, what it means)
@@ -26,7 +25,7 @@ OUTCOMES = {
 MINUS, NOTHING = "−", "–"
 
 
-def outcome(name: str) -> Element:
+def outcome(name: str) -> Markup:
     """The badge of an outcome: a sign, a word and a colour, of which each alone would do."""
     sign, words, meaning = OUTCOMES[name]
     return el("span", el("span", sign, aria_hidden="true", class_="sign"), words, class_=f"badge {name}", title=meaning)
@@ -71,7 +70,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def moment(seconds: float) -> Element:
+def moment(seconds: float) -> Markup:
     """A point in time, in UTC: the page looks the same wherever it is read."""
     at = datetime.fromtimestamp(seconds, UTC)
     return el("time", at.strftime("%Y-%m-%d %H:%M"), datetime=at.isoformat(timespec="seconds"), title="UTC")

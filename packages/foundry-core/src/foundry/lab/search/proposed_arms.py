@@ -9,9 +9,10 @@ from pathlib import Path
 from foundry.core.blame import FAULTS
 from foundry.core.config import Experiment
 from foundry.core.config.difference import difference
-from foundry.core.config.load import BASELINE, from_text
+from foundry.core.config.load import from_text
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Stack
+from foundry.core.project import BASELINE
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.ledger import Generation
 from foundry.lab.search.stacks import added

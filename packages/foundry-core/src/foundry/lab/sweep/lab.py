@@ -18,8 +18,9 @@ from typing import Any, Protocol, TypeVar
 from foundry.core.blame import explained
 from foundry.core.code import foreign_variants
 from foundry.core.config import Experiment
-from foundry.core.config.load import BASELINE, from_text
+from foundry.core.config.load import from_text
 from foundry.core.contracts import Executor, InvalidExperiment, PluginError, Stopped, UsageError
+from foundry.core.project import BASELINE
 from foundry.core.registry import registry
 from foundry.core.system.processes import Process
 from foundry.core.system.signals import StopRequest
