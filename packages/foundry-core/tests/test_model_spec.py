@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.assemble import as_wide_as
-from foundry.core.contracts import InvalidExperiment
+from foundry.core.contracts import DROP, Dims, InvalidExperiment, OptionalParams
 
 SIZES = {"n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 16}
 EXPERIMENTS = {
@@ -42,3 +46,15 @@ def test_a_spec_follows_a_width_as_the_mutation_does(name):
     assert spec.as_wide_as(64) != spec
     with pytest.raises(InvalidExperiment, match="heads as wide as now"):
         spec.as_wide_as(36)
+
+
+class Wide(OptionalParams):
+    extra: int | None = None
+
+    def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
+        return {"extra": DROP}
+
+
+def test_a_setting_that_a_choice_drops_at_another_width_has_its_default_again():
+    spec = replace(experiment_of("plain").model_spec(50), skip=Wide(extra=3))
+    assert spec.as_wide_as(64).skip == Wide()

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from foundry.core.code import code_fingerprint
 from foundry.core.config import load_experiment
-from foundry.core.contracts import Params
+from foundry.core.contracts import EnvironmentFailure, Params
 from foundry.core.contracts.execution import Site
+from foundry.core.system.machine import out_of
 from foundry.lab.ledger import Ledger, LostClaim, Trial
 from foundry.lab.trials import heartbeat, time_limit
 from foundry.lab.trials.executors.inline import Inline
 from foundry.lab.trials.executors.site import WORKER, LedgerSite
 from foundry.lab.trials.log import thinned
-from foundry.lab.trials.worker import Worker
+from foundry.lab.trials.worker import Worker, _costs
 
 BASELINE = """\
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
@@ -153,3 +155,13 @@ def test_a_long_curve_keeps_every_validation_and_a_few_of_the_others():
     others = [row["step"] for row in kept if "val_loss" not in row]
     assert others == [step for step in range(5, 1001, 5) if step % 77]
     assert thinned(rows[:200]) == rows[:200]
+
+
+def test_an_arm_beyond_the_memory_fails_itself_and_a_full_disk_is_no_arms_fault(monkeypatch, tmp_path):
+    for error, kind in (
+        (out_of(1e9, 2e9, "the arm", "take fewer parameters"), "PluginError"),
+        (EnvironmentFailure("cannot write the cache", "free some space"), "EnvironmentFailure"),
+    ):
+        monkeypatch.setattr("foundry.lab.trials.worker.Costs.count_here", Mock(side_effect=error))
+        monkeypatch.setattr("foundry.lab.trials.worker.from_plain", Mock())
+        assert _costs({}, tmp_path)["kind"] == kind
