@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from xml.etree.ElementTree import fromstring
 
 import pytest
 
@@ -234,7 +235,7 @@ def test_a_page_of_very_many_trials_shows_the_best_and_the_newest_and_says_where
     assert min(losses) in [dot[2] for dot in dots]
     newest = [each["number"] for each in contents["generations"]][:-4:-1]
     assert re.findall(r'id="generation-(\d+)"', thinned) == [*map(str, newest)]
-    shown = lineage(contents["generations"][-3:], None, "nats").iter("svg")
+    shown = fromstring(lineage(contents["generations"][-3:], None, "nats")).iter("svg")
     oldest = [each for each in shown if each.get("class") == "graph"][-1]
     assert not [line for line in oldest.iter("line") if line.get("y2") == "100%"]  # to what is not shown
 
@@ -249,7 +250,7 @@ def test_a_page_offers_what_there_is_and_measures_by_its_own_metric(contents, pa
     assert len(bands[0]) > 1
     assert bands[0] == bands[1]
     rates = contents["keep_rates"]
-    bars = [*keep_rates(rates).iter("svg")]
+    bars = [*fromstring(keep_rates(rates)).iter("svg")]
     widths = [sum(float(part.get("width")[:-1]) for part in bar.iter("rect")) for bar in bars]
     tried = [rate["tried"] for rate in rates[:-1]]
     assert widths == pytest.approx([*(100 * n / max(tried) for n in tried), 100], abs=0.1)  # the last is of all
