@@ -96,6 +96,7 @@ def test_a_file_in_the_project_becomes_a_variant(project, environment):
 
 
 @pytest.mark.slow
+@not_in_small_doses
 def test_a_file_in_the_project_becomes_an_attention(project, environment):
     assert "decode_equals_forward" in follow(section(HOW_TO, "An attention"), project, environment)
     assert finished_runs(project) == ["attn_tempered"]
@@ -116,6 +117,7 @@ def test_a_file_in_the_project_becomes_a_task_and_a_metric(project, environment)
 
 
 @pytest.mark.slow
+@not_in_small_doses
 def test_a_package_becomes_a_variant(project, environment):
     printed = follow(section(HOW_TO, "2. A package"), project, environment)
     assert re.search(r"\d+ passed", printed)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.doses import SMALL
+from tests.doses import not_in_small_doses
 
 PROCESSORS = {
     "sse": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "FOUNDRY_MAX_CPU_ISA": "sse"},
@@ -38,9 +38,8 @@ def test_a_few_kernels_on_the_least_processor():
 
 
 @pytest.mark.slow
+@not_in_small_doses
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_everything_that_is_compared(processor):
-    if SMALL and processor != "sse":
-        pytest.skip("in small doses, the one that differs most")
-    passes_on(processor, *KERNELS, *([] if SMALL else LAYERS), "-k", "not build and not compile")
+    passes_on(processor, *KERNELS, *LAYERS, "-k", "not build and not compile")

@@ -49,7 +49,6 @@ def test_the_example_plugin_adds_an_activation_a_mutation_type_and_a_task(enviro
         ("activation", "foundry-plugin-example"),
         ("heads", "foundry-plugin-example"),
     }
-    environment.foundry(project, "plugins", "check", "foundry-plugin-example")
 
     activated = environment.foundry(project, "mutate", "activation", "xielu")["path"]
     both = environment.foundry(project, "mutate", "heads", "2", "--base", activated)["path"]

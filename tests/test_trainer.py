@@ -25,6 +25,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.documents import faults
+from tests.doses import not_in_small_doses
 from tests.texts import WORDS
 from torch import Tensor
 
@@ -205,6 +206,7 @@ def test_bf16_learns_as_fp32_does(plain, tmp_path):
 
 
 @pytest.mark.slow
+@not_in_small_doses
 def test_compiled_is_as_eager(project, tmp_path):
     eager = train(tmp_path / "eager", SMOOTH)
     assert_same_but_for_rounding(train(tmp_path / "run", SMOOTH, "training.compile=true"), eager)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import typer
 from tests import sweep_processes
-from tests.doses import SMALL
+from tests.doses import not_in_small_doses
 from tests.refusing_system import LACKS, Lack, System
 from tests.texts import lines_of_words
 
@@ -160,11 +160,9 @@ def test_a_ledger_goes_from_one_system_to_another(system, tmp_path, first):
 
 
 @pytest.mark.slow
+@not_in_small_doses
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("lack", [name for name in LACKS if name != "nothing"])
 def test_every_command(system, unhindered, tmp_path, lack):
-    if SMALL and lack != "everything":
-        pytest.skip("in small doses, all of it at once")
-    commands = [command for command in COMMANDS if not (SMALL and command.long)]
-    told = run(system, LACKS[lack], make_project(tmp_path / "project"), commands)
-    assert SMALL or told == unhindered(commands)
+    told = run(system, LACKS[lack], make_project(tmp_path / "project"), COMMANDS)
+    assert told == unhindered(COMMANDS)

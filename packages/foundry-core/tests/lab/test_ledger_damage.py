@@ -11,9 +11,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from tests.doses import SMALL
 
 from foundry.core.contracts import FoundryError, InvalidData
 from foundry.lab.ledger import Decision, Generation, Ledger, Trial
+
+FLIPS = 50 if SMALL else 500
 
 GENERATION = Generation(0, "identity", {"seed": 1}, "manual", "imported", None, None, "hash", 0.0, text="seed: 1\n")
 
@@ -86,7 +89,7 @@ def flipped(whole: Path, folder: Path, name: str, seed: int, alone: bool) -> str
     return "named"
 
 
-@pytest.mark.parametrize("flips", [15, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [15, pytest.param(FLIPS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["events.jsonl", "ledger.db"])
 def test_a_flipped_bit_in_one_copy_changes_nothing(whole, tmp_path, name, flips):
     became = [flipped(whole, tmp_path / str(seed), name, seed, alone=False) for seed in range(flips)]
@@ -100,11 +103,11 @@ def test_a_flipped_bit_in_one_copy_changes_nothing(whole, tmp_path, name, flips)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["events.jsonl", "ledger.db"])
 def test_a_flipped_bit_in_the_only_copy_is_never_silent(whole, tmp_path, name):
-    became = [flipped(whole, tmp_path / str(seed), name, seed, alone=True) for seed in range(500)]
+    became = [flipped(whole, tmp_path / str(seed), name, seed, alone=True) for seed in range(FLIPS)]
     print(name, {each: became.count(each) for each in sorted(set(became))})
     # By its name, where no event can be found any more: SQLite's header and the tables' definitions, three pages.
     size = (whole / ".foundry" / name).stat().st_size
-    assert became.count("refused") <= (500 * 3 * 4096 / size if name == "ledger.db" else 0)
+    assert became.count("refused") <= (FLIPS * 3 * 4096 / size if name == "ledger.db" else 0)
 
 
 def test_what_differs_in_a_large_ledger_is_found_by_a_check(whole, tmp_path, monkeypatch):
