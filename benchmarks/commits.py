@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve()
 BLOCKS = {
     "train": 40, "generate 1": 40, "generate 8": 40, "help": 21, "list": 21, "first step": 9, "ledger": 21, "sweep": 5,
 }  # fmt: skip
-SWEEP_STEPS, SWEEP_TRIALS, JOBS = 200, 8, 2
+SWEEP_STEPS, SWEEP_TRIALS, JOBS = 10, 4, 2  # a minute, most of it the trainings
 CLAIMS, CLAIMANTS = 400, 8
 
 

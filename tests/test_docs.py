@@ -96,7 +96,6 @@ def test_a_file_in_the_project_becomes_a_variant(project, environment):
 
 
 @pytest.mark.slow
-@not_in_small_doses
 def test_a_file_in_the_project_becomes_an_attention(project, environment):
     assert "decode_equals_forward" in follow(section(HOW_TO, "An attention"), project, environment)
     assert finished_runs(project) == ["attn_tempered"]

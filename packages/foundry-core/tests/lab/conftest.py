@@ -10,7 +10,8 @@ from foundry.lab.decide.procedure import null_procedure, sweep_procedure
 from foundry.lab.decide.request import CONTROL, Contender, Failure
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Decision, Generation, Noise, SearchStep, Trial
+from foundry.lab.ledger.records import Decision, Generation, Noise, Trial
+from foundry.lab.ledger.sweep_row import SearchStep
 from foundry.lab.search.rounds import compare
 
 SIGMA, TOKENS, FLOPS = 0.005, 2_048_000, 5.4e6

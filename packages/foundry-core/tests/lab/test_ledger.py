@@ -32,7 +32,8 @@ from foundry.lab.ledger import (
 )
 from foundry.lab.ledger.journal import Event
 from foundry.lab.ledger.lease import LEASE_SECONDS, Beat, Holder
-from foundry.lab.ledger.records import BriefArm, SearchStep, TaskSpec, span
+from foundry.lab.ledger.records import TaskSpec, span
+from foundry.lab.ledger.sweep_row import BriefArm, SearchStep
 
 EXPERIMENT = {"training": {"max_iters": 10}}
 DECISION = Decision(

@@ -1,6 +1,6 @@
 """Everything that was tried, decided and promoted in a project, in .foundry/ beside its experiments.
 
-    records.py  the plain values that cross this wall
+    records.py  the plain values that cross this wall;  sweep_row.py  the largest of them
     ledger.py   Ledger: what drivers, workers and commands do with it, in two halves:
                 queue.py, what is run, and archive.py, what was learnt
     store.py    transactions that are events;  reader.py  a ledger where nothing can be written
@@ -24,12 +24,12 @@ from foundry.lab.ledger.records import (
     Noise,
     Refusal,
     StaleBaseline,
-    SweepRow,
     Terms,
     Trial,
     TrialRow,
     Wanted,
 )
+from foundry.lab.ledger.sweep_row import SweepRow
 
 __all__ = [
     "Attempt",

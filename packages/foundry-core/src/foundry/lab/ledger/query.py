@@ -17,7 +17,6 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from foundry.core.contracts import UsageError
-from foundry.core.garbage import no_garbage
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Decision, Generation, Json, Refusal
 
@@ -115,7 +114,6 @@ class Found(NamedTuple):
     metrics: list[str]  # the keys of these rows that are metrics of trials
 
 
-@no_garbage()
 def query(ledger: Ledger, words: Sequence[str]) -> Found:
     """What holds for all terms; everything without any.
 

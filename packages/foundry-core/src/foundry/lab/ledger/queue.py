@@ -21,7 +21,6 @@ from foundry.lab.ledger.records import (
     Json,
     LostClaim,
     Role,
-    SweepRow,
     SweepStatus,
     Trial,
     TrialRow,
@@ -29,6 +28,7 @@ from foundry.lab.ledger.records import (
     Wanted,
 )
 from foundry.lab.ledger.store import Store
+from foundry.lab.ledger.sweep_row import SweepRow
 
 MEASURED = ("sigma", "df", "evidence", "setting")
 """Keys of a sweep's spec that were known when it started, and do not make it another sweep."""
@@ -153,9 +153,7 @@ class Queue:
 
     def brief_trials(self) -> list[BriefTrial]:
         """Every trial once for each sweep and arm that asked for it: sweep by sweep, each in its order."""
-        return rows.brief_trials(
-            self._asked("sweep, ord, arm, role, id, share, seed, status, attempts, reason, summary")
-        )
+        return rows.brief_trials(self._asked(rows.BRIEF, by=("sweep", "ord", "arm", "role", "id")))
 
     def _trials(self, where: str, values: Sequence[Any] = ()) -> list[TrialRow]:
         texts = "experiment.data AS experiment, result.data AS result"
@@ -170,8 +168,7 @@ class Queue:
         Args:
             sweep: what this one asked for; None is what any did.
         """
-        columns = "arm, role, share, seed, status, attempts, identity, run, reason, created, summary"
-        return rows.tried(self._asked(f"seq, ord, wanted.rowid, id, sweep, {columns}", sweep))
+        return rows.tried(self._asked(rows.TRIED, sweep))
 
     def listed(self, metrics: Sequence[str]) -> list[dict[str, Any]]:
         """As `tried`, with no more than a list shows: trial, sweep, arm, role, share, seed, status, the metrics, run,
@@ -180,20 +177,24 @@ class Queue:
         Args:
             metrics: names; the value is None where a trial has none.
         """
-        columns = "arm, role, share, seed, status, run, reason, summary"
-        return rows.listed(self._asked(f"seq, ord, wanted.rowid, id, sweep, {columns}"), metrics)
+        return rows.listed(self._asked(rows.LISTED), metrics)
 
-    def _asked(self, columns: str, sweep: str | None = None) -> list[tuple[Any, ...]]:
-        """Every trial once for each arm that asked for it, ordered by these columns. The trials come in the order in
-        which they were asked for, nearly sorted: so Python sorts 50,000 in no time, where SQLite copies each row.
+    def _asked(
+        self, columns: Sequence[str], sweep: str | None = None, *, by: Sequence[str] = ("seq", "ord", "wanted.rowid")
+    ) -> list[tuple[Any, ...]]:
+        """These columns, and the summary, of every trial once for each arm that asked for it. The trials come in the
+        order in which they were asked for, nearly sorted: so Python sorts 50,000 in no time, where SQLite copies each
+        row.
 
         Args:
             sweep: what this one asked for; None is what any did.
+            by: the columns that give the order.
         """
         tables = "wanted JOIN trial" if sweep else "trial CROSS JOIN wanted"  # CROSS: walked in the order of trials
         where = "WHERE sweep = ?" if sweep else ""
-        query = f"SELECT {columns} FROM {tables} ON wanted.trial = trial.id {where}"
-        return sorted(self._store.tuples(query, (sweep,) if sweep else ()))
+        chosen = ", ".join((*by, *columns, "summary"))
+        query = f"SELECT {chosen} FROM {tables} ON wanted.trial = trial.id {where}"
+        return [row[len(by) :] for row in sorted(self._store.tuples(query, (sweep,) if sweep else ()))]
 
     def _status(self, trial: str) -> TrialStatus | None:
         found = self._store.rows("SELECT status FROM trial WHERE id = ?", (trial,))

@@ -21,15 +21,14 @@ from foundry.lab.ledger.records import (
     Generation,
     Json,
     Refusal,
-    SweepRow,
     SweepStatus,
     TaskSpec,
     Terms,
     Trial,
     TrialRow,
     Wanted,
-    stack_from_json,
 )
+from foundry.lab.ledger.sweep_row import SweepRow, stack_from_json
 
 
 def dicts(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
@@ -75,17 +74,23 @@ def trial(row: Row) -> TrialRow:
     return TrialRow(row["id"], what, *state)
 
 
+BRIEF = ("sweep", "arm", "role", "share", "id", "seed", "status", "attempts", "reason")
+TRIED = ("id", "sweep", "arm", "role", "share", "seed", "status", "attempts", "identity", "run", "reason", "created")
+LISTED = ("id", "sweep", "arm", "role", "share", "seed", "status", "run", "reason")
+"""Columns of trials and of what wants them."""
+
+
 def brief_trials(found: Sequence[tuple[Any, ...]]) -> list[BriefTrial]:
     """Their words are few, and each is kept once.
 
     Args:
-        found: sweep, order, arm, role, id, share, seed, status, attempts, reason, summary.
+        found: the columns BRIEF, then the summary.
     """
     once: Callable[[Any], Any] = intern
     nothing: dict[str, Any] = {}
     trials = []
     for row, summary in zip(found, _last_json(found), strict=True):
-        sweep, _, arm, role, id, share, seed, status, attempts, reason, _ = row
+        sweep, arm, role, share, id, seed, status, attempts, reason, _ = row
         get = summary.get
         words = (once(sweep), once(arm), once(role), once(share), id, seed, once(status), attempts, reason)
         measured = (get("metrics", nothing), get("higher_is_better", ()))
@@ -94,51 +99,23 @@ def brief_trials(found: Sequence[tuple[Any, ...]]) -> list[BriefTrial]:
 
 
 def tried(found: Sequence[tuple[Any, ...]]) -> list[Json]:
-    """
+    """Trials as flat rows, with their metrics.
+
     Args:
-        found: three columns of the order, then those of a trial, its summary last.
+        found: the columns TRIED, then the summary.
     """
+    summaries = _last_json(found)
     return [
-        {
-            "id": id,
-            "sweep": sweep,
-            "arm": arm,
-            "role": role,
-            "share": share,
-            "seed": seed,
-            "status": status,
-            "attempts": attempts,
-            "identity": identity,
-            "run": run,
-            "reason": reason,
-            "created": created,
-            "metrics": summary.get("metrics", {}),
-        }
-        for (
-            _,
-            _,
-            _,
-            id,
-            sweep,
-            arm,
-            role,
-            share,
-            seed,
-            status,
-            attempts,
-            identity,
-            run,
-            reason,
-            created,
-            _,
-        ), summary in zip(found, _last_json(found), strict=True)
+        dict(zip(TRIED, row, strict=False), metrics=summary.get("metrics", {}))
+        for row, summary in zip(found, summaries, strict=True)
     ]
 
 
 def listed(found: Sequence[tuple[Any, ...]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """
+    """Trials as a list shows them: some metrics stand behind the status, None where a trial has none.
+
     Args:
-        found: as those of `tried`, with fewer columns.
+        found: the columns LISTED, then the summary.
     """
     nothing: dict[str, Any] = {}
     return [
@@ -154,7 +131,7 @@ def listed(found: Sequence[tuple[Any, ...]], metrics: Sequence[str]) -> list[dic
             "run": run,
             "reason": reason,
         }
-        for (_, _, _, id, sweep, arm, role, share, seed, status, run, reason, _), summary in zip(
+        for (id, sweep, arm, role, share, seed, status, run, reason, _), summary in zip(
             found, _last_json(found), strict=True
         )
         for measured in (summary.get("metrics", nothing),)
@@ -171,7 +148,8 @@ def _last_json(found: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
 def sweeps(
     found: Sequence[tuple[Any, ...]], driven: Callable[[str], bool], spec: Callable[[str], str]
 ) -> list[SweepRow]:
-    """
+    """Sweeps, their specs unread.
+
     Args:
         found: id, status, created, conclusion, outline.
         driven: whether somebody drives a sweep now.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from foundry.core.contracts import UsageError
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Decision, Generation, SweepRow
+from foundry.lab.ledger.records import Decision, Generation
+from foundry.lab.ledger.sweep_row import SweepRow
 
 
 @dataclass(frozen=True)

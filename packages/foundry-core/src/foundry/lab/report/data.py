@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import TypedDict
 
 from foundry.core.contracts import Metric, UsageError
-from foundry.core.garbage import no_garbage
 from foundry.core.metrics import METRICS
 from foundry.lab.decide.power import smallest_decidable
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Generation, Noise, SweepRow
+from foundry.lab.ledger.records import Generation, Noise
+from foundry.lab.ledger.sweep_row import SweepRow
 from foundry.lab.report import arms, runs
 from foundry.lab.report.contents import ArmEntry, Contents, Errors, Gain, GenerationEntry, NoiseEntry
 from foundry.lab.report.snapshot import ArmKey, Snapshot
 
 
-@no_garbage()
 def read(project: Path) -> Contents:
     """What the ledger of a project holds. A project without one is not given one: its contents are empty.
 

@@ -14,7 +14,6 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from foundry.core.garbage import no_garbage
 from foundry.lab.report import summary, tables, words
 from foundry.lab.report.arms import KEPT
 from foundry.lab.report.contents import Contents, TrialEntry
@@ -43,7 +42,6 @@ EXPERTS = (
 )
 
 
-@no_garbage()
 def render(contents: Contents) -> str:
     """The page of these contents."""
     script = "\n".join(_asset(name) for name in SCRIPTS)

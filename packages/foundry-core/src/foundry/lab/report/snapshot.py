@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Refusal, SweepRow
+from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Refusal
+from foundry.lab.ledger.sweep_row import SweepRow
 from foundry.lab.sweep.arms import arm_name
 
 SELF_TESTS = ("null", "noise")

@@ -16,7 +16,7 @@ from foundry.lab.decide.noise import NOISE_SEEDS
 from foundry.lab.decide.procedure import Procedure, at_once
 from foundry.lab.decide.race import BaselineFailed
 from foundry.lab.ledger import Generation, StaleBaseline, SweepRow
-from foundry.lab.ledger.records import SearchStep
+from foundry.lab.ledger.sweep_row import SearchStep
 from foundry.lab.search.history import earlier
 from foundry.lab.search.ideas import Ideas
 from foundry.lab.search.policy import Answer, Audit, Round, Search, Step

@@ -20,7 +20,8 @@ from foundry.core.digest import digest
 from foundry.lab.decide.procedure import Procedure, sweep_procedure
 from foundry.lab.decide.request import CONTROL, Contender
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Terms, stack_from_json
+from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Terms
+from foundry.lab.ledger.sweep_row import stack_from_json
 from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
 from foundry.lab.trials.budget import COST_AXES, Budget, Costs, Count, equalised

@@ -8,7 +8,7 @@ from typing import Any
 
 from foundry.core.contracts import Stack
 from foundry.lab.decide.rule import Rule
-from foundry.lab.ledger.records import SweepRow, stack_from_json
+from foundry.lab.ledger.sweep_row import SweepRow, stack_from_json
 from foundry.lab.trials.budget import Budget
 
 
