@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 import foundry.core.analyze as analysis
+from foundry.core import counts
 from foundry.core.analyze import analyze
 from foundry.core.config import from_plain
 
@@ -32,18 +37,56 @@ def test_parameters_products_and_caches_are_the_closed_forms():
     assert told["kv_bytes_per_token"] == LAYERS * 2 * KV * 4
 
 
-def test_the_products_of_all_seeds_are_counted_once(monkeypatch):
+def test_a_model_is_counted_once_on_a_machine(monkeypatch, tmp_path):
     counted: list[int] = []
     count = analysis._forward_flops
-    monkeypatch.setattr(analysis, "_flops", {})
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path))
     monkeypatch.setattr(analysis, "_forward_flops", lambda *what: counted.append(1) or count(*what))
     one, other = (from_plain({"model_args": SIZES, "seed": seed}) for seed in (1, 2))
     deeper = from_plain({"model_args": SIZES | {"n_layer": LAYERS + 1}})
-    told = [analysis.flops_per_token(*what) for what in ((one, V), (other, V), (one, 2 * V), (deeper, V))]
+    asked = ((one, V), (other, V), (one, 2 * V), (deeper, V))
+
+    def told() -> list[float]:
+        """As a process that has just begun is told."""
+        monkeypatch.setattr(counts, "_known", {})
+        return [analysis.flops_per_token(*what) for what in asked]
+
+    first = told()
     assert len(counted) == 3
-    whole = [analyze(*what)["flops_per_token"] for what in ((one, V), (other, V), (one, 2 * V), (deeper, V))]
-    assert told == whole
-    assert len(set(told)) == 3
+    assert len(set(first)) == 3
+    assert [analyze(*what)["flops_per_token"] for what in asked] == first
+    assert told() == first
+    assert len(counted) == 3
+    for file in tmp_path.rglob("*.json"):  # a digit is lost
+        file.write_text(file.read_text().replace("0", "", 1))
+    assert told() == first
+    assert len(counted) == 6
+    monkeypatch.setattr(counts, "code_fingerprint", lambda experiment: "of edited code")
+    assert told() == first
+    assert len(counted) == 9
+
+
+def test_a_training_of_what_was_counted_imports_no_compiler(tmp_path):
+    """That takes as long as to import torch: users wait for it, and each worker of a sweep."""
+    (tmp_path / "corpus.txt").write_text("the hen on the hill " * 60)
+    (tmp_path / "tiny.yaml").write_text(
+        "model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}\n"
+        "data: {dataset: {type: text, path: corpus.txt}, tokenizer: byte}\n"
+        "training: {max_iters: 2, batch_size: 4, eval_tokens: 64, optimizer: muon}\n"
+    )
+    code = (
+        "import sys; from foundry.cli.__main__ import main; code = main(['train', 'tiny.yaml', '--resume', 'never']);"
+        "print(code, sorted({'torch._dynamo', 'sympy', 'torch'} & set(sys.modules)))"
+    )
+    for compiler in (["sympy", "torch", "torch._dynamo"], ["torch"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "FOUNDRY_CACHE": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.splitlines()[-1] == f"0 {compiler}", done.stderr
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

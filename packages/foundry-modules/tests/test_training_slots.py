@@ -51,9 +51,12 @@ def test_z_loss_is_the_mean_square_of_the_log_partition():
     assert_rounded(aux["z_loss"], torch.stack(expected), *sums_of(head), head.weight.size(0), squares.size(1))
 
 
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_batched_muon_is_torchs(nesterov):
-    """Newton-Schulz in bf16 turns a rounding of the last bit into one of 2^-8 of the update, which is lr here."""
+def test_batched_muon_is_torchs(nesterov, capability, monkeypatch):
+    """Also where it computes in fp32. Newton-Schulz in bf16 turns a rounding of the last bit into one of 2^-8 of the
+    update, which is lr here."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     shapes = [(16, 16), (48, 16), (16, 16), (16, 40), (48, 16), (16, 16)]
     generator = torch.Generator().manual_seed(0)
     theirs = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]

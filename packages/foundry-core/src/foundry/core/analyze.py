@@ -12,8 +12,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry.core.blame import answers_for
-from foundry.core.code import foreign_variants
+from foundry.core.config.identity import canonical_params
 from foundry.core.contracts import Batch
+from foundry.core.counts import counted_once
 from foundry.core.model import GPT, model_of
 from foundry.core.model.promises import kept_promises
 
@@ -29,15 +30,10 @@ def flops_per_token(experiment: Experiment, vocab_size: int) -> float:
     Padding costs as much as a token. Attention counts all T x T scores, as the field does, though causal kernels skip
     about half. Training costs three times as much: the backward pass has two products for each one of the forward pass.
 
-    A process counts an experiment of Foundry's own variants once, for all seeds. A plugin's are looked at each time.
+    A model of Foundry's own variants is counted once on a machine; a plugin's are looked at each time.
     """
-    known = (experiment.identity, vocab_size)
-    if known not in _flops or foreign_variants(experiment):
-        _flops[known] = _forward_flops(experiment, model_of(experiment, vocab_size, "meta"))[0]
-    return _flops[known]
-
-
-_flops: dict[tuple[str, int], float] = {}  # per token, by identity and vocabulary
+    total: float = counted_once(_forward_flops, experiment, vocab_size)["total"]
+    return total
 
 
 def training_bytes(experiment: Experiment, vocab_size: int) -> int:
@@ -71,16 +67,14 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
                                    what it multiplies in the forward pass
         learning_rates             the peak rate of each group of parameters, with that rule's factor in it
     """
+    flops = counted_once(_forward_flops, experiment, vocab_size)
+    decides_activations = [canonical_params(experiment.training.loss), experiment.training.gradient_checkpointing]
     model = model_of(experiment, vocab_size, "meta")
-    forward, flops_by_part = _forward_flops(experiment, model)
     by_part: dict[str, int] = defaultdict(int)
     for name, parameter in model.named_parameters():
         by_part[_part(name)] += parameter.numel()
     total = sum(by_part.values())
     inactive = sum(getattr(module, "inactive_parameters", 0) for module in model.modules())
-    with kept_promises(model, experiment.registry):
-        caches = model.init_cache(1)
-    cache_bytes = sum(t.numel() * t.element_size() for cache in caches for t in cache.tensors)
     factory = experiment.registry.variant("optimizer", experiment.training.optimizer.type).load()
     with answers_for(factory):
         optimizers = factory(experiment.training.optimizer, model, experiment.training.learning_rate)
@@ -91,7 +85,7 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
         "weights": total * FP32_BYTES,
         "gradients": total * FP32_BYTES,
         "optimizer": moments,
-        "activations": rows * _activation_bytes(experiment, model),
+        "activations": rows * counted_once(_activation_bytes, experiment, vocab_size, *decides_activations),
     }
     if experiment.training.ema:
         memory["ema"] = total * FP32_BYTES
@@ -101,18 +95,18 @@ def analyze(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
         "parameters": total,
         "active_parameters": total - inactive,
         "parameters_by_part": dict(by_part),
-        "flops_per_token": forward,
-        "flops_per_token_by_part": flops_by_part,
-        "training_flops_per_token": 3 * forward,
-        "kv_bytes_per_token": cache_bytes / model.dims.block_size,
+        "flops_per_token": flops["total"],
+        "flops_per_token_by_part": flops["by_part"],
+        "training_flops_per_token": 3 * flops["total"],
+        "kv_bytes_per_token": counted_once(_cache_bytes, experiment, vocab_size) / model.dims.block_size,
         "memory": memory | {"total": sum(memory.values())},
         "scaling": model.scale.plain(),
         "learning_rates": rates,
     }
 
 
-def _forward_flops(experiment: Experiment, model: GPT) -> tuple[float, dict[str, float]]:
-    """FLOPs per token of a forward pass, all and by part. Every part is seen at work here for the first time: what is
+def _forward_flops(experiment: Experiment, model: GPT) -> dict[str, Any]:
+    """Of a forward pass, per token: `total`, and `by_part`. Every part is seen at work here for the first time: what is
     wrong with its answers is told."""
     ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: _grouped_mm_flops})
@@ -125,12 +119,19 @@ def _forward_flops(experiment: Experiment, model: GPT) -> tuple[float, dict[str,
             by_part[path[3]] += sum(counts.values()) / model.dims.block_size
         elif path == ["GPT", "head"]:
             by_part["head"] += sum(counts.values()) / model.dims.block_size
-    return counter.get_total_flops() / model.dims.block_size, dict(by_part)
+    return {"total": counter.get_total_flops() / model.dims.block_size, "by_part": dict(by_part)}
 
 
 def _grouped_mm_flops(rows: list[int], matrices: list[int], *_: Any, **__: Any) -> int:
     """Of (M, K) by (E, K, N), each row by one of the matrices: torch's counter does not know this product."""
     return 2 * rows[0] * rows[1] * matrices[-1]
+
+
+def _cache_bytes(experiment: Experiment, model: GPT) -> int:
+    """What the caches of all layers hold for one row."""
+    with kept_promises(model, experiment.registry):
+        caches = model.init_cache(1)
+    return sum(t.numel() * t.element_size() for cache in caches for t in cache.tensors)
 
 
 def _activation_bytes(experiment: Experiment, model: GPT) -> int:

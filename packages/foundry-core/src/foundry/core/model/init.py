@@ -42,6 +42,20 @@ class _NoInit(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class _Uncompiled(TorchFunctionMode):
+    """In here `torch.empty_like` of a tensor on the meta device does not import half of torch's compiler, which takes a
+    second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty_like and set(kwargs) == {"device"} and type(args[0]) in (Tensor, nn.Parameter):
+            (like,) = args
+            return torch.empty_strided(like.size(), like.stride(), dtype=like.dtype, **kwargs)
+        return func(*args, **kwargs)
+
+
 def materialize(model: nn.Module, device: torch.device | str) -> None:
     """Give a model that is on the meta device its memory. Its tables are filled, its parameters are not; what is one
     parameter in several places stays one."""
@@ -49,7 +63,8 @@ def materialize(model: nn.Module, device: torch.device | str) -> None:
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             places.setdefault(parameter, []).append((module, name))
-    model.to_empty(device=device)
+    with _Uncompiled():
+        model.to_empty(device=device)
     for (first, name), *others in places.values():
         for module, other in others:
             setattr(module, other, getattr(first, name))

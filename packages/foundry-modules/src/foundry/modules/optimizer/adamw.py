@@ -14,6 +14,7 @@ from torch import nn
 
 from foundry.core.contracts import DECAYING, lr_factors, roles
 from foundry.modules.optimizer import AdamWParams
+from foundry.modules.optimizer.eager import AdamW
 from foundry.modules.optimizer.row_sparse_adam import RowSparseAdam, row_sparse_tables
 
 FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
@@ -52,9 +53,9 @@ def _dense(
     learning_rate: float,
     betas: tuple[float, float],
     eps: float,
-) -> torch.optim.AdamW:
+) -> AdamW:
     fused = all(parameter.device.type in FUSED_DEVICES for group in groups.values() for parameter in group)
-    return torch.optim.AdamW(
+    return AdamW(
         # What decays in a step is lr * weight_decay; the factor is on what the gradient moves.
         [
             {"params": group, "lr": learning_rate * factor, "weight_decay": decay / factor}
