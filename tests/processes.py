@@ -22,7 +22,7 @@ server.set_forkserver_preload([
     "foundry.core.training", "foundry.lab.sweep.lab", "foundry.lab.trials.executors.local",
     "foundry.lab.trials.worker", "foundry.cli.app", "foundry.modules.attention.mha", "foundry.modules.optimizer.adamw",
     "foundry.modules.optimizer.muon", "foundry.data.corpora.text", "foundry.data.tokenize.char", "foundry.data.rows",
-    "torch._dynamo",  # which the first optimizer would import, for seconds
+    "torch._dynamo",  # which the meta device wants, for seconds
     "torch.nn.parallel", "tests.compiled_kernels",
 ])  # fmt: skip
 
