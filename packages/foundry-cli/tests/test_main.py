@@ -345,6 +345,25 @@ def test_init_writes_the_repositorys_baseline_once(tmp_path):
     assert baseline.read_text() == "# mine\n"
 
 
+def test_init_with_a_text_of_ones_own(tmp_path):
+    (tmp_path / "my notes.txt").write_text("the hen on the hill " * 60)
+    (tmp_path / "texts").mkdir()
+    for here, text, path in (
+        ("own", "my notes.txt", "../my notes.txt"),
+        (".", "my notes.txt", "my notes.txt"),
+        ("b", "texts", "../texts"),
+        ("c", "*.txt", "../*.txt"),
+        ("d", str(tmp_path / "texts"), str(tmp_path / "texts")),
+    ):
+        assert foundry("init", here, "--text", text, cwd=tmp_path).returncode == 0
+        experiment = load_experiment(tmp_path / here / "experiments" / "baseline.yaml")
+        assert (experiment.data.dataset.variant.name, experiment.data.dataset.path) == ("text", path)
+        assert experiment.logging.sample_prompt == ""
+    refused = foundry("init", "e", "--text", "nowhere.txt", cwd=tmp_path)
+    assert (refused.returncode, "there is no such file or folder" in refused.stderr) == (3, True)
+    assert not (tmp_path / "e").exists()
+
+
 def test_config_show_is_a_complete_experiment_with_the_same_identity(project):
     shown = foundry("config", "show", "--set", "training.learning_rate=3e-4", cwd=project)
     (project / "whole.yaml").write_text(shown.stdout)

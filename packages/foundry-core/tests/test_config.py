@@ -585,3 +585,16 @@ print(*sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy"} & set(done.stdout.split())
+
+
+def test_a_path_in_the_place_of_a_datasets_name_is_text_of_ones_own():
+    def dataset(written):
+        return from_plain({"data": {"dataset": written}})
+
+    own = dataset("texts/**/*.md")
+    assert own.identity == dataset({"type": "text", "path": "texts/**/*.md"}).identity
+    assert own.identity != dataset("texts/*.md").identity
+    with pytest.raises(InvalidExperiment, match="dataset has no variant 'stdlb'; did you mean: dataset stdlib"):
+        dataset("stdlb")
+    with pytest.raises(InvalidExperiment, match="attention has no variant 'a.txt'"):
+        from_plain({"model_args": {"attention": "a.txt"}})

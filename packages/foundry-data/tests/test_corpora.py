@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -52,6 +53,21 @@ def test_a_folder_s_text_files_in_the_order_of_their_paths(tmp_path: Path, monke
     assert _documents(TextParams(path="b.txt")) == [Document("b.txt", "I am b.txt")]
 
 
+def test_files_that_a_pattern_names_and_that_are_packed() -> None:
+    for name in ("notes/a.txt", "notes/deep/b.md", "notes/.c.txt", "other/d.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(f"I am {name}")
+    Path("notes/e.txt.gz").write_bytes(gzip.compress(b"I am ") + gzip.compress(b"packed"))
+    assert [name for name, _ in _documents(TextParams(path="n*/**/*.md"))] == ["notes/deep/b.md"]
+    assert [name for name, _ in _documents(TextParams(path="*/*.txt"))] == ["notes/a.txt", "other/d.txt"]
+    folder = _documents(TextParams(path="notes"))
+    assert [name for name, _ in folder] == ["a.txt", "deep/b.md", "e.txt.gz"]
+    assert folder[-1].text == "I am packed"
+    assert _documents(TextParams(path="notes/e.txt.gz"))[0].text == "I am packed"
+    Path("notes/[1].txt").write_text("a name, and no pattern")
+    assert _documents(TextParams(path="notes/[1].txt"))[0].text == "a name, and no pattern"
+
+
 def test_a_byte_order_mark_goes_and_everything_else_stays() -> None:
     Path("a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\n\n\xef\xbb\xbfthree")
     assert _documents(TextParams(path="a.txt"))[0].text == "one\r\ntwo\n\n\ufeffthree"
@@ -90,6 +106,10 @@ BAD_TEXT = {
     "cut character": (TextParams(path="cut.txt"), r"cut\.txt: not UTF-8 at byte 3 \(0xf0\)"),
     "cut byte order mark": (TextParams(path="cutbom.txt"), r"cutbom\.txt: not UTF-8 at byte 0 \(0xef\)"),
     "binary": (TextParams(path="binary.txt"), r"binary\.txt: not text: byte 2 is NUL"),
+    "UTF-16": (TextParams(path="wide.txt"), r"wide\.txt: is UTF-16, not UTF-8"),
+    "not packed": (TextParams(path="plain.txt.gz"), r"plain\.txt\.gz: is damaged, or was not packed by gzip"),
+    "cut": (TextParams(path="cut.txt.gz"), r"cut\.txt\.gz: is damaged, or was not packed by gzip"),
+    "no file of the pattern": (TextParams(path="empty/*.txt"), r"no files in empty match '\*\.txt'"),
     "too short": (TextParams(path="short.txt"), r"has 10 tokens, fewer than one row of model_args\.block_size = 32"),
     "nothing to validate on": (TextParams(path="line.txt"), r"leaves no token to validate on"),
 }
@@ -106,6 +126,9 @@ def test_text_that_cannot_be_used_is_named(params: TextParams, message: str) -> 
     Path("cut.txt").write_bytes(b"cut\xf0\x9f\x99")
     Path("cutbom.txt").write_bytes(b"\xef\xbb")
     Path("binary.txt").write_bytes(b"ab\0cd")
+    Path("wide.txt").write_text("wide", encoding="utf-16")
+    Path("plain.txt.gz").write_text("plain")
+    Path("cut.txt.gz").write_bytes(gzip.compress(b"cut" * 100)[:-5])
     Path("short.txt").write_text("just a line.")
     Path("line.txt").write_text("x" * 40)
     data = DataParams(dataset=params, val_fraction=0.01 if params.path == "line.txt" else 0.1)

@@ -109,17 +109,23 @@ def mutate(
 
 
 def _list(type: str | None) -> None:
+    from foundry.core.config.mutate import list_fixed
     from foundry.core.registry import registry
 
     render.problems(registry().problems)
     rows = [row for row in _mutations() if type in (None, row.type)]
-    if not rows:
+    fixed = [row for row in list_fixed(registry()) if type in (None, row.type)]
+    if not rows and not fixed:
         known = ", ".join(dict.fromkeys(row.type for row in _mutations()))
         raise UsageError(f"there is no mutation type {type!r}", f"known: {known}")
 
     def draw() -> None:
         columns = ("type", "value", "summary", "from")
-        render.table(columns, [(row.type, row.value, row.summary, row.distribution) for row in rows])
+        for listed in filter(None, (rows, fixed)):
+            render.table(columns, [(row.type, row.value, row.summary, row.distribution) for row in listed])
+        if fixed:
+            render.say("note: what two experiments must share to be compared is set, not mutated")
 
-    data = {"mutations": [vars(row) for row in rows]}
-    render.result(data, draw, f"foundry mutate {rows[0].type} {rows[0].value}")
+    data = {"mutations": [vars(row) for row in rows], "fixed": [vars(row) for row in fixed]}
+    step = f"mutate {rows[0].type} {rows[0].value}" if rows else f"train --set data.{fixed[0].type}={fixed[0].value}"
+    render.result(data, draw, f"foundry {step}")

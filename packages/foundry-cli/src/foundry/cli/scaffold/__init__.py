@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -63,6 +64,15 @@ def write_plugin(name: str, folder: Path) -> Made:
     return Made(target, distribution, variant, made)
 
 
-def baseline() -> str:
-    """The text of the first experiment: what `foundry init` writes."""
-    return files("foundry.cli.scaffold").joinpath("baseline.yaml").read_text(encoding="utf-8")
+def baseline(text: str = "") -> str:
+    """The text of the first experiment: what `foundry init` writes.
+
+    Args:
+        text: path of what it trains on, as its file says it; "" = Python's own sources.
+    """
+    experiment = files("foundry.cli.scaffold").joinpath("baseline.yaml").read_text(encoding="utf-8")
+    if not text:
+        return experiment
+    own = f"dataset: {json.dumps(text, ensure_ascii=False)}" if re.search(r"[^\w./~*-]", text) else f"dataset: {text}"
+    experiment, _, _ = experiment.partition("\nlogging:")  # its samples begin as Python does
+    return experiment.replace("dataset: stdlib", own)

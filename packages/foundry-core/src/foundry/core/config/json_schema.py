@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from foundry.core.config.build_schema import experiment_model
-from foundry.core.contracts import Shorthand, Slot, Variant
+from foundry.core.contracts import Params, Shorthand, Slot, Variant
 from foundry.core.registry import Registry
 
 LAYERS = r"(\d+(-\d*)?|[A-Z]+/[A-Z])"
@@ -44,8 +44,14 @@ def _choice(slot: Slot, registry: Registry, definitions: dict[str, Any]) -> dict
         definition["properties"]["type"] = {"enum": [name, *same], "default": name}
     names = [{"const": name, "description": choice.summary} for name, choice in every.items()]
     mappings = [{"$ref": f"#/$defs/{slot.name}_{name}"} for name in variants]
-    choice = {"description": slot.summary, "anyOf": [*names, *mappings]}
+    texts = [{"type": "string"}] if any(map(_takes_texts, variants.values())) else []
+    choice = {"description": slot.summary, "anyOf": [*names, *mappings, *texts]}
     return {**choice, "default": slot.default} if slot.default else choice
+
+
+def _takes_texts(variant: Variant) -> bool:
+    """Whether a text that is no name may choose it."""
+    return any("of_text" in vars(base) for base in variant.params.__mro__ if base is not Params)
 
 
 def _add_sugar(schema: dict[str, Any], registry: Registry) -> None:

@@ -130,18 +130,25 @@ def mutation_types(registry: Registry) -> list[str]:
 
 def list_mutations(registry: Registry) -> list[Listed]:
     """Every type with its values: slots with all their variants and shorthands, then the others with an example."""
-    rows = []
-    for slot in filter(_is_mutable, registry.slots.values()):
-        every: dict[str, Variant | Shorthand | Mutation] = {
-            **registry.variants(slot.name),
-            **registry.shorthands(slot.name),
-            **registry.slot_mutations(slot.name),
-        }
-        for name, choice in every.items():
-            rows.append(Listed(slot.name, name, choice.summary, registry.owner(slot.name, name)))
+    rows = [row for slot in filter(_is_mutable, registry.slots.values()) for row in _choices(slot, registry)]
     for type, mutation in registry.mutations.items():
         rows.append(Listed(type, mutation.example, mutation.summary, registry.type_owner(type)))
     return rows
+
+
+def list_fixed(registry: Registry) -> list[Listed]:
+    """What can be chosen, but is no mutation, as two experiments must share it to be compared: datasets."""
+    fixed = (slot for slot in registry.placed_slots if not _is_mutable(slot) and slot.section in registry.sections)
+    return [row for slot in fixed for row in _choices(slot, registry)]
+
+
+def _choices(slot: Slot, registry: Registry) -> list[Listed]:
+    every: dict[str, Variant | Shorthand | Mutation] = {
+        **registry.variants(slot.name),
+        **registry.shorthands(slot.name),
+        **registry.slot_mutations(slot.name),
+    }
+    return [Listed(slot.name, name, choice.summary, registry.owner(slot.name, name)) for name, choice in every.items()]
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """The short ways to write an experiment, rewritten to the one long way, document by document, before documents merge.
 
 attention: gqa_2kv            ->  attention: {type: gqa, n_kv_head: 2}      a shorthand
+dataset: notes.txt            ->  dataset: {type: text, path: notes.txt}    what a text means to a variant
 training.dataset: stdlib      ->  data.dataset: {type: stdlib}              another place for a choice
 model_args.n_kv_head: 2       ->  model_args.attention.n_kv_head: 2         another place for a setting of one
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from foundry.core.config.document import MAX_FAULTS, Document, Fault, Path
 from foundry.core.contracts import PluginError, UsageError
@@ -110,6 +113,9 @@ def _expand(document: Document, path: Path, slot: str, registry: Registry, fault
     elif named in registry.slot_mutations(slot):
         way = f"`foundry mutate {slot} {named}` writes what it sets"
         faults.append(document.fault(written, f"{named} is a mutation, not a variant of {slot}; {way}"))
+    elif choice == named and (meant := _meant(registry, slot, named)):
+        document.set(path, meant)
+        return
     elif named not in names:
         brief = f"{slot} has no variant {named!r}"  # guessing takes 0.3 ms, and thousands may be wrong
         faults.append(document.fault(written, _unknown(registry, slot, named) if len(faults) < MAX_FAULTS else brief))
@@ -121,6 +127,18 @@ def _expand(document: Document, path: Path, slot: str, registry: Registry, fault
         )
         return
     document.drop(path)
+
+
+def _meant(registry: Registry, slot: str, text: str) -> dict[str, Any]:
+    """The choice that a text stands for which is no name of the slot's; empty where it means nothing."""
+    known = registry.variants(slot)
+    if text in known or text in registry.shorthands(slot):
+        return {}
+    for name, variant in known.items():
+        settings = variant.params.of_text(text)
+        if settings is not None:
+            return {"type": name, **settings}
+    return {}
 
 
 def _unknown(registry: Registry, slot: str, name: str) -> str:

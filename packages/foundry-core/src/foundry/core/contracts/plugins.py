@@ -41,6 +41,12 @@ class Params(BaseModel):
     """Where else in an experiment one of these settings may be written: dotted path -> its name. One that the chosen
     variant has not, and that is written nowhere else, chooses the slot's first variant that has it."""
 
+    @classmethod
+    def of_text(cls, text: str) -> Mapping[str, Any] | None:
+        """Settings that a text means in the place of a variant's name: `dataset: notes.txt`. None: nothing to this
+        variant. The first variant of the slot to which it means something is chosen."""
+        return None
+
     def implied(self, dims: Dims) -> Mapping[str, Any]:
         """Settings of other variants of the slot that are fixed here: name -> the value that it always has in a model
         of these `dims`. An alias may say it, and nothing else."""

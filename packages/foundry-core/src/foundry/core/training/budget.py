@@ -79,15 +79,31 @@ MUCH_PADDING = 0.25
 """Share of the positions from which on a training says that they are padding."""
 
 
-def padding_remark(experiment: Experiment, rows: Rows) -> str:
-    """What to know of the text and `block_size`; empty for nothing."""
+MANY_EPOCHS = 20
+"""From which on a training says how small its text is. Up to 4, repeated text is as good as new, and from 16 on it
+teaches little (Muennighoff et al., 2023, arXiv:2305.16264)."""
+
+
+def remarks_on_rows(experiment: Experiment, rows: Rows, steps: int | None) -> list[str]:
+    """What to know of the text that is trained on.
+
+    Args:
+        steps: None where the budget is in seconds.
+    """
+    remarks = []
     padding = StepSize.of(experiment, rows).padding
-    if padding < MUCH_PADDING:
-        return ""
-    return (
-        f"{padding:.0%} of the positions are padding: most documents are shorter than model_args.block_size "
-        f"{experiment.model_args.block_size}; a smaller one trains on as many tokens in less time"
-    )
+    if padding >= MUCH_PADDING:
+        remarks.append(
+            f"{padding:.0%} of the positions are padding: most documents are shorter than model_args.block_size "
+            f"{experiment.model_args.block_size}; a smaller one trains on as many tokens in less time"
+        )
+    epochs = (steps or 0) * experiment.training.batch_size / rows.rows_per_epoch
+    if epochs >= MANY_EPOCHS:
+        remarks.append(
+            f"the text is short: {rows.tokens_per_epoch:,} tokens to train on, which {steps:,} steps go over "
+            f"{epochs:,.0f} times; the model may learn it by heart"
+        )
+    return remarks
 
 
 def rows_with(rows: Rows, tokens: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from foundry.core.analyze import analyze
 from foundry.core.run import default_run
 from foundry.core.training.bench import step_seconds
-from foundry.core.training.budget import StepSize, TrainingBudget, padding_remark
+from foundry.core.training.budget import StepSize, TrainingBudget, remarks_on_rows
 from foundry.core.training.device import resolve
 from foundry.core.training.open_rows import open_rows
 
@@ -41,7 +41,7 @@ def plan(experiment: Experiment, out: str | Path | None = None) -> dict[str, Any
         "positions": None if steps is None else steps * step.positions,
         "epochs": None if steps is None else steps * experiment.training.batch_size / rows.rows_per_epoch,
         "flops": None if steps is None else steps * step.positions * per_position,
-        "remarks": [remark] if (remark := padding_remark(experiment, rows)) else [],
+        "remarks": remarks_on_rows(experiment, rows, steps),
     }
 
 

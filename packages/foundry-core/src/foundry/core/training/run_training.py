@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import fields
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from foundry.core.system import replace_durably, writing
 from foundry.core.system.signals import StopRequest
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.after_step import AfterStep
-from foundry.core.training.budget import TrainingBudget, padding_remark
+from foundry.core.training.budget import TrainingBudget, remarks_on_rows
 from foundry.core.training.building import build_optimizer, fill, parallelize
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.clock import Clock
@@ -127,7 +127,6 @@ def build(
     saved_device = Device.saved_in(config, source=str(run.config_file)) if config else None
     device = resolve(training, local_rank=world.local_rank, local_world=world.local_size, saved=saved_device)
     rows = open_rows(experiment, run if config else None, reporter.note)
-    _try_sample_prompt(experiment, rows.tokenizer)
     vocab_size = rows.tokenizer.vocab_size
 
     require_training_memory(experiment, vocab_size, device, world.local_size)
@@ -183,7 +182,7 @@ def build(
         facts |= {"kernels": device.kernels}
         facts |= {"steps": budget.steps, "step": progress.step, "rows_per_epoch": rows.rows_per_epoch}
         reporter.started(facts | {"peak_flops": peak_flops and float(f"{peak_flops:.3g}")})
-        if remark := padding_remark(experiment, rows):
+        for remark in remarks_on_rows(experiment, rows, budget.steps):
             reporter.note(remark)
     _try_plugins(experiment, weights, device)  # after `started`: it is their first step that may hang, not one of ours
     trainer = Trainer(
@@ -208,7 +207,8 @@ def build(
         progress=progress,
         clock=Clock(),
     )
-    trainer.jobs = _jobs(trainer, per_position, peak_flops)
+    prompt = _sample_prompt(experiment, rows.tokenizer, reporter.note if world.is_main else lambda text: None)
+    trainer.jobs = _jobs(trainer, per_position, peak_flops, prompt)
     if saved:
         trainer.jobs.restore(saved.state)
     if world.is_main:
@@ -216,7 +216,7 @@ def build(
     return trainer
 
 
-def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None) -> Jobs:
+def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None, prompt: str | None) -> Jobs:
     experiment, rows, world = trainer.experiment, trainer.rows, trainer.world
     training, logging, saving = experiment.training, experiment.logging, experiment.checkpoints
     request = trainer.stop  # no job may hold the trainer: what is in a circle is freed late
@@ -242,8 +242,8 @@ def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None)
     save = Save(saving.save_interval, saving.keep, trainer.run, world, trainer.metrics, validate)
     sample = Sample(
         logging.sample_interval,
-        logging.sample_tokens,
-        logging.sample_prompt,
+        0 if prompt is None else logging.sample_tokens,
+        prompt or "",
         experiment.seed,
         into=trainer.run,
         reporter=trainer.reporter,
@@ -321,15 +321,23 @@ def _try_plugins(experiment: Experiment, weights: Weights, device: Device) -> No
             self_test.check_decoding(model)
 
 
-def _try_sample_prompt(experiment: Experiment, tokenizer: Tokenizer) -> None:
-    """Raises:
-    InvalidData: samples could not begin with their prompt. Known now, and not when the first one is due.
-    """
-    if experiment.logging.sample_tokens:
+def _sample_prompt(experiment: Experiment, tokenizer: Tokenizer, note: Callable[[str], None]) -> str | None:
+    """What samples begin with: what the experiment says, or nothing, where the vocabulary lacks that. None: no sample
+    can be written. Known now, and not when the first one is due."""
+    wanted = experiment.logging.sample_prompt
+    if not experiment.logging.sample_tokens:
+        return None
+    for prompt in dict.fromkeys((wanted, "")):
         try:
-            first_ids(tokenizer, experiment.logging.sample_prompt)
+            first_ids(tokenizer, prompt)
         except InvalidData as error:
-            raise InvalidData(f"logging.sample_prompt: {error.message}", error.hint) from error
+            reason = error.message
+        else:
+            if prompt != wanted:
+                note(f"samples begin with nothing, not with logging.sample_prompt {wanted!r}: {reason}")
+            return prompt
+    note(f"no samples are written: {reason}")
+    return None
 
 
 def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:

@@ -6,8 +6,8 @@ never cross it, and the validation split never cuts it where there are enough of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -49,12 +49,20 @@ class StdlibParams(Params):
 
 
 class TextParams(Params):
-    """A text file, or the text files of a folder; one document per file."""
+    """A text file, the text files of a folder, or those that a pattern names; one document per file."""
 
-    path: str = Field(min_length=1, description="file or folder, relative to the working directory")
+    path: str = Field(
+        min_length=1,
+        description='file, folder or pattern ("notes/**/*.md"), relative to the working directory; .gz is unpacked',
+    )
     glob: str | None = Field(
         None, description='which files of the folder, such as "**/*.md"; default: the usual suffixes of text'
     )
+
+    @classmethod
+    def of_text(cls, text: str) -> Mapping[str, Any] | None:
+        """What looks like a path: a word alone may be a name that is misspelt."""
+        return {"path": text} if {*"./*~"} & {*text} else None
 
 
 class ShakespeareCharParams(Params):
@@ -98,6 +106,6 @@ VARIANTS = [
         name="text",
         target="foundry.data.corpora.text:TextFiles",
         params=TextParams,
-        summary="a text file, or a folder of them",
+        summary="text of your own: a file, a folder or a pattern; its path alone chooses it",
     ),
 ]

@@ -1,13 +1,16 @@
 """Documents that are files: read once to be hashed, once more to be tokenized, and refused if they changed between.
 
-A file is never held whole: text of any size takes the memory of a block of it.
+A file is never held whole: text of any size takes the memory of a block of it. What ends in .gz is unpacked on the way.
 """
 
 from __future__ import annotations
 
 import codecs
+import gzip
 import hashlib
 import itertools
+import shlex
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +18,8 @@ from pathlib import Path
 from foundry.core.contracts import InvalidData
 from foundry.core.system import open_regular
 from foundry.data.corpora import PART, Document
+
+PACKED = ".gz"
 
 
 class FileDocuments:
@@ -58,8 +63,13 @@ def _parts(path: Path, digest: str) -> Iterator[str]:
     try:
         for block in _blocks(path):
             sha256.update(block)
+            if size == 0 and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise InvalidData(f"{path}: is UTF-16, not UTF-8", _converted(path, "UTF-16"))
             if (at := block.find(0)) >= 0:
-                raise InvalidData(f"{path}: not text: byte {size + at} is NUL", "leave it out with dataset.glob")
+                raise InvalidData(
+                    f"{path}: not text: byte {size + at} is NUL",
+                    f"leave it out with dataset.glob; if it is UTF-16, {_converted(path, 'UTF-16')}",
+                )
             size += len(block)
             if text := decoder.decode(block):
                 yield text.removeprefix(mark)
@@ -69,16 +79,25 @@ def _parts(path: Path, digest: str) -> Iterator[str]:
         at = size - len(error.object) + error.start
         raise InvalidData(
             f"{path}: not UTF-8 at byte {at} (0x{error.object[error.start]:02x})",
-            "convert it, for instance with iconv -t UTF-8",
+            _converted(path, "CHARSET"),
         ) from error
     if sha256.hexdigest() != digest:
         raise InvalidData(f"{path}: changed while it was being read", "run again when it is at rest")
 
 
+def _converted(path: Path, charset: str) -> str:
+    """How to make UTF-8 of a file."""
+    return f"convert it: iconv -f {charset} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(f'{path}.utf8')}"
+
+
 def _blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, unpacked."""
     try:
         with open_regular(path) as file:
-            while block := file.read(PART):
+            unpacked = gzip.GzipFile(fileobj=file) if path.suffix.lower() == PACKED else file
+            while block := unpacked.read(PART):
                 yield block
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InvalidData(f"{path}: is damaged, or was not packed by gzip: {error}", "unpack it by hand") from error
     except OSError as error:
         raise InvalidData(f"{path}: cannot be read: {error.strerror}") from error
