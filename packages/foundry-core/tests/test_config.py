@@ -596,5 +596,5 @@ def test_a_path_in_the_place_of_a_datasets_name_is_text_of_ones_own():
     assert own.identity != dataset("texts/*.md").identity
     with pytest.raises(InvalidExperiment, match="dataset has no variant 'stdlb'; did you mean: dataset stdlib"):
         dataset("stdlb")
-    with pytest.raises(InvalidExperiment, match="attention has no variant 'a.txt'"):
+    with pytest.raises(InvalidExperiment, match=r"attention has no variant 'a\.txt'"):
         from_plain({"model_args": {"attention": "a.txt"}})
