@@ -296,7 +296,7 @@ def test_damaged_files_of_a_run_are_refused_by_name(unfinished, name, capsys):
             told = capsys.readouterr().err
             assert str(unfinished / name) in told
             assert "internal" not in told
-    assert main(["runs", str(unfinished.parent)]) == 0
+    assert main(["runs", "--folder", str(unfinished.parent)]) == 0
 
 
 def test_an_altered_tokenizer_is_refused(unfinished, capsys):

@@ -60,7 +60,7 @@ def test_runs_are_listed_oldest_first_with_their_newest_row(tmp_path, capsys):
         os.utime(tmp_path / name / "config.json", (10**9 - age, 10**9 - age))
         steps = "".join(json.dumps({"step": step, "train_loss": 9.0 - step}) + "\n" for step in range(1, 5 + age))
         (tmp_path / name / "metrics.jsonl").write_text(steps)
-    assert main(["runs", str(tmp_path), "--json"]) == 0
+    assert main(["runs", "--folder", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["runs"]
     assert [(run["run"], run["step"], run["train_loss"]) for run in told] == [("old", 6, 3), ("a", 5, 4), ("new", 4, 5)]
 

@@ -222,7 +222,7 @@ def test_a_file_in_the_ledgers_place_is_an_error_and_not_a_project_without_a_pas
 
 def test_a_long_list_is_cut_for_readers_and_whole_for_programs(history, foundry, monkeypatch):
     monkeypatch.setattr("foundry.cli.render.LISTED", 2)
-    for arguments, key in ((["query", "what=trial"], "rows"), (["runs"], "trials")):
+    for arguments, key in ((["query", "what=trial"], "rows"), (["runs", "--trials"], "trials")):
         every = foundry(history, *arguments, "--json")[key]
         shown = foundry(history, *arguments)
         ids = [each.get("trial") or each["id"] for each in every]

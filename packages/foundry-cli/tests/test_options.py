@@ -25,6 +25,7 @@ from foundry.cli.__main__ import main
 from foundry.cli.app import app
 from foundry.core.config import Experiment
 from foundry.core.contracts import UsageError
+from foundry.core.run import Run
 from foundry.lab.comparison import Pairing
 from foundry.lab.report import Report
 from foundry.lab.search.settings import SearchSettings
@@ -83,6 +84,12 @@ SEAMS: dict[str, Any] = {
     "foundry.cli.plots.draw_effects": None,
     "foundry.cli.plots.draw_comparison": None,
     "foundry.cli.outputs.write": None,
+    "foundry.cli.scaffold.baseline": THROUGH,
+    "foundry.cli.commands.runs._agreed": True,
+    "foundry.core.run.find_run": Run(Path("r")),
+    "foundry.core.run.Run.label": None,
+    "foundry.core.system.move_folder": None,
+    "shutil.rmtree": None,
     "webbrowser.open": True,
     "foundry.cli.render.result": END,
 }
@@ -106,6 +113,10 @@ BASES: dict[str, tuple[str, ...]] = {
     "zoo pull": ("gpt2",),
     "zoo convert": ("gpt2", "--run", "converted"),
     "zoo check": ("gpt2",),
+    "runs rm": ("r",),
+    "runs tag": ("r", "keep"),
+    "runs note": ("r", "good"),
+    "runs rename": ("r", "best"),
 }
 LAB = {
     # of every command that trains trials
@@ -114,6 +125,7 @@ LAB = {
     "--trial-seconds": ("7", {"open_lab.trial_seconds": 7.0}),
     "--retry": (None, {"open_lab.retry": True}),
 }
+FOLDER = {"--folder": ("other", {"find_run.folder": Path("other")})}
 TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
     # command line -> option -> (its value, what that changes). Either all parameters that change, as they arrive; or
     # what is called, +function or +function.parameter=value; or what is called no more, -function
@@ -280,6 +292,22 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--block-size": ("64", {"convert.block_size": 64, "experiment_from.block_size": 64}),
     },
     "zoo check": {"--tokens": ("9", {"check.tokens": 9}), "--tolerance": ("0.5", {"check.tolerance": 0.5})},
+    "init": {"--text": ("experiments", {"baseline.text": "./experiments"})},
+    "runs rm": {
+        **FOLDER,
+        "--checkpoints": (
+            None,
+            {
+                "rmtree.path": Path("r/checkpoints"),
+                "rmtree.ignore_errors": True,
+                "_agreed.question": "remove the checkpoints of r?",
+            },
+        ),
+        "--yes": (None, "-_agreed"),
+    },
+    "runs tag": {**FOLDER, "--off": (None, {"Run.label.tags": []})},
+    "runs note": FOLDER,
+    "runs rename": FOLDER,
     "config show": {"--set": ("seed=5", {"load_experiment.sets": ["seed=5"]})},
 }
 EVERYWHERE = {"--json", "--help"}  # test_json.py calls every command with it

@@ -7,21 +7,33 @@ runs/baseline-1a2b3c4d-1337/
   metrics.jsonl, metrics.csv
   samples.jsonl
   result.json               only once the run is finished
+  error.log                 the traceback of what ended it, until it goes on
+  labels.json               tags and a note, if somebody gave it any
 """
 
 from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry.core.contracts import EnvironmentFailure, InvalidData
-from foundry.core.system import JSON_BYTES, Busy, locked, move_folder, open_regular, read_regular, writing
+from foundry.core.contracts import EnvironmentFailure, InvalidData, UsageError
+from foundry.core.system import (
+    JSON_BYTES,
+    Busy,
+    locked,
+    move_folder,
+    open_regular,
+    read_regular,
+    replace_durably,
+    writing,
+)
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -34,11 +46,11 @@ RESULT_KEYS = {"step": int, "tokens": int, "val_loss": float, "val_bpb": float}
 EXPERT_FIELDS = ("expert_usage", "expert_unevenness", "expert_largest_load")
 """What metrics and result.json have of a model with experts, see foundry.core.training.expert_load."""
 ERROR_LOG = "error.log"
-"""The traceback of a trial whose code has failed."""
+"""The traceback of a training that has failed."""
 # fmt: off
 OWN_NAMES = frozenset((
     "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "metrics.csv", "samples.jsonl", "result.json",
-    "profile", ERROR_LOG,
+    "profile", ERROR_LOG, "labels.json",
 ))
 # fmt: on
 """What a run writes into its folder, beside what is hidden: its lock, and unfinished files."""
@@ -78,6 +90,14 @@ class Run:
     def result_file(self) -> Path:
         return self.path / "result.json"
 
+    @property
+    def error_file(self) -> Path:
+        return self.path / ERROR_LOG
+
+    @property
+    def labels_file(self) -> Path:
+        return self.path / "labels.json"
+
     def config(self) -> dict[str, Any]:
         """The content of config.json.
 
@@ -106,6 +126,44 @@ class Run:
     def last_metrics(self) -> dict[str, Any] | None:
         """The newest row of metrics.jsonl."""
         return next(iter(deque(self.metrics(), maxlen=1)), None)
+
+    def labels(self) -> dict[str, Any]:
+        """What somebody has written on it: `tags`, a list, and `note`.
+
+        Raises:
+            InvalidData: labels.json is damaged.
+        """
+        if not self.labels_file.exists():
+            return {"tags": [], "note": ""}
+        return read_json(self.labels_file, {"tags": list, "note": str}, "delete it: it holds tags and a note alone")
+
+    def label(self, tags: Iterable[str], note: str) -> None:
+        """Write other labels on it."""
+        with writing(self.labels_file):
+            replace_durably(self.labels_file, json.dumps({"tags": [*tags], "note": note}).encode())
+
+    def keep_error(self) -> None:
+        """Of the exception that is handled now, for whoever mends the code."""
+        with suppress(OSError):  # the disk is full
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.error_file.write_text(traceback.format_exc(), encoding="utf-8")
+
+    def error(self) -> str:
+        """The last line of the traceback that was kept; empty: there is none."""
+        with suppress(OSError):
+            lines = read_regular(self.error_file, JSON_BYTES).decode(errors="replace").strip().splitlines()
+            return lines[-1] if lines else ""
+        return ""
+
+    def is_held(self) -> bool:
+        """Whether a process trains it now."""
+        try:
+            with open(self.path / ".lock", "rb"), locked(self.path / ".lock", wait=False):
+                return False
+        except Busy:
+            return True
+        except (OSError, EnvironmentFailure):  # nobody ever did, or nobody can: it may not be written
+            return False
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -180,6 +238,29 @@ def list_runs(folder: Path) -> list[Run]:
         return []
     found = [Run(entry) for entry in folder.iterdir() if (entry / "config.json").is_file()]
     return sorted(found, key=lambda run: (run.config_file.stat().st_mtime, run.path.name))
+
+
+def find_run(name: str, folder: Path) -> Run:
+    """The run that somebody means: by its path, or by its name in `folder`, of which the beginning is enough.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    if (Path(name) / "config.json").is_file():
+        return Run(Path(name))
+    known = [run.path.name for run in list_runs(folder)]
+    if name in known:
+        return Run(folder / name)
+    begun = [each for each in known if each.startswith(name)] if name else []
+    if len(begun) == 1:
+        return Run(folder / begun[0])
+    if begun:
+        raise UsageError(f"{name} may be any of {len(begun)} runs", f"say more of one: {', '.join(begun[-5:])}")
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else "`foundry runs` lists what there is"
+    raise UsageError(f"there is no run {name!r} in {folder}", hint)
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -29,11 +29,11 @@ def init(
     from foundry.cli.scaffold import baseline
 
     path = folder / "experiments" / "baseline.yaml"
-    own = _from_project(text, folder)
+    content = baseline(_from_project(text, folder))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(baseline(own))
+            file.write(content)
         made = True
     except FileExistsError:
         made = False

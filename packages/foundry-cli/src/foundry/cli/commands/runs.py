@@ -1,57 +1,289 @@
-"""foundry runs: what was trained here, by itself or in a sweep, and how far it came."""
+"""foundry runs: what was trained here, by itself or in a sweep, how far it came, and what is to be kept of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foundry.cli import render
 from foundry.cli.options import Json
+from foundry.core.contracts import UsageError
 from foundry.core.garbage import no_garbage
 
+if TYPE_CHECKING:
+    from foundry.core.run import Run
 
+app = typer.Typer(invoke_without_command=True)
+
+COLUMNS = ("run", "date", "status", "step", "val_loss", "size", "changes")
+LABELS = ("tags", "note", "remark")
+"""Columns that are shown where a run has such a thing."""
+CSV = (
+    "run", "path", "name", "identity", "seed", "status", "started", "step", "tokens", "positions", "train_loss",
+    "val_loss", "val_bpb", "tokens_per_second", "bytes", "changes", "tags", "note", "remark",
+)  # fmt: skip
+
+Names = Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or the beginnings of their names.")]
+Folder = Annotated[
+    Path | None, typer.Option("--folder", metavar="DIR", help="Where the runs are.", show_default="the project's runs/")
+]
+
+
+@app.callback()
 @no_garbage()
 def runs(
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="FOLDER", help="Where the runs are.", show_default="the project's runs/")
+    context: typer.Context,
+    folder: Folder = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="By val_loss, step, bytes, run, ...; -KEY: the largest first.",
+            show_default="when they began",
+        ),
     ] = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only these: status=finished, run=attn*, tags=keep. Repeatable."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N by --sort; without it, the newest N.")
+    ] = None,
+    trials: Annotated[bool, typer.Option("--trials", help="Also the trials of sweeps.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the runs as CSV.")] = False,
     json: Json = False,
 ) -> None:
-    """List what was trained here. Runs with their last figures, and sweeps with their trials, newest last."""
+    """List what was trained here. Runs, newest last, with what differs from the baseline; and sweeps.
+
+    A run is `finished`, `running`, `stopped` (`foundry train` goes on with it), `crashed` or `damaged`. From Python:
+    pandas.DataFrame(foundry.core.run_rows("runs")).
+
+    \b
+    foundry runs --sort val_loss --filter status=finished
+    foundry runs tag RUN keep      foundry runs note RUN "diverged at 3e-3"
+    foundry runs rename RUN NAME   foundry runs rm RUN --checkpoints
+    """
+    if context.invoked_subcommand:
+        return
     from foundry.core.contracts import InvalidData
     from foundry.core.project import find_project
-    from foundry.core.run import list_runs
+    from foundry.core.run_list import run_rows
     from foundry.lab import Ledger
 
     project = find_project(Path.cwd())
-    sweeps, trials = _swept(project) if folder is None and Ledger.is_in(project) else ([], [])
+    sweeps, tried = _swept(project) if folder is None and Ledger.is_in(project) else ([], [])
     if folder is not None and not folder.is_dir():
         raise InvalidData(f"{folder} is not a folder", "name the one that holds the run folders")
     folder = folder or project / "runs"
-    found = [_row(run) for run in list_runs(folder)]
+    found = _chosen(run_rows(folder, _baseline()), sort, filter or (), limit)
+    for row in found:
+        if "problem" in row:
+            render.say(row["problem"])
+    if csv:
+        return _write_csv(found)
     if not found and not sweeps:
         render.say(f"no runs in {render.place(folder)}")
-    columns = ["run", "status", "step", "train_loss", "val_loss", "val_bpb", "tokens_per_second"]
-    if any(row.get("remark") for row in found):
-        columns.append("remark")
-    rows = [[_figure(row.get(column)) for column in columns] for row in found]
-    finished = [row for row in found if row["status"] == "finished"]
-    next_step = f"foundry generate {render.argument(finished[-1]['path'])}" if finished else "foundry train"
-    if any((sweep["status"], sweep["kind"]) == ("interrupted", "sweep") for sweep in sweeps):
-        next_step = "foundry sweep --resume"
 
     def draw() -> None:
-        render.table(columns, render.newest(rows, "runs"))
-        for title, listed in (("sweeps", sweeps), ("trials", trials)):
+        columns = [*COLUMNS, *(label for label in LABELS if any(row.get(label) for row in found))]
+        shown = render.newest(found, "runs")
+        render.table(columns, [[_cell(row, column) for column in columns] for row in shown])
+        if found:
+            total = sum(row.get("bytes", 0) for row in found)
+            render.say(f"{len(found):,} {'run' if len(found) == 1 else 'runs'}, {render.size(total)} on the disk")
+        for title, listed in (("sweeps", sweeps), ("trials", tried if trials else [])):
             if listed:
                 render.line()
-                shown = [[_figure(each) for each in row.values()] for row in render.newest(listed, title)]
-                render.table(list(listed[0]), shown, title)
+                rows = [[_figure(each) for each in row.values()] for row in render.newest(listed, title)]
+                render.table(list(listed[0]), rows, title)
+        if tried and not trials:
+            render.say(f"{len(tried):,} trials of sweeps: foundry runs --trials")
 
-    data = {"folder": str(folder), "runs": found, "sweeps": sweeps, "trials": trials}
-    render.result(data, draw, next_step)
+    data = {"folder": str(folder), "runs": found, "sweeps": sweeps, "trials": tried}
+    render.result(data, draw, _next(found, sweeps))
+
+
+@app.command()
+def rm(
+    names: Names,
+    folder: Folder = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Only what they could go on from; their figures stay.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove runs from the disk, for ever. Of one that is trained now nothing is removed.
+
+    Example: foundry runs rm attn_mha-1a2b --checkpoints
+    """
+    import shutil
+
+    chosen = _named(names, folder)
+    if not yes and not _agreed(
+        f"remove {'the checkpoints of ' * checkpoints}{', '.join(r.path.name for r in chosen)}?"
+    ):
+        raise UsageError("nothing was removed", "--yes removes without asking")
+    for run in chosen:
+        with run.held():
+            shutil.rmtree(run.checkpoints if checkpoints else run.path, ignore_errors=checkpoints)
+    _told(chosen, "removed")
+
+
+@app.command()
+def tag(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its name.")],
+    tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="Words.")],
+    folder: Folder = None,
+    off: Annotated[bool, typer.Option("--off", help="Take them off.")] = False,
+    json: Json = False,
+) -> None:
+    """Put tags on a run, by which it is found: foundry runs --filter tags=keep.
+
+    Example: foundry runs tag attn_mha-1a2b keep
+    """
+    (run,) = _named([name], folder)
+    labels = run.labels()
+    kept = [each for each in labels["tags"] if each not in tags]
+    run.label(kept if off else [*kept, *tags], labels["note"])
+    _told([run], "tagged", **run.labels())
+
+
+@app.command()
+def note(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its name.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A line; an empty one takes the note off.")],
+    folder: Folder = None,
+    json: Json = False,
+) -> None:
+    """Write a line on a run, which `foundry runs` shows.
+
+    Example: foundry runs note attn_mha-1a2b "the rate was too high"
+    """
+    (run,) = _named([name], folder)
+    run.label(run.labels()["tags"], text)
+    _told([run], "noted", **run.labels())
+
+
+@app.command()
+def rename(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its name.")],
+    new: Annotated[str, typer.Argument(metavar="NAME", help="The folder's new name, beside its old one.")],
+    folder: Folder = None,
+    json: Json = False,
+) -> None:
+    """Give a run's folder another name. `foundry train` then begins the same experiment anew, unless --out names it.
+
+    Example: foundry runs rename attn_mha-1a2b best-so-far
+    """
+    from foundry.core.run import Run
+    from foundry.core.system import move_folder
+
+    (run,) = _named([name], folder)
+    target = run.path.parent / new
+    if Path(new).name != new or not new or new.startswith("."):
+        raise UsageError(f"{new!r} is no name of a folder", "choose another name")
+    if target.exists():
+        raise UsageError(f"{render.place(target)} is there already", "choose another name")
+    with run.held():
+        move_folder(run.path, target)
+    _told([Run(target)], "renamed")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _named(names: Iterable[str], folder: Path | None) -> list[Run]:
+    from foundry.core.project import find_project
+    from foundry.core.run import find_run
+
+    folder = folder or find_project(Path.cwd()) / "runs"
+    return list({run.path: run for run in (find_run(name, folder) for name in names)}.values())
+
+
+def _agreed(question: str) -> bool:
+    import sys
+
+    if render.wants_json() or not (sys.stdin and sys.stdin.isatty() and render.is_terminal(sys.stderr)):
+        return False
+    return typer.confirm(question, err=True)
+
+
+def _told(chosen: Sequence[Run], done: str, **more: Any) -> None:
+    def draw() -> None:
+        for run in chosen:
+            render.line(f"{done}: {render.place(run.path)}")
+
+    render.result({"runs": [str(run.path) for run in chosen], "done": done, **more}, draw, "foundry runs")
+
+
+def _baseline() -> Any:
+    """The project's; None where it has none, or one that cannot be read: the list is of use without it."""
+    from foundry.core.config import load_experiment
+    from foundry.core.contracts import FoundryError
+
+    try:
+        return load_experiment()
+    except FoundryError:
+        return None
+
+
+def _chosen(
+    rows: list[dict[str, Any]], sort: str | None, terms: Sequence[str], limit: int | None
+) -> list[dict[str, Any]]:
+    """Those that match every term, in this order.
+
+    Raises:
+        UsageError: a term is none, or no run has such a key.
+    """
+    for term in terms:
+        key, equals, pattern = term.partition("=")
+        if not equals:
+            raise UsageError(f"--filter {term!r} is no KEY=VALUE", "for example: --filter status=finished")
+        _require_key("--filter", key, rows)
+        rows = [row for row in rows if any(fnmatchcase(each, pattern) for each in _texts(row.get(key)))]
+    if sort is None:
+        return rows[-limit:] if limit else rows
+    key = sort.removeprefix("-")
+    _require_key("--sort", key, rows)
+    known = [row for row in rows if row.get(key) is not None]
+    known.sort(key=lambda row: row[key], reverse=sort.startswith("-"))
+    return [*known, *(row for row in rows if row.get(key) is None)][:limit]
+
+
+def _require_key(option: str, key: str, rows: Sequence[dict[str, Any]]) -> None:
+    known = {key for row in rows for key in row}
+    if rows and key not in known:
+        raise UsageError(f"{option}: runs have no {key!r}", f"they have {', '.join(sorted(known))}")
+
+
+def _texts(value: Any) -> list[str]:
+    """What a pattern is held against: each word of a list, or the value."""
+    return [str(each) for each in value] if isinstance(value, list) else ["" if value is None else str(value)]
+
+
+def _next(found: Sequence[dict[str, Any]], sweeps: Sequence[dict[str, Any]]) -> str:
+    if any((sweep["status"], sweep["kind"]) == ("interrupted", "sweep") for sweep in sweeps):
+        return "foundry sweep --resume"
+    finished = [row for row in found if row["status"] == "finished"]
+    return f"foundry generate {render.argument(finished[-1]['path'])}" if finished else "foundry train"
+
+
+def _write_csv(rows: Iterable[dict[str, Any]]) -> None:
+    import csv
+    from io import StringIO
+
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV)
+    writer.writerows(
+        ["; ".join(value) if isinstance(value := row.get(column), list) else value for column in CSV] for row in rows
+    )
+    render.write(text.getvalue())
 
 
 def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -82,22 +314,18 @@ def _swept(project: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return sweeps, list(first.values())
 
 
-def _row(run: Any) -> dict[str, Any]:
-    from foundry.core.code import several_codes
-    from foundry.core.contracts import InvalidData
+def _cell(row: dict[str, Any], column: str) -> Any:
+    from foundry.cli.history import day
 
-    row: dict[str, Any] = {"run": run.path.name, "path": str(run.path)}
-    try:
-        config, result, last = run.config(), run.result(), run.last_metrics() or {}
-    except InvalidData as error:
-        render.say(error.message)
-        return row | {"status": "damaged", "problem": error.message}
-    row |= {"name": config["name"], "identity": config["identity"], "seed": config["seed"]}
-    row |= {"status": "finished" if result else "unfinished", **last}
-    if result:
-        row |= {"codes": result.get("codes", []), "remark": several_codes(result)}
-        row |= {key: result.get(key) for key in ("step", "tokens", "positions", "train_loss", "val_loss", "val_bpb")}
-    return row
+    match column:
+        case "date":
+            return day(row["started"]) if "started" in row else ""
+        case "size":
+            return render.size(row["bytes"]) if "bytes" in row else ""
+        case "changes" | "tags":
+            return ", ".join(row.get(column, ()))
+        case _:
+            return _figure(row.get(column))
 
 
 def _figure(value: Any) -> Any:

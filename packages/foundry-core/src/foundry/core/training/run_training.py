@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from foundry.core.analyze import flops_per_token
 from foundry.core.blame import answers_for
 from foundry.core.code import UNKNOWN, code_fingerprint, several_codes
-from foundry.core.contracts import InvalidData, PluginError, Tokenizer
+from foundry.core.contracts import InvalidData, PluginError, Stopped, Tokenizer
 from foundry.core.digest import digest
 from foundry.core.generate import first_ids
 from foundry.core.limits import within_limits
@@ -90,7 +90,7 @@ def train(
                 raise PluginError(
                     "the ranks found different plugins, or other code", "install the same distributions everywhere"
                 )
-            with within_limits():
+            with within_limits(), _error_kept(run) if world.is_main else nullcontext():
                 result = _train(run, experiment, world, reporter, profile)
         if world.is_main:
             if remark := several_codes(result):
@@ -98,6 +98,20 @@ def train(
             reporter.finished(result)
         world.barrier()
     return result
+
+
+@contextmanager
+def _error_kept(run: Run) -> Iterator[None]:
+    """What ends the training is written down in its folder, so that a list of runs can say that it has failed."""
+    run.error_file.unlink(missing_ok=True)
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception:
+        if run.config_file.exists():  # else it has not begun, and leaves no folder
+            run.keep_error()
+        raise
 
 
 def _train(run: Run, experiment: Experiment, world: World, reporter: Reporter, profile: bool) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from typing import Any
 from foundry.core.blame import FAULTS, explained
 from foundry.core.config import from_plain
 from foundry.core.contracts import EnvironmentFailure, FoundryError, InvalidData, PluginError, Stopped
-from foundry.core.run import ERROR_LOG
+from foundry.core.run import Run
 from foundry.core.system.parents import in_thread, listen
 from foundry.core.system.signals import Interrupt, StopRequest
 from foundry.core.undisturbed import undisturbed
@@ -117,7 +117,6 @@ class Worker:
     def result(self, attempt: Attempt, watch: Watch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Train and evaluate: result.json with every metric, and the curve. What is finished is not trained again."""
         from foundry.core.code import code_fingerprint
-        from foundry.core.run import Run
         from foundry.core.training import train
         from foundry.lab.trials.fingerprint import data_fingerprint, trial_code
         from foundry.lab.trials.scores import scores
@@ -155,10 +154,7 @@ class Worker:
     def keep_traceback(self, attempt: Attempt) -> None:
         """Of the exception that is handled now, for whoever mends the code: in the log, and in the run folder."""
         self.log(f"trial {attempt.trial.id} failed:\n{traceback.format_exc()}")
-        file = self.ledger.project / attempt.run / ERROR_LOG
-        with suppress(OSError):  # the disk is full: the reason is in the ledger
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(traceback.format_exc(), encoding="utf-8")
+        Run(self.ledger.project / attempt.run).keep_error()
 
 
 # --------------------------------------------------------------------------------------------------------------------
