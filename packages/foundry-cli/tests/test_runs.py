@@ -126,6 +126,13 @@ def test_sorted_filtered_limited_and_as_csv(runs, trained):
     assert float(table[0]["val_loss"]) == losses["wide"]
 
 
+def test_a_run_is_found_by_the_beginning_of_its_name(runs, capsys):
+    assert main(["generate", "wid", "--max-tokens", "3", "--prompt", "th"]) == 0
+    assert capsys.readouterr().out.startswith("th")
+    assert main(["generate", "wiide"]) == 3
+    assert "did you mean wide?" in capsys.readouterr().err
+
+
 def test_tags_notes_and_names_stay_with_a_run(runs, trained):
     runs("tag", "pla", "keep", "best")  # the beginning of a name is enough
     runs("tag", "plain", "keep", "--off")
@@ -146,8 +153,8 @@ def test_what_is_removed_was_meant(runs, trained):
         (trained / "runs" / f"copy-{name}").mkdir()
         (trained / "runs" / f"copy-{name}" / "config.json").write_bytes(Path("runs/plain/config.json").read_bytes())
         (trained / "runs" / f"copy-{name}" / "checkpoints").mkdir()
-    assert "may be any of 2 runs" in runs("rm", "copy-", "--yes", code=2).err
-    assert "did you mean" in runs("rm", "copyb", "--yes", code=2).err
+    assert "may be any of 2 runs" in runs("rm", "copy-", "--yes", code=3).err
+    assert "did you mean" in runs("rm", "copyb", "--yes", code=3).err
     assert "--yes removes without asking" in runs("rm", "copy-a", code=2).err  # nobody is there to be asked
     runs("rm", "copy-a", "--checkpoints", "--yes")
     assert not (trained / "runs" / "copy-a" / "checkpoints").exists()

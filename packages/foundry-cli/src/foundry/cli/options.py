@@ -7,12 +7,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from foundry.core.contracts import UsageError
+
+if TYPE_CHECKING:
+    from foundry.core.run import Run
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; errors are JSON on stderr.")]
 """Only declared by a command, never read: `render` knows."""
@@ -29,6 +32,10 @@ Sets = Annotated[
         metavar="KEY=VALUE",
         help="Override a value: training.learning_rate=3e-4. Where it is text, all that follows = is it. Repeatable.",
     ),
+]
+
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its name in the project's runs/.")
 ]
 
 # What the commands that train trials share.
@@ -76,6 +83,21 @@ class TakesNumbers(TyperCommand):
         # Only then, so that a mistyped option is told as one. Beside a number it becomes a value that does not exist.
         ctx.ignore_unknown_options = any(re.match(r"-\.?[0-9]", word) for word in args)
         return super().parse_args(ctx, args)
+
+
+def run_named(name: str, folder: Path | None = None) -> Run:
+    """The run that RUN means.
+
+    Args:
+        folder: where the runs are; by default the project's.
+
+    Raises:
+        InvalidData: there is none, or more than one.
+    """
+    from foundry.core.project import find_project
+    from foundry.core.run import find_run
+
+    return find_run(name, folder or find_project(Path.cwd()) / "runs")
 
 
 def train_command(config: Path | None, sets: Sequence[str] | None, out: Path | None = None) -> str:

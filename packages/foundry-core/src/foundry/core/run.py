@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry.core.contracts import EnvironmentFailure, InvalidData, UsageError
+from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.system import (
     JSON_BYTES,
     Busy,
@@ -244,9 +244,9 @@ def find_run(name: str, folder: Path) -> Run:
     """The run that somebody means: by its path, or by its name in `folder`, of which the beginning is enough.
 
     Raises:
-        UsageError: there is none, or more than one.
+        InvalidData: there is none, or more than one.
     """
-    if (Path(name) / "config.json").is_file():
+    if Path(name).is_dir():
         return Run(Path(name))
     known = [run.path.name for run in list_runs(folder)]
     if name in known:
@@ -255,12 +255,12 @@ def find_run(name: str, folder: Path) -> Run:
     if len(begun) == 1:
         return Run(folder / begun[0])
     if begun:
-        raise UsageError(f"{name} may be any of {len(begun)} runs", f"say more of one: {', '.join(begun[-5:])}")
+        raise InvalidData(f"{name} may be any of {len(begun)} runs", f"say more of one: {', '.join(begun[-5:])}")
     from difflib import get_close_matches
 
     near = get_close_matches(name, known, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`foundry runs` lists what there is"
-    raise UsageError(f"there is no run {name!r} in {folder}", hint)
+    raise InvalidData(f"there is no run {name!r} in {folder}", hint)
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:

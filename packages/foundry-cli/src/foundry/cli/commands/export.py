@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Json
+from foundry.cli.options import Json, RunName, run_named
 
 
 class Format(StrEnum):
@@ -17,7 +17,7 @@ class Format(StrEnum):
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunName,
     out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it must not be there.")],
     to: Annotated[Format, typer.Option(help="hf: what transformers loads.")] = Format.hf,
     checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="Which checkpoint.")] = "last",
@@ -41,7 +41,7 @@ def export(
 
     stay_within_quota()
     kept = dtype_of(dtype)  # a word that is no dtype is refused before the weights are read
-    config, tokenizer, model = load_run(run, checkpoint, note=render.say)
+    config, tokenizer, model = load_run(run_named(run).path, checkpoint, note=render.say)
     limit = int(max_shard * 1e9)
     done = export(config, tokenizer, model.to(kept), out, architecture=architecture, max_shard_bytes=limit)
     if not done.tokenizer:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Json
+from foundry.cli.options import Json, RunName, run_named
 
 
 class DeviceType(StrEnum):
@@ -19,7 +18,7 @@ class DeviceType(StrEnum):
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunName,
     prompt: Annotated[
         list[str] | None, typer.Option(help="The text to go on from. Several times: all of them at once, as a batch.")
     ] = None,
@@ -55,7 +54,7 @@ def generate(
 
     stay_within_quota()
     sampling = Sampling(0.0 if greedy else temperature, top_k, top_p)
-    _, tokenizer, model = load_run(run, checkpoint, device=device.value, note=render.say)
+    _, tokenizer, model = load_run(run_named(run).path, checkpoint, device=device.value, note=render.say)
     prompts = prompt or [""]
     if len(prompts) > 1 or render.wants_json():
         texts = continuations(model, tokenizer, prompts, max_tokens, sampling, seed=seed, ignore_eos=ignore_eos)

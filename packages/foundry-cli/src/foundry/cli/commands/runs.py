@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Json
+from foundry.cli.options import Json, RunName, run_named
 from foundry.core.contracts import UsageError
 from foundry.core.garbage import no_garbage
 
@@ -136,7 +136,7 @@ def rm(
 
 @app.command()
 def tag(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its name.")],
+    name: RunName,
     tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="Words.")],
     folder: Folder = None,
     off: Annotated[bool, typer.Option("--off", help="Take them off.")] = False,
@@ -155,7 +155,7 @@ def tag(
 
 @app.command()
 def note(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its name.")],
+    name: RunName,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A line; an empty one takes the note off.")],
     folder: Folder = None,
     json: Json = False,
@@ -171,7 +171,7 @@ def note(
 
 @app.command()
 def rename(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its name.")],
+    name: RunName,
     new: Annotated[str, typer.Argument(metavar="NAME", help="The folder's new name, beside its old one.")],
     folder: Folder = None,
     json: Json = False,
@@ -198,11 +198,8 @@ def rename(
 
 
 def _named(names: Iterable[str], folder: Path | None) -> list[Run]:
-    from foundry.core.project import find_project
-    from foundry.core.run import find_run
-
-    folder = folder or find_project(Path.cwd()) / "runs"
-    return list({run.path: run for run in (find_run(name, folder) for name in names)}.values())
+    """Each once."""
+    return list({run.path: run for run in (run_named(name, folder) for name in names)}.values())
 
 
 def _agreed(question: str) -> bool:
