@@ -31,7 +31,7 @@ from foundry.lab.ledger import Ledger, Noise
 from foundry.lab.sweep.dry_run import ENOUGH
 from foundry.lab.sweep.plan import Plan, make_plan
 from foundry.lab.sweep.question import Question
-from foundry.lab.trials.budget import Costs
+from foundry.lab.trials.costs import Costs
 
 STEPS, RATE = 24, 3e-3
 BASELINE = f"""{TINY}

@@ -24,13 +24,13 @@ from foundry.cli import render
 from foundry.cli.__main__ import main
 from foundry.cli.app import app
 from foundry.core.config import Experiment
+from foundry.core.config.budget import Budget
 from foundry.core.contracts import UsageError
 from foundry.core.run import Run
 from foundry.lab.comparison import Pairing
 from foundry.lab.report import Report
 from foundry.lab.search.settings import SearchSettings
 from foundry.lab.sweep.lab import Lab
-from foundry.lab.trials.budget import Budget
 
 COMPARED = SimpleNamespace(comparison=SimpleNamespace(choice="first"))
 TWO: Any = SimpleNamespace(entries=(SimpleNamespace(arm="a"), SimpleNamespace(arm="b")))
@@ -48,6 +48,7 @@ THROUGH = object()
 SEAMS: dict[str, Any] = {
     # what does a command's work -> what it returns here; END: nothing; THROUGH: what it really does
     "foundry.core.config.load_experiment": THROUGH,
+    "foundry.core.config.budget.with_budget": THROUGH,
     "foundry.core.training.train": END,
     "foundry.core.training.plan": END,
     "foundry.core.training.evaluate_run": END,
@@ -131,6 +132,7 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
     # what is called, +function or +function.parameter=value; or what is called no more, -function
     "train": {
         "--set": ("seed=5", {"load_experiment.sets": ["seed=5"]}),
+        "--budget": ("9 steps", "+with_budget.budget=9 steps"),
         "--out": ("runs/x", {"train.out": Path("runs/x")}),
         "--resume": ("must", {"train.resume": "must"}),
         "--nproc": ("2", "+launch.nproc=2"),

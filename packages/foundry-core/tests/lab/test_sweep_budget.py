@@ -10,11 +10,12 @@ from tests.project import working_in, write_project
 
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.assemble import edit
+from foundry.core.config.budget import Budget
 from foundry.core.config.mutate import mutate
 from foundry.core.training.budget import StepSize, TrainingBudget
 from foundry.core.training.open_rows import open_rows
 from foundry.lab.report.runs import DRAWN, _mean
-from foundry.lab.trials.budget import Budget, Costs, equalised
+from foundry.lab.trials.costs import Costs, equalised
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 from tests.project import write_project
 
 from foundry.core.config import from_plain, load_experiment
+from foundry.core.config.budget import Budget, share_of
 from foundry.core.contracts import UsageError
 from foundry.lab.decide.conclusion import ArmConclusion, Conclusion, Duelled, Screened
 from foundry.lab.decide.request import CONTROL, Request
@@ -24,7 +25,7 @@ from foundry.lab.sweep.arms import Axis
 from foundry.lab.sweep.plan import Plan, PlannedArm, informed, make_plan, noise_context
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
-from foundry.lab.trials.budget import EQUAL, Budget, Costs, share_of
+from foundry.lab.trials.costs import EQUAL, Costs
 from foundry.lab.trials.fingerprint import make_trial
 from foundry.lab.trials.setting import Setting
 from foundry.lab.trials.warm_start import WarmStart

@@ -100,10 +100,13 @@ def run_named(name: str, folder: Path | None = None) -> Run:
     return find_run(name, folder or find_project(Path.cwd()) / "runs")
 
 
-def train_command(config: Path | None, sets: Sequence[str] | None, out: Path | None = None) -> str:
+def train_command(
+    config: Path | None, sets: Sequence[str] | None, out: Path | None = None, budget: str | None = None
+) -> str:
     """The command line that trains what was looked at."""
     words = ["foundry", "train", *([str(config)] if config else [])]
     words += [word for assignment in sets or () for word in ("--set", assignment)]
+    words += ["--budget", budget] if budget else []
     return shlex.join([*words, *(["--out", str(out)] if out else [])])
 
 

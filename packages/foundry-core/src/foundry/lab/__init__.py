@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foundry.core.config.budget import Budget
     from foundry.lab.ablation import Ablation
     from foundry.lab.baseline import rollback
     from foundry.lab.comparison import Compared, Pairing
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from foundry.lab.sweep.question import Question
     from foundry.lab.sweep.reporter import SweepReporter
     from foundry.lab.sweep.result import SweepResult
-    from foundry.lab.trials.budget import Budget
     from foundry.lab.trials.driver import Running
 
 # By name only: what drives trainings imports torch, and who lists executors or reads a ledger does not.
@@ -51,7 +51,7 @@ _PUBLIC = {
     "Ablation": "ablation:Ablation",
     "ArmConclusion": "decide.conclusion:ArmConclusion",
     "Axis": "sweep.arms:Axis",
-    "Budget": "trials.budget:Budget",
+    "Budget": "trials.costs:Budget",
     "Compared": "comparison:Compared",
     "evolve": "search.evolve:evolve",
     "Evolved": "search.settings:Evolved",

@@ -14,6 +14,7 @@ from typing import Any
 from foundry.core.blame import FAULTS
 from foundry.core.config import Experiment
 from foundry.core.config.assemble import edit
+from foundry.core.config.budget import Budget, with_budget
 from foundry.core.config.difference import Change, difference
 from foundry.core.config.mutate import is_held_fixed
 from foundry.core.config.schema import BUDGETS
@@ -28,7 +29,7 @@ from foundry.lab.sweep.dry_run import training_seconds
 from foundry.lab.sweep.lab import Lab
 from foundry.lab.sweep.plan import Plan, check_question, not_built, plan_of, remarks_on
 from foundry.lab.sweep.question import Question
-from foundry.lab.trials.budget import Budget, Costs, with_budget
+from foundry.lab.trials.costs import Costs, in_steps_of
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS
 
 SHOWN = ("val_loss", "val_bpb", "tokens_per_second")
@@ -190,7 +191,7 @@ def _level(first: Experiment, second: Experiment, budget: Budget | None) -> tupl
     """Both with one budget, counted in tokens, and the same text to validate on; and what that took."""
     words = []
     wanted, own = budget or Budget.of(first), Budget.of(second)
-    worth = wanted.in_steps_of(_costs_of(first), _costs_of(second))
+    worth = in_steps_of(wanted, _costs_of(first), _costs_of(second))
     if budget:
         words.append(f"both train for {budget}")
     elif own.edits != worth.edits:

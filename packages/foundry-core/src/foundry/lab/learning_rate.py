@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foundry.core.config.assemble import edit
+from foundry.core.config.budget import Budget, with_budget
 from foundry.core.contracts import Diverged, FoundryError, UsageError
 from foundry.core.limits import within_limits
 from foundry.core.run import Run
@@ -24,7 +25,6 @@ from foundry.core.system.signals import StopRequest
 from foundry.core.training.distributed import World
 from foundry.core.training.reporter import PlainReporter, Reporter
 from foundry.core.training.run_training import build
-from foundry.lab.trials.budget import Budget, with_budget
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment

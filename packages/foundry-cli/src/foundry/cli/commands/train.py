@@ -28,6 +28,14 @@ class Resume(StrEnum):
 def train(
     config: Config = None,
     sets: Sets = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            help="How long: 300 steps, 500k tokens, 1e12 flops, 60 seconds.",
+            show_default="the experiment's",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The run folder.", show_default="runs/NAME-HASH8-SEED")
     ] = None,
@@ -46,13 +54,16 @@ def train(
 
     Ctrl-C saves a checkpoint; the same command goes on from there.
 
-    Example: foundry train experiments/baseline.yaml --set training.max_iters=100
+    Example: foundry train experiments/baseline.yaml --budget "100 steps" --set seed=7
     """
     from foundry.core.config import load_experiment
+    from foundry.core.config.budget import Budget, with_budget
 
-    if eval_only and out and not config and not sets:
+    if eval_only and out and not (config or sets or budget):
         return _evaluate(out)
     experiment = load_experiment(config, sets or ())
+    if budget:
+        experiment = with_budget(experiment, Budget.parse(budget))
     render.problems(experiment.registry.problems)
     if eval_only:
         from foundry.core.run import default_run
@@ -64,7 +75,7 @@ def train(
         planned = plan(experiment, out)
         for remark in planned["remarks"]:
             render.say(f"note: {remark}")
-        return render.result(planned, lambda: _draw(planned), train_command(config, sets, out))
+        return render.result(planned, lambda: _draw(planned), train_command(config, sets, out, budget))
     if nproc > 1 and "RANK" not in os.environ:
         from foundry.core.training.distributed import check_ranks
         from foundry.core.training.launch import launch

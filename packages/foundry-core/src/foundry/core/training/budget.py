@@ -2,7 +2,7 @@
 
 A token is a target that is trained on. A position is a place in a row: where a document ends before its row does, the
 rest is padding, which costs as much and teaches nothing. So tokens are what arms are compared by, and positions are
-what FLOPs are counted by: in `foundry.core.analyze`. Arms are made equal in `foundry.lab.trials.budget`.
+what FLOPs are counted by: in `foundry.core.analyze`. Arms are made equal in `foundry.lab.trials.costs`.
 """
 
 from __future__ import annotations

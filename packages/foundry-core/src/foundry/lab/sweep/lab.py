@@ -42,7 +42,7 @@ from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent, SweepReporter
 from foundry.lab.sweep.result import SweepResult, decisions_of, evidence_of, noise_of
 from foundry.lab.sweep.workload import PlannedWork
-from foundry.lab.trials.budget import Costs
+from foundry.lab.trials.costs import Costs
 from foundry.lab.trials.driver import Driver
 from foundry.lab.trials.executors.site import WORKER, LedgerSite
 from foundry.lab.trials.heartbeat import Heartbeat

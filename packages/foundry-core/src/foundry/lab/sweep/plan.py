@@ -12,6 +12,7 @@ from typing import Any
 
 from foundry.core.blame import FAULTS, explained
 from foundry.core.config import Experiment, from_plain
+from foundry.core.config.budget import Budget
 from foundry.core.config.mutate import mutate
 from foundry.core.config.remarks import remarks
 from foundry.core.config.write_yaml import number, to_yaml
@@ -24,7 +25,7 @@ from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Ter
 from foundry.lab.ledger.sweep_row import stack_from_json
 from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
-from foundry.lab.trials.budget import COST_AXES, Budget, Costs, Count, equalised
+from foundry.lab.trials.costs import COST_AXES, Costs, Count, equalised
 from foundry.lab.trials.failure import is_of_code, reason_of
 from foundry.lab.trials.fingerprint import data_fingerprint, task_spec, trial_code
 from foundry.lab.trials.scores import COMPARES_TOKENIZERS, metric_asked, tasks_asked

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from foundry.core.config.budget import Budget
 from foundry.core.contracts import Stack
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.sweep_row import SweepRow, stack_from_json
-from foundry.lab.trials.budget import Budget
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from foundry.core.system.parents import in_thread, listen
 from foundry.core.system.signals import Interrupt, StopRequest
 from foundry.core.undisturbed import undisturbed
 from foundry.lab.ledger import Attempt, Ledger, LostClaim
-from foundry.lab.trials.budget import Costs
+from foundry.lab.trials.costs import Costs
 from foundry.lab.trials.executors.process import TELL_AND_END
 from foundry.lab.trials.failure import is_the_machines, reason_of
 from foundry.lab.trials.heartbeat import Heartbeat, wait_for_predecessor

@@ -18,7 +18,7 @@ from foundry.core.config import from_plain
 from foundry.core.contracts import EnvironmentFailure, FoundryError, PluginError, Stopped
 from foundry.lab.ledger.ledger import FOLDER
 from foundry.lab.ledger.records import Attempt, LostClaim
-from foundry.lab.trials.budget import Costs
+from foundry.lab.trials.costs import Costs
 from foundry.lab.trials.executors import LocalParams
 from foundry.lab.trials.executors.process import WorkerProcess
 from foundry.lab.trials.executors.site import LedgerSite
