@@ -132,6 +132,8 @@ def test_an_id_is_found_though_it_looks_like_a_number(id):
         (["slt=attention"], "nothing in the ledger has a 'slt'", "did you mean slot?"),
         (["attention"], "'attention' is no term", "KEY=VALUE"),
         (["n>many"], "'many' is no number", ""),
+        (["verdict=rejected"], "nothing has verdict=rejected", "did you mean verdict=reject?"),
+        (["what=trial,run"], "nothing has what=run", "it is decision, trial, refusal, generation"),
     ],
 )
 def test_a_query_that_cannot_be_meant_is_a_usage_error(history, foundry, terms, said, hint):
@@ -155,6 +157,15 @@ def test_why_tells_the_pairs_of_runs_and_the_rest_of_the_sweep(history, foundry)
     rejected = foundry(history, "why", "attention-dec", "--json")
     assert (rejected["generation"], rejected["decision"]["arm"]) == (None, "attention mha")
     assert foundry(history, "why", "0", "--json")["decision"] is None
+    sweeps = foundry(history, "runs", "--json")["sweeps"]
+    decided = [foundry(history, "why", each["sweep"], "--json")["decision"] for each in sweeps[:-1]]
+    assert [each["sweep"] for each in decided] == [each["sweep"] for each in sweeps[:-1]]
+    assert {each["sweep"]: each["verdict"] for each in decided} == {
+        each["sweep"]: "promote" if "promote" in [row["verdict"] for row in rows] else rows[0]["verdict"]
+        for each in sweeps[:-1]
+        for rows in [foundry(history, "query", f"sweep={each['sweep']}", "what=decision", "--json")["rows"]]
+    }
+    assert "has decided nothing: it is interrupted" in foundry(history, "why", sweeps[-1]["sweep"], code=2).err
     assert "there is no 'nonsense'" in foundry(history, "why", "nonsense", code=2).err
 
 

@@ -21,7 +21,7 @@ def why(
         str | None,
         typer.Argument(
             metavar="PROMOTION",
-            help="A generation's number, a decision's id, or an arm: \"activation relu2\".",
+            help='A generation\'s number, the id of a decision or a sweep, or an arm: "activation relu2".',
             show_default="the last promotion",
         ),
     ] = None,

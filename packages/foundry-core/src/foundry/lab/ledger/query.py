@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 from foundry.core.contracts import UsageError
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Decision, Generation, Json, Refusal
+from foundry.lab.ledger.records import Decision, Generation, Json, Refusal, Role, TrialStatus, Verdict
 
 Row: TypeAlias = dict[str, Any]
 
@@ -50,6 +50,14 @@ KEYS = {
     "run": "the run folder of a trial",
 }
 """Beside these, every metric of a trial's result is a key: `val_loss<1.9`."""
+VALUES = {
+    "what": ("decision", "trial", "refusal", "generation"),
+    "verdict": get_args(Verdict),
+    "status": get_args(TrialStatus),
+    "kind": ("manual", "promoted", "rollback"),
+    "role": get_args(Role),
+}
+"""All that some keys may be."""
 
 _TERM = re.compile(r"([\w.-]+)(!=|<=|>=|=|~|<|>)(.*)", re.DOTALL)
 _ORDER: dict[str, Callable[[float, float], bool]] = {
@@ -90,7 +98,7 @@ def parse(words: Sequence[str]) -> list[Term]:
     value before it: `arm=activation relu2`.
 
     Raises:
-        UsageError: it begins with no term, or compares sizes with what is no number.
+        UsageError: it begins with no term, asks for what nothing can be, or compares sizes with what is no number.
     """
     terms: list[Term] = []
     for word in " ".join(words).split():
@@ -102,6 +110,11 @@ def parse(words: Sequence[str]) -> list[Term]:
         else:
             raise UsageError(f"{word!r} is no term", "write KEY=VALUE: slot=attention verdict=reject 'n>3' arm~mla")
     for term in terms:
+        for value in term.value.split(",") if term.test in ("=", "!=") and term.key in VALUES else ():
+            if value not in VALUES[term.key]:
+                near = get_close_matches(value, VALUES[term.key], n=1)
+                hint = f"did you mean {term.key}={near[0]}?" if near else f"it is {', '.join(VALUES[term.key])}"
+                raise UsageError(f"nothing has {term.key}={value}", hint)
         if term.test in _ORDER and not isinstance(_number(term.value), int | float):
             raise UsageError(f"{term.key}{term.test}{term.value}: {term.value!r} is no number")
     return terms

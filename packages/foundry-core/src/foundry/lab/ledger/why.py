@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -37,11 +38,12 @@ class Why:
         """The reasons of a generation, or of a decision.
 
         Args:
-            reference: a generation's number, a decision's id or its beginning, or an arm; None is the newest generation
-                that was promoted, or else the newest one.
+            reference: a generation's number, the id of a decision or of a sweep or its beginning, or an arm. Of a sweep
+                it is what decided it: the winner's decision, else the one that was nearest. None is the newest
+                generation that was promoted, or else the newest one.
 
         Raises:
-            UsageError: there is no such thing.
+            UsageError: there is no such thing, or the sweep has decided nothing.
         """
         generation, decision = _find(ledger, reference)
         if decision is None:
@@ -71,15 +73,33 @@ def _find(ledger: Ledger, reference: str | None) -> tuple[Generation | None, Dec
         if reference == str(each.number):
             return each, ledger.decision(each.decision) if each.decision else None
     decisions = ledger.decisions()
-    found = [each for each in decisions if len(reference) >= 4 and each.id.startswith(reference)]
+    found = [each for each in decisions if _begins(each.id, reference)]
     found = found or [each for each in decisions if each.arm == reference][-1:]
+    found = found or [_nearest(ledger, each) for each in ledger.sweeps() if _begins(each.id, reference)]
     if len(found) != 1:
         problem = f"{reference!r} is the beginning of {len(found)} decisions" if found else f"there is no {reference!r}"
         raise UsageError(
             problem,
-            "name a generation's number, a decision's id, or an arm; `foundry lineage` and `foundry query` tell",
+            "name a generation's number, the id of a decision or of a sweep, or an arm; `foundry lineage` and "
+            "`foundry query` tell",
         )
     return made_by.get(found[0].id), found[0]
+
+
+def _begins(id: str, reference: str) -> bool:
+    return len(reference) >= 4 and id.startswith(reference)
+
+
+def _nearest(ledger: Ledger, sweep: SweepRow) -> Decision:
+    """What a sweep promoted, or would have soonest."""
+    decisions = ledger.decisions(sweep=sweep.id)
+    if not decisions:
+        raise UsageError(
+            f"sweep {sweep.id} has decided nothing: it is {sweep.status}",
+            f"`foundry query what=trial sweep={sweep.id}` shows what it trained",
+        )
+    order = {"promote": 2, "inconclusive": 1, "reject": 0}
+    return max(decisions, key=lambda each: (order[each.verdict], -math.inf if each.low is None else each.low))
 
 
 def _pairs(ledger: Ledger, decision: Decision, sweep: SweepRow, control: str) -> Iterator[SeedPair]:
