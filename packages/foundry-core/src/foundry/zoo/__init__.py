@@ -5,7 +5,7 @@ from foundry.zoo import load, load_pretrained
 model = load_pretrained("llama3-1b", device="cuda")
 config, tokenizer, model = load("qwen2-0.5b")
 
-    catalog.py   the models that have a short name
+    catalog.py   the models that have a short name;  sizes.py  how large they are, without a download
     find.py      a folder for a name;  hub.py  downloads: resumed, every file checked
     source.py    as the first weights of a run;  plugin.py  what the zoo contributes
     shards.py    a folder of safetensors, opened lazily

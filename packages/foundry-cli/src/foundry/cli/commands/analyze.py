@@ -27,21 +27,30 @@ def analyze(
 ) -> None:
     """Count what CONFIG costs. By part: parameters, FLOPs, KV-cache bytes and training memory.
 
-    The model is built, on no device: this runs the code of its variants, and the project's variants/*.py.
+    CONFIG may also be a name of the zoo, whose model is counted without a download. The model is built, on no device:
+    this runs the code of its variants, and the project's variants/*.py.
 
-    Example: foundry analyze experiments/baseline.yaml --set model_args.attention=gqa_1kv --plot cost.png
+    \b
+    foundry analyze experiments/baseline.yaml --set model_args.attention=gqa_1kv --plot cost.png
+    foundry analyze llama3-8b --set model_args.block_size=8192
     """
     from foundry.core.analyze import analyze
     from foundry.core.config import load_experiment
     from foundry.core.training import vocab_size_of
+    from foundry.zoo.sizes import experiment_named, is_named
 
-    experiment = load_experiment(config, sets or ())
-    figures = analyze(experiment, vocab_size or vocab_size_of(experiment))
+    if config and not config.exists() and is_named(str(config)):
+        experiment, known = experiment_named(str(config), sets or ())
+        figures, next_step = analyze(experiment, vocab_size or known), f"foundry zoo pull {config}"
+    else:
+        experiment = load_experiment(config, sets or ())
+        figures = analyze(experiment, vocab_size or vocab_size_of(experiment))
+        next_step = train_command(config, sets)
     if plot:
         from foundry.cli.plots import draw_costs
 
         draw_costs(figures, plot)
-    render.result(figures, lambda: _draw(figures), train_command(config, sets))
+    render.result(figures, lambda: _draw(figures), next_step)
 
 
 def _draw(figures: dict[str, Any]) -> None:

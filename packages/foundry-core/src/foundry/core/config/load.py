@@ -36,6 +36,8 @@ def load_experiment(
     """
     file = _baseline() if path is None else Path(path)
     project = find_project(file if os.path.exists(file) else Path.cwd())
+    if not os.path.exists(file) and (near := _near(file, project)):
+        raise InvalidExperiment(f"{file}: there is no such file", f"did you mean {near}?")
     registry = registry or discover(project)
     documents = [*_read_chain(file), *map(_read_set, sets)]
     return assemble(documents, registry, project, name=file.stem, path=file)
@@ -47,19 +49,21 @@ def from_plain(
     project: Path | None = None,
     source: str = "config.json",
     registry: Registry | None = None,
+    sets: Sequence[str] = (),
 ) -> Experiment:
     """The experiment that plain data describes, in full as `Experiment.plain()` does or with defaults left out.
 
     Args:
         project: a folder in the project whose `variants/*.py` take part; by default the working directory.
         source: what messages call the data.
+        sets: on top of it, as of `load_experiment`.
 
     Raises:
         InvalidExperiment, PluginError: as for `load_experiment`.
     """
     project = find_project(project or Path.cwd())
     document = Document(deepcopy(dict(data)), {(): Place(source)})
-    return assemble([document], registry or discover(project), project)
+    return assemble([document, *map(_read_set, sets)], registry or discover(project), project)
 
 
 def from_text(text: str, project: Path, *, name: str, source: str = "") -> Experiment:
@@ -73,6 +77,14 @@ def from_text(text: str, project: Path, *, name: str, source: str = "") -> Exper
         InvalidExperiment, PluginError: as for `load_experiment`.
     """
     return assemble([read_text(text, source or name)], discover(project), project, name=name)
+
+
+def _near(file: Path, project: Path) -> str:
+    """The experiments that may be meant by the name of a file that is not there; empty: none."""
+    from difflib import get_close_matches
+
+    there = {each.stem: each for each in sorted((project / BASELINE).parent.glob("*.yaml"))}
+    return " or ".join(os.path.relpath(there[stem]) for stem in get_close_matches(file.stem, there, n=3))
 
 
 def _baseline() -> Path:
