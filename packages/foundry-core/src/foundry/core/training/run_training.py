@@ -38,6 +38,7 @@ from foundry.core.training.distributed import World, join
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
+from foundry.core.training.longer import go_on
 from foundry.core.training.memory_check import require_training_memory
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import TrainingContext, build_objective
@@ -83,6 +84,8 @@ def train(
         join(experiment.training) as world,
         claim(run, experiment, resume, reporter.note) if world.is_main else nullcontext(),
     ):
+        if world.is_main and out is None and resume == "auto" and not run.config_file.exists():
+            go_on(run, experiment, reporter.note)
         world.barrier()
         result = run.result()
         if result is None:
@@ -306,8 +309,9 @@ def _restore(
 def _note_differences(
     state: Mapping[str, Any], config: Mapping[str, Any], plugins: str, device: Device, reporter: Reporter
 ) -> None:
-    """Say what a resumed run does not share with its first part: it goes on, but not bit for bit."""
-    was = {**config.get("versions", {}), "device": config.get("device", {}).get("model")}
+    """Say what a resumed run does not share with its first part: it goes on, but not bit for bit. There is no `config`
+    of a first part that a shorter run has trained."""
+    was = config.get("versions", {}) | ({"device": config["device"].get("model")} if config else {})
     now = {name: version(name) for name in config.get("versions", {})} | {"device": device.model}
     for name, before in was.items():
         if before != now[name]:

@@ -10,12 +10,13 @@ from foundry.core.config import Experiment, from_plain
 from foundry.core.config.assemble import edit
 from foundry.core.config.budget import share_of
 from foundry.core.config.mutate import mutate
+from foundry.core.training.longer import adopt
 from foundry.lab.decide.request import CONTROL, Request
 from foundry.lab.ledger import Trial
 from foundry.lab.ledger.events import RUNS
 from foundry.lab.sweep.plan import Plan
 from foundry.lab.trials.fingerprint import make_trial
-from foundry.lab.trials.warm_start import WarmStart, adopt, drop_checkpoints, next_share, warm_start_of
+from foundry.lab.trials.warm_start import WarmStart, drop_checkpoints, next_share, warm_start_of
 
 
 @dataclass

@@ -1,9 +1,5 @@
-"""A longer schedule goes on from a shorter one, where the two begin alike.
-
-With warm-up, stable and decay, the learning rate of 1/3 of a budget is that of the whole budget until the shorter one
-decays. So a rung leaves a checkpoint from before its decay, and the next rung of the same arm and seed begins there:
-the same bits as from the start, for less. Nothing asks which schedule it is: two schedules share the steps in which
-their factors are equal.
+"""What a rung leaves to the next one: a checkpoint from before its decay, where the next rung of the same arm and seed
+begins. See `foundry.core.training.longer`.
 """
 
 from __future__ import annotations
@@ -15,11 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from foundry.core.config import Experiment
-from foundry.core.contracts import Edits, InvalidData
-from foundry.core.run import Run
-from foundry.core.system import replace_durably, writing
-from foundry.core.training import checkpoint as checkpoints
+from foundry.core.contracts import Edits
 from foundry.core.training.budget import TrainingBudget
+from foundry.core.training.longer import shared_steps
 from foundry.core.training.open_rows import open_rows
 from foundry.lab.trials.fingerprint import training_rows
 
@@ -51,10 +45,7 @@ def warm_start_of(short: Experiment, long: Experiment, flops_per_position: float
     ends = [_steps(experiment, flops_per_position) for experiment in (short, long)]
     if ends[0] is None or ends[1] is None:
         return None
-    schedule = short.registry.build("schedule", short.training.schedule)
-    shared = 0
-    while shared < ends[0] and schedule(shared, shared / ends[0]) == schedule(shared, shared / ends[1]):
-        shared += 1
+    shared = shared_steps(short, (ends[0], ends[1]))
     if shared < max(1, WORTHWHILE * ends[1]):
         return None
     often = short.checkpoints.save_interval
@@ -62,26 +53,6 @@ def warm_start_of(short: Experiment, long: Experiment, flops_per_position: float
     interval = shared // saves
     step = interval * saves
     return WarmStart(step, interval, keep=(ends[0] - step) // interval + 2)
-
-
-def adopt(shorter: Path, longer: Path, identity: str, step: int) -> bool:
-    """Let the training in folder `longer`, of experiment `identity`, begin after `step` steps of the one in `shorter`.
-    False if that left no such checkpoint, or `longer` has begun already."""
-    source, target = Run(shorter), Run(longer)
-    if checkpoints.steps(target.checkpoints) or target.config_file.exists():
-        return False
-    try:
-        saved = checkpoints.load(checkpoints.path_of(source.checkpoints, step))
-    except InvalidData:  # it was trained by an earlier sweep, or is damaged: then from the start
-        return False
-    with writing(target.path):
-        target.path.mkdir(parents=True, exist_ok=True)
-        if source.metrics_file.exists():  # the trainer drops the rows after `step`
-            replace_durably(target.metrics_file, source.metrics_file.read_bytes())
-    checkpoints.save(
-        target.checkpoints, step, checkpoints.Checkpoint(saved.tensors, {**saved.state, "identity": identity})
-    )
-    return True
 
 
 def drop_checkpoints(run: Path) -> None:

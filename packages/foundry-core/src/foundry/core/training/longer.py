@@ -1,0 +1,123 @@
+"""A longer training goes on from a shorter one, where the two begin alike.
+
+With a constant learning rate, or with warm-up, stable and decay, the rates of 1,000 steps are those of 3,000 until the
+shorter training decays. What it saved before is the same, bit for bit, as the longer one would have come to. Nothing
+asks which schedule it is: two trainings share the steps in which their factors are equal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from foundry.core.analyze import flops_per_token
+from foundry.core.code import code_fingerprint
+from foundry.core.config import from_plain
+from foundry.core.config.budget import Budget, with_budget
+from foundry.core.contracts import FoundryError, InvalidData
+from foundry.core.run import Run, list_runs
+from foundry.core.system import replace_durably, writing
+from foundry.core.training import checkpoint as checkpoints
+from foundry.core.training.budget import TrainingBudget
+from foundry.core.training.open_rows import open_rows
+
+if TYPE_CHECKING:
+    from foundry.core.config import Experiment
+
+
+class Shorter(NamedTuple):
+    """A run of the same experiment with less of a budget."""
+
+    run: Run
+    experiment: Experiment
+
+
+def go_on(run: Run, experiment: Experiment, note: Callable[[str], None]) -> None:
+    """Let `experiment`, which has not begun in the folder of `run`, begin where a run beside it that differs in the
+    budget alone has a checkpoint that is its own, too. Where none has, say so, and how to go on from that run's
+    weights: nobody asks for more steps to begin at step 0 again."""
+    shorter = list(_shorter(run, experiment))
+    places = [(step, each) for each in shorter if (step := _last_shared(each, experiment))]
+    for step, each in sorted(places, key=lambda place: place[0], reverse=True):
+        if adopt(each.run.path, run.path, experiment.identity, step):
+            where = each.run.config()["device"].get("model", "another machine")
+            note(f"goes on after step {step:,} of {_from_here(each.run)}, which is the same until there (on {where})")
+            return
+    if shorter:
+        path, budget = _from_here(shorter[-1].run), Budget.of(shorter[-1].experiment)
+        note(
+            f"{path} differs in its budget alone ({budget}), but kept nothing that is the same in this one, which "
+            f"begins at step 0; to go on from its weights: --set init_from={path}"
+        )
+
+
+def _from_here(run: Run) -> str:
+    """Its folder, as one would write it in the working directory."""
+    path = os.path.relpath(run.path)
+    return str(run.path) if path.startswith("..") else path
+
+
+def shared_steps(short: Experiment, ends: tuple[int | None, int | None]) -> int:
+    """The steps that two trainings share, which differ in the budget alone.
+
+    Args:
+        ends: their steps, the shorter's first; None where a budget is in seconds.
+    """
+    if ends[0] is None or ends[1] is None:
+        return 0
+    schedule, shared = short.registry.build("schedule", short.training.schedule), 0
+    while shared < ends[0] and schedule(shared, shared / ends[0]) == schedule(shared, shared / ends[1]):
+        shared += 1
+    return shared
+
+
+def adopt(shorter: Path, longer: Path, identity: str, step: int) -> bool:
+    """Let the training in folder `longer`, of experiment `identity`, begin after `step` steps of the one in `shorter`.
+    False if that left no such checkpoint, or `longer` has begun already."""
+    source, target = Run(shorter), Run(longer)
+    if checkpoints.steps(target.checkpoints) or target.config_file.exists():
+        return False
+    try:
+        saved = checkpoints.load(checkpoints.path_of(source.checkpoints, step))
+    except InvalidData:  # it was trained by an earlier sweep, or is damaged: then from the start
+        return False
+    with writing(target.path):
+        target.path.mkdir(parents=True, exist_ok=True)
+        if source.metrics_file.exists():  # the trainer drops the rows after `step`
+            replace_durably(target.metrics_file, source.metrics_file.read_bytes())
+    checkpoints.save(
+        target.checkpoints, step, checkpoints.Checkpoint(saved.tensors, {**saved.state, "identity": identity})
+    )
+    return True
+
+
+def _shorter(run: Run, experiment: Experiment) -> Iterator[Shorter]:
+    """Beside `run`, oldest first: of the same seed, and by the same code."""
+    budget, code = Budget.of(experiment), code_fingerprint(experiment)
+    for other in list_runs(run.path.parent):
+        try:
+            config, result = other.config(), other.result()
+            if (config["name"], config["seed"]) != (experiment.name, experiment.seed) or not config.get("data"):
+                continue
+            its = from_plain(config["experiment"], project=experiment.project, registry=experiment.registry)
+            if with_budget(its, budget).identity != experiment.identity or Budget.of(its).name != budget.name:
+                continue
+        except FoundryError:  # it is damaged, or needs a plugin that is not here
+            continue
+        by = (result or {}).get("codes")
+        if Budget.of(its).amount < budget.amount and by in (None, [code]):
+            yield Shorter(other, its)
+
+
+def _last_shared(shorter: Shorter, experiment: Experiment) -> int:
+    """The last step at which a shorter run has a checkpoint that is the longer one's, too; 0: there is none."""
+    rows = open_rows(experiment)
+    config = shorter.run.config()
+    if config["data"] != rows.fingerprint:  # the text has changed since
+        return 0
+    per_position = 3 * flops_per_token(experiment, rows.tokenizer.vocab_size)
+    ends = [TrainingBudget.of(each, rows, per_position).steps for each in (shorter.experiment, experiment)]
+    shared = shared_steps(shorter.experiment, (ends[0], ends[1]))
+    return max((step for step in checkpoints.steps(shorter.run.checkpoints) if step <= shared), default=0)
