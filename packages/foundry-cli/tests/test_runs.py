@@ -89,6 +89,13 @@ def test_each_says_when_it_began_how_it_ended_and_what_differs_from_the_baseline
     assert all(re.fullmatch(r"[0-9.]+ [KM]iB", row[5]) for row in listed)
 
 
+def test_it_runs_no_code_of_the_project(runs, trained):
+    (trained / "variants" / "marks.py").write_text("open('ran', 'w')\nVARIANTS = []\n")
+    runs()
+    assert not (trained / "ran").exists()
+    (trained / "variants" / "marks.py").unlink()
+
+
 def test_what_crashed_and_goes_on_is_no_longer_crashed(runs, trained):
     assert Run(Path("runs/crashes")).error()
     (trained / "variants" / "fails.py").write_text(FAILS.replace("step > 1", "step > 99"))

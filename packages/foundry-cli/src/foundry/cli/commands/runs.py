@@ -219,12 +219,15 @@ def _told(chosen: Sequence[Run], done: str, **more: Any) -> None:
 
 
 def _baseline() -> Any:
-    """The project's; None where it has none, or one that cannot be read: the list is of use without it."""
+    """The project's; None where it has none, or one that needs a plugin's code: to list runs runs nobody's."""
     from foundry.core.config import load_experiment
     from foundry.core.contracts import FoundryError
+    from foundry.core.project import find_project
+    from foundry.core.registry import Registry, Selection, discover
 
+    own = Registry(*discover(find_project(Path.cwd()), Selection.parse("-*")))
     try:
-        return load_experiment()
+        return load_experiment(registry=own)
     except FoundryError:
         return None
 
