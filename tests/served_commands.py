@@ -38,6 +38,7 @@ def serve() -> None:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 attend(caller)
             caller.close()
+    gc.unfreeze()  # else libraries complain of leaks at the end
 
 
 def attend(caller: socket.socket) -> None:
