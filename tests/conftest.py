@@ -38,11 +38,13 @@ class Environment:
             if entry.name.startswith("foundry_") and not with_foundry:
                 continue
             self._show(entry)
-        self._write_commands(f"'{self.python}' -m")
+        self.commands = {"pytest": "pytest"}  # and the modules that they run
         if with_foundry:
+            self.commands["foundry"] = "foundry.cli"
             from tests.compiled_kernels import put_into  # and torch, which few tests need
 
             put_into(folder / "cache")
+        self._write_commands(f"'{self.python}' -m")
 
     def _show(self, entry: Path) -> None:
         """Make a file or folder of the parent's site-packages visible here."""
@@ -55,7 +57,7 @@ class Environment:
             there.symlink_to(entry)
 
     def _write_commands(self, beginning: str) -> None:
-        for name, module in (("pytest", "pytest"), ("foundry", "foundry.cli")):
+        for name, module in self.commands.items():
             script = self.folder / "bin" / name
             script.write_text(f'#!/bin/sh\nexec {beginning} {module} "$@"\n')
             script.chmod(0o755)
