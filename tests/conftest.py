@@ -10,9 +10,11 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests import served_commands
 from tests.project import working_in
 from tests.refusing_system import COMPILER, System, refusing_system
 
@@ -36,12 +38,13 @@ class Environment:
             if entry.name.startswith("foundry_") and not with_foundry:
                 continue
             self._show(entry)
-        self._command("pytest", "pytest")
+        self.commands = {"pytest": "pytest"}  # and the modules that they run
         if with_foundry:
-            self._command("foundry", "foundry.cli")
+            self.commands["foundry"] = "foundry.cli"
             from tests.compiled_kernels import put_into  # and torch, which few tests need
 
             put_into(folder / "cache")
+        self._write_commands(f"'{self.python}' -m")
 
     def _show(self, entry: Path) -> None:
         """Make a file or folder of the parent's site-packages visible here."""
@@ -53,10 +56,21 @@ class Environment:
         else:
             there.symlink_to(entry)
 
-    def _command(self, name: str, module: str) -> None:
-        script = self.folder / "bin" / name
-        script.write_text(f"#!/bin/sh\nexec '{self.python}' -m {module} \"$@\"\n")
-        script.chmod(0o755)
+    def _write_commands(self, beginning: str) -> None:
+        for name, module in self.commands.items():
+            script = self.folder / "bin" / name
+            script.write_text(f'#!/bin/sh\nexec {beginning} {module} "$@"\n')
+            script.chmod(0o755)
+
+    @contextmanager
+    def served(self) -> Iterator["Environment"]:
+        """Its `foundry` and `pytest` start in no time, but see nothing that is installed as editable from here on."""
+        serve = [self.python, served_commands.__file__]
+        piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(serve, cwd=self.folder, env=self._variables(), **piped) as server:
+            server.stdout.readline()
+            self._write_commands(f"'{self.python}' -I -S '{served_commands.__file__}' '{self.folder}'")
+            yield self
 
     def says(self, code: str) -> str:
         """What a line of Python prints in this environment."""
@@ -64,6 +78,11 @@ class Environment:
 
     def run(self, folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
         """Run a command in `folder` with this environment active and without network; it must succeed."""
+        done = subprocess.run(command, cwd=folder, env=self._variables(), capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def _variables(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
         path = [str(self.folder / "bin"), *([str(Path(UV).parent)] if UV else []), os.environ["PATH"]]
         active = {
@@ -73,9 +92,7 @@ class Environment:
             "OMP_NUM_THREADS": "1",
             "UV_OFFLINE": "1",
         }
-        done = subprocess.run(command, cwd=folder, env=kept | active, capture_output=True, text=True)
-        assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
-        return done
+        return kept | active
 
     def install(self, project: Path) -> None:
         """Build the project's wheel and install it, with no network and no dependencies."""
@@ -87,7 +104,7 @@ class Environment:
 
     def foundry(self, project: Path, *arguments: str) -> dict[str, object]:
         """Run `foundry ARGUMENTS --json` in `project`; what it prints."""
-        return json.loads(self.run(project, self.python, "-m", "foundry.cli", *arguments, "--json").stdout)
+        return json.loads(self.run(project, "foundry", *arguments, "--json").stdout)
 
 
 def pytest_collection_modifyitems(items):

@@ -23,7 +23,7 @@ server.set_forkserver_preload([
     "foundry.lab.trials.worker", "foundry.cli.app", "foundry.modules.attention.mha", "foundry.modules.optimizer.adamw",
     "foundry.modules.optimizer.muon", "foundry.data.corpora.text", "foundry.data.tokenize.char", "foundry.data.rows",
     "torch._dynamo",  # which the meta device wants, for seconds
-    "torch.nn.parallel", "tests.compiled_kernels",
+    "torch.nn.parallel", "tests.compiled_kernels", "tests.frozen_imports",
 ])  # fmt: skip
 
 
@@ -45,6 +45,11 @@ def assert_light(*arguments: str, cwd: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def run_alone(folder: Path, arguments: Sequence[str]) -> str:
+    """`foundry ARGUMENTS` in `folder`, which has to succeed. Returns what it said."""
+    return _fork(folder, [{}], partial(_foundry, arguments), exit_code=0)
+
+
 def run_ranks(size: int, folder: Path, arguments: Sequence[str], exit_code: int = 0) -> str:
     """`foundry ARGUMENTS` in `folder` by several ranks, as `--nproc` or torchrun would start them; all of them have to
     end with `exit_code`. Returns what they said."""
@@ -57,17 +62,7 @@ def on_ranks(size: int, folder: Path, work: Callable[[], int], exit_code: int = 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     around = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    around["FOUNDRY_CACHE"] = os.environ.get("FOUNDRY_CACHE", f"{folder}/cache")
-    ranks = [
-        server.Process(target=_rank, args=(folder, {**around, "RANK": n, "LOCAL_RANK": n}, work)) for n in range(size)
-    ]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-    said = "\n".join((folder / f"rank-{n}.txt").read_text() for n in range(size))
-    assert [rank.exitcode for rank in ranks] == [exit_code] * size, said
-    return said
+    return _fork(folder, [{**around, "RANK": n, "LOCAL_RANK": n} for n in range(size)], work, exit_code)
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
@@ -79,16 +74,33 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     return found
 
 
+def _fork(folder: Path, environments: Sequence[dict[str, object]], work: Callable[[], int], exit_code: int) -> str:
+    """`work()` in a process for each of the environments."""
+    cache = os.environ.get("FOUNDRY_CACHE", f"{folder}/cache")
+    words = [folder / f"said-{n}.txt" for n in range(len(environments))]
+    children = [
+        server.Process(target=_work, args=(folder, said, {"FOUNDRY_CACHE": cache, **environment}, work))
+        for said, environment in zip(words, environments, strict=True)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    said = "\n".join(file.read_text() for file in words)
+    assert [child.exitcode for child in children] == [exit_code] * len(children), said
+    return said
+
+
 def _foundry(arguments: Sequence[str]) -> int:
     from foundry.cli.__main__ import main
 
     return main(arguments)
 
 
-def _rank(folder: Path, environment: dict[str, object], work: Callable[[], int]) -> None:
+def _work(folder: Path, said: Path, environment: dict[str, object], work: Callable[[], int]) -> None:
     os.chdir(folder)
     os.environ.update({name: str(value) for name, value in environment.items()})
-    words = os.open(f"rank-{environment['RANK']}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    words = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(words, 1)
     os.dup2(words, 2)
     sys.exit(work())

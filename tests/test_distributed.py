@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.compiled_kernels import put_into
 from tests.doses import not_in_small_doses
-from tests.processes import on_ranks, run_ranks, wait_for
+from tests.processes import on_ranks, run_alone, run_ranks, wait_for
 from tests.project import working_in, write_project
 from tests.runs import rows
 from torch import nn
@@ -76,8 +76,7 @@ def assert_same_training(run: Path, reference: Path) -> None:
 
 @pytest.fixture(scope="module")
 def one_rank(project) -> Path:
-    done = foundry(project, "--out", "one")
-    assert done.returncode == 0, done.stderr
+    run_alone(project, ["train", "experiment.yaml", "--out", "one"])
     return project / "one"
 
 
@@ -154,7 +153,7 @@ def test_a_run_of_two_ranks_goes_on_as_one(project, one_rank):
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 75
     assert not (project / "changed" / "result.json").exists()
-    assert foundry(project, "--out", "changed", *whole).returncode == 0
+    run_alone(project, ["train", "experiment.yaml", "--out", "changed", *whole])
     assert_same_training(project / "changed", one_rank)
     assert [row["micro_batch"] for row in rows(project / "changed") if "micro_batch" in row] == [4]
 

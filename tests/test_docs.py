@@ -78,6 +78,13 @@ def project(tmp_path) -> Path:
     return write_project(tmp_path / "project", {"experiments/baseline.yaml": BASELINE, "corpus.txt": corpus})
 
 
+@pytest.fixture(scope="module")
+def foundry_alone(tmp_path_factory, make_environment) -> Iterator:
+    """An environment into which no page here installs anything."""
+    with make_environment(tmp_path_factory.mktemp("environment")).served() as environment:
+        yield environment
+
+
 def finished_runs(project: Path) -> list[str]:
     return sorted(path.parent.name.partition("-")[0] for path in project.glob("runs/*/result.json"))
 
@@ -85,28 +92,28 @@ def finished_runs(project: Path) -> list[str]:
 HOW_TO = REPOSITORY / "docs" / "add-a-variant.md"
 
 
-def test_a_file_in_the_project_becomes_a_variant(project, environment):
-    printed = follow(section(HOW_TO, "1. A file in your project"), project, environment)
+def test_a_file_in_the_project_becomes_a_variant(project, foundry_alone):
+    printed = follow(section(HOW_TO, "1. A file in your project"), project, foundry_alone)
     assert re.search(r"\d+ passed", printed)
     assert finished_runs(project) == ["act_snake"]
 
 
 @pytest.mark.slow
-def test_a_file_in_the_project_becomes_an_attention(project, environment):
-    assert "decode_equals_forward" in follow(section(HOW_TO, "An attention"), project, environment)
+def test_a_file_in_the_project_becomes_an_attention(project, foundry_alone):
+    assert "decode_equals_forward" in follow(section(HOW_TO, "An attention"), project, foundry_alone)
     assert finished_runs(project) == ["attn_tempered"]
 
 
-def test_a_file_in_the_project_becomes_an_objective(project, environment):
-    printed = follow(REPOSITORY.joinpath("docs", "add-an-objective.md").read_text(), project, environment)
+def test_a_file_in_the_project_becomes_an_objective(project, foundry_alone):
+    printed = follow(REPOSITORY.joinpath("docs", "add-an-objective.md").read_text(), project, foundry_alone)
     assert "micro_batches_add_up" in printed
     assert finished_runs(project) == ["obj_stay_close"]
     (run,) = project.glob("runs/obj_stay_close*")
     assert all("divergence" in row for row in (run / "metrics.jsonl").read_text().splitlines())
 
 
-def test_a_file_in_the_project_becomes_a_task_and_a_metric(project, environment):
-    printed = follow(REPOSITORY.joinpath("docs", "add-a-task.md").read_text(), project, environment)
+def test_a_file_in_the_project_becomes_a_task_and_a_metric(project, foundry_alone):
+    printed = follow(REPOSITORY.joinpath("docs", "add-a-task.md").read_text(), project, foundry_alone)
     assert "layernorm" in printed
     assert "closeness.digits_right" in printed
 
@@ -132,15 +139,15 @@ def test_a_module_and_an_entry_become_a_built_in(project, environment):
     assert finished_runs(project) == ["act_hardswish"]
 
 
-def test_the_readmes_variant_works(project, environment):
-    follow(section(REPOSITORY / "README.md", "Add a variant"), project, environment)
+def test_the_readmes_variant_works(project, foundry_alone):
+    follow(section(REPOSITORY / "README.md", "Add a variant"), project, foundry_alone)
     assert len(finished_runs(project)) == 1
 
 
-def test_the_readme_names_every_command_and_none_that_is_missing(environment, tmp_path):
+def test_the_readme_names_every_command_and_none_that_is_missing(foundry_alone, tmp_path):
     readme = REPOSITORY / "README.md"
     listed = set(re.findall(r"^\| `foundry (\w[\w-]*)", section(readme, "Commands"), re.MULTILINE))
-    help_page = environment.run(tmp_path, environment.python, "-m", "foundry.cli", "--help").stdout
+    help_page = foundry_alone.run(tmp_path, "foundry", "--help").stdout
     commands = set(re.findall(r"^  (\w[\w-]*)  ", help_page.partition("Commands:")[2], re.MULTILINE))
     assert listed == commands
     here, _, later = readme.read_text().partition("\n## Not yet\n")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.doses import SMALL
+from tests.doses import not_in_small_doses
 from tests.processes import server
 from tests.project import lines_of_words, working_in, write_project
 from tests.runs import assert_same_run, rows
@@ -143,13 +143,13 @@ def test_kills_in_the_middle_of_saving(project, uninterrupted):
 
 
 @pytest.mark.slow
+@not_in_small_doses
 @pytest.mark.timeout(3600)  # one to two seconds a kill
 def test_two_hundred_kills(project, uninterrupted):
-    kills = 10 if SMALL else 200
     seed = int(time.time())
     print("seed", seed)
     out = project / "killed-many"
-    kill_at_random(project, out, kills, seed)
+    kill_at_random(project, out, 200, seed)
     assert_same_training(out, uninterrupted)
 
 

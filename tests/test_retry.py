@@ -18,7 +18,7 @@ from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent
 
 BASELINE = f"""{TINY}
-training: {{max_iters: 24, batch_size: 4, learning_rate: 1e-3, eval_interval: 0, eval_tokens: 512, threads: 1}}
+training: {{max_iters: 6, batch_size: 4, learning_rate: 1e-3, eval_interval: 0, eval_tokens: 512, threads: 1}}
 """
 QUESTION = Question((((("activation", "relu2")),),))
 

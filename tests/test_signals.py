@@ -22,7 +22,7 @@ from tests.doses import not_in_small_doses
 from tests.project import lines_of_words, write_project
 from tests.sweep_processes import processes
 
-STEPS = 2000
+STEPS = 1000
 """Seconds of training: more than passes between the first checkpoint and a signal."""
 EXPERIMENT = f"""
 model_args: {{n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}}

@@ -282,7 +282,7 @@ def test_a_budget_in_steps_is_equally_many_tokens_for_larger_steps(foundry, proj
 
 
 def test_every_arm_has_its_own_learning_rate(foundry):
-    _, lines, _ = foundry("sweep", "activation", "relu2", "--lr-grid", "0.03,10")
+    _, lines, _ = foundry("sweep", "activation", "relu2", "--lr-grid", "0.03,10", "--max-pairs", "2")
     result = last(lines)
     assert result["control"] == "lr 0.03"
     verdicts = {arm["arm"]: (arm["verdict"], arm["reason"]) for arm in result["arms"]}

@@ -251,7 +251,7 @@ def sweep_apart(project: Path, *arms: str) -> None:
     from foundry.lab.trials import time_limit
     from foundry.lab.trials.executors import local
 
-    local.COUNT_SECONDS = 20
+    local.COUNT_SECONDS = 8
     events.MAX_FAILURES = 1
     time_limit.GRACE_SECONDS = time_limit.BUILD_SECONDS = 1.0
     settle(project, spares=8)

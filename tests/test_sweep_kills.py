@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.doses import SMALL
+from tests.doses import not_in_small_doses
 from tests.sweep_processes import command, drive, look, make_project, processes, start
 
 from foundry.lab.baseline import current_baseline
@@ -189,12 +189,12 @@ def test_twelve_kills_at_random_instants(folder, undisturbed):
 
 
 @pytest.mark.slow
+@not_in_small_doses
 @pytest.mark.timeout(3600)  # one to three seconds a kill
 def test_two_hundred_kills(folder, undisturbed):
-    kills = 10 if SMALL else 200
     seed = int(time.time())
     print("seed", seed)
-    kill_at_random(folder / "killed-many", undisturbed, kills, seed)
+    kill_at_random(folder / "killed-many", undisturbed, 200, seed)
 
 
 EVENTS = (
@@ -229,15 +229,20 @@ def test_kills_in_the_middle_of_every_write(folder, undisturbed):
     conclude(project, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_a_sweep_and_the_same_command_goes_on(folder, undisturbed, number):
-    project = make_project(folder / f"stopped-{number}")
-    driver, events = start(command, project, 5), project / ".foundry" / "events.jsonl"
-    while driver.is_alive() and not (events.exists() and "trial_finished" in events.read_text()):
-        time.sleep(0.05)
-    os.kill(driver.pid, number)
-    driver.join()
-    assert driver.exitcode == 75
-    assert processes(project) == []
-    assert {row["status"] for row in tables(project)["trial"]} == {"finished", "queued"}
+def test_signals_stop_a_sweep_and_the_same_command_goes_on(folder, undisturbed):
+    project = make_project(folder / "stopped")
+    events = project / ".foundry" / "events.jsonl"
+
+    def finished() -> int:
+        return events.read_text().count("trial_finished") if events.exists() else 0
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before, driver = finished(), start(command, project, 5)
+        while driver.is_alive() and finished() == before:
+            time.sleep(0.05)
+        os.kill(driver.pid, number)
+        driver.join()
+        assert driver.exitcode == 75
+        assert processes(project) == []
+        assert {row["status"] for row in tables(project)["trial"]} == {"finished", "queued"}
     conclude(project, undisturbed)

@@ -2,12 +2,19 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.project import QUICKLY
 
 EXAMPLE = Path(__file__).parents[1] / "plugins" / "foundry-plugin-example"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory, make_environment) -> Iterator:
+    with make_environment(tmp_path_factory.mktemp("environment")).served() as environment:
+        yield environment
 
 
 @pytest.fixture
@@ -23,7 +30,7 @@ def mutations(environment, project: Path) -> set[tuple[str, str, str]]:
 
 def assert_its_own_tests_pass(environment, plugin: Path) -> None:
     """Run the plugin's own tests: all pass, and none is skipped because the plugin was not found."""
-    tested = environment.run(plugin, environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+    tested = environment.run(plugin, "pytest", "-q", "-p", "no:cacheprovider", "tests")
     passed = re.search(r"(\d+) passed", tested.stdout)
     assert passed is not None, tested.stdout
     assert int(passed[1]) > 5, tested.stdout
@@ -50,7 +57,7 @@ def test_the_example_plugin_adds_an_activation_a_mutation_type_and_a_task(enviro
     written = environment.foundry(project, "generate", str(trained["run"]), "--max-tokens", "5")
     assert written["text"]
     asked = ["--executor", "inline", "--eval-task", "{type: repeat, words: 5}", "--seeds", "2", "--budget", "3 steps"]
-    told = environment.run(project, environment.python, "-m", "foundry.cli", "noise", *asked, "--json").stdout
+    told = environment.run(project, "foundry", "noise", *asked, "--json").stdout
     assert json.loads(told.splitlines()[-1])["metric"] == "repeat.bits_saved"
     assert_its_own_tests_pass(environment, EXAMPLE)
 

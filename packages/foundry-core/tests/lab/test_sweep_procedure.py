@@ -65,7 +65,7 @@ def test_a_planted_gain_is_found_and_nothing_is_found_in_null_sweeps():
 @pytest.mark.parametrize(("df", "estimated"), [(DF, False), (7, True), (1, True)])
 def test_false_promotions_stay_below_the_stated_rate(arms, df, estimated):
     assert (
-        simulate_null(Rule(), SIGMA, df, arms=arms, rounds=1000 if SMALL else 3000, estimated=estimated).harmful <= 0.05
+        simulate_null(Rule(), SIGMA, df, arms=arms, rounds=400 if SMALL else 3000, estimated=estimated).harmful <= 0.05
     )
 
 
