@@ -42,6 +42,7 @@ def test_every_command_has_its_document_written_down():
         ("doctor", "doctor"),
         ("zoo list", "zoo list"),
         ("config show", "config show"),
+        ("config reference", "config reference"),
         ("config diff", "config diff experiments/baseline.yaml experiments/other.yaml"),
         ("plugins list", "plugins list"),
         ("plugins new", "plugins new squared-x made"),

@@ -19,10 +19,11 @@ from foundry.core.config import Experiment, from_plain, json_schema, load_experi
 from foundry.core.config.layer_keys import parse_layers
 from foundry.core.config.load import from_text
 from foundry.core.config.mutate import mutate
+from foundry.core.config.reference import reference
 from foundry.core.config.write_yaml import flow, number, to_yaml
 from foundry.core.config.yaml import read_text, scalar
 from foundry.core.contracts import AttentionParams, InvalidExperiment, Params, Section, Slot, Variant
-from foundry.core.registry import Plugin, Registry, registry
+from foundry.core.registry import Plugin, Registry, Selection, discover, registry
 
 
 def load(tmp_path: Path, text: str, *sets: str, name: str = "x") -> Experiment:
@@ -598,3 +599,13 @@ def test_a_path_in_the_place_of_a_datasets_name_is_text_of_ones_own():
         dataset("stdlb")
     with pytest.raises(InvalidExperiment, match=r"attention has no variant 'a\.txt'"):
         from_plain({"model_args": {"attention": "a.txt"}})
+
+
+def test_the_reference_in_docs_is_that_of_what_is_installed():
+    page = Path(__file__).parents[3] / "docs" / "configuration.md"
+    own = Registry(*discover(page.parent, Selection.parse("-*")))
+    made = reference(own)
+    assert page.read_text() == made, "foundry config reference > docs/configuration.md"
+    for row in ("| `max_iters` | whole number from 1 or null | `600` |", "| `n_kv_head` | whole number from 1 |"):
+        assert row in made
+    assert {f"## {slot.path}" for slot in own.placed_slots if own.variants(slot.name)} <= {*made.splitlines()}

@@ -1,4 +1,4 @@
-"""foundry config show | schema | diff: what an experiment file comes to."""
+"""foundry config show | schema | reference | diff: what an experiment file comes to."""
 
 from __future__ import annotations
 
@@ -45,6 +45,19 @@ def schema(json: Json = False) -> None:
     document = json_schema(registry())
     render.document(document)
     render.say("next: begin an experiment with the line  # yaml-language-server: $schema=schema.json")
+
+
+@app.command()
+def reference(json: Json = False) -> None:
+    """All that may stand in an experiment, as Markdown: every key with its range, default and meaning, plugins' too.
+
+    Example: foundry config reference > reference.md
+    """
+    from foundry.core.config.reference import reference as page
+    from foundry.core.registry import registry
+
+    text = page(registry())
+    render.result({"page": text}, lambda: render.write(text))
 
 
 @app.command()
