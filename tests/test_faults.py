@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -551,6 +552,23 @@ def test_ranks_share_the_cores(monkeypatch, ranks, threads):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(device, "available_cores", lambda: 8)
     assert device.share_of_cores(ranks) == threads
+
+
+@pytest.mark.parametrize(
+    ("has", "said", "ranks", "remarks"),
+    [
+        (2, "auto", 1, []),
+        (1, "auto", 1, ["the run keeps the 1 thread that it began with: with 2, sums round otherwise"]),
+        (4, 4, 1, ["4 threads share 2 cores: fewer are faster"]),
+        (2, 2, 2, ["2 threads in each of 2 ranks share 2 cores: fewer are faster"]),
+    ],
+)
+def test_what_to_know_of_threads_is_told(monkeypatch, has, said, ranks, remarks):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(device, "available_cores", lambda: 2)
+    mine = device.Device("cpu", "a processor", "fp32", has, False, "reference", 0)
+    told = device.thread_remarks(mine, SimpleNamespace(threads=said), ranks)
+    assert [text.partition(", see")[0] for text in told] == remarks
 
 
 @pytest.mark.parametrize(

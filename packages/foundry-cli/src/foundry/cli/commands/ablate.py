@@ -67,7 +67,10 @@ def ablate(
         _write_csv(done.rows(), csv)
     if plot is not None:
         plots.draw_effects(done, plot)
-    step = shlex.join(["foundry", "sweep", *(word for text in axis for word in ("--axis", text)), "--promote"])
+    asked = [*(("--axis", text) for text in axis), *(("--eval-task", text) for text in eval_task or ())]
+    asked += [(option, text) for option, text in (("--budget", budget), ("--metric", metric)) if text]
+    words = [word for each in asked for word in each]
+    step = shlex.join(["foundry", "sweep", *words, "--promote"])
     if render.wants_json():
         render.record({"event": "result", **done.to_json(), "next": step})
         return

@@ -105,6 +105,26 @@ class Device:
         return _own_matmul_rate(self.threads) if self.type == "cpu" else None
 
 
+def thread_remarks(device: Device, training: Any, local_world: int) -> list[str]:
+    """What to know of the threads that a training has.
+
+    Args:
+        local_world: ranks on this machine.
+    """
+    remarks, cores = [], available_cores()
+    now = share_of_cores(local_world) if training.threads == "auto" else training.threads
+    if device.threads != now:
+        threads = f"{device.threads} {'thread' if device.threads == 1 else 'threads'}"
+        remarks.append(f"the run keeps the {threads} that it began with: with {now}, sums round otherwise")
+    if device.type == "cpu" and device.threads * local_world > cores:
+        ranks = f" in each of {local_world} ranks" if local_world > 1 else ""
+        remarks.append(
+            f"{device.threads} threads{ranks} share {cores} {'core' if cores == 1 else 'cores'}: fewer are faster, "
+            "see training.threads"
+        )
+    return remarks
+
+
 def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: Device | None = None) -> Device:
     """Decide the device for `training` (the experiment's section), or reuse `saved` from an earlier part of the run.
 

@@ -32,7 +32,7 @@ from foundry.core.training.budget import TrainingBudget, remarks_on_rows
 from foundry.core.training.building import build_optimizer, fill, parallelize
 from foundry.core.training.claim import Resume, claim, write_config
 from foundry.core.training.clock import Clock
-from foundry.core.training.device import Device, resolve
+from foundry.core.training.device import Device, resolve, thread_remarks
 from foundry.core.training.diagnosis import diagnosed
 from foundry.core.training.distributed import World, join
 from foundry.core.training.expert_load import ExpertLoad
@@ -199,7 +199,10 @@ def build(
         facts |= {"kernels": device.kernels}
         facts |= {"steps": budget.steps, "step": progress.step, "rows_per_epoch": rows.rows_per_epoch}
         reporter.started(facts | {"peak_flops": peak_flops and float(f"{peak_flops:.3g}")})
-        for remark in remarks_on_rows(experiment, rows, budget.steps):
+        for remark in (
+            *remarks_on_rows(experiment, rows, budget.steps),
+            *thread_remarks(device, training, world.local_size),
+        ):
             reporter.note(remark)
     _try_plugins(experiment, weights, device)  # after `started`: it is their first step that may hang, not one of ours
     trainer = Trainer(
