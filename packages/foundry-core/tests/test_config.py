@@ -609,3 +609,17 @@ def test_the_reference_in_docs_is_that_of_what_is_installed():
     for row in ("| `max_iters` | whole number from 1 or null | `600` |", "| `n_kv_head` | whole number from 1 |"):
         assert row in made
     assert {f"## {slot.path}" for slot in own.placed_slots if own.variants(slot.name)} <= {*made.splitlines()}
+
+
+def test_an_experiment_may_be_json(tmp_path):
+    (tmp_path / "base.yaml").write_text("training: {batch_size: 4}\n")
+    written = {
+        "extends": "base.yaml",
+        "model_args": {"n_layer": 1},
+        "training": {"learning_rate": 1e-4, "grad_clip": 1e5},
+    }
+    for indent in (None, 2, "\t"):
+        (tmp_path / "experiment.json").write_text(json.dumps(written, indent=indent))
+        experiment = load_experiment(tmp_path / "experiment.json")
+        assert (experiment.training.learning_rate, experiment.training.grad_clip) == (1e-4, 1e5)
+        assert (experiment.name, experiment.training.batch_size) == ("experiment", 4)

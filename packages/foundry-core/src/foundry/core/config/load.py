@@ -83,7 +83,8 @@ def _near(file: Path, project: Path) -> str:
     """The experiments that may be meant by the name of a file that is not there; empty: none."""
     from difflib import get_close_matches
 
-    there = {each.stem: each for each in sorted((project / BASELINE).parent.glob("*.yaml"))}
+    files = sorted((project / BASELINE).parent.glob("*.*"))
+    there = {each.stem: each for each in files if each.suffix in (".yaml", ".yml", ".json")}
     return " or ".join(os.path.relpath(there[stem]) for stem in get_close_matches(file.stem, there, n=3))
 
 
