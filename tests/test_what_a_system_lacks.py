@@ -40,11 +40,14 @@ COMMANDS = [
     Command("train --out run --json", same=r'"(?:val|train)_loss": ([\d.]+)'),
     Command("train --out run --eval-only", same=".+"),
     Command("train --out two --nproc 2 --json", same=r'"(?:val|train)_loss": ([\d.]+)', long=True),
-    Command("runs ."),
+    Command("runs --folder ."),
+    Command("runs tag run keep", same=".+"),
+    Command("runs note run good", same=".+"),
     Command("generate run --prompt th --greedy --max-tokens 5", same=".+"),
     Command("mutate activation relu2", same=".+"),
     Command("config show", same=".+"),
     Command("config schema", same=".+"),
+    Command("config reference", same=".+"),
     Command("config diff experiments/baseline.yaml experiments/act_relu2.yaml", same=".+"),
     Command("analyze", same=".+"),
     Command("export run exported", same=".+"),
@@ -71,6 +74,8 @@ COMMANDS = [
     Command("evolve --max-trials 12 --proposals 1", long=True),
     Command("rollback"),
     Command("report"),
+    Command("runs rename run other"),
+    Command("runs rm other --yes"),
 ]
 EVERY_DAY = ("init", "train --out run --json", "generate run", "mutate")
 
