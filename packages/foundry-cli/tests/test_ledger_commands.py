@@ -9,11 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.documents import faults
+from tests.golden import assert_golden
 
 from foundry.cli.__main__ import main
 from foundry.core.config.mutate import mutate
@@ -156,6 +158,24 @@ def test_why_tells_the_pairs_of_runs_and_the_rest_of_the_sweep(history, foundry)
     assert (rejected["generation"], rejected["decision"]["arm"]) == (None, "attention mha")
     assert foundry(history, "why", "0", "--json")["decision"] is None
     assert "there is no 'nonsense'" in foundry(history, "why", "nonsense", code=2).err
+
+
+def test_what_commands_tell_of_the_past_word_by_word(history, foundry, monkeypatch):
+    """Ids and seeds follow the schema of experiments, so they are numbered here as they come."""
+    told = []
+
+    def tell(*arguments: str) -> None:
+        shown = foundry(history, *arguments)
+        told.extend([f"$ foundry {' '.join(arguments)}", shown.out + shown.err])
+
+    for arguments in (["lineage"], ["why"], ["why", "attention mha"], ["why", "0"], ["runs"], ["query"]):
+        tell(*arguments)
+    monkeypatch.setattr("foundry.cli.render.is_terminal", lambda stream: True)
+    tell("lineage")
+    names: dict[str, str] = {}
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "DAY", "\n".join(told))
+    text = re.sub(r"\b[0-9a-f]{8,}\b", lambda found: names.setdefault(found[0], f"ID{len(names)}"), text)
+    assert_golden(Path(__file__).parent / "golden" / "history.txt", text)
 
 
 def test_lineage_is_a_table_off_a_terminal_and_a_tree_on_one(history, foundry):

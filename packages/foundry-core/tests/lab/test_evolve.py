@@ -320,6 +320,14 @@ def mean(loops: list[Ended], figure: str) -> float:
     return sum(getattr(each, figure) for each in loops) / len(loops)
 
 
+def test_a_simulated_loop_counts_what_its_promotions_are_worth() -> None:
+    end = Ended()
+    end.promote(-0.02, 0.01)
+    end.promote(0.03, 0.01)
+    assert (end.promotions, end.harmful, end.passengers) == (2, 1, 3)
+    assert end.change == pytest.approx(0.03)
+
+
 def test_simulated_loops_gain_nearly_as_much_as_greedy_ones_and_promote_almost_nothing_harmful() -> None:
     easy, hard = GaussianIdeas(mean=0.01), GaussianIdeas(mean=0.02)
     best = [greedy(easy, Random(seed)) for seed in range(60)]
