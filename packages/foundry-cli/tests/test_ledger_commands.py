@@ -178,6 +178,12 @@ def test_what_commands_tell_of_the_past_word_by_word(history, foundry, monkeypat
     assert_golden(Path(__file__).parent / "golden" / "history.txt", text)
 
 
+@pytest.mark.parametrize(("command", "code"), [("lineage", 0), ("query", 0), ("why", 2)])
+def test_a_project_without_a_past_is_told_as_one(tmp_path, foundry, command, code):
+    foundry(tmp_path, "init")
+    assert f"nothing was tried in {tmp_path} yet" in foundry(tmp_path, command, code=code).err
+
+
 def test_lineage_is_a_table_off_a_terminal_and_a_tree_on_one(history, foundry):
     entries = foundry(history, "lineage", "--json")["generations"]
     states = [(entry["generation"], entry["parent"], entry["state"]) for entry in entries]

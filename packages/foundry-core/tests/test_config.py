@@ -568,9 +568,11 @@ def test_a_choice_of_another_type_keeps_nothing_of_the_one_below_it(slot: Slot) 
 
 
 def test_the_schema_tells_of_each_choice_what_it_is_for() -> None:
-    schema = json_schema(registry())["$defs"]
+    schema = json_schema(registry())
+    layer = schema["properties"]["layers"]["additionalProperties"]["$ref"].rpartition("/")[2]
     for slot in registry().placed_slots:
-        assert schema[slot.section]["properties"][slot.key]["description"] == slot.summary
+        for section in (slot.section, layer) if slot.per_layer else (slot.section,):
+            assert schema["$defs"][section]["properties"][slot.key]["description"] == slot.summary
 
 
 def test_json_schema_accepts_what_loads(tmp_path: Path) -> None:
