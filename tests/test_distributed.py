@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from tests.doses import not_in_small_doses
 from tests.processes import on_ranks, run_alone, run_ranks, wait_for
 from tests.project import working_in, write_project
 from tests.runs import rows
+from torch import distributed as dist
 from torch import nn
 
 from foundry.core import load_run
@@ -188,6 +190,17 @@ def test_ranks_that_do_not_divide_the_batch_are_refused(project):
     check_ranks(alone, 1)
     with pytest.raises(InvalidExperiment, match="distributed is none, but 2 ranks"):
         check_ranks(alone, 2)
+
+
+def test_who_joins_waits_for_nobody_longer_than_it_is_told(project, monkeypatch):
+    waits = []
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: waits.append(timeout))
+    monkeypatch.setattr(dist, "new_group", lambda backend, timeout: waits.append(timeout))
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    training = load_experiment(project / "experiment.yaml").training
+    with join(training), join(training, timeout_seconds=7):
+        assert waits == [timedelta(minutes=5)] * 2 + [timedelta(seconds=7)] * 2
 
 
 def start(project: Path, out: str, *arguments: str) -> subprocess.Popen:

@@ -11,7 +11,7 @@ import pytest
 
 from foundry.cli import sweeps
 from foundry.cli.__main__ import main
-from foundry.cli.commands import compare
+from foundry.cli.commands import bench, compare
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,14 @@ def test_a_comparison_is_drawn_as_b_against_a(capsys):
     assert re.search(r"val_loss\s+2\.0000\s+2\.0500\s+\+0\.0500", shown)
     assert len(re.findall(r"x 1\.500", shown)) == 4
     assert "it is so" in shown
+
+
+def test_a_setting_that_cannot_be_measured_has_the_reason_in_the_place_of_figures():
+    choice = {"threads": 2, "kernels": "native", "precision": "bf16", "compile": True}
+    speed = {"tokens_per_second": 12345.6, "step_seconds": 0.0123}
+    assert bench._row(choice | speed) == ["2", "native", "bf16", "true", "12,346", "12.30", "n/a"]
+    assert bench._row(choice | speed | {"mfu": 0.256})[-1] == "25.6%"
+    assert bench._row(choice | {"error": "no compiler"}) == ["2", "native", "bf16", "true", "no compiler", "", ""]
 
 
 def test_the_shares_of_a_models_parameters_are_of_all_of_them(tmp_path, monkeypatch, capsys):

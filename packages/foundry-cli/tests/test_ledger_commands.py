@@ -9,12 +9,17 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.documents import faults
+<<<<<<< HEAD
 from tests.processes import ENVIRONMENT, assert_light
+=======
+from tests.golden import assert_golden
+>>>>>>> w-blind
 
 from foundry.cli.__main__ import main
 from foundry.core.config.mutate import mutate
@@ -167,6 +172,30 @@ def test_why_tells_the_pairs_of_runs_and_the_rest_of_the_sweep(history, foundry)
     }
     assert "has decided nothing: it is interrupted" in foundry(history, "why", sweeps[-1]["sweep"], code=2).err
     assert "there is no 'nonsense'" in foundry(history, "why", "nonsense", code=2).err
+
+
+def test_what_commands_tell_of_the_past_word_by_word(history, foundry, monkeypatch):
+    """Ids and seeds follow the schema of experiments, so they are numbered here as they come."""
+    told = []
+
+    def tell(*arguments: str) -> None:
+        shown = foundry(history, *arguments)
+        told.extend([f"$ foundry {' '.join(arguments)}", shown.out + shown.err])
+
+    for arguments in (["lineage"], ["why"], ["why", "attention mha"], ["why", "0"], ["runs"], ["query"]):
+        tell(*arguments)
+    monkeypatch.setattr("foundry.cli.render.is_terminal", lambda stream: True)
+    tell("lineage")
+    names: dict[str, str] = {}
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "DAY", "\n".join(told))
+    text = re.sub(r"\b[0-9a-f]{8,}\b", lambda found: names.setdefault(found[0], f"ID{len(names)}"), text)
+    assert_golden(Path(__file__).parent / "golden" / "history.txt", text)
+
+
+@pytest.mark.parametrize(("command", "code"), [("lineage", 0), ("query", 0), ("why", 2)])
+def test_a_project_without_a_past_is_told_as_one(tmp_path, foundry, command, code):
+    foundry(tmp_path, "init")
+    assert f"nothing was tried in {tmp_path} yet" in foundry(tmp_path, command, code=code).err
 
 
 def test_lineage_is_a_table_off_a_terminal_and_a_tree_on_one(history, foundry):

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.processes import ENVIRONMENT, assert_light, foundry
 from tests.project import write_project
 
 from foundry.cli import __main__ as entry
+from foundry.cli import interrupts, render
 from foundry.cli.app import app
 from foundry.cli.progress import BarReporter, reporter
 from foundry.core.config import load_experiment
@@ -144,6 +146,29 @@ sys.exit(entry.main())"""
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=as_a_shell_does)
     words = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal is gone"}
     assert (done.returncode, done.stderr) == (128 + number, f"{words[number]}\n")
+
+
+def test_what_fails_where_python_cannot_raise_is_told_as_python_tells_it(monkeypatch):
+    told = []
+    monkeypatch.setattr("sys.__unraisablehook__", told.append)
+    failure = SimpleNamespace(exc_value=ValueError("in a finalizer"))
+    interrupts._unraisable(failure)
+    assert told == [failure]
+
+
+def test_what_others_print_is_no_part_of_a_document(capsys):
+    render.use_json(True)
+    try:
+        with render.own_stdout():
+            print("a plugin says so")
+            render.result({"found": 1}, lambda: None)
+        print("after it")
+    finally:
+        render.use_json(False)
+    shown = capsys.readouterr()
+    document, _, rest = shown.out.partition("}\n")
+    assert json.loads(document + "}")["found"] == 1
+    assert (rest, shown.err) == ("after it\n", "a plugin says so\n")
 
 
 def test_the_end_of_a_file_is_an_error_with_words(failing, capsys, monkeypatch):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,10 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from foundry.core.config import Experiment, from_plain, json_schema, load_experiment
+from foundry.core.config.document import Document
 from foundry.core.config.layer_keys import parse_layers
 from foundry.core.config.load import from_text
+from foundry.core.config.merge import merge
 from foundry.core.config.mutate import mutate
 from foundry.core.config.reference import reference
 from foundry.core.config.write_yaml import flow, number, to_yaml
@@ -547,6 +550,30 @@ def test_a_broken_plugin_that_may_hold_the_variant_is_named(tmp_path: Path) -> N
     with pytest.raises(PluginError, match="acme-attention"):
         from_plain({"model_args": {"attention": "zigzag"}}, registry=broken)
     assert from_plain({"model_args": {"attention": "mha"}}, registry=broken).identity
+
+
+@pytest.mark.parametrize("slot", registry().placed_slots, ids=lambda slot: slot.name)
+def test_a_choice_of_another_type_keeps_nothing_of_the_one_below_it(slot: Slot) -> None:
+    """Wherever a choice may stand; one of the same type keeps what it does not set itself."""
+    places = [(slot.section, slot.key, "mine")] if slot.named else [(slot.section, slot.key)]
+    places += [("layers", "0-1", slot.key)] if slot.per_layer else []
+    for place in places:
+
+        def at(choice: Any, place: tuple[str, ...] = place) -> Any:
+            return reduce(lambda inner, key: {key: inner}, reversed(place), choice)
+
+        below, above = {"type": "one", "size": 1, "bias": True}, {"type": "other", "size": 2}
+        for over, expected in ((above, above), (above | {"type": "one"}, below | {"size": 2})):
+            merged = merge(Document(at(below)), Document(at(over)), registry())
+            assert merged.data == at(expected)
+
+
+def test_the_schema_tells_of_each_choice_what_it_is_for() -> None:
+    schema = json_schema(registry())
+    layer = schema["properties"]["layers"]["additionalProperties"]["$ref"].rpartition("/")[2]
+    for slot in registry().placed_slots:
+        for section in (slot.section, layer) if slot.per_layer else (slot.section,):
+            assert schema["$defs"][section]["properties"][slot.key]["description"] == slot.summary
 
 
 def test_json_schema_accepts_what_loads(tmp_path: Path) -> None:

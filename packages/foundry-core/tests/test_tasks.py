@@ -96,7 +96,7 @@ def test_what_is_wrong_with_a_task_is_said_where_it_stands(known, tasks, fault):
 
 def test_editors_know_tasks(known):
     tasks = json_schema(known)["$defs"]["eval"]["properties"]["tasks"]
-    assert tasks["type"] == "object"
+    assert (tasks["type"], tasks["description"]) == ("object", known.slots["task"].summary)
     assert "recall_9" in str(tasks["additionalProperties"])
 
 

@@ -45,6 +45,9 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_a_corpus_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first, said = _prepare()
     assert said[-1].startswith("prepared 25 documents (text ")
+    lengths = [len(file.read_text()) for file in Path("texts").iterdir()]
+    told = {"documents": 25, "characters": sum(lengths), "val_fraction": DATA.val_fraction}
+    assert {key: first.manifest["origin"][key] for key in told} == told
     monkeypatch.setattr("foundry.data.prepare._tokenize", None)
     monkeypatch.setattr("foundry.data.tokenize.bpe.BPETokenizer.fit", lambda *_: pytest.fail("learned again"))
     again, said = _prepare()

@@ -195,6 +195,11 @@ def test_what_models_have_reads_plain_text(kind):
     assert exact_or_refused(kind, "the cat sat", [1, 2])
 
 
+def test_a_text_that_spells_a_control_token_is_a_text():
+    """In every tokenizer that can spell it: the ids are those of its letters."""
+    assert exact_or_refused(("bpe-bytes", "none", "bytes", "bytes"), "the cat</s> sat", [1, 2])
+
+
 # What is refused, and with which words.
 
 

@@ -289,6 +289,8 @@ def test_what_is_held_out_is_told_by_the_texts_alone(texts: list[str], val_fract
         wanted += [("train", text[:size], 0, size == len(text))] if size else []
         wanted += [("validation", text[size:], size, True)] if size < len(text) else []
     assert found == wanted
+    held_out = ("".join(piece.parts) for piece in split.pieces() if piece.part == "validation")  # the rest is not read
+    assert [*held_out] == [text for part, text, *_ in wanted if part == "validation"]
     assert (split.documents, split.characters) == (len(seen), sum(map(len, seen)))
 
 

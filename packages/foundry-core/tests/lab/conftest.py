@@ -164,6 +164,16 @@ class World:
         self.ledger.finish(attempt, result, curve)
         return None
 
+    def begin(self) -> None:
+        """A few small sweeps, with a promotion, a rollback, rounds of a search, and what is left open."""
+        self.sweep([("activation", "relu2"), ("optimizer", "sgd"), ("norm", "layernorm")], ("attention gqa_3kv",))
+        self.sweep([("norm", "qknorm"), ("depth", "3")])
+        self.promote("rollback", "back to generation 1", self.applied[1], None, 2.07, 1)
+        self.round((), [("dropout", "0.05"), ("bias", "true")])
+        self.round((("bias", "true"),), [("dropout", "0.05"), ("heads", "8")])
+        self.null()
+        self.sweep([("lr", "6e-3")], end=False)
+
     def live(self, trials: int) -> None:
         """Sweeps until there are so many trials; one promotion is rolled back, one baseline is edited by hand."""
         while len(self.ledger.trials()) < trials:
@@ -199,4 +209,15 @@ def made_up_project(tmp_path_factory):
     folder.mkdir()
     with Ledger.open(folder) as ledger:
         World(ledger).live(500)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_project(tmp_path_factory):
+    """A little of everything, and all of it at the same moment."""
+    folder = tmp_path_factory.mktemp("ledger") / "tiny-stories"
+    folder.mkdir()
+    with Ledger.open(folder) as ledger, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.time", lambda: 1_800_000_000.0)
+        World(ledger).begin()
     return folder

@@ -16,9 +16,10 @@ from foundry.core.config import Experiment, load_experiment
 from foundry.core.config.mutate import FIXED, mutate
 from foundry.core.contracts import FoundryError, Space, Stack, Tried, UsageError
 from foundry.core.registry import registry
-from foundry.lab.ledger import Ledger
+from foundry.lab.ledger import Generation, Ledger
 from foundry.lab.search.history import earlier
 from foundry.lab.search.policy import PATIENCE, Answer, Audit, Policy, Round, Search, Step
+from foundry.lab.search.proposed_arms import Ground
 from foundry.lab.search.proposers import BestOfN, BestOfNParams, Evolutionary, EvolutionaryParams
 from foundry.lab.search.simulate import Ended, GaussianIdeas, greedy, ours
 from foundry.lab.search.space import values_on
@@ -308,12 +309,33 @@ def test_a_policy_without_sense_is_refused() -> None:
         Policy(first_stack=9, largest_stack=8)
 
 
+def test_a_stack_is_built_on_what_is_verified_only_where_it_goes_on_from_there(tmp_path: Path) -> None:
+    """What it is built on says how much its training may cost."""
+    verified = BASELINE.replace("n_layer: 2", "n_layer: 3").replace("max_iters: 100", "max_iters: 150")
+    generations = [Generation(i, "", {}, "manual", "", None, None, "", 0.0, text=text)
+                   for i, text in enumerate((BASELINE, verified))]  # fmt: skip
+    deeper, relu = ("depth", "3"), ("activation", "relu2")
+    ground = Ground(tmp_path, *generations, stack=(deeper,))
+    for stack, layers, steps in (((deeper, relu), 3, 150), ((relu,), 2, 100), ((), 2, 100), ((deeper,), 3, 150)):
+        experiment, base = ground.build(stack)
+        assert (experiment.model_args.n_layer, base.training.max_iters) == (layers, steps)
+        assert (experiment.model_args.activation.type == "relu2") == (relu in stack)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # What it is worth; 1,000 loops: benchmarks/evolve.py
 
 
 def mean(loops: list[Ended], figure: str) -> float:
     return sum(getattr(each, figure) for each in loops) / len(loops)
+
+
+def test_a_simulated_loop_counts_what_its_promotions_are_worth() -> None:
+    end = Ended()
+    end.promote(-0.02, 0.01)
+    end.promote(0.03, 0.01)
+    assert (end.promotions, end.harmful, end.passengers) == (2, 1, 3)
+    assert end.change == pytest.approx(0.03)
 
 
 def test_simulated_loops_gain_nearly_as_much_as_greedy_ones_and_promote_almost_nothing_harmful() -> None:

@@ -29,8 +29,10 @@ from foundry.lab.ledger import (
     Terms,
     Trial,
     queue,
+    schema,
 )
-from foundry.lab.ledger.journal import Event
+from foundry.lab.ledger.copies import Copies
+from foundry.lab.ledger.journal import Event, Journal
 from foundry.lab.ledger.lease import LEASE_SECONDS, Beat, Holder
 from foundry.lab.ledger.records import TaskSpec, span
 from foundry.lab.ledger.sweep_row import BriefArm, SearchStep
@@ -349,6 +351,21 @@ def test_a_measurement_of_the_same_runs_again_stays_what_it_was(ledger):
     assert ledger.noise("context").runs == 18  # of another metric it is another
 
 
+def test_an_arm_and_a_step_of_a_search_are_read_with_the_least_that_is_written_of_them():
+    assert BriefArm.from_json({"arm": "baseline", "identity": "i"}) == BriefArm("baseline", "i", (), ())
+    step = SearchStep("search", 2, 3, True, {"a": (("norm", "layernorm"),)})
+    assert SearchStep.from_json(step.to_json()) == step
+    in_full = replace(step, proposals=((("depth", "3"),),), kept=(("bias", "true"),), least=0.1)
+    assert SearchStep.from_json(json.loads(json.dumps(in_full.to_json()))) == in_full
+
+
+def test_a_ledger_says_of_itself_what_it_is(ledger, tmp_path):
+    """To `file`, and to whoever opens it."""
+    with sqlite3.connect(tmp_path / ".foundry" / "ledger.db") as db:
+        told = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    assert told == [schema.APPLICATION_ID, schema.SCHEMA_VERSION]
+
+
 def test_configs_and_refusals_are_kept_once(ledger, sweep):
     for reason in ("first", "second"):
         ledger.record_refusal(sweep, "depth 0", reason, ["model_args.n_layer: 4 -> 0"])
@@ -444,6 +461,29 @@ def test_a_ledger_of_an_older_foundry_is_taken_over_with_all_that_it_holds(ledge
         assert taken_over.start_sweep(taken_over.sweep(sweep).spec) == sweep
         assert taken_over.sweep(sweep).status == "running"
     assert events.read_bytes() == with_checksums
+
+
+@pytest.mark.parametrize(("database", "line"), [(True, True), (True, False), (False, True), (False, False)])
+def test_where_copies_differ_the_one_that_has_a_checksum_counts(ledger, sweep, tmp_path, database, line):
+    """An older Foundry wrote none. Of two that have one, each went on without the other."""
+    ledger.close()
+    journal = Journal(tmp_path / ".foundry" / "events.jsonl")
+    if not line:
+        journal.path.write_bytes(re.sub(rb'"checksum": "\w+", ', b"", journal.path.read_bytes()))
+    db = sqlite3.connect(tmp_path / ".foundry" / "ledger.db")
+    last = Event(*db.execute("SELECT seq, time, kind, data FROM event ORDER BY seq DESC").fetchone())
+    other = last._replace(data='{"of": "the database"}')
+    db.execute("UPDATE event SET data = ?, checksum = ? WHERE seq = ?", (other.data, other.checksum, last.seq))
+    if not database:
+        db.execute("ALTER TABLE event DROP COLUMN checksum")
+    if database and line:
+        with pytest.raises(InvalidData, match="each went on without the other"):
+            Copies(db, tmp_path, journal)
+    else:
+        copies = Copies(db, tmp_path, journal)
+        assert [*copies.events()][-1] == (last if line else other)
+        assert len(copies.damage) == 1
+    db.close()
 
 
 def test_events_of_another_version_or_kind(ledger, sweep, tmp_path):

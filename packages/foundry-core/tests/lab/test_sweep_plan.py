@@ -175,7 +175,7 @@ def baseline(tmp_path, monkeypatch):
     return load_experiment()
 
 
-def planned(baseline, question, *, per_token=1e6, costs=COSTS, given_up=0.0):
+def planned(baseline, question, *, per_token=1e6, costs=COSTS, given_up=0.0, jobs=1):
     """The plan, where the arms cost so much, and the baseline a million FLOPs per token."""
     generation = Generation(3, baseline.identity, {}, "manual", "", None, None, "", 0.0, given_up=given_up)
 
@@ -183,7 +183,7 @@ def planned(baseline, question, *, per_token=1e6, costs=COSTS, given_up=0.0):
         mine = experiment.identity == baseline.identity
         return Costs(1e6 if mine else per_token, 128.0, 128, COSTS if mine else costs)
 
-    return make_plan(generation, baseline, question, 1, count)[0]
+    return make_plan(generation, baseline, question, jobs, count)[0]
 
 
 NORM = ((("norm", "layernorm"),),)
@@ -243,6 +243,15 @@ def test_a_budget_is_read_with_its_unit(text, name, amount):
     costs = Costs(1e3, 50.0, 64, {})
     flops = {"max_iters": amount * 5e4, "tokens": amount * 1e3, "flops": amount, "seconds": None}[name]
     assert costs.flops(Budget(name, amount)) == flops
+
+
+def test_trials_that_share_a_device_have_no_budget_in_seconds(baseline):
+    """They would slow each other down."""
+    timed = Question(NORM, budget=Budget("seconds", 60))
+    assert planned(baseline, timed, jobs=1).arms == ["norm layernorm"]
+    assert planned(baseline, replace(timed, budget=Budget("max_iters", 60)), jobs=2).arms == ["norm layernorm"]
+    with pytest.raises(UsageError, match="2 trials at a time on 1 cpu"):
+        planned(baseline, timed, jobs=2)
 
 
 def test_a_share_of_a_budget_is_a_part_of_it_and_never_nothing(baseline):

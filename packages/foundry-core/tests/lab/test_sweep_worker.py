@@ -14,11 +14,14 @@ from foundry.core.config import load_experiment
 from foundry.core.contracts import EnvironmentFailure, Params
 from foundry.core.contracts.execution import Site
 from foundry.core.system.machine import out_of
+from foundry.lab.decide.request import Request
 from foundry.lab.ledger import Ledger, LostClaim, Trial
 from foundry.lab.trials import heartbeat, time_limit
+from foundry.lab.trials.driver import Driver
 from foundry.lab.trials.executors.inline import Inline
 from foundry.lab.trials.executors.site import WORKER, LedgerSite
 from foundry.lab.trials.log import thinned
+from foundry.lab.trials.setting import Setting
 from foundry.lab.trials.worker import Worker, _costs
 
 BASELINE = """\
@@ -46,6 +49,28 @@ def queued(ledger):
         return sweep, trial.id
 
     return queue
+
+
+def test_trials_are_trained_in_the_order_in_which_they_are_asked_for(ledger, monkeypatch):
+    """Batch after batch, whatever other sweeps wait for."""
+    orders, request = [], ledger.request
+
+    def keep(sweep, wanted, **more):
+        orders.extend(order for _, order, *_ in wanted)
+        request(sweep, wanted, **more)
+
+    def work(sweep, **_):
+        while attempt := ledger.claim("w", sweep):
+            ledger.finish(attempt, {"metrics": {"val_loss": 2.0 + attempt.trial.seed}})
+
+    monkeypatch.setattr(ledger, "request", keep)
+    workload = Mock(of=lambda request: Trial(request.arm, request.seed, "code", "data", {}))
+    about = (ledger, ledger.start_sweep({"kind": "sweep"}), workload, "val_loss", Setting("cpu", "fp32", 1))
+    driver = Driver(*about, Mock(work=work), Mock())
+    for seeds in ((5, 6), (7, 8, 9)):
+        asked = [Request("a", seed, "screen") for seed in seeds]
+        assert driver.answers(asked) == {each: 2.0 + each.seed for each in asked}
+    assert orders == [0, 1, 2, 3, 4]
 
 
 def test_a_trial_whose_code_has_changed_since_is_not_trained(ledger, queued, monkeypatch):

@@ -133,6 +133,14 @@ def test_a_scaling_that_an_architecture_does_not_have_is_refused():
         experiment_of(config, registry(), name="phi3")
 
 
+@pytest.mark.parametrize("name", registry().variants("architecture"))
+def test_a_base_model_lacks_what_all_names_but_the_heads_begin_with(name):
+    """Else a file of a base model, which is saved without its head, would be of another architecture."""
+    family = registry().variants("architecture")[name].load()
+    names = [weight.theirs for weight in family.weights]
+    assert {each for each in names if not each.startswith(family.prefix)} == {"lm_head.weight"}
+
+
 def test_one_shard_of_two_is_no_model(tmp_path):
     random_model().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
