@@ -15,11 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.documents import faults
-<<<<<<< HEAD
-from tests.processes import ENVIRONMENT, assert_light
-=======
 from tests.golden import assert_golden
->>>>>>> w-blind
+from tests.processes import ENVIRONMENT, assert_light
 
 from foundry.cli.__main__ import main
 from foundry.core.config.mutate import mutate
