@@ -179,7 +179,7 @@ def test_what_commands_tell_of_the_past_word_by_word(history, foundry, monkeypat
         shown = foundry(history, *arguments)
         told.extend([f"$ foundry {' '.join(arguments)}", shown.out + shown.err])
 
-    for arguments in (["lineage"], ["why"], ["why", "attention mha"], ["why", "0"], ["runs"], ["query"]):
+    for arguments in (["lineage"], ["why"], ["why", "attention mha"], ["why", "0"], ["runs", "--trials"], ["query"]):
         tell(*arguments)
     monkeypatch.setattr("foundry.cli.render.is_terminal", lambda stream: True)
     tell("lineage")
