@@ -108,7 +108,7 @@ def test_trials_are_drawn_as_a_table(told, tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps.Run, "last_metrics", lambda run: {"step": 120} if run.path.name == "2" else None)
     table = sweeps.LiveTable(tmp_path)
     table.title, table.began, table.trials = "sweep 5eed", 958.0, batch("FFrXr")
-    Console(width=120).print(table._table())
+    Console(width=120, force_terminal=False).print(table._table())
     told("sweep_table")
 
 
