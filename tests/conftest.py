@@ -1,5 +1,5 @@
 """What many tests here stand on: a virtual environment of its own, for what a user does outside this checkout (install,
-build, follow the docs); and a system that lacks something."""
+build, follow the docs); a folder to work in; and a system that lacks something."""
 
 import gc
 import json
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.project import working_in
 from tests.refusing_system import COMPILER, System, refusing_system
 
 UV = os.environ.get("UV") or shutil.which("uv")
@@ -127,6 +128,13 @@ def system(tmp_path_factory) -> Iterator[System]:
         pytest.skip("there is no C compiler to make the system with")
     with refusing_system(tmp_path_factory.mktemp("system")) as system:
         yield system
+
+
+@pytest.fixture
+def working_folder(tmp_path) -> Iterator[Path]:
+    """An empty one, which is the working directory."""
+    with working_in(tmp_path):
+        yield tmp_path
 
 
 @pytest.fixture

@@ -60,6 +60,18 @@ def faults_of_stream(arguments: Sequence[str], lines: Iterable[Mapping[str, Any]
     return [fault for line in lines for fault in faults(ends.get(line["event"], line["event"]), line)]
 
 
+def stream(capsys: Any, *arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+    """Run a command that trains in this process: its exit code, the objects that it prints, with all keys as promised,
+    and what it says on stderr."""
+    from foundry.cli.__main__ import main
+
+    code = main([*arguments, "--json"])
+    said = capsys.readouterr()
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    assert faults_of_stream(arguments, lines) == []
+    return code, lines, said.err
+
+
 def foundry(capsys: Any, *arguments: str) -> dict[str, Any]:
     """Run a command in this process, which must succeed: the document that it prints, with all keys as promised."""
     from foundry.cli.__main__ import main

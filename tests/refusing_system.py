@@ -120,7 +120,7 @@ def refusing_system(folder: Path) -> Iterator[System]:
 PRELOADED = (
     "foundry.cli.main", "foundry.core.generate", "foundry.core.training", "foundry.lab.sweep.lab",
     "foundry.lab.trials.executors.local", "foundry.lab.trials.worker", "foundry.data.rows", "tests.sweep_processes",
-    "torch._dynamo",  # which the first optimizer would import
+    "torch._dynamo",  # which the meta device wants
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.processes import server
-from tests.texts import lines_of_words
+from tests.project import TINY, lines_of_words, write_project
 
 from foundry.lab.baseline import current_baseline
 from foundry.lab.decide.rule import Rule
@@ -24,9 +24,7 @@ from foundry.lab.ledger import Ledger
 from foundry.lab.ledger.journal import Journal
 from foundry.lab.sweep.question import Question
 
-BASELINE = """
-model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
-data: {dataset: {type: text, path: corpus.txt}, tokenizer: char}
+BASELINE = f"""{TINY}
 training:
   max_iters: 24
   batch_size: 4
@@ -35,20 +33,17 @@ training:
   eval_tokens: 512
   threads: 1
   kernels: reference
-logging: {log_interval: 5}
-checkpoints: {save_interval: 6}
+logging: {{log_interval: 5}}
+checkpoints: {{save_interval: 6}}
 """
 ARMS, DELTA, PAIRS = ("1e-2", "1.5e-2", "1e-3"), 0.03, 8  # much better, much better and noisy, much worse
 QUESTION = Question(stacks=tuple((("lr", value),) for value in ARMS), rule=Rule(delta=DELTA, n_max=PAIRS))
 COMMAND = ["sweep", "lr", *ARMS, "--delta", str(DELTA), "--max-pairs", str(PAIRS), "--jobs", "2", "--promote"]
 
 
-def make_project(folder: Path) -> Path:
+def make_project(folder: Path, baseline: str = BASELINE) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "experiments").mkdir(parents=True)
-    (folder / "experiments" / "baseline.yaml").write_text(BASELINE)
-    (folder / "corpus.txt").write_text(lines_of_words(400))
-    return folder
+    return write_project(folder, {"experiments/baseline.yaml": baseline, "corpus.txt": lines_of_words(400)})
 
 
 def start(target, project: Path, *options):

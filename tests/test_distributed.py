@@ -16,13 +16,16 @@ import pytest
 import torch
 from tests.compiled_kernels import put_into
 from tests.doses import not_in_small_doses
-from tests.processes import on_ranks, run_ranks
+from tests.processes import on_ranks, run_ranks, wait_for
+from tests.project import working_in, write_project
+from tests.runs import rows
 from torch import distributed as dist
 from torch import nn
 
 from foundry.core import load_run
 from foundry.core.config import load_experiment
 from foundry.core.contracts import InvalidExperiment
+from foundry.core.run import read_json_lines
 from foundry.core.testing import sums_of
 from foundry.core.testing.rounding import rounding
 from foundry.core.training.distributed import check_ranks, join
@@ -41,9 +44,9 @@ checkpoints: {{save_interval: 6}}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "corpus.txt").write_text("".join(f"line {i} of {i * i} squares\n" for i in range(900)))
-    (folder / "experiment.yaml").write_text(EXPERIMENT)
+    corpus = "".join(f"line {i} of {i * i} squares\n" for i in range(900))
+    files = {"experiment.yaml": EXPERIMENT, "corpus.txt": corpus}
+    folder = write_project(tmp_path_factory.mktemp("project"), files)
     put_into(folder / "cache")
     return folder
 
@@ -58,10 +61,6 @@ def foundry(project: Path, *arguments: str, launcher: tuple[str, ...] = (), **op
     return subprocess.run(
         command, cwd=project, env=environment(project), capture_output=True, text=True, timeout=120, **options
     )
-
-
-def rows(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def assert_same_training(run: Path, reference: Path) -> None:
@@ -206,18 +205,7 @@ def test_who_joins_waits_for_nobody_longer_than_it_is_told(project, monkeypatch)
 
 
 def start(project: Path, out: str, *arguments: str) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        "-m",
-        "foundry.cli",
-        "train",
-        "experiment.yaml",
-        "--out",
-        out,
-        "--nproc",
-        "2",
-        *arguments,
-    ]
+    command = [sys.executable, "-m", "foundry.cli", "train", "experiment.yaml", "--out", out, "--nproc", "2"]
     return subprocess.Popen(
         [*command, *arguments],
         cwd=project,
@@ -228,31 +216,20 @@ def start(project: Path, out: str, *arguments: str) -> subprocess.Popen:
 
 
 def wait_for_step(run: Path, step: int) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if (run / "metrics.jsonl").exists() and any(row["step"] >= step for row in rows_so_far(run)):
-            return
-        time.sleep(0.01)
-    raise AssertionError("the run did not begin")
-
-
-def rows_so_far(run: Path) -> list[dict]:
-    from foundry.core.run import read_json_lines
-
-    return list(read_json_lines(run / "metrics.jsonl"))
+    metrics = run / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and any(row["step"] >= step for row in read_json_lines(metrics)))
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_any_number_of_ranks_reads_the_same_rows(project, size, monkeypatch):
+def test_any_number_of_ranks_reads_the_same_rows(project, size):
     """The rows of a global batch, put together from all ranks, are those that one rank reads."""
     from foundry.core.training.device import resolve
     from foundry.core.training.distributed import World
     from foundry.core.training.feed import Feed
 
-    monkeypatch.chdir(project)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(project / "cache"))
-    experiment = load_experiment("experiment.yaml")
-    opened = experiment.registry.sections["data"].load()(experiment.data, block_size=32, seed=1)
+    with working_in(project):
+        experiment = load_experiment("experiment.yaml")
+        opened = experiment.registry.sections["data"].load()(experiment.data, block_size=32, seed=1)
     device = resolve(experiment.training)
 
     def read(ranks: int) -> set[bytes]:

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import pytest
 from tests.doses import not_in_small_doses
+from tests.project import write_project
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 # The experiments of a project where a step takes no time.
-TINY = """
+BASELINE = """
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
 data: {dataset: {type: text, path: corpus.txt}, tokenizer: byte}
 training: {max_iters: 3, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1}
@@ -58,9 +59,7 @@ def follow(text: str, project: Path, environment) -> str:
         elif added := re.search(r"Add to `(\w+)` in `(\S+)`:$", block.above):
             extend_list(project / added[2], added[1], block.text)
         elif written := re.search(r"`(\S+\.\w+)`:$", block.above):
-            path = project / written[1]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text)
+            write_project(project, {written[1]: block.text})
         else:
             pytest.fail(f"nobody can follow the block below {block.above!r}")
     return printed
@@ -75,11 +74,8 @@ def extend_list(path: Path, name: str, entry: str) -> None:
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    folder = tmp_path / "project"
-    (folder / "experiments").mkdir(parents=True)
-    (folder / "experiments" / "baseline.yaml").write_text(TINY)
-    (folder / "corpus.txt").write_text("".join(f"{i} squared is {i * i}\n" for i in range(400)))
-    return folder
+    corpus = "".join(f"{i} squared is {i * i}\n" for i in range(400))
+    return write_project(tmp_path / "project", {"experiments/baseline.yaml": BASELINE, "corpus.txt": corpus})
 
 
 def finished_runs(project: Path) -> list[str]:

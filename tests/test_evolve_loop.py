@@ -3,8 +3,8 @@ instant. Most of it trains with a fake whose truth is known; one search trains f
 
 from __future__ import annotations
 
-import json
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.documents import faults_of_stream
+from tests.documents import stream
 from tests.doses import not_in_small_doses
-from tests.texts import lines_of_words
+from tests.project import TINY, lines_of_words, working_in, write_project
 
 from foundry.cli.__main__ import main
 from foundry.cli.commands import evolve as evolve_command
@@ -31,11 +31,10 @@ from foundry.lab.search.settings import Evolved, Limits, SearchSettings
 from foundry.lab.sweep.lab import Lab
 from foundry.lab.sweep.reporter import Silent
 
-BASELINE = """\
-model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
-data: {dataset: {type: text, path: corpus.txt}, tokenizer: char}
-training: {max_iters: 24, batch_size: 4, learning_rate: 1e-3, eval_interval: 0, eval_tokens: 512, threads: 1}
+BASELINE = f"""{TINY}
+training: {{max_iters: 24, batch_size: 4, learning_rate: 1e-3, eval_interval: 0, eval_tokens: 512, threads: 1}}
 """
+FILES = {"experiments/baseline.yaml": BASELINE, "corpus.txt": lines_of_words(300)}
 SIGMA = 0.005
 GAINS = {"relu2": 0.03, "gelu": -0.02, "learned": 0.02, "none": -0.05, "layernorm": -0.01}
 """What is true of the variants below; everything else changes nothing."""
@@ -75,19 +74,17 @@ class Fake:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_project(tmp_path, monkeypatch)
+def real(tmp_path: Path) -> Iterator[Path]:
+    """A project, for a search that trains."""
+    with working_in(write_project(tmp_path, FILES), cache=tmp_path.parent / "cache"):
+        yield tmp_path
 
 
-def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "corpus.txt").write_text(lines_of_words(300))
-    (folder / "experiments").mkdir()
-    (folder / "experiments" / "baseline.yaml").write_text(BASELINE)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(folder.parent / "cache"))
+@pytest.fixture
+def project(real: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project in which something helps and the rest does not."""
     monkeypatch.setattr(ideas, "values_on", lambda experiment, metric, note: VALUES)  # of a real one it takes a second
-    return folder
+    return real
 
 
 @contextmanager
@@ -179,24 +176,22 @@ def test_where_nothing_helps_nothing_is_promoted(project: Path, monkeypatch: pyt
     assert (project / "experiments" / "baseline.yaml").read_text() == before
 
 
-def test_a_search_that_is_killed_anywhere_ends_as_one_that_nobody_disturbed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calm = make_project(tmp_path / "calm", monkeypatch)
-    evolved, _ = search(calm, 60)
-    expected = history(calm)
+def test_a_search_that_is_killed_anywhere_ends_as_one_that_nobody_disturbed(project: Path) -> None:
+    evolved, _ = search(project, 60)
+    expected = history(project)
     assert evolved.promotions
 
-    killed = make_project(tmp_path / "killed", monkeypatch)
+    shutil.rmtree(project / ".foundry")
+    write_project(project, FILES)
     draw, kills = random.Random(5), 0
     while True:
         try:
-            again, _ = search(killed, 60, fuse=draw.randint(0, 12))
+            again, _ = search(project, 60, fuse=draw.randint(0, 12))
             break
         except Killed:
             kills += 1
     assert kills >= 5
-    assert history(killed) == expected
+    assert history(project) == expected
     assert (again.audits, again.kept, again.spent.trials) == (evolved.audits, evolved.kept, evolved.spent.trials)
 
 
@@ -264,8 +259,7 @@ def test_when_the_baseline_is_edited_meanwhile_what_was_kept_is_judged_again_on_
 
 
 def test_a_stack_that_rests_on_many_mutations_is_built_and_promoted(project: Path) -> None:
-    (project / "variants").mkdir()
-    (project / "variants" / "long.py").write_text(
+    long = (
         "from foundry.core.contracts import Params, Variant\n"
         "STACK = [('warmup', '5'), ('grad_clip', '0.5'), ('weight_decay', '0.3'), ('adam_betas', '0.8,0.95'),\n"
         "         ('param', 'position.theta=20000'), ('param', 'attention.qk_norm=true'), ('dropout', '0.05'),\n"
@@ -276,9 +270,7 @@ def test_a_stack_that_rests_on_many_mutations_is_built_and_promoted(project: Pat
         "        return [STACK, STACK[:-2] + STACK[-1:]] if (space.origin, space.current) == (0, ()) else []\n"
         'VARIANTS = [Variant("proposer", "long", f"{__name__}:Long", Params, "a long stack")]\n'
     )
-    from foundry.core.registry import _registry
-
-    _registry.cache_clear()
+    write_project(project, {"variants/long.py": long})
     evolved, told = search(project, 60, proposer="long", policy=Policy(2, 0.5, 1, 1))
     assert evolved.why == "nothing is left to propose"
     assert load_experiment().model_args.activation.type == "relu2"
@@ -297,17 +289,14 @@ def test_a_stack_that_rests_on_many_mutations_is_built_and_promoted(project: Pat
     ],
 )
 def test_a_proposer_that_fails_is_named(project: Path, body: str, message: str) -> None:
-    (project / "variants").mkdir()
-    (project / "variants" / "mine.py").write_text(
+    mine = (
         "from foundry.core.contracts import Params, Variant\n"
         "class Mine:\n"
         "    def __init__(self, params): ...\n"
         f"    def propose(self, space, history, n, random):\n        {body}\n"
         'VARIANTS = [Variant("proposer", "mine", f"{__name__}:Mine", Params, "mine")]\n'
     )
-    from foundry.core.registry import _registry
-
-    _registry.cache_clear()
+    write_project(project, {"variants/mine.py": mine})
     with pytest.raises(PluginError, match=message):
         search(project, 60, proposer="mine")
 
@@ -318,18 +307,12 @@ def test_a_proposer_that_fails_is_named(project: Path, body: str, message: str) 
 @pytest.mark.slow
 @not_in_small_doses  # there, test_retry.py lets it train
 def test_the_command_trains_for_real_and_goes_on_where_it_was_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    real: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        project = make_project(tmp_path / "real", patch)
-    monkeypatch.chdir(project)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-
     def foundry(*arguments: str) -> list[dict[str, Any]]:
         command = ["evolve", "--proposals", "2", "--strict", "--max-pairs", "2", "--seed", "3", *arguments]
-        assert main([*command, "--executor", "inline", "--json"]) == ExitCode.OK
-        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert faults_of_stream(["evolve"], lines) == []
+        code, lines, _ = stream(capsys, *command, "--executor", "inline")
+        assert code == ExitCode.OK
         return lines
 
     (plan,) = foundry("--max-trials", "12", "--dry-run")
@@ -343,10 +326,10 @@ def test_the_command_trains_for_real_and_goes_on_where_it_was_left(
     lines = foundry("--max-trials", "30")  # the noise of a generation that was promoted takes 8
     assert lines[-1]["rounds"] > result["rounds"]
     assert lines[-1]["search"] == result["search"]
-    with Ledger.open(project) as ledger:
+    with Ledger.open(real) as ledger:
         finished = [row for row in ledger.trials() if row.status == "finished"]
         assert len(finished) == lines[-1]["trials"] + 8  # of the noise
-        generation, _ = current_baseline(ledger, project)
+        generation, _ = current_baseline(ledger, real)
         assert generation.number == lines[-1]["generation"] == lines[-1]["promotions"]
 
 

@@ -23,7 +23,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.processes import server
-from tests.texts import lines_of_words
+from tests.project import lines_of_words, working_in, write_project
+from tests.runs import assert_same_run, rows, rows_without_clock
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
@@ -77,15 +78,8 @@ def build(params, dims):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "corpus.txt").write_text(lines_of_words(60))
-    for name, text in (("experiments/tiny.yaml", EXPERIMENT), ("variants/breaks.py", BREAKS)):
-        (folder / name).parent.mkdir()
-        (folder / name).write_text(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
-        patch.delenv("FOUNDRY_DEBUG", raising=False)
+    files = {"experiments/tiny.yaml": EXPERIMENT, "variants/breaks.py": BREAKS, "corpus.txt": lines_of_words(60)}
+    with working_in(write_project(tmp_path_factory.mktemp("project"), files)) as folder:
         yield folder
 
 
@@ -132,21 +126,6 @@ def unfinished(stopped, tmp_path) -> Path:
     return shutil.copytree(stopped, tmp_path / "run")
 
 
-def assert_same(out: Path, reference: Path) -> None:
-    last = f"checkpoints/step-{STEPS:08d}"
-    for group in ("model", "optimizer", "ema", "rng"):
-        file = f"{last}/{group}.safetensors"
-        assert (out / file).read_bytes() == (reference / file).read_bytes(), group
-    assert rows(out) == rows(reference)
-    assert (out / "samples.jsonl").read_text() == (reference / "samples.jsonl").read_text()
-
-
-def rows(out: Path) -> list[dict]:
-    """The metrics, less what depends on the clock."""
-    kept = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "lr", "grad_norm")
-    return [{k: v for k, v in json.loads(line).items() if k in kept} for line in open(out / "metrics.jsonl")]
-
-
 def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -159,7 +138,7 @@ def test_a_signal_stops_the_run_with_75_and_it_ends_as_if_it_never_had(finished,
     assert sorted(path.name for path in (stopped / "checkpoints").iterdir())[-1] == "step-00000015"
     assert train("--out", unfinished, "--resume", "must") == 0
     assert "step=15" in capsys.readouterr().err  # where it went on
-    assert_same(unfinished, finished)
+    assert_same_run(unfinished, finished)
 
 
 def test_a_signal_while_a_sample_is_written(project, finished, tmp_path, monkeypatch):
@@ -217,7 +196,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_set_aside(finished, unfinis
     )
     assert {name: text for name, text in files(unfinished).items() if name in before} == before
     assert train("--out", unfinished) == 0
-    assert_same(unfinished, finished)
+    assert_same_run(unfinished, finished)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -226,7 +205,7 @@ def test_nobody_listening_is_no_reason_to_stop(project, finished, tmp_path, monk
         patch.setattr(sys, "stderr", full)
         assert train("--out", tmp_path / "run") == 0
         patch.undo()
-    assert_same(tmp_path / "run", finished)
+    assert_same_run(tmp_path / "run", finished)
 
 
 def test_a_finished_run_prints_its_result_and_trains_nothing(finished, capsys):
@@ -245,7 +224,7 @@ def test_resume_must_and_never(finished, unfinished, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
     before = files(unfinished)
     assert train("--resume", "never", "--out", unfinished) == 0
-    assert_same(unfinished, finished)
+    assert_same_run(unfinished, finished)
     aside = files(tmp_path / "run~1")
     assert {path.relative_to(tmp_path / "run~1"): content for path, content in aside.items()} == {
         path.relative_to(unfinished): content for path, content in before.items() if path.name != ".lock"
@@ -338,7 +317,7 @@ def test_a_damaged_result_is_made_again(finished, unfinished, capsys):
     assert train("--out", unfinished) == 0
     again = json.loads((unfinished / "result.json").read_text())
     assert {key for key in whole if whole[key] != again[key]} <= {"seconds", "training_seconds"}
-    assert_same(unfinished, finished)
+    assert_same_run(unfinished, finished)
 
 
 def test_torn_and_damaged_metrics_lose_only_what_was_damaged(finished, unfinished):
@@ -348,8 +327,8 @@ def test_torn_and_damaged_metrics_lose_only_what_was_damaged(finished, unfinishe
     file.write_bytes(b"".join(lines))
     shutil.rmtree(unfinished / "checkpoints" / "step-00000015")
     assert train("--out", unfinished) == 0
-    expected = [row for row in rows(finished) if row["step"] not in (3, 4)]
-    assert rows(unfinished) == expected
+    expected = [row for row in rows_without_clock(finished) if row["step"] not in (3, 4)]
+    assert rows_without_clock(unfinished) == expected
     csv = (unfinished / "metrics.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in csv[1:]] == [str(row["step"]) for row in expected]
 
@@ -402,7 +381,7 @@ def test_a_full_disk_loses_nothing(project, finished, tmp_path, what, capsys):
     assert main(["generate", str(out), "--prompt", "th", "--max-tokens", "3"]) == 0  # from the one before
     assert (out / "checkpoints" / "step-00000012").exists()
     assert train("--out", out) == 0
-    assert_same(out, finished)
+    assert_same_run(out, finished)
 
 
 def test_a_checkpoint_is_published_when_the_disk_has_it_and_its_metrics(project, tmp_path, monkeypatch):
@@ -517,10 +496,10 @@ def test_out_of_memory_halves_the_micro_batch(project, room_for_two_rows, tmp_pa
     assert capsys.readouterr().err.count("micro_batch is now 2") == 1
     assert train("--out", tmp_path / "halved") == 0
     assert "micro_batch is now" not in capsys.readouterr().err  # the resumed run knows
-    recorded = map(json.loads, (tmp_path / "halved" / "metrics.jsonl").read_text().splitlines())
+    recorded = rows(tmp_path / "halved")
     assert {row["step"]: row["micro_batch"] for row in recorded if "micro_batch" in row} == {1: 2}
     assert train("--set", "training.micro_batch=2", "--out", tmp_path / "asked for") == 0
-    assert_same(tmp_path / "halved", tmp_path / "asked for")
+    assert_same_run(tmp_path / "halved", tmp_path / "asked for")
 
 
 def test_the_record_says_from_which_step_on_the_micro_batch_was_halved(project, tmp_path, monkeypatch):
@@ -535,7 +514,7 @@ def test_the_record_says_from_which_step_on_the_micro_batch_was_halved(project, 
     monkeypatch.setattr(NextToken, "forward", limited)
     assert train("--out", tmp_path / "run") == 0
     assert calls[:10] == [4, 4, 4, 4, 4, 4, 4, 2, 2, 2]
-    recorded = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    recorded = rows(tmp_path / "run")
     assert {row["step"]: row["micro_batch"] for row in recorded if "micro_batch" in row} == {1: 4, 7: 2}
     assert json.loads((tmp_path / "run" / "result.json").read_text())["micro_batch"] == 2
 
@@ -674,4 +653,4 @@ def test_a_second_interrupt_ends_at_once(project, finished, tmp_path):
         child.kill()
     (out / "hanging").unlink()
     assert train("--out", out) == 0
-    assert_same(out, finished)
+    assert_same_run(out, finished)

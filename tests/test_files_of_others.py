@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.project import working_in, write_project
 
 from foundry.cli.__main__ import main
 from foundry.core.analyze import training_bytes
@@ -71,13 +72,9 @@ def unfit(request):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "corpus.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)
-    (folder / "experiments").mkdir()
-    (folder / "experiments" / "baseline.yaml").write_text(EXPERIMENT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+    corpus = "the quick brown fox jumps over the lazy dog. " * 60
+    files = {"experiments/baseline.yaml": EXPERIMENT, "corpus.txt": corpus}
+    with working_in(write_project(tmp_path_factory.mktemp("project"), files)) as folder:
         yield folder
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tests.documents import faults
 from tests.doses import dose
+from tests.project import TINY, write_project
 
 from foundry.cli.__main__ import main
 from foundry.core import generate
@@ -199,16 +200,10 @@ def test_the_same_seed_writes_the_same_and_another_one_another():
     assert not torch.equal(first, other)
 
 
-def test_several_prompts_on_the_command_line(tmp_path, monkeypatch, capsys):
-    (tmp_path / "corpus.txt").write_text("the hen is rather there than here. " * 40)
-    (tmp_path / "tiny.yaml").write_text(
-        "model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}\n"
-        "data: {dataset: {type: text, path: corpus.txt}, tokenizer: char}\n"
-        "training: {max_iters: 40, batch_size: 4, learning_rate: 0.01, eval_tokens: 64, eval_interval: 0, threads: 1}\n"
-        "logging: {sample_tokens: 0}\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
+def test_several_prompts_on_the_command_line(working_folder, capsys):
+    training = "{max_iters: 40, batch_size: 4, learning_rate: 0.01, eval_tokens: 64, eval_interval: 0, threads: 1}"
+    tiny = f"{TINY}\ntraining: {training}\nlogging: {{sample_tokens: 0}}\n"
+    write_project(working_folder, {"tiny.yaml": tiny, "corpus.txt": "the hen is rather there than here. " * 40})
     assert main(["train", "tiny.yaml", "--out", "run"]) == 0
     prompts, options = ["the hen", "is", "rather there than"], ["--greedy", "--max-tokens", "40"]
     alone = []
@@ -237,20 +232,15 @@ def test_several_prompts_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert beside[0] != beside[1]
 
 
-def test_a_model_of_our_own_learns_to_end_its_texts(tmp_path, monkeypatch, capsys):
-    (tmp_path / "corpus").mkdir()
-    for number in range(40):
-        (tmp_path / "corpus" / f"{number}.txt").write_text(f"{number % 10} hens sit hère.")
-    (tmp_path / "tiny.yaml").write_text(
+def test_a_model_of_our_own_learns_to_end_its_texts(working_folder, capsys):
+    tiny = (
         "model_args: {n_layer: 1, n_head: 2, n_embd: 32, block_size: 32}\n"
         "data: {dataset: {type: text, path: corpus}, tokenizer: byte}\n"
         "training: {max_iters: 60, batch_size: 8, learning_rate: 0.01, eval_tokens: 64, eval_interval: 0, threads: 1}\n"
         "logging: {sample_tokens: 0}\n"
     )
-    (tmp_path / "variants").mkdir()
-    (tmp_path / "variants" / "words.py").write_text(TASK)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
+    texts = {f"corpus/{number}.txt": f"{number % 10} hens sit hère." for number in range(40)}
+    write_project(working_folder, {"tiny.yaml": tiny, "variants/words.py": TASK, **texts})
     assert main(["train", "tiny.yaml", "--out", "run"]) == 0
 
     def written(*more: str) -> dict:
@@ -268,7 +258,7 @@ def test_a_model_of_our_own_learns_to_end_its_texts(tmp_path, monkeypatch, capsy
     assert main(["generate", "run", "--prompt", "7 hens", "--greedy", "--max-tokens", "7"]) == 0
     assert capsys.readouterr().out == "7 hens sit h\ufffd\n"  # half a character at the end is told
 
-    handle = FinishedRun.of(tmp_path / "run")
+    handle = FinishedRun.of(working_folder / "run")
     told = handle.generate(["7 hens", "3 hens s"], max_tokens=30, stop=["it h", "sit h", "never"])
     assert told == [" ", ""]  # where two of them end at once, the first one counts
     (likely, is_greedy), (unlikely, is_not) = handle.score([("7 hens", " sit hère."), ("7 hens", " sit hare.")])

@@ -14,23 +14,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.texts import lines_of_words
+from tests.project import know_noise, lines_of_words, write_project
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
-from foundry.core import code, load_experiment, registry
+from foundry.core import code, load_experiment
 from foundry.core.code import UNKNOWN, code_fingerprint
 from foundry.core.system import not_trusted
 from foundry.core.system.signals import heeded
 from foundry.core.training import launch
 from foundry.core.training.reporter import PlainReporter
 from foundry.kernels import build
-from foundry.lab.ledger import Ledger, Noise
-from foundry.lab.sweep.plan import noise_context
+from foundry.lab.ledger import Ledger
 from foundry.lab.trials.executors import LocalParams
 from foundry.lab.trials.executors.local import Local
 from foundry.lab.trials.executors.site import WORKER, LedgerSite
-from foundry.lab.trials.fingerprint import data_fingerprint
 
 BASELINE = """
 model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16, activation: tri}
@@ -56,22 +54,14 @@ def Tri(params, dims):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
+def project(working_folder) -> Path:
     files = {"experiments/baseline.yaml": BASELINE, "variants/x.py": VARIANT, "variants/tri.py": TRI}
-    files["corpus.txt"] = lines_of_words(300)
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+    return write_project(working_folder, {**files, "corpus.txt": lines_of_words(300)})
 
 
 def edit_code(project: Path) -> None:
     """Edit what the variant's file imports."""
-    file = project / "variants" / "tri.py"
-    file.write_text(file.read_text().replace("min=0", "min=-1"))
-    registry._registry.cache_clear()
+    write_project(project, {"variants/tri.py": TRI.replace("min=0", "min=-1")})
 
 
 class Stopping(PlainReporter):
@@ -158,10 +148,7 @@ def test_no_source_of_a_package_is_left_out_of_its_hash(tmp_path, file):
 
 
 def test_a_trial_takes_no_result_of_other_code(project, capsys):
-    experiment = load_experiment()
-    with Ledger.open(project) as ledger:
-        context = noise_context("val_loss", experiment.identity, data_fingerprint(experiment))
-        ledger.record_noise(Noise("val_loss", context, sigma=0.02, df=30, runs=31))
+    know_noise(project)
 
     def losses() -> dict[str, float]:
         assert main(["sweep", "lr", "1e-4", "--executor", "inline", "--json"]) == 0
@@ -175,8 +162,7 @@ def test_a_trial_takes_no_result_of_other_code(project, capsys):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"codes": ["another"], "val_loss": 0.1}))
     for file in (project / ".foundry").glob("[el]*.*"):  # its ledger and its events: nothing is known any more
         file.unlink()
-    with Ledger.open(project) as ledger:
-        ledger.record_noise(Noise("val_loss", context, sigma=0.02, df=30, runs=31))
+    know_noise(project)
     assert losses() == first
     edit_code(project)
     assert not losses().keys() <= first.keys()

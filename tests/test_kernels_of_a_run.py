@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.documents import faults
+from tests.project import TINY, lines_of_words, write_project
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
@@ -23,21 +24,15 @@ from foundry.lab.trials.fingerprint import make_trial
 from foundry.lab.trials.setting import Setting
 from foundry.lab.trials.worker import Worker
 
-EXPERIMENT = """
-model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
-data: {dataset: {type: text, path: corpus.txt}, tokenizer: char}
-training: {max_iters: 4, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1}
-logging: {sample_tokens: 0}
+EXPERIMENT = f"""{TINY}
+training: {{max_iters: 4, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1}}
+logging: {{sample_tokens: 0}}
 """
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    (tmp_path / "corpus.txt").write_text("the hen is rather there than here. " * 40)
-    (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    yield tmp_path
+def project(working_folder):
+    yield write_project(working_folder, {"tiny.yaml": EXPERIMENT, "corpus.txt": lines_of_words(30)})
     native.use([])
 
 

@@ -11,12 +11,14 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.doses import SMALL
 from tests.processes import server
-from tests.texts import lines_of_words
+from tests.project import lines_of_words, working_in, write_project
+from tests.runs import assert_same_run, rows
 
 from foundry.core.config import load_experiment
 from foundry.core.contracts import InvalidData
@@ -60,13 +62,10 @@ def train_in_child(file: str, out: str, die_at_sync: int | None) -> None:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "corpus.txt").write_text(lines_of_words(400))
-    (folder / "experiment.yaml").write_text(EXPERIMENT)
-    os.environ["FOUNDRY_CACHE"] = str(folder / "cache")
-    os.chdir(folder)
-    return folder
+def project(tmp_path_factory) -> Iterator[Path]:
+    files = {"experiment.yaml": EXPERIMENT, "corpus.txt": lines_of_words(400)}
+    with working_in(write_project(tmp_path_factory.mktemp("project"), files)) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -82,26 +81,15 @@ def start(project: Path, out: Path, die_at_sync: int | None = None):
     return child
 
 
-def assert_same_run(out: Path, reference: Path) -> None:
-    last = f"checkpoints/step-{STEPS:08d}"
-    for name in ("model", "optimizer", "ema", "rng"):
-        file = f"{last}/{name}.safetensors"
-        assert (out / file).read_bytes() == (reference / file).read_bytes(), name
-    assert rows(out) == rows(reference)
-    assert (out / "samples.jsonl").read_text() == (reference / "samples.jsonl").read_text()
+def assert_same_training(out: Path, reference: Path) -> None:
+    """As `assert_same_run`; besides, no step stands twice in the metrics, and the results are the same."""
+    assert_same_run(out, reference)
+    steps = [str(row["step"]) for row in rows(out)]
+    assert steps == [str(step) for step in range(1, STEPS + 1)]
+    assert [line.split(",")[0] for line in (out / "metrics.csv").read_text().splitlines()] == ["step", *steps]
     ours, theirs = (json.loads((run / "result.json").read_text()) for run in (out, reference))
     keys = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "best_step", "best_val_loss")
     assert [ours[key] for key in keys] == [theirs[key] for key in keys]
-
-
-def rows(out: Path) -> list[dict]:
-    """What the metrics say, less what depends on the clock. No step stands there twice."""
-    kept = ("step", "tokens", "train_loss", "val_loss", "val_bpb", "lr", "grad_norm")
-    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in found] == list(range(1, STEPS + 1))
-    csv = (out / "metrics.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in csv] == ["step", *(str(row["step"]) for row in found)]
-    return [{key: row[key] for key in kept if key in row} for row in found]
 
 
 def kill_at_random(project: Path, out: Path, kills: int, seed: int) -> None:
@@ -126,7 +114,7 @@ def kill_at_random(project: Path, out: Path, kills: int, seed: int) -> None:
             resumed += bool(list((out / "checkpoints").glob("step-*")))
         else:
             assert child.exitcode == 0
-            assert_same_run(out, project / "uninterrupted")  # finished early: the other kills meet a new run
+            assert_same_training(out, project / "uninterrupted")  # finished early: the other kills meet a new run
             shutil.rmtree(out)
     assert resumed >= kills / 4  # else nothing was tried
     child = start(project, out)
@@ -137,7 +125,7 @@ def kill_at_random(project: Path, out: Path, kills: int, seed: int) -> None:
 def test_ten_kills_at_random_instants(project, uninterrupted):
     out = project / "killed"
     kill_at_random(project, out, 10, seed=1)
-    assert_same_run(out, uninterrupted)
+    assert_same_training(out, uninterrupted)
 
 
 def test_kills_in_the_middle_of_saving(project, uninterrupted):
@@ -150,7 +138,7 @@ def test_kills_in_the_middle_of_saving(project, uninterrupted):
     child = start(project, out)
     child.join()
     assert child.exitcode == 0
-    assert_same_run(out, uninterrupted)
+    assert_same_training(out, uninterrupted)
     assert not list((out / "checkpoints").glob(".*"))
 
 
@@ -162,7 +150,7 @@ def test_two_hundred_kills(project, uninterrupted):
     print("seed", seed)
     out = project / "killed-many"
     kill_at_random(project, out, kills, seed)
-    assert_same_run(out, uninterrupted)
+    assert_same_training(out, uninterrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -176,11 +164,11 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(project, uninterrupted, n
     assert child.exitcode == 1  # `Stopped` reached the top; the command line turns it into 75
     steps = sorted(path.name for path in (out / "checkpoints").glob("step-*"))
     assert not (out / "result.json").exists()
-    last_row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    last_row = rows(out)[-1]
     assert steps[-1] == f"step-{last_row['step']:08d}"  # nothing between the save and the stop is lost
     child = start(project, out)
     child.join()
-    assert_same_run(out, uninterrupted)
+    assert_same_training(out, uninterrupted)
 
 
 def stop_while_evaluating(file: str, out: str) -> None:
@@ -204,9 +192,9 @@ def test_an_evaluation_cut_short_is_the_first_thing_that_a_resume_does(project, 
     child.start()
     child.join()
     assert max((out / "checkpoints").glob("step-*")).name == "step-00000014"
-    assert "val_loss" not in (out / "metrics.jsonl").read_text().splitlines()[13]
+    assert "val_loss" not in rows(out)[13]
     start(project, out).join()
-    assert_same_run(out, uninterrupted)
+    assert_same_training(out, uninterrupted)
 
 
 def test_one_process_at_a_time(project):
@@ -269,7 +257,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used(proj
     assert len(refused) == 1
     assert blamed in refused[0]
     assert f"step-{STEPS:08d}" in refused[0]
-    assert_same_run(out, uninterrupted)
+    assert_same_training(out, uninterrupted)
 
 
 def test_when_every_checkpoint_is_damaged_nothing_starts_over(project, uninterrupted):

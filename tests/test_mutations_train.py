@@ -10,15 +10,17 @@ import argparse
 import ast
 import datetime
 import inspect
-import json
 import optparse
 import random
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 from tests.doses import dose
+from tests.project import working_in, write_project
+from tests.runs import rows
 
 from foundry.core import load_experiment
 from foundry.core.config import Experiment
@@ -51,22 +53,18 @@ class Quiet:
 
 def mutations() -> list:
     """(type, value) of each."""
-    rows = [(row.type, row.value) for row in list_mutations(registry())]
-    rows.remove(("tokenizer", "pretrained"))  # needs weights to begin with: tests/test_zoo.py
-    random.Random(0).shuffle(rows)
-    return [pytest.param(*row, id="_".join(row)) for row in rows]
+    listed = [(row.type, row.value) for row in list_mutations(registry())]
+    listed.remove(("tokenizer", "pretrained"))  # needs weights to begin with: tests/test_zoo.py
+    random.Random(0).shuffle(listed)
+    return [pytest.param(*row, id="_".join(row)) for row in listed]
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Experiment:
-    folder = tmp_path_factory.mktemp("project")
+def base(tmp_path_factory) -> Iterator[Experiment]:
     sources = [Path(module.__file__).read_text() for module in (argparse, ast, datetime, inspect, optparse, typing)]
-    (folder / "corpus.txt").write_text("\n".join(sources))  # enough for every tokenizer's vocabulary
-    (folder / "experiments").mkdir()
-    (folder / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+    corpus = "\n".join(sources)  # enough for every tokenizer's vocabulary
+    files = {"experiments/tiny.yaml": EXPERIMENT, "corpus.txt": corpus}
+    with working_in(write_project(tmp_path_factory.mktemp("project"), files)):
         yield load_experiment(Path("experiments/tiny.yaml"))
 
 
@@ -75,7 +73,6 @@ def test_a_mutation_trains(base, tmp_path, type, value):
     mutated = mutate(base, type, value).experiment
     experiment = edit(mutated, {"training.max_iters": STEPS}, "this test")  # larger steps would be fewer
     train(experiment, tmp_path / "run", reporter=Quiet())
-    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    losses = [json.loads(row)["train_loss"] for row in rows]
+    losses = [row["train_loss"] for row in rows(tmp_path / "run")]
     assert len(losses) == STEPS
     assert fmean(losses[-3:]) < fmean(losses[:3]) - 0.02

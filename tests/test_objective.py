@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from tests.project import TINY, lines_of_words, write_project
+from tests.runs import rows
 
 from foundry.cli.__main__ import main
 from foundry.core.training import checkpoint as checkpoints
@@ -67,27 +68,19 @@ VARIANTS = [
 ]
 """
 
-EXPERIMENT = """
-model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
-data: {dataset: {type: text, path: corpus.txt}, tokenizer: char}
+EXPERIMENT = f"""{TINY}
 training:
-  {max_iters: 6, batch_size: 4, learning_rate: 1e-2, schedule: {type: constant, warmup: 0}, threads: 1,
-   eval_tokens: 64, eval_interval: 0}
-logging: {sample_tokens: 0, log_interval: 1}
-checkpoints: {save_interval: 3}
+  {{max_iters: 6, batch_size: 4, learning_rate: 1e-2, schedule: {{type: constant, warmup: 0}}, threads: 1,
+   eval_tokens: 64, eval_interval: 0}}
+logging: {{sample_tokens: 0, log_interval: 1}}
+checkpoints: {{save_interval: 3}}
 """
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    for folder in ("experiments", "variants"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
-    (tmp_path / "variants" / "objectives.py").write_text(OBJECTIVES)
-    (tmp_path / "corpus.txt").write_text("the hen is rather there than here. " * 40)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+def project(working_folder) -> Path:
+    files = {"experiments/tiny.yaml": EXPERIMENT, "variants/objectives.py": OBJECTIVES}
+    return write_project(working_folder, {**files, "corpus.txt": lines_of_words(30)})
 
 
 def train(out: Path, *sets: str) -> Path:
@@ -100,7 +93,7 @@ def saved(run: Path, step: int = 6) -> checkpoints.Checkpoint:
 
 
 def said(run: Path, figure: str) -> list[float]:
-    return [row[figure] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
+    return [row[figure] for row in rows(run)]
 
 
 def same(a: checkpoints.Checkpoint, b: checkpoints.Checkpoint) -> bool:

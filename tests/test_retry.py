@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.project import TINY, lines_of_words, write_project
 
 from foundry.cli.__main__ import main
 from foundry.core.system.signals import StopRequest
@@ -16,10 +17,8 @@ from foundry.lab.sweep.lab import Lab
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent
 
-BASELINE = """\
-model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
-data: {dataset: {type: text, path: corpus.txt}, tokenizer: char}
-training: {max_iters: 24, batch_size: 4, learning_rate: 1e-3, eval_interval: 0, eval_tokens: 512, threads: 1}
+BASELINE = f"""{TINY}
+training: {{max_iters: 24, batch_size: 4, learning_rate: 1e-3, eval_interval: 0, eval_tokens: 512, threads: 1}}
 """
 QUESTION = Question((((("activation", "relu2")),),))
 
@@ -42,13 +41,9 @@ class Machine:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "corpus.txt").write_text("the rain in spain stays mainly in the plain\n" * 300)
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+def project(working_folder: Path) -> Path:
+    files = {"experiments/baseline.yaml": BASELINE, "corpus.txt": lines_of_words(300)}
+    return write_project(working_folder, files)
 
 
 def test_a_sweep_is_decided_again_with_what_had_failed_and_the_new_decision_stays(project: Path) -> None:
@@ -109,14 +104,9 @@ VARIANTS = [Variant("activation", "fragile", f"{__name__}:Fragile", ActivationPa
     ],
     ids=lambda command: command[0],
 )
-def test_retry_is_an_option_of_every_command_that_trains_trials(
-    project: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
-) -> None:
-    monkeypatch.delenv("FOUNDRY_PLUGINS", raising=False)
-    (project / "variants").mkdir()
-    (project / "variants" / "fragile.py").write_text(FRAGILE)
-    file = project / "experiments" / "baseline.yaml"
-    file.write_text(file.read_text().replace("block_size: 16", "block_size: 16, activation: fragile"))
+def test_retry_is_an_option_of_every_command_that_trains_trials(project: Path, command: list[str]) -> None:
+    baseline = BASELINE.replace("block_size: 16", "block_size: 16, activation: fragile")
+    write_project(project, {"experiments/baseline.yaml": baseline, "variants/fragile.py": FRAGILE})
 
     def statuses(*options: str) -> set[str]:
         main([*command, "--executor", "inline", *options])

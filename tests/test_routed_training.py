@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from tests.processes import run_ranks
-from tests.texts import WORDS
+from tests.project import WORDS, working_in, write_project
+from tests.runs import rows, saved
 from torch import Tensor
 
 from foundry.cli.__main__ import main
@@ -35,7 +35,7 @@ from foundry.core.training.validation import to_device
 STEPS = 20
 EXPERIMENT = f"""
 model_args: {{n_layer: 2, n_head: 2, n_embd: 16, block_size: 16}}
-data: {{dataset: {{type: text, path: corpus}}, tokenizer: char}}
+data: {{dataset: {{type: text, path: corpus.txt}}, tokenizer: char}}
 training: {{max_iters: {STEPS}, batch_size: 4, learning_rate: 3e-3, eval_interval: 0, threads: 1}}
 logging: {{log_interval: 1, sample_tokens: 0}}
 checkpoints: {{save_interval: 8, keep: 9}}
@@ -47,14 +47,9 @@ NORMED = "{type: peer, n_experts: 256, heads: 2, top_k: 4, key_dim: 8, query_nor
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    draw = random.Random(0)
-    (folder / "corpus.txt").write_text(" ".join(draw.choices(WORDS, k=1500)))
-    (folder / "experiments").mkdir()
-    (folder / "experiments" / "baseline.yaml").write_text(EXPERIMENT.replace("path: corpus", "path: corpus.txt"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+    corpus = " ".join(random.Random(0).choices(WORDS, k=1500))
+    files = {"experiments/baseline.yaml": EXPERIMENT, "corpus.txt": corpus}
+    with working_in(write_project(tmp_path_factory.mktemp("project"), files)) as folder:
         yield folder
 
 
@@ -64,10 +59,6 @@ def train(out: Path, ffn: str, *settings: str) -> Path:
     return out
 
 
-def rows(run: Path) -> list[dict]:
-    return [json.loads(line) for line in open(run / "metrics.jsonl")]
-
-
 def losses(run: Path) -> list[float]:
     return [row["train_loss"] for row in rows(run)]
 
@@ -75,10 +66,6 @@ def losses(run: Path) -> list[float]:
 def experts(row: dict) -> dict[str, float]:
     """What a row of metrics says of them."""
     return {key: row[key] for key in (*EXPERT_FIELDS, "moe_balance_loss") if key in row}
-
-
-def saved(run: Path, group: str = "model", step: int = STEPS) -> dict[str, Tensor]:
-    return load_file(run / "checkpoints" / f"step-{step:08d}" / f"{group}.safetensors")
 
 
 def assert_same(run: Path, reference: Path) -> None:
@@ -157,11 +144,7 @@ def test_auxiliary_losses_are_recorded_with_every_step(project, tmp_path):
 @pytest.fixture(scope="module")
 def documents(project) -> Path:
     """Many short ones, whose rows end in padding: each row, and so each micro-batch, has another number of tokens."""
-    folder = project / "texts"
-    folder.mkdir()
-    for n in range(40):
-        (folder / f"{n}.txt").write_text("the tree then there " * (1 + n % 3))
-    return folder
+    return write_project(project / "texts", {f"{n}.txt": "the tree then there " * (1 + n % 3) for n in range(40)})
 
 
 def first_step(run: Path) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -225,12 +208,9 @@ def test_what_reads_a_whole_batch_is_not_cut(project, tmp_path, capsys):
 @pytest.mark.parametrize("ffn", ["moe_8x2", RETRIEVING, NORMED])
 def test_what_fills_up_a_documents_last_row_is_not_counted(project, tmp_path, ffn):
     """The padding of real rows, whatever it is: nothing but what becomes of itself depends on it."""
-    (tmp_path / "texts").mkdir()
-    for n in range(40):
-        (tmp_path / "texts" / f"{n}.txt").write_text("the tree " * (1 + n % 3))
-    file = tmp_path / "experiment.yaml"
-    file.write_text(EXPERIMENT.replace("path: corpus", f"path: {tmp_path}/texts"))
-    experiment = load_experiment(file, [f"model_args.ffn={ffn}"])
+    short = write_project(tmp_path, {f"{n}.txt": "the tree " * (1 + n % 3) for n in range(40)})
+    settings = [f"model_args.ffn={ffn}", f"data.dataset.path={short}"]
+    experiment = load_experiment("experiments/baseline.yaml", settings)
     batch = open_rows(experiment).batch(0, 8)
     assert 0.2 < batch.is_token.mean() < 0.9
     model = model_of(experiment, 19)

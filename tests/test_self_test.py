@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.project import lines_of_words, write_project
 
 from foundry.cli.__main__ import main
 from foundry.core.config import from_plain
@@ -73,19 +74,13 @@ logging: {sample_tokens: 5, sample_prompt: th}
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    for folder in ("experiments", "variants"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "experiments" / "mine.yaml").write_text(EXPERIMENT)
-    (tmp_path / "corpus.txt").write_text("the hen is rather there than here. " * 40)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+def project(working_folder):
+    return write_project(working_folder, {"experiments/mine.yaml": EXPERIMENT, "corpus.txt": lines_of_words(30)})
 
 
 def write(project: Path, old: str = "", new: str = "") -> None:
     assert old in ATTENTION
-    (project / "variants" / "mine.py").write_text(ATTENTION.replace(old, new) if old else ATTENTION)
+    write_project(project, {"variants/mine.py": ATTENTION.replace(old, new) if old else ATTENTION})
 
 
 def said(capsys, *arguments: str) -> tuple[int, str]:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 from tests.doses import not_in_small_doses
+from tests.project import lines_of_words, write_project
 from tests.sweep_processes import processes
-from tests.texts import lines_of_words
 
 STEPS = 2000
 """Seconds of training: more than passes between the first checkpoint and a signal."""
@@ -45,9 +45,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "baseline.yaml").write_text(EXPERIMENT)
-    (tmp_path / "corpus.txt").write_text(lines_of_words(400))
+    write_project(tmp_path, {"experiments/baseline.yaml": EXPERIMENT, "corpus.txt": lines_of_words(400)})
     for name, value in {"FOUNDRY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     yield tmp_path

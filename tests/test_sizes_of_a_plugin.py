@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from tests.project import working_in, write_project
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
@@ -85,15 +86,9 @@ logging: {sample_tokens: 0}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "experiments").mkdir()
-    (folder / "variants").mkdir()
-    (folder / "variants" / "own.py").write_text(ATTENTION)
-    (folder / "experiments" / "baseline.yaml").write_text(EXPERIMENT)
-    (folder / "corpus.txt").write_text("the hen on the hill " * 60)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+    files = {"experiments/baseline.yaml": EXPERIMENT, "variants/own.py": ATTENTION}
+    files["corpus.txt"] = "the hen on the hill " * 60
+    with working_in(write_project(tmp_path_factory.mktemp("project"), files)) as folder:
         yield folder
 
 

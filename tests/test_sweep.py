@@ -10,17 +10,17 @@ import json
 import os
 import re
 import signal
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.documents import faults_of_stream
+from tests.documents import stream
 from tests.doses import not_in_small_doses
+from tests.processes import wait_for
+from tests.project import TINY, know_noise, lines_of_words, working_in, write_project
 from tests.sweep_processes import command, start
-from tests.texts import lines_of_words
 
-from foundry.cli.__main__ import main
-from foundry.core import load_experiment, registry, train
+from foundry.core import load_experiment, train
 from foundry.core.code import SOURCES
 from foundry.core.contracts import ExitCode
 from foundry.kernels import native
@@ -29,15 +29,12 @@ from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.simulate import SimulatedWorld
 from foundry.lab.ledger import Ledger, Noise
 from foundry.lab.sweep.dry_run import ENOUGH
-from foundry.lab.sweep.plan import Plan, make_plan, noise_context
+from foundry.lab.sweep.plan import Plan, make_plan
 from foundry.lab.sweep.question import Question
 from foundry.lab.trials.budget import Costs
-from foundry.lab.trials.fingerprint import data_fingerprint
 
 STEPS, RATE = 24, 3e-3
-BASELINE = f"""
-model_args: {{n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}}
-data: {{dataset: {{type: text, path: corpus.txt}}, tokenizer: char}}
+BASELINE = f"""{TINY}
 training:
   max_iters: {STEPS}
   batch_size: 4
@@ -50,29 +47,13 @@ checkpoints: {{save_interval: 0}}
 """
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def project(tmp_path, cache, monkeypatch) -> Path:
+def project(tmp_path) -> Iterator[Path]:
     """A project whose noise is known, so that no sweep has to measure it first."""
-    (tmp_path / "corpus.txt").write_text(lines_of_words(300))
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(cache))
-    know_noise(tmp_path)
-    return tmp_path
-
-
-def know_noise(project: Path) -> None:
-    """As if somebody had measured it for the baseline's budget."""
-    experiment = load_experiment()
-    with Ledger.open(project) as ledger:
-        context = noise_context("val_loss", experiment.identity, data_fingerprint(experiment))
-        ledger.record_noise(Noise("val_loss", context, sigma=0.02, df=30, runs=31))
+    files = {"experiments/baseline.yaml": BASELINE, "corpus.txt": lines_of_words(300)}
+    with working_in(write_project(tmp_path, files), cache=tmp_path.parent / "cache"):
+        know_noise(tmp_path)
+        yield tmp_path
 
 
 @pytest.fixture
@@ -80,11 +61,7 @@ def foundry(project, capsys):
     """Runs a command with --json; its exit code, the objects of its stream, and what went to stderr."""
 
     def run(*arguments: str, executor: str = "inline") -> tuple[int, list[dict], str]:
-        code = main([*arguments, "--executor", executor, "--json"])
-        said = capsys.readouterr()
-        lines = [json.loads(line) for line in said.out.splitlines()]
-        assert faults_of_stream(arguments, lines) == []
-        return code, lines, said.err
+        return stream(capsys, *arguments, "--executor", executor)
 
     return run
 
@@ -243,14 +220,8 @@ VARIANTS = [Variant("activation", name.lower(), f"{__name__}:{name}", Activation
 """
 
 
-def add_plugin(project: Path, source: str) -> None:
-    registry._registry.cache_clear()  # this process knows the project without it
-    (project / "variants").mkdir()
-    (project / "variants" / "plugin.py").write_text(source)
-
-
 def test_a_fault_and_a_timeout_are_failures_of_their_arms_alone(foundry, project):
-    add_plugin(project, PLUGIN)
+    write_project(project, {"variants/plugin.py": PLUGIN})
     code, lines, error = foundry("sweep", "activation", "faulty", "slow", "relu2", "--trial-seconds", "2")
     assert code == ExitCode.OK
     assert not error
@@ -261,13 +232,12 @@ def test_a_fault_and_a_timeout_are_failures_of_their_arms_alone(foundry, project
 
 
 def test_a_variant_that_was_mended_is_judged_anew(foundry, project):
-    add_plugin(project, PLUGIN.replace("fail)", "lambda: None)"))
+    plugin = PLUGIN.replace("fail)", "lambda: None)")
+    write_project(project, {"variants/plugin.py": plugin})
     _, lines, _ = foundry("sweep", "activation", "faulty")
     assert last(lines)["arms"][0]["verdict"] != "inconclusive"
     assert not trained(foundry("sweep", "activation", "faulty")[1])
-    with open(project / "variants" / "plugin.py", "a") as file:
-        file.write("# mended\n")
-    registry._registry.cache_clear()
+    write_project(project, {"variants/plugin.py": plugin + "# mended\n"})
     assert trained(foundry("sweep", "activation", "faulty")[1])
 
 
@@ -280,7 +250,7 @@ def test_every_source_of_the_kernels_counts_as_code_of_a_trial():
 @pytest.mark.slow
 @not_in_small_doses
 def test_a_crash_is_a_failure_after_some_attempts(foundry, project):
-    add_plugin(project, PLUGIN)
+    write_project(project, {"variants/plugin.py": PLUGIN})
     code, lines, _ = foundry("sweep", "activation", "crashing", "--jobs", "2", executor="local")
     assert code == ExitCode.OK
     assert "its worker crashed: SIGABRT" in last(lines)["arms"][0]["reason"]
@@ -348,7 +318,7 @@ VARIANTS = [Variant("task", "letters", f"{__name__}:Letters", LettersParams, sum
 
 
 def test_a_task_ranks_the_arms(foundry, project):
-    add_plugin(project, TASK)
+    write_project(project, {"variants/plugin.py": TASK})
     (project / "words.txt").write_text("e earth her heart then there rather three hen\nree tree rather\ne hen\n")
     file = project / "experiments" / "baseline.yaml"
     file.write_text(file.read_text() + "eval: {tasks: {two: {type: letters, limit: 2}}}\n")
@@ -521,14 +491,6 @@ def test_warm_workers_decide_as_a_training_by_hand_would(foundry, project):
     assert not (project / row.run / "checkpoints").exists()
     alone = train(load_plain(row.trial.experiment), project / "alone")
     assert (row.result["val_loss"], row.result["train_loss"]) == (alone["val_loss"], alone["train_loss"])
-
-
-def wait_for(condition, seconds: float = 120):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
 
 
 def running(project: Path):

@@ -6,17 +6,16 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import documents
+from tests.project import know_noise, working_in, write_project
 from tests.sweep_processes import make_project, settle, start
 
 from foundry.cli.__main__ import main
-from foundry.core import load_experiment, registry
 from foundry.core.contracts import ExitCode
-from foundry.lab.ledger import Ledger, Noise
-from foundry.lab.sweep.plan import noise_context
-from foundry.lab.trials.fingerprint import data_fingerprint
 
 PLUGIN = """
 import ctypes, os, time
@@ -122,23 +121,11 @@ MUTATIONS = [Mutation("forget", forget, "of a test", "1")]
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    folder = make_project(tmp_path / "project")
-    (folder / "variants").mkdir()
-    (folder / "variants" / "odd.py").write_text(PLUGIN)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("FOUNDRY_PLUGINS", raising=False)
-    registry._registry.cache_clear()
-    know_noise(folder)
-    return folder
-
-
-def know_noise(project: Path) -> None:
-    experiment = load_experiment()
-    with Ledger.open(project) as ledger:
-        context = noise_context("val_loss", experiment.identity, data_fingerprint(experiment))
-        ledger.record_noise(Noise("val_loss", context, sigma=0.02, df=30, runs=31))
+def project(tmp_path) -> Iterator[Path]:
+    project = write_project(make_project(tmp_path / "project"), {"variants/odd.py": PLUGIN})
+    with working_in(project, cache=tmp_path / "cache"):
+        know_noise(project)
+        yield project
 
 
 @pytest.fixture
@@ -146,10 +133,8 @@ def foundry(project, capsys):
     """Runs a command with --json; its exit code, the objects of its stream, its error."""
 
     def run(*arguments: str) -> tuple[int, list[dict], dict]:
-        code = main([*arguments, "--json"])
-        said = capsys.readouterr()
-        lines = [said.out] if arguments[0] == "query" else said.out.splitlines()
-        return code, [json.loads(line) for line in lines], json.loads(said.err)["error"] if said.err else {}
+        code, lines, error = documents.stream(capsys, *arguments)
+        return code, lines, json.loads(error)["error"] if error else {}
 
     return run
 
@@ -173,7 +158,7 @@ LATE = {
 }
 
 
-def test_what_fails_in_an_arm_is_its_failure_with_reason_and_diff_and_the_others_go_on(foundry, project):
+def test_what_fails_in_an_arm_is_its_failure_with_reason_and_diff_and_the_others_go_on(foundry, project, capsys):
     wanted = [*EARLY, *LATE, "plain", "poison"]
     code, lines, error = foundry("sweep", "activation", *wanted, "--executor", "inline", "--max-pairs", "1")
     assert (code, error) == (ExitCode.OK, {})
@@ -188,11 +173,11 @@ def test_what_fails_in_an_arm_is_its_failure_with_reason_and_diff_and_the_others
         assert reason in reasons[name]
     assert "failed" not in reasons["plain"] + reasons["poison"]
 
-    _, (found,), _ = foundry("query", "what=refusal")
+    found = documents.foundry(capsys, "query", "what=refusal")
     assert {row["arm"]: row["reason"] for row in found["rows"]} == {f"activation {k}": v for k, v in refused.items()}
     changes = {row["arm"]: row["changes"] for row in found["rows"]}
     assert changes["activation factory"] == ["model_args.activation: swiglu -> factory"]
-    _, (found,), _ = foundry("query", "status=failed")
+    found = documents.foundry(capsys, "query", "status=failed")
     assert len(found["rows"]) == len(LATE)
     for row in found["rows"]:
         assert "Traceback" in (project / row["run"] / "error.log").read_text()

@@ -8,24 +8,22 @@ import os
 import re
 import signal
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from tests.processes import wait_for
+from tests.project import know_noise, working_in
 from tests.sweep_processes import make_project, settle, start
 
-from foundry.core import load_experiment
 from foundry.core.contracts import UsageError
 from foundry.core.run import Run
 from foundry.lab.decide.rule import Rule
-from foundry.lab.ledger import Ledger, Noise, SweepRow
+from foundry.lab.ledger import Ledger, SweepRow
 from foundry.lab.sweep.lab import open_lab
-from foundry.lab.sweep.plan import noise_context
 from foundry.lab.sweep.question import Question
 from foundry.lab.sweep.reporter import Silent
-from foundry.lab.trials.fingerprint import data_fingerprint
 
 QUESTION = Question(stacks=((("lr", "1e-3"),),), rule=Rule(n_max=1))
 CLONE_NEWPID = 0x20000000
@@ -50,13 +48,6 @@ def in_a_container(project: Path) -> None:
         lab.sweep(QUESTION)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def last_heard(project: Path, seconds: float) -> None:
     """As if nobody had given a sign for so long."""
     with sqlite3.connect(project / ".foundry" / "ledger.db", timeout=30) as db:
@@ -73,20 +64,16 @@ def the_sweep(project: Path) -> SweepRow:
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Iterator[Path]:
     """One in which a container drives a sweep."""
-    folder = make_project(tmp_path / "project")
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    experiment = load_experiment()
-    with Ledger.open(folder) as ledger:
-        context = noise_context("val_loss", experiment.identity, data_fingerprint(experiment))
-        ledger.record_noise(Noise("val_loss", context, sigma=0.02, df=30, runs=31))
+    with working_in(make_project(tmp_path / "project"), cache=tmp_path / "cache") as folder:
+        know_noise(folder)
         child = start(in_a_container, folder)
-        wait_for(lambda: (folder / "refused").exists() or ledger.holders())
-    if (folder / "refused").exists():
-        pytest.skip("this account may make no containers")
-    yield folder
-    end(folder)
-    child.join()
+        with Ledger.open(folder) as ledger:
+            wait_for(lambda: (folder / "refused").exists() or ledger.holders())
+        if (folder / "refused").exists():
+            pytest.skip("this account may make no containers")
+        yield folder
+        end(folder)
+        child.join()
 
 
 def end(project: Path) -> None:

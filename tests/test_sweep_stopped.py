@@ -10,12 +10,14 @@ import os
 import re
 import signal
 import sqlite3
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.doses import dose
-from tests.sweep_processes import command, make_project, serve, start, work
+from tests.processes import wait_for
+from tests.project import working_in
+from tests.sweep_processes import BASELINE, command, make_project, serve, start, work
 
 from foundry.core import load_experiment, train
 from foundry.core.config import from_plain
@@ -29,21 +31,10 @@ STEPS = 400
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    baseline = make_project(tmp_path / "project") / "experiments" / "baseline.yaml"
-    baseline.write_text(baseline.read_text().replace("save_interval: 6", "save_interval: 50"))
-    monkeypatch.chdir(tmp_path / "project")
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "project"
-
-
-def wait_for(condition, seconds: float = 120):
-    """What `condition` returns, as soon as it is true."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
+def project(tmp_path) -> Iterator[Path]:
+    baseline = BASELINE.replace("save_interval: 6", "save_interval: 50")
+    with working_in(make_project(tmp_path / "project", baseline), cache=tmp_path / "cache") as folder:
+        yield folder
 
 
 def trains(project: Path) -> Path | None:

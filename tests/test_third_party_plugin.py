@@ -5,19 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.project import QUICKLY
 
 EXAMPLE = Path(__file__).parents[1] / "plugins" / "foundry-plugin-example"
-
-SMALL = [
-    "model_args.n_layer=1",
-    "model_args.n_embd=32",
-    "model_args.block_size=16",
-    "training.max_iters=3",
-    "training.batch_size=4",
-    "training.eval_tokens=256",
-    "training.threads=1",
-    "logging.sample_tokens=5",
-]
 
 
 @pytest.fixture
@@ -55,8 +45,7 @@ def test_the_example_plugin_adds_an_activation_a_mutation_type_and_a_task(enviro
     assert Path(both).name == "act_xielu+heads_2.yaml"
     shown = environment.foundry(project, "config", "show", both)["experiment"]["model_args"]
     assert (shown["n_head"], shown["activation"]["type"]) == (2, "xielu")
-    sets = [word for one in SMALL for word in ("--set", one)]
-    trained = environment.foundry(project, "train", both, *sets)
+    trained = environment.foundry(project, "train", both, *QUICKLY)
     assert trained["step"] == 3
     written = environment.foundry(project, "generate", str(trained["run"]), "--max-tokens", "5")
     assert written["text"]

@@ -23,11 +23,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from tests.documents import faults
 from tests.doses import not_in_small_doses
-from tests.texts import WORDS
-from torch import Tensor
+from tests.project import WORDS, working_in, write_project
+from tests.runs import rows, saved
 
 from foundry.cli import progress
 from foundry.cli.__main__ import main
@@ -65,17 +64,10 @@ checkpoints: {{save_interval: 0}}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
     draw = random.Random(0)
-    (folder / "corpus").mkdir()
-    for number in range(80):
-        text = " ".join(draw.choices(WORDS, k=draw.randint(2, 8)))
-        (folder / "corpus" / f"{number:02d}.txt").write_text(text)
-    (folder / "experiments").mkdir()
-    (folder / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+    files = {f"corpus/{n:02d}.txt": " ".join(draw.choices(WORDS, k=draw.randint(2, 8))) for n in range(80)}
+    files["experiments/tiny.yaml"] = EXPERIMENT
+    with working_in(write_project(tmp_path_factory.mktemp("project"), files)) as folder:
         yield folder
 
 
@@ -92,16 +84,8 @@ def plain(project) -> Path:
     return train(project / "plain")
 
 
-def rows(run: Path) -> list[dict]:
-    return [json.loads(line) for line in open(run / "metrics.jsonl")]
-
-
 def result(run: Path) -> dict:
     return json.loads((run / "result.json").read_text())
-
-
-def saved(run: Path, group: str = "model", step: int = STEPS) -> dict[str, Tensor]:
-    return load_file(run / "checkpoints" / f"step-{step:08d}" / f"{group}.safetensors")
 
 
 def assert_same_bits(run: Path, reference: Path) -> None:

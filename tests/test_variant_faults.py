@@ -11,18 +11,16 @@ from pathlib import Path
 
 import pytest
 from tests.processes import run_ranks
-from tests.texts import lines_of_words
+from tests.project import TINY, lines_of_words, working_in, write_project
 
 from foundry.cli.__main__ import main
 from foundry.core import model, registry
 from foundry.core.contracts import ExitCode
 
-BASELINE = """
-model_args: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}
-data: {dataset: {type: text, path: corpus.txt}, tokenizer: char}
-training: {max_iters: 4, batch_size: 4, eval_interval: 0, eval_tokens: 256, threads: 1}
-logging: {sample_tokens: 4, sample_prompt: th}
-checkpoints: {save_interval: 0}
+BASELINE = f"""{TINY}
+training: {{max_iters: 4, batch_size: 4, eval_interval: 0, eval_tokens: 256, threads: 1}}
+logging: {{sample_tokens: 4, sample_prompt: th}}
+checkpoints: {{save_interval: 0}}
 """
 FAULTY = """
 import torch
@@ -272,22 +270,10 @@ WORDS = {
 CASES = [(slot, name) for slot, names in WORDS.items() for name in names]
 
 
-def make_project(folder: Path) -> Path:
-    (folder / "corpus.txt").write_text(lines_of_words(60))
-    for name, text in (("experiments/baseline.yaml", BASELINE), ("variants/faulty.py", FAULTY)):
-        (folder / name).parent.mkdir()
-        (folder / name).write_text(text)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = make_project(tmp_path_factory.mktemp("project"))
-        patch.chdir(folder)
-        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
-        patch.delenv("FOUNDRY_DEBUG", raising=False)
-        patch.delenv("FOUNDRY_PLUGINS", raising=False)
+    files = {"experiments/baseline.yaml": BASELINE, "variants/faulty.py": FAULTY, "corpus.txt": lines_of_words(60)}
+    with working_in(write_project(tmp_path_factory.mktemp("project"), files)) as folder:
         yield folder
 
 

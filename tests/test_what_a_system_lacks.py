@@ -17,8 +17,8 @@ import pytest
 import typer
 from tests import sweep_processes
 from tests.doses import not_in_small_doses
+from tests.project import lines_of_words, write_project
 from tests.refusing_system import LACKS, Lack, System
-from tests.texts import lines_of_words
 
 from foundry.cli.app import app
 
@@ -93,23 +93,19 @@ def is_of(line: str, name: str) -> bool:
 
 def make_project(folder: Path) -> Path:
     """With a text, and a hub of models, which is a folder: that of the first model in it answers as the hub does."""
-    (folder / "experiments").mkdir(parents=True)
-    (folder / "experiments" / "baseline.yaml").write_text(BASELINE)
-    (folder / "corpus.txt").write_text(lines_of_words(400))
-    for name in ("cache", "temporary"):
-        (folder / name).mkdir()
-    weights = b"weights"
+    weights = "weights"
     listed = {"type": "file", "path": "model.safetensors", "size": len(weights), "oid": ""}
-    listed["lfs"] = {"oid": hashlib.sha256(weights).hexdigest()}
-    answers = {
-        "api/models/org/tiny/revision/main": b'{"sha": "c0ffee"}',
-        "api/models/org/tiny/tree/c0ffee?recursive=false": json.dumps([listed]).encode(),
-        "org/tiny/resolve/c0ffee/model.safetensors": weights,
+    listed["lfs"] = {"oid": hashlib.sha256(weights.encode()).hexdigest()}
+    for name in ("cache", "temporary"):
+        (folder / name).mkdir(parents=True)
+    files = {
+        "experiments/baseline.yaml": BASELINE,
+        "corpus.txt": lines_of_words(400),
+        "hub/api/models/org/tiny/revision/main": '{"sha": "c0ffee"}',
+        "hub/api/models/org/tiny/tree/c0ffee?recursive=false": json.dumps([listed]),
+        "hub/org/tiny/resolve/c0ffee/model.safetensors": weights,
     }
-    for path, content in answers.items():
-        (folder / "hub" / path).parent.mkdir(parents=True)
-        (folder / "hub" / path).write_bytes(content)
-    return folder
+    return write_project(folder, files)
 
 
 def run(system: System, lack: Lack, project: Path, commands: list[Command]) -> dict[str, list[str]]:

@@ -9,21 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from tests.project import QUICKLY
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = sorted(path.parent.name for path in REPOSITORY.glob("packages/*/pyproject.toml"))
-
-TINY = [
-    "model_args.n_layer=1",
-    "model_args.n_embd=32",
-    "model_args.block_size=16",
-    "data.dataset={type: text, path: corpus.txt}",
-    "training.max_iters=3",
-    "training.batch_size=4",
-    "training.eval_tokens=256",
-    "training.threads=1",
-    "logging.sample_tokens=5",
-]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +80,7 @@ def test_a_user_of_the_wheels_trains_and_generates(installed, tmp_path):
     installed.run(tmp_path, foundry, "init", "project")
     project = tmp_path / "project"
     (project / "corpus.txt").write_text("".join(f"{i} squared is {i * i}\n" for i in range(400)))
-    installed.run(project, foundry, "train", *[word for one in TINY for word in ("--set", one)])
+    installed.run(project, foundry, "train", *QUICKLY, "--set", "data.dataset={type: text, path: corpus.txt}")
     (run,) = (project / "runs").iterdir()
     assert (run / "result.json").exists()
     written = installed.run(project, foundry, "generate", run, "--prompt", "12 squared", "--max-tokens", "5").stdout

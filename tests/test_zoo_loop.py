@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.documents import faults, foundry
+from tests.project import write_project
 
 from foundry.cli.__main__ import main
 from foundry.core import load_experiment, load_run
@@ -23,7 +24,7 @@ from foundry.zoo.shards import WeightsFolder, sha256_of
 transformers = pytest.importorskip("transformers")
 transformers.utils.logging.disable_progress_bar()
 
-TINY = """
+BASELINE = """
 model_args: {n_layer: 2, n_head: 4, n_embd: 32, block_size: 32, attention: gqa_2kv}
 data: {dataset: {type: text, path: corpus.txt}, tokenizer: TOKENIZER}
 training: {max_iters: 4, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1, device: cpu, learning_rate: 3e-3}
@@ -32,17 +33,19 @@ logging: {sample_tokens: 5}
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "corpus.txt").write_text("".join(f"{i} squared is {i * i}, naïvely\n" for i in range(300)))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+def project(working_folder) -> Path:
+    return write_project(
+        working_folder, {"corpus.txt": "".join(f"{i} squared is {i * i}, naïvely\n" for i in range(300))}
+    )
+
+
+def write_baseline(project: Path, tokenizer: str) -> None:
+    write_project(project, {"experiments/baseline.yaml": BASELINE.replace("TOKENIZER", tokenizer)})
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "char", "{type: bpe, vocab_size: 300}"])
 def test_transformers_takes_what_was_trained_with_its_tokenizer(project, capsys, tokenizer):
-    (project / "experiments" / "baseline.yaml").write_text(TINY.replace("TOKENIZER", tokenizer))
+    write_baseline(project, tokenizer)
     assert main(["train", "--out", "run"]) == 0
     capsys.readouterr()
     assert main(["export", "run", "to read"]) == 0
@@ -83,7 +86,7 @@ def test_transformers_takes_what_was_trained_with_its_tokenizer(project, capsys,
 
 def test_a_converted_run_is_scored_and_never_trained_in_place(project, capsys):
     """It has no loader's state, no optimizer and no random streams, because nothing was trained there."""
-    (project / "experiments" / "baseline.yaml").write_text(TINY.replace("TOKENIZER", "byte"))
+    write_baseline(project, "byte")
     assert main(["train", "--out", "run"]) == 0
     foundry(capsys, "export", "run", "out", "--to", "hf")
     foundry(capsys, "zoo", "convert", "out", "--run", "converted")
@@ -97,7 +100,7 @@ def test_a_converted_run_is_scored_and_never_trained_in_place(project, capsys):
 
 
 def test_a_run_begins_with_a_folder_of_weights(project, capsys):
-    (project / "experiments" / "baseline.yaml").write_text(TINY.replace("TOKENIZER", "byte"))
+    write_baseline(project, "byte")
     assert main(["train", "--out", "run"]) == 0
     foundry(capsys, "export", "run", "out", "--to", "hf", "--max-shard", "0.001")
     made = foundry(capsys, "zoo", "convert", "out/", "--experiment", "experiments/more.yaml", "--run", "again")

@@ -4,27 +4,20 @@ The models have 3,000 parameters; they are trained in this process (`--executor 
 """
 
 import json
-import random
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
 import pytest
-from tests.documents import faults_of_stream
-from tests.texts import WORDS
+from tests.documents import stream
+from tests.project import TINY, know_noise, lines_of_words, working_in, write_project
 
 from foundry.cli import plots
-from foundry.cli.__main__ import main
 from foundry.cli.commands.compare import _draw_plan
-from foundry.core.config import load_experiment
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Noise
-from foundry.lab.sweep.plan import noise_context
-from foundry.lab.trials.fingerprint import data_fingerprint
 
 STEPS = 24
-BASELINE = f"""
-model_args: {{n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}}
-data: {{dataset: {{type: text, path: corpus.txt}}, tokenizer: char}}
+BASELINE = f"""{TINY}
 training:
   max_iters: {STEPS}
   batch_size: 4
@@ -49,30 +42,15 @@ OTHERS = {
 SIGMA = 0.02
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def project(tmp_path, cache, monkeypatch) -> Path:
+def project(tmp_path) -> Iterator[Path]:
     """A project whose noise is known, so that no comparison has to measure it first."""
-    draw = random.Random(0)
-    for name in ("corpus", "other"):
-        (tmp_path / f"{name}.txt").write_text("\n".join(" ".join(draw.choices(WORDS, k=9)) for _ in range(300)))
-    folder = tmp_path / "experiments"
-    folder.mkdir()
-    (folder / "baseline.yaml").write_text(BASELINE)
-    for name, text in OTHERS.items():
-        (folder / f"{name}.yaml").write_text(f"extends: baseline.yaml\n{text}\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(cache))
-    experiment = load_experiment()
-    with Ledger.open(tmp_path) as ledger:
-        for metric in ("val_loss", "val_bpb"):
-            context = noise_context(metric, experiment.identity, data_fingerprint(experiment))
-            ledger.record_noise(Noise(metric, context, SIGMA, df=30, runs=31))
-    return tmp_path
+    files = {"experiments/baseline.yaml": BASELINE}
+    files |= {f"experiments/{name}.yaml": f"extends: baseline.yaml\n{text}\n" for name, text in OTHERS.items()}
+    files |= {"corpus.txt": lines_of_words(300), "other.txt": lines_of_words(200)}
+    with working_in(write_project(tmp_path, files), cache=tmp_path.parent / "cache"):
+        know_noise(tmp_path, "val_loss", "val_bpb", sigma=SIGMA)
+        yield tmp_path
 
 
 @pytest.fixture
@@ -81,11 +59,7 @@ def compare(project, capsys):
 
     def run(other: str, *options: str) -> tuple[int, list[dict], str]:
         files = ["experiments/baseline.yaml", f"experiments/{other}.yaml"]
-        code = main(["compare", *files, *options, "--executor", "inline", "--json"])
-        said = capsys.readouterr()
-        lines = [json.loads(line) for line in said.out.splitlines()]
-        assert faults_of_stream(["compare"], lines) == []
-        return code, lines, said.err
+        return stream(capsys, "compare", *files, *options, "--executor", "inline")
 
     return run
 

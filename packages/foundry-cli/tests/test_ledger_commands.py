@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.documents import faults
 from tests.golden import assert_golden
+from tests.processes import ENVIRONMENT, assert_light
 
 from foundry.cli.__main__ import main
 from foundry.core.config.mutate import mutate
@@ -23,7 +24,6 @@ from foundry.lab.baseline import current_baseline, promote, rollback
 from foundry.lab.ledger import Decision, Evidence, Ledger, Trial
 from foundry.lab.ledger.query import parse
 
-ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*", "COLUMNS": "120"}
 LOSSES = {"baseline": (1.90, 1.92), "promote": (1.88, 1.89), "reject": (1.93, 1.94)}
 
 
@@ -231,13 +231,7 @@ def test_rollback_and_an_edit_show_in_the_lineage(tmp_path, foundry):
 @pytest.mark.parametrize("command", ["lineage", "query", "why", "runs", "rollback"])
 def test_they_answer_without_torch(history, tmp_path, command):
     subprocess.run(["cp", "-r", f"{history}/.", str(tmp_path)], check=True)
-    script = (
-        "import sys; from foundry.cli.__main__ import main; code = main(sys.argv[1:])\n"
-        "heavy = {'torch', 'numpy', 'rich', 'triton'} & set(sys.modules)\n"
-        "sys.exit(f'imports {heavy}' if heavy else code)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+    assert_light(command, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("command", ["runs", "lineage", "why", "query", "rollback", "report"])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.documents import faults
-from tests.texts import WORDS
+from tests.documents import foundry
+from tests.project import WORDS, working_in, write_project
 
 from foundry.cli.__main__ import main
 from foundry.core.contracts import FoundryError
@@ -39,40 +39,28 @@ VARIANTS = [Variant("schedule", "ramp", f"{__name__}:Ramp")]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "corpus.txt").write_text(" ".join(random.Random(0).choices(WORDS, k=6000)))
-    (folder / "experiments").mkdir()
-    (folder / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
-    (folder / "variants").mkdir()
-    (folder / "variants" / "ramp.py").write_text(RAMP)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+    files = {"experiments/tiny.yaml": EXPERIMENT, "variants/ramp.py": RAMP}
+    files["corpus.txt"] = " ".join(random.Random(0).choices(WORDS, k=6000))
+    with working_in(write_project(tmp_path_factory.mktemp("project"), files)) as folder:
         yield folder
 
 
-def run(capsys, *arguments: str) -> dict:
-    assert main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
 def test_the_suggestion_trains_better_than_a_tenth_and_ten_times_of_it(project, capsys):
-    found = run(capsys, "lr-find", "experiments/tiny.yaml", "--plot", "lr.png")
-    assert faults("lr-find", found) == []
+    found = foundry(capsys, "lr-find", "experiments/tiny.yaml", "--plot", "lr.png")
     assert (project / "lr.png").stat().st_size > 5000
     assert not list(project.glob("runs/*"))
     losses = {}
     for factor in (0.1, 1, 10):
         setting = f"training.learning_rate={found['suggestion'] * factor}"
-        out = run(capsys, "train", "experiments/tiny.yaml", "--set", setting, "--out", f"at-{factor}")
+        out = foundry(capsys, "train", "experiments/tiny.yaml", "--set", setting, "--out", f"at-{factor}")
         losses[factor] = out["val_loss"]
     assert losses[1] == min(losses.values())
 
 
 def test_it_takes_the_steps_that_training_takes_with_such_a_schedule(project, capsys):
     sets = ["--set", "training.micro_batch=2", "--set", "training.optimizer=muon", "--set", "model_args.dropout=0.1"]
-    found = run(capsys, "lr-find", "experiments/tiny.yaml", *sets, "--steps", "60")
-    run(capsys, "train", "experiments/tiny.yaml", "--out", "ramp", *sets, "--set", "training.schedule=ramp")
+    found = foundry(capsys, "lr-find", "experiments/tiny.yaml", *sets, "--steps", "60")
+    foundry(capsys, "train", "experiments/tiny.yaml", "--out", "ramp", *sets, "--set", "training.schedule=ramp")
     trained = [json.loads(line)["train_loss"] for line in (project / "ramp" / "metrics.jsonl").read_text().splitlines()]
     losses = [point["loss"] for point in found["points"]]
     assert len(losses) > 30
@@ -81,11 +69,11 @@ def test_it_takes_the_steps_that_training_takes_with_such_a_schedule(project, ca
 
 def test_the_next_command_trains_at_the_suggestion_and_keeps_the_ratio_of_the_optimizers_own_rate(project, capsys):
     sets = ["--set", "training.optimizer={type: muon, learning_rate: 0.02}"]
-    found = run(capsys, "lr-find", "experiments/tiny.yaml", *sets, "--steps", "40")
+    found = foundry(capsys, "lr-find", "experiments/tiny.yaml", *sets, "--steps", "40")
     words = shlex.split(found["next"])
     assert words[:3] == ["foundry", "train", "experiments/tiny.yaml"]
-    planned = run(capsys, *words[1:], "--dry-run")
-    shown = run(capsys, "config", "show", *words[2:])["experiment"]["training"]
+    planned = foundry(capsys, "train", "--dry-run", *words[2:])
+    shown = foundry(capsys, "config", "show", *words[2:])["experiment"]["training"]
     assert planned["steps"] == 60
     assert shown["learning_rate"] == found["suggestion"]
     assert shown["optimizer"]["learning_rate"] / shown["learning_rate"] == pytest.approx(20, rel=0.05)

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.processes import ENVIRONMENT, assert_light, foundry
+from tests.project import write_project
 
 from foundry.cli import __main__ as entry
 from foundry.cli import interrupts, render
@@ -17,13 +19,6 @@ from foundry.cli.app import app
 from foundry.cli.progress import BarReporter, reporter
 from foundry.core.config import load_experiment
 from foundry.core.contracts import ExitCode, InvalidData, InvalidExperiment, PluginError, Stopped
-
-ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*", "COLUMNS": "100"}
-
-
-def foundry(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "foundry.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -264,14 +259,7 @@ LIGHT = [
 
 @pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
 def test_light_commands_import_neither_torch_nor_numpy_nor_rich(project, arguments):
-    script = (
-        "import sys; from foundry.cli.__main__ import main; code = main(sys.argv[1:])\n"
-        "heavy = {'torch', 'numpy', 'rich', 'triton'} & set(sys.modules)\n"
-        "sys.exit(f'imports {heavy}' if heavy else code)"
-    )
-    command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert_light(*arguments, cwd=project)
 
 
 def test_the_version_is_told_without_pydantic(project):
@@ -314,8 +302,7 @@ def test_a_negative_number_is_a_value_that_its_range_refuses(project, monkeypatc
 def test_completion_offers_types_and_the_variants_of_a_type_and_runs_none(project):
     source = "from foundry.core.contracts import ActivationParams, Variant\nopen('ran', 'w').close()\n"
     source += "VARIANTS = [Variant('activation', 'mine', f'{__name__}:Mine', ActivationParams)]\n"
-    (project / "variants").mkdir()
-    (project / "variants" / "mine.py").write_text(source)
+    write_project(project, {"variants/mine.py": source})
 
     def complete(line: str) -> set[str]:
         words = line.split(" ")
@@ -427,9 +414,7 @@ def test_doctor_tells_what_is_installed(project, monkeypatch, capsys):
 
 
 def test_a_broken_plugin_is_a_remark_and_not_a_failure(project):
-    variants = project / "variants"
-    variants.mkdir()
-    (variants / "broken.py").write_text("import no_such_module\n")
+    write_project(project, {"variants/broken.py": "import no_such_module\n"})
     done = foundry("plugins", "list", cwd=project, FOUNDRY_PLUGINS="")
     assert done.returncode == 0
     assert "plugin problem: local (broken): cannot be imported" in done.stderr

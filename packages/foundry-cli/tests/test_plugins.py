@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from tests.documents import faults
+from tests.project import write_project
 
 from foundry.cli.__main__ import main
 
@@ -76,11 +77,8 @@ def test_a_section_whose_defaults_yaml_makes_something_else_of_is_told(tmp_path,
     source = (
         "from foundry.core.contracts import Params, Section\n\nclass Lessons(Params):\n    order: object = (1, 2)\n\n"
     )
-    (tmp_path / "variants").mkdir()
-    (tmp_path / "variants" / "lessons.py").write_text(
-        f"{source}SECTIONS = [Section('lessons', Lessons, summary='x')]\n"
-    )
-    monkeypatch.chdir(tmp_path)
+    source += "SECTIONS = [Section('lessons', Lessons, summary='x')]\n"
+    monkeypatch.chdir(write_project(tmp_path, {"variants/lessons.py": source}))
     code, told = check("variants/lessons.py")
     faulty = [row for row in told["checks"] if row["fault"]]
     assert (code, [row["check"] for row in faulty]) == (4, ["its defaults survive YAML"])
@@ -96,9 +94,7 @@ def test_a_plugin_that_does_not_load_is_exit_4_with_the_reason(plugin, check):
 
 
 def test_checking_everything_finds_what_did_not_load(tmp_path, monkeypatch, check):
-    (tmp_path / "variants").mkdir()
-    (tmp_path / "variants" / "broken.py").write_text("VARIANTS = [1]\n")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(write_project(tmp_path, {"variants/broken.py": "VARIANTS = [1]\n"}))
     code, told = check("")
     assert (code, told["ok"]) == (4, False)
     assert [problem["plugin"] for problem in told["problems"]] == ["broken"]
@@ -142,9 +138,7 @@ VARIANTS = [Variant("attention", "forgets", f"{__name__}:Forgets", NoPosition, "
 
 
 def test_every_variant_goes_through_the_conformance_kit(tmp_path, monkeypatch, check):
-    (tmp_path / "variants").mkdir()
-    (tmp_path / "variants" / "sums.py").write_text(ATTENTION)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(write_project(tmp_path, {"variants/sums.py": ATTENTION}))
     code, told = check("variants/sums.py")
     assert (code, told["ok"]) == (4, False)
     rows = {row["check"]: row for row in told["checks"]}
@@ -156,13 +150,12 @@ def test_every_variant_goes_through_the_conformance_kit(tmp_path, monkeypatch, c
 
 
 def test_a_variant_without_defaults_is_said_to_be_untried(tmp_path, monkeypatch, check):
-    (tmp_path / "variants").mkdir()
-    (tmp_path / "variants" / "sine.py").write_text(
+    sine = (
         "from foundry.core.contracts import ActivationParams, Variant\n"
         "class Params(ActivationParams):\n    speed: float\n"
         "VARIANTS = [Variant('activation', 'sine', f'{__name__}:Params', Params, 'sin(speed x)')]\n"
     )
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(write_project(tmp_path, {"variants/sine.py": sine}))
     code, told = check("variants/sine.py")
     assert code == 0
     assert "not tried: speed has no default" in told["checks"][-1]["note"]

@@ -1,25 +1,16 @@
 """`foundry report`: where the page goes, and what an agent gets instead."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
+from tests.processes import assert_light, foundry
 from typer.main import get_command
 
 from foundry.cli.__main__ import main
 from foundry.cli.app import app
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import Generation
-
-ENVIRONMENT = os.environ | {"FOUNDRY_PLUGINS": "-*"}
-
-
-def report(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "foundry.cli", "report", *arguments]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -29,7 +20,7 @@ def project(tmp_path):
 
 
 def test_a_page_for_people_and_data_for_agents(project):
-    first = report(project)
+    first = foundry("report", cwd=project)
     assert (first.returncode, first.stdout, first.stderr) == (0, "report.html\n", "next: foundry noise\n")
     page = (project / "report.html").read_text()
     assert "Nothing was tried here yet" in page
@@ -43,12 +34,12 @@ def test_a_page_for_people_and_data_for_agents(project):
     with Ledger.open(project) as ledger:
         ledger.promote(None, Generation(0, "identity", {}, "manual", "imported", None, None, "hash", 0.0))
     (project / "report.html").unlink()
-    asked = json.loads(report(project, "--json").stdout)
+    asked = json.loads(foundry("report", "--json", cwd=project).stdout)
     assert (asked["schema_version"], asked["page"]) == (1, None)
     assert [each["summary"] for each in asked["generations"]] == ["imported"]
     assert not (project / "report.html").exists()
 
-    both = json.loads(report(project / "experiments", "--json", "--out", "../a page.html").stdout)
+    both = json.loads(foundry("report", "--json", "--out", "../a page.html", cwd=project / "experiments").stdout)
     assert "Generation 0" in (project / "a page.html").read_text()
     assert both["page"].endswith("a page.html")
 
@@ -65,12 +56,11 @@ def test_a_page_that_is_to_be_shown_is_written_first(project, monkeypatch, capsy
 
 
 def test_a_place_that_cannot_hold_a_page_is_refused_in_words(project):
-    done = report(project, "--out", "experiments")
+    done = foundry("report", "--out", "experiments", cwd=project)
     assert (done.returncode, done.stdout) == (2, "")
     assert "experiments is a folder" in done.stderr
-    assert report(project, "--out", "no/such/folder.html").returncode == 6
+    assert foundry("report", "--out", "no/such/folder.html", cwd=project).returncode == 6
 
 
 def test_it_needs_no_torch(project):
-    code = "import sys; from foundry.cli.__main__ import main; main(['report']); assert 'torch' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], cwd=project, env=ENVIRONMENT).returncode == 0
+    assert_light("report", cwd=project)

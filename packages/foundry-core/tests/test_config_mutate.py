@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.project import write_project
 
 from foundry.core.config import Experiment, from_plain, load_experiment
 from foundry.core.config.mutate import Mutated, list_mutations, mutate
@@ -28,10 +29,8 @@ seed: 7
 
 @pytest.fixture
 def baseline(tmp_path: Path) -> Experiment:
-    file = tmp_path / "experiments" / "baseline.yaml"
-    file.parent.mkdir()
-    file.write_text(BASELINE)
-    return load_experiment(file)
+    project = write_project(tmp_path, {"experiments/baseline.yaml": BASELINE})
+    return load_experiment(project / "experiments" / "baseline.yaml")
 
 
 def changes(mutated: Mutated) -> dict[str, tuple[Any, Any]]:

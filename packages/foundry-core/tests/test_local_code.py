@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from tests.project import write_project
 
 from foundry.core.contracts import Problem
 from foundry.core.project import find_project
@@ -44,11 +45,7 @@ def variant(name: str, imports: str = "", target: str = "f'{__name__}:X'") -> st
 
 
 def write(project: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        file = project / "variants" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text + "\n")
-    return project
+    return write_project(project, {f"variants/{name}": text + "\n" for name, text in files.items()})
 
 
 @pytest.fixture

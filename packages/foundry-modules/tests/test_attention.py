@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foundry.core.config import load_experiment
 from foundry.core.contracts import Context, Dims, InvalidExperiment, UsageError
 from foundry.core.testing import DIMS, Case, assert_rounded, sums_of
 from foundry.core.testing.case import vectors
@@ -207,16 +206,11 @@ def test_mla_decodes_in_the_space_of_latents_and_caches_nothing_else(monkeypatch
     assert_rounded(torch.cat((prompt, layer(x[:, 15:], Context(cache=cache))), 1), whole, *sums_of(layer))
 
 
-def test_mla_refuses_positions_that_bias_scores_and_odd_widths(tmp_path):
-    file = tmp_path / "experiment.yaml"
-    file.write_text("model_args: {attention: mla, position: alibi}")
+def test_mla_refuses_positions_that_bias_scores_and_odd_widths(load):
     with pytest.raises(InvalidExperiment, match=r"alibi acts on the attention scores; mla has no place for that"):
-        load_experiment(file)
-    file.write_text("model_args: {attention: {type: mla, qk_rope_head_dim: 7}}")
+        load("model_args: {attention: mla, position: alibi}")
     with pytest.raises(InvalidExperiment, match=r"qk_rope_head_dim: 7 is odd, and positions rotate pairs; try 6 or 8"):
-        load_experiment(file)
-    file.write_text(
-        "model_args: {attention: {type: mla, qk_rope_head_dim: 6}, position: {type: rope, fraction: 0.5}, n_embd: 128}"
-    )
+        load("model_args: {attention: {type: mla, qk_rope_head_dim: 7}}")
+    half = "attention: {type: mla, qk_rope_head_dim: 6}, position: {type: rope, fraction: 0.5}, n_embd: 128"
     with pytest.raises(InvalidExperiment, match=r"rope rotates pairs, but 0.5 of a head is 3 wide"):
-        load_experiment(file)
+        load(f"model_args: {{{half}}}")

@@ -17,13 +17,8 @@ VOCAB = 23
 
 
 @pytest.fixture
-def load(tmp_path):
-    def load(model_args: str):
-        file = tmp_path / "experiment.yaml"
-        file.write_text(f"model_args: {{n_layer: 2, n_head: 4, n_embd: 32, block_size: 24, {model_args}}}\n")
-        return load_experiment(file)
-
-    return load
+def load(load):
+    return lambda model_args: load(f"model_args: {{n_layer: 2, n_head: 4, n_embd: 32, block_size: 24, {model_args}}}\n")
 
 
 def filled_model(experiment) -> GPT:

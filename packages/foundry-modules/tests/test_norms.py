@@ -15,16 +15,6 @@ from foundry.modules.norm.dyt import DyT
 DIMS = Dims(n_layer=1, n_head=2, n_embd=8, head_dim=4, block_size=8, bias=True)
 
 
-@pytest.fixture
-def load(tmp_path):
-    def load(text: str):
-        file = tmp_path / "experiment.yaml"
-        file.write_text(text)
-        return load_experiment(file)
-
-    return load
-
-
 def test_dyt_is_its_formula_and_its_derivative():
     dyt = DyT(DyTParams(alpha=0.8), DIMS, 8).double()
     generator = torch.Generator().manual_seed(0)

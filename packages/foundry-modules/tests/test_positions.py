@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foundry.core.config import load_experiment
 from foundry.core.contracts import Dims, InvalidExperiment
 from foundry.core.testing import Conformance, assert_rounded
 from foundry.core.testing.rounding import rounding
@@ -133,11 +132,9 @@ def test_alibi_slopes_equal_bloom_and_mpt(n_head):
         ("{type: rope, scaling: {type: yarn, factor: 8, beta_slow: 64}}", "is not below beta_fast"),
     ],
 )
-def test_what_cannot_be_is_refused_at_its_key(tmp_path, position, message):
-    file = tmp_path / "experiment.yaml"
-    file.write_text(f"model_args: {{n_head: 4, n_embd: 128, position: {position}}}\n")
+def test_what_cannot_be_is_refused_at_its_key(load, position, message):
     with pytest.raises(InvalidExperiment, match=message) as refused:
-        load_experiment(file)
+        load(f"model_args: {{n_head: 4, n_embd: 128, position: {position}}}\n")
     assert "model_args.position" in refused.value.message
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from foundry.core.config import load_experiment
 from foundry.core.contracts import Context, Multipliers
 from foundry.core.model import GPT, initialize, model_of
 from foundry.core.testing import Case, assert_gradients_rounded, assert_rounded, sums_of
@@ -20,11 +19,10 @@ SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4, 
 
 
 @pytest.fixture
-def build(tmp_path):
+def build(load):
     def build(model_args: str) -> GPT:
-        file = tmp_path / "experiment.yaml"
-        file.write_text(f"model_args: {{n_layer: 2, n_head: 4, n_embd: 32, block_size: 16, {model_args}}}\n")
-        model = model_of(load_experiment(file), vocab_size=23)
+        experiment = load(f"model_args: {{n_layer: 2, n_head: 4, n_embd: 32, block_size: 16, {model_args}}}\n")
+        model = model_of(experiment, vocab_size=23)
         initialize(model, seed=7)
         return model
 
@@ -153,12 +151,10 @@ def test_a_scale_rule_multiplies_what_a_norm_gives_and_not_what_it_takes(residua
     assert_rounded(layer.part.leave(x, y, layer.norm, layer.post_norm), expected, *sums_of(layer))
 
 
-def test_the_default_changes_no_name_and_no_identity(tmp_path):
-    file, spelt = tmp_path / "a.yaml", tmp_path / "b.yaml"
-    file.write_text("model_args: {n_layer: 1}\n")
-    spelt.write_text("model_args: {n_layer: 1, residual: pre}\n")
-    assert load_experiment(file).identity == load_experiment(spelt).identity
-    names = {name for name, _ in model_of(load_experiment(file), 7).blocks[0].named_parameters()}
+def test_the_default_changes_no_name_and_no_identity(load):
+    unsaid, spelt = load("model_args: {n_layer: 1}\n"), load("model_args: {n_layer: 1, residual: pre}\n")
+    assert unsaid.identity == spelt.identity
+    names = {name for name, _ in model_of(unsaid, 7).blocks[0].named_parameters()}
     assert {name.partition(".")[0] for name in names} == {"attention_norm", "attention", "ffn_norm", "ffn"}
 
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from tests.project import write_project
 from torch import nn
 
 from foundry.core import load_experiment
@@ -90,10 +91,7 @@ VARIANTS = [Variant("norm", "per_head", f"{__name__}:PerHead", NormParams, "a ga
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     def project(roles: str):
-        (tmp_path / "variants").mkdir()
-        (tmp_path / "experiments").mkdir()
-        (tmp_path / "variants" / "per_head.py").write_text(VARIANT.replace("{roles}", roles))
-        monkeypatch.chdir(tmp_path)
+        monkeypatch.chdir(write_project(tmp_path, {"variants/per_head.py": VARIANT.replace("{roles}", roles)}))
         return tmp_path
 
     return project

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foundry.core.config import Experiment, from_plain, load_experiment
+from foundry.core.config import Experiment, from_plain
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Context, InvalidExperiment, lr_factors
 from foundry.core.model import GPT, initialize, model_of
@@ -21,14 +21,11 @@ VOCAB, LENGTH = 61, 16
 
 
 @pytest.fixture
-def load(tmp_path):
-    def load(model_args: str = "", training: str = "optimizer: adamw") -> Experiment:
-        file = tmp_path / "baseline.yaml"
-        sizes = "n_layer: 2, n_head: 4, n_embd: 32, block_size: 16, attention: gqa_2kv"
-        file.write_text(f"model_args: {{{sizes}, {model_args}}}\ntraining: {{learning_rate: 1e-2, {training}}}\n")
-        return load_experiment(file)
-
-    return load
+def load(load):
+    sizes = "n_layer: 2, n_head: 4, n_embd: 32, block_size: 16, attention: gqa_2kv"
+    return lambda model_args="", training="optimizer: adamw": load(
+        f"model_args: {{{sizes}, {model_args}}}\ntraining: {{learning_rate: 1e-2, {training}}}\n"
+    )
 
 
 def build(experiment: Experiment) -> GPT:

@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foundry.core.analyze import analyze
-from foundry.core.config import load_experiment
 from foundry.core.contracts import Context, UsageError
 from foundry.core.testing import DIMS, Case, assert_gradients_rounded, assert_rounded, sums_of
 from foundry.core.testing.case import vectors
@@ -122,11 +121,11 @@ def test_who_sees_whom(name, params):
         assert seen == sorted({*near, *columns})
 
 
-def test_a_windowed_layer_counts_fewer_flops(tmp_path):
-    file, counted = tmp_path / "experiment.yaml", {}
+def test_a_windowed_layer_counts_fewer_flops(load):
+    counted = {}
     for attention in ("mha", "sliding_window", "sparse"):
-        file.write_text(f"model_args: {{attention: {attention}, block_size: 2048}}")
-        counted[attention] = analyze(load_experiment(file), 256)["flops_per_token_by_part"]["attention"]
+        experiment = load(f"model_args: {{attention: {attention}, block_size: 2048}}")
+        counted[attention] = analyze(experiment, 256)["flops_per_token_by_part"]["attention"]
     projections = 4 * 4 * 2 * 128 * 128
     scores = {name: flops - projections for name, flops in counted.items()}
     assert scores["mha"] == 4 * 4 * 2048 * 128  # 2 products of T x C per token and layer

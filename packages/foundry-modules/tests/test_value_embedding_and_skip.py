@@ -16,13 +16,8 @@ DIMS = Dims(n_layer=4, n_head=4, n_embd=32, head_dim=8, block_size=16)
 
 
 @pytest.fixture
-def load(tmp_path):
-    def load(model_args: str):
-        file = tmp_path / "experiment.yaml"
-        file.write_text(f"model_args: {{n_layer: 4, n_head: 4, n_embd: 32, block_size: 16, {model_args}}}\n")
-        return load_experiment(file)
-
-    return load
+def load(load):
+    return lambda model_args: load(f"model_args: {{n_layer: 4, n_head: 4, n_embd: 32, block_size: 16, {model_args}}}\n")
 
 
 def filled_model(experiment) -> GPT:

@@ -1,4 +1,4 @@
-"""A made-up ledger: what weeks of sweeps leave behind, in seconds."""
+"""A ledger of no past, and one made up: what weeks of sweeps leave behind, in seconds."""
 
 import math
 import random
@@ -195,6 +195,12 @@ class World:
         self.round((("bias", "true"),), [("dropout", "0.05"), ("heads", "8")])
         self.null()
         self.sweep(list(WORLD)[:6], end=False)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger.open(tmp_path) as ledger:
+        yield ledger
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.project import write_project
 
 from foundry.core.config import Experiment, load_experiment
 from foundry.core.config.mutate import FIXED, mutate
@@ -32,10 +33,8 @@ training: {max_iters: 100, learning_rate: 1e-3}
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    file = tmp_path_factory.mktemp("project") / "experiments" / "baseline.yaml"
-    file.parent.mkdir()
-    file.write_text(BASELINE)
-    return load_experiment(file)
+    project = write_project(tmp_path_factory.mktemp("project"), {"experiments/baseline.yaml": BASELINE})
+    return load_experiment(project / "experiments" / "baseline.yaml")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -75,16 +74,14 @@ def test_every_value_of_the_space_makes_another_experiment_that_keeps_seed_data_
 
 
 def test_a_variant_of_the_project_and_its_params_join_the_space_without_further_code(tmp_path: Path) -> None:
-    for folder in ("experiments", "variants"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
-    (tmp_path / "variants" / "snake.py").write_text(
+    snake = (
         "from pydantic import Field\n"
         "from foundry.core.contracts import ActivationParams, Variant\n"
         "class SnakeParams(ActivationParams):\n"
         "    a: float = Field(1.0, gt=0, lt=1.5)\n"
         'VARIANTS = [Variant("activation", "snake", f"{__name__}:Snake", SnakeParams, "a wave")]\n'
     )
+    write_project(tmp_path, {"experiments/baseline.yaml": BASELINE, "variants/snake.py": snake})
     there = load_experiment(tmp_path / "experiments" / "baseline.yaml")
     assert "snake" in values_on(there)["activation"]
     mutated = mutate(there, "activation", "snake").experiment
@@ -158,8 +155,7 @@ def test_best_of_n_never_builds_on_what_was_kept() -> None:
 
 
 def test_a_project_s_own_file_can_add_a_proposer(tmp_path: Path) -> None:
-    (tmp_path / "variants").mkdir()
-    (tmp_path / "variants" / "mine.py").write_text(
+    mine = (
         "from foundry.core.contracts import Params, Variant\n"
         "class Always:\n"
         "    def __init__(self, params): ...\n"
@@ -167,7 +163,7 @@ def test_a_project_s_own_file_can_add_a_proposer(tmp_path: Path) -> None:
         "        return [(*space.current, ('depth', '3'))]\n"
         'VARIANTS = [Variant("proposer", "always", f"{__name__}:Always", Params, "always the same")]\n'
     )
-    variant = registry(tmp_path).variant("proposer", "always")
+    variant = registry(write_project(tmp_path, {"variants/mine.py": mine})).variant("proposer", "always")
     proposer = variant.load()(variant.params())
     assert proposer.propose(Space(0, (), VALUES, VALUES), [], 8, Random(0)) == [(("depth", "3"),)]
 

@@ -58,12 +58,6 @@ def seeds(ledger: Ledger, **where) -> list[int]:
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    with Ledger.open(tmp_path) as ledger:
-        yield ledger
-
-
-@pytest.fixture
 def sweep(ledger) -> str:
     return ledger.start_sweep({"kind": "sweep", "arms": ["norm layernorm"]})
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.project import write_project
 
 from foundry.core.config import load_experiment
 from foundry.core.config.mutate import mutate
@@ -29,15 +30,7 @@ training: {max_iters: 10, batch_size: 4, learning_rate: 1e-3}
 
 @pytest.fixture
 def project(tmp_path):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
-    return tmp_path
-
-
-@pytest.fixture
-def ledger(project):
-    with Ledger.open(project) as ledger:
-        yield ledger
+    return write_project(tmp_path, {"experiments/baseline.yaml": BASELINE})
 
 
 def text(project: Path) -> str:

@@ -216,8 +216,8 @@ def test_keep_rates_count_every_arm_and_chance_every_decided_sweep(made_up_proje
 def test_a_page_of_very_many_trials_shows_the_best_and_the_newest_and_says_where_the_rest_is(
     contents, page, monkeypatch
 ):
-    for name, most in (("tables.ROWS", 30), ("page.DOTS", 100), ("page.GENERATIONS", 3)):
-        monkeypatch.setattr(f"foundry.lab.report.{name}", most)
+    for name, most in (("ROWS", 30), ("DOTS", 100), ("GENERATIONS", 3)):
+        monkeypatch.setattr(f"foundry.lab.report.limits.{name}", most)
     thinned = render(contents)
     assert thinned.count("<tr") - thinned.count('<th scope="row"') <= 3 * 30 + 10
     for which, total, terms in (
@@ -257,7 +257,7 @@ def test_a_page_offers_what_there_is_and_measures_by_its_own_metric(contents, pa
 
 
 def test_of_very_many_curves_those_of_the_best_and_the_newest_arms_are_drawn(made_up_project, contents, monkeypatch):
-    monkeypatch.setattr("foundry.lab.report.runs.CURVES", 20)
+    monkeypatch.setattr("foundry.lab.report.limits.CURVES", 20)
     drawn = read(made_up_project)["curves"]
     assert len(drawn) <= 20
     names = [(each["generation"], each["on"], each["arm"]) for each in drawn]

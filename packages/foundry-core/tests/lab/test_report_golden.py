@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def contents(small_project):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.time", lambda: 1_800_000_000.0)
-        patch.setattr("foundry.lab.report.runs.POINTS", 5)
+        patch.setattr("foundry.lab.report.limits.POINTS", 5)
         return read(small_project)
 
 
@@ -31,7 +31,7 @@ def test_what_is_read_from_a_ledger(contents):
 
 def test_what_the_page_shows(contents, monkeypatch):
     """With the first and the last rows of its tables, without what never changes: style and script."""
-    monkeypatch.setattr("foundry.lab.report.tables.ROWS", 8)
+    monkeypatch.setattr("foundry.lab.report.limits.ROWS", 8)
     page = render(contents)
     body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
     body = re.sub(r"sha256-[^']*", "sha256-HASH", body)

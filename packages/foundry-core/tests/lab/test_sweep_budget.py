@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from tests.project import working_in, write_project
 
 from foundry.core.config import Experiment, from_plain
 from foundry.core.config.assemble import edit
@@ -20,20 +20,16 @@ from foundry.lab.trials.budget import Budget, Costs, equalised
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Experiment]:
     """Documents of 20 to 60 bytes, in rows of 256 positions."""
-    folder, draw = tmp_path_factory.mktemp("short"), random.Random(0)
-    (folder / "texts").mkdir()
-    for number in range(200):
-        (folder / "texts" / f"{number:03d}.txt").write_text("x" * draw.randint(20, 60) + f"{number:03d}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FOUNDRY_CACHE", str(folder / "cache"))
+    draw = random.Random(0)
+    files = {f"texts/{number:03d}.txt": "x" * draw.randint(20, 60) + f"{number:03d}" for number in range(200)}
+    with working_in(write_project(tmp_path_factory.mktemp("short"), files)) as folder:
         yield from_plain(
             {
                 "model_args": {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 256},
                 "data": {"dataset": {"type": "text", "path": "texts"}},
                 "training": {"max_iters": 40, "batch_size": 4},
             },
-            project=Path(folder),
+            project=folder,
         )
 
 

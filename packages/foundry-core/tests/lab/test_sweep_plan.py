@@ -8,6 +8,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
+from tests.project import write_project
 
 from foundry.core.config import from_plain, load_experiment
 from foundry.core.contracts import UsageError
@@ -168,9 +169,7 @@ def test_a_winner_takes_its_loss_and_what_it_gave_up_to_the_next_generation(monk
 
 @pytest.fixture
 def baseline(tmp_path, monkeypatch):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(write_project(tmp_path, {"experiments/baseline.yaml": BASELINE}))
     monkeypatch.setattr("foundry.lab.sweep.plan.data_fingerprint", lambda experiment: "data")
     return load_experiment()
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
+from tests.project import write_project
 
 from foundry.core.code import code_fingerprint
 from foundry.core.config import load_experiment
@@ -30,13 +31,9 @@ training: {max_iters: 4, batch_size: 2}
 """
 
 
-@pytest.fixture
-def ledger(tmp_path, monkeypatch):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
-    monkeypatch.chdir(tmp_path)
-    with Ledger.open(tmp_path) as ledger:
-        yield ledger
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_project(tmp_path, {"experiments/baseline.yaml": BASELINE}))
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.documents import foundry
+from tests.project import working_in, write_project
 
 from foundry.cli.__main__ import main
 from foundry.core import load_run
@@ -158,11 +160,9 @@ KINDS = {"gpt2": like_gpt2, "llama": like_llama, "qwen": like_qwen}
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    (tmp_path / "corpus.txt").write_text(TEXT)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+def project(tmp_path) -> Iterator[Path]:
+    with working_in(write_project(tmp_path, {"corpus.txt": TEXT})):
+        yield tmp_path
 
 
 def theirs(folder: str, prompt: str, **more) -> tuple[str, bool]:

@@ -10,7 +10,7 @@ what the ledger knows is answered at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
@@ -31,6 +31,11 @@ class Request:
 
 CONTROL = "baseline"
 """The arm that every sweep has."""
+
+
+def arm_name(mutations: Sequence[tuple[str, str]]) -> str:
+    """`activation relu2 + depth 6`."""
+    return " + ".join(f"{type} {value}" for type, value in mutations) or "nothing"
 
 
 @dataclass(frozen=True)

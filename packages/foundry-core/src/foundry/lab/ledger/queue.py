@@ -153,7 +153,10 @@ class Queue:
 
     def brief_trials(self) -> list[BriefTrial]:
         """Every trial once for each sweep and arm that asked for it: sweep by sweep, each in its order."""
-        return rows.brief_trials(self._asked(rows.BRIEF, by=("sweep", "ord", "arm", "role", "id")))
+        asked = self._store.tuples(
+            "SELECT sweep, arm, role, share, trial FROM wanted ORDER BY sweep, ord, arm, role, trial"
+        )
+        return rows.brief_trials(asked, self._store.tuples(f"SELECT {', '.join(rows.BRIEF)} FROM trial"))
 
     def _trials(self, where: str, values: Sequence[Any] = ()) -> list[TrialRow]:
         texts = "experiment.data AS experiment, result.data AS result"
@@ -179,17 +182,14 @@ class Queue:
         """
         return rows.listed(self._asked(rows.LISTED), metrics)
 
-    def _asked(
-        self, columns: Sequence[str], sweep: str | None = None, *, by: Sequence[str] = ("seq", "ord", "wanted.rowid")
-    ) -> list[tuple[Any, ...]]:
-        """These columns, and the summary, of every trial once for each arm that asked for it. The trials come in the
-        order in which they were asked for, nearly sorted: so Python sorts 50,000 in no time, where SQLite copies each
-        row.
+    def _asked(self, columns: Sequence[str], sweep: str | None = None) -> list[tuple[Any, ...]]:
+        """These columns, and the summary, of every trial once for each arm that asked for it, oldest first. They come
+        nearly sorted: so Python sorts 50,000 in no time, where SQLite copies each row.
 
         Args:
             sweep: what this one asked for; None is what any did.
-            by: the columns that give the order.
         """
+        by = ("seq", "ord", "wanted.rowid")
         tables = "wanted JOIN trial" if sweep else "trial CROSS JOIN wanted"  # CROSS: walked in the order of trials
         where = "WHERE sweep = ?" if sweep else ""
         chosen = ", ".join((*by, *columns, "summary"))

@@ -74,28 +74,31 @@ def trial(row: Row) -> TrialRow:
     return TrialRow(row["id"], what, *state)
 
 
-BRIEF = ("sweep", "arm", "role", "share", "id", "seed", "status", "attempts", "reason")
+BRIEF = ("id", "seed", "status", "attempts", "reason", "summary")
 TRIED = ("id", "sweep", "arm", "role", "share", "seed", "status", "attempts", "identity", "run", "reason", "created")
 LISTED = ("id", "sweep", "arm", "role", "share", "seed", "status", "run", "reason")
 """Columns of trials and of what wants them."""
 
 
-def brief_trials(found: Sequence[tuple[Any, ...]]) -> list[BriefTrial]:
-    """Their words are few, and each is kept once.
+def brief_trials(asked: Sequence[tuple[Any, ...]], found: Sequence[tuple[Any, ...]]) -> list[BriefTrial]:
+    """Each as often as it was asked for. Their words are few, and each is kept once.
 
     Args:
-        found: the columns BRIEF, then the summary.
+        asked: sweep, arm, role, share, trial.
+        found: the columns BRIEF.
     """
     once: Callable[[Any], Any] = intern
     nothing: dict[str, Any] = {}
-    trials = []
-    for row, summary in zip(found, _last_json(found), strict=True):
-        sweep, arm, role, share, id, seed, status, attempts, reason, _ = row
+    trials = {}
+    for (id, seed, status, attempts, reason, _), summary in zip(found, _last_json(found), strict=True):
         get = summary.get
-        words = (once(sweep), once(arm), once(role), once(share), id, seed, once(status), attempts, reason)
         measured = (get("metrics", nothing), get("higher_is_better", ()))
-        trials.append(BriefTrial._make((*words, *measured, get("tokens"), get("flops"), get("training_seconds"))))
-    return trials
+        figures = (get("tokens"), get("flops"), get("training_seconds"))
+        trials[id] = (id, seed, once(status), attempts, reason, *measured, *figures)
+    return [
+        BriefTrial._make((once(sweep), once(arm), once(role), once(share), *trials[trial]))
+        for sweep, arm, role, share, trial in asked
+    ]
 
 
 def tried(found: Sequence[tuple[Any, ...]]) -> list[Json]:

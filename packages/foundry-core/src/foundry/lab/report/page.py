@@ -14,7 +14,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from foundry.lab.report import summary, tables, words
+from foundry.lab.report import limits, summary, tables, words
 from foundry.lab.report.arms import KEPT
 from foundry.lab.report.contents import Contents, TrialEntry
 from foundry.lab.report.lineage import lineage
@@ -32,10 +32,6 @@ SECTIONS = (
     ("chance", "Chance"),
     ("runs", "Trials"),
 )
-DOTS = 3000
-"""At most this many trials in the chart of progress."""
-GENERATIONS = 200
-"""At most this many generations in the tree; the newest."""
 EXPERTS = (
     " Of layers with experts it can show how many of them are used at all, and how unevenly: 0 nats where all are used "
     "alike."
@@ -93,7 +89,7 @@ def _main(contents: Contents, is_empty: bool) -> Markup:
             "lineage",
             "Each baseline, newest first, and the gain that made it one: the mean difference on fresh seeds with an "
             "interval that stays valid whenever the test stopped. What a rollback left behind stands beside the line.",
-            lineage(contents["generations"][-GENERATIONS:], decidable, unit)
+            lineage(contents["generations"][-limits.GENERATIONS :], decidable, unit)
             if current
             else el("p", "No baseline is recorded yet: the first sweep imports experiments/baseline.yaml."),
         ),
@@ -134,7 +130,7 @@ def _main(contents: Contents, is_empty: bool) -> Markup:
 
 
 def _left_out(contents: Contents) -> str:
-    many = len(contents["trials"]) > DOTS
+    many = len(contents["trials"]) > limits.DOTS
     return "Not all are drawn: what was kept, the best of their time, and some of the rest. " if many else ""
 
 
@@ -225,7 +221,7 @@ def _thinned(dots: list[tuple[int, TrialEntry]], *, sign: int) -> list[tuple[int
     Args:
         sign: -1 where more is better.
     """
-    if len(dots) <= DOTS:
+    if len(dots) <= limits.DOTS:
         return dots
     best = math.inf
     marked: list[tuple[int, TrialEntry]] = []
@@ -235,8 +231,8 @@ def _thinned(dots: list[tuple[int, TrialEntry]], *, sign: int) -> list[tuple[int
         is_best = loss is not None and sign * loss < best
         best = min(best, math.inf if loss is None else sign * loss)
         (marked if is_best or outcome in KEPT else rest).append(dot)
-    marked = spread(marked, DOTS // 2)
-    return sorted([*marked, *spread(rest, DOTS - len(marked))], key=lambda dot: dot[0])
+    marked = spread(marked, limits.DOTS // 2)
+    return sorted([*marked, *spread(rest, limits.DOTS - len(marked))], key=lambda dot: dot[0])
 
 
 def _clean(value: Any) -> Any:

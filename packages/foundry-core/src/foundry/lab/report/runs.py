@@ -9,18 +9,13 @@ from statistics import fmean
 from typing import TypeVar
 
 from foundry.lab.ledger.records import BriefTrial, Json
+from foundry.lab.report import limits
 from foundry.lab.report.contents import ArmEntry, Curve, Drawn, TrialEntry
 from foundry.lab.report.snapshot import ArmKey, Asked, Snapshot, score
 
 T = TypeVar("T")
 DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
 END = math.inf
-POINTS = 48
-"""At most this many points per curve: the eye sees no more, and 500 curves stay below a megabyte."""
-CURVES = 400
-"""At most this many curves are read: those of the newest arms, of the best, and of their controls."""
-SEEDS = 32
-"""At most this many seeds per curve; the newest. A mean over more looks the same."""
 
 
 def trials(snapshot: Snapshot, arms: Iterable[ArmEntry]) -> list[TrialEntry]:
@@ -45,7 +40,7 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
     for key, share in _drawn(list(grouped), arms):
         if key.generation is None:
             continue
-        members = grouped[key, share][-SEEDS:]
+        members = grouped[key, share][-limits.SEEDS :]
         rows = _mean([_thinned(points(trial.id)) for trial in members])
         if len(rows) < 2:
             continue
@@ -72,14 +67,14 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
 def _drawn(names: Sequence[tuple[ArmKey, str]], arms: Sequence[ArmEntry]) -> list[tuple[ArmKey, str]]:
     """The curves that are drawn, in the order of `names`: all, unless they are too many."""
     names = [name for name in names if name[0].generation is not None]
-    if len(names) <= CURVES:
+    if len(names) <= limits.CURVES:
         return names
     ranks = {ArmKey(arm["generation"], arm["on"], arm["arm"]): rank for rank, arm in enumerate(arms)}
-    controls = [name for name in names if name[0] not in ranks][-CURVES // 4 :]
+    controls = [name for name in names if name[0] not in ranks][-limits.CURVES // 4 :]
     tried = [name for name in names if name[0] in ranks]
-    best = sorted(tried, key=lambda name: ranks[name[0]])[: CURVES // 2]
+    best = sorted(tried, key=lambda name: ranks[name[0]])[: limits.CURVES // 2]
     chosen = {*controls, *best}
-    chosen |= {*[name for name in reversed(tried) if name not in chosen][: CURVES - len(chosen)]}  # the newest
+    chosen |= {*[name for name in reversed(tried) if name not in chosen][: limits.CURVES - len(chosen)]}  # the newest
     return [name for name in names if name in chosen]
 
 
@@ -116,8 +111,8 @@ def _thinned(points: Sequence[Json]) -> list[dict]:
     evaluated = [i for i, row in enumerate(rows) if row["val_loss"] is not None]
     # Between them, rather those that say how experts are used: only what was logged does.
     others = [i for i, row in enumerate(rows) if row["expert_usage"] is not None] or range(len(rows))
-    spare = POINTS - len(evaluated)
-    kept = set(spread(evaluated, POINTS)) | (set(spread(others, spare)) if spare > 1 else set())
+    spare = limits.POINTS - len(evaluated)
+    kept = set(spread(evaluated, limits.POINTS)) | (set(spread(others, spare)) if spare > 1 else set())
     return [row for i, row in enumerate(rows) if i in kept]
 
 

@@ -9,11 +9,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
-from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.request import CONTROL, arm_name
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Refusal
 from foundry.lab.ledger.sweep_row import SweepRow
-from foundry.lab.sweep.arms import arm_name
 
 SELF_TESTS = ("null", "noise")
 """Kinds of sweeps whose arms are the baseline itself."""

@@ -6,15 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from foundry.lab.report import intervals, words
+from foundry.lab.report import intervals, limits, words
 from foundry.lab.report.contents import ArmEntry, TrialEntry
 from foundry.lab.report.lineage import changes
 from foundry.lab.report.markup import Child, Markup, el
 
 PAGE = 25
 """Rows that are shown at first."""
-ROWS = 750
-"""Of a table, at most: a browser takes a minute for 50,000, and nobody reads them."""
 
 
 class Column(NamedTuple):
@@ -39,7 +37,7 @@ class Row(NamedTuple):
 def leaderboard(arms: Sequence[ArmEntry], decidable: float | None, unit: str) -> Markup:
     """Arms by what is sure of them: the lower end of the interval."""
     every = [arm for arm in arms if arm["difference"] is not None]
-    ranked = every[:ROWS]
+    ranked = every[: limits.ROWS]
     scale = intervals.AxisScale.of((arm["difference"] for arm in ranked), decidable)
     columns = (
         Column("#", "number", "ascending"),
@@ -93,7 +91,7 @@ def not_kept(arms: Sequence[ArmEntry]) -> Markup:
     )
     order = list(words.OUTCOMES)
     every = [arm for arm in arms if arm["outcome"] not in ("promoted", "kept", "open")]
-    newest = sorted(every, key=lambda arm: (-arm["generation"], order.index(arm["outcome"])))[:ROWS]
+    newest = sorted(every, key=lambda arm: (-arm["generation"], order.index(arm["outcome"])))[: limits.ROWS]
     rows = [
         Row(
             (
@@ -148,7 +146,9 @@ def trials(entries: Sequence[TrialEntry]) -> Markup:
             trial["outcome"],
             generation=trial["generation"],
         )
-        for number, trial in reversed([*enumerate(entries[-ROWS:], len(entries) - len(entries[-ROWS:]) + 1)])
+        for number, trial in reversed(
+            [*enumerate(entries[-limits.ROWS :], len(entries) - len(entries[-limits.ROWS :]) + 1)]
+        )
     ]
     left = _left_out(len(entries), "newest", "trials", "what=trial")
     return table("trials", "Every training run, newest first", columns, rows, "trials", left)
@@ -156,9 +156,9 @@ def trials(entries: Sequence[TrialEntry]) -> Markup:
 
 def _left_out(found: int, which: str, what: str, terms: str) -> Markup | None:
     """Where the rest of a table is, if it has one."""
-    if found <= ROWS:
+    if found <= limits.ROWS:
         return None
-    said = f"Here are the {which} {ROWS} of {found:,} {what}. All of them: "
+    said = f"Here are the {which} {limits.ROWS} of {found:,} {what}. All of them: "
     return el("p", said, el("code", f"foundry query {terms} --json"), class_="lead")
 
 

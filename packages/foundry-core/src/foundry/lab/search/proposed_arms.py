@@ -13,10 +13,10 @@ from foundry.core.config.load import from_text
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Stack
 from foundry.core.project import BASELINE
-from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.request import CONTROL, arm_name
 from foundry.lab.ledger import Generation
 from foundry.lab.search.stacks import added
-from foundry.lab.sweep.arms import Arm, Refused, arm_name
+from foundry.lab.sweep.arms import Arm, Refused
 
 LONG = 60
 """Characters of a name that grows with every mutation, from which it begins anew: a name may have 150."""

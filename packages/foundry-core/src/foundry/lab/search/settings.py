@@ -10,11 +10,11 @@ from typing import Any
 from foundry.core.contracts import Stack, UsageError
 from foundry.core.garbage import no_garbage
 from foundry.lab.decide.conclusion import ArmConclusion
+from foundry.lab.decide.request import arm_name
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Ledger, SweepRow
 from foundry.lab.ledger.records import Verdict, span
 from foundry.lab.search.policy import Policy
-from foundry.lab.sweep.arms import arm_name
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from foundry.core.config import Experiment
 from foundry.core.config.difference import difference
 from foundry.core.config.mutate import mutate
 from foundry.core.contracts import Stack, UsageError
-from foundry.lab.decide.request import CONTROL
+from foundry.lab.decide.request import CONTROL, arm_name
 from foundry.lab.trials.failure import is_of_code, is_the_machines
 
 
@@ -126,11 +126,6 @@ def build_arms(baseline: Experiment, wanted: Sequence[Stack]) -> tuple[list[Arm]
         named[arm.experiment.identity] = f"the same as {name}"
         arms.append(arm)
     return arms, refused
-
-
-def arm_name(mutations: Sequence[tuple[str, str]]) -> str:
-    """`activation relu2 + depth 6`."""
-    return " + ".join(f"{type} {value}" for type, value in mutations) or "nothing"
 
 
 def _mutated(base: Arm, name: str, mutations: Stack) -> Arm:
