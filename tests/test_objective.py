@@ -29,6 +29,7 @@ class Near(nn.Module):
     def __init__(self, params, context):
         super().__init__()
         self.weight, self.context, self.reference = params.weight, context, context.reference()
+        assert not any(parameter.requires_grad for parameter in self.reference.parameters())
 
     def forward(self, model, batch):
         with torch.no_grad():

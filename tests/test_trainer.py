@@ -447,6 +447,24 @@ def clocked(monkeypatch) -> list[float]:
     return now
 
 
+@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("4,2", 4), (" 2 ", 2), ("", 0), ("many", 0), ("-1", 0)])
+def test_threads_are_those_that_the_environment_asks_for(monkeypatch, said, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert devices._threads_asked_for() == threads
+
+
+def test_mfu_is_of_what_is_known_of_a_device(monkeypatch):
+    """Of a GPU that nobody has looked up, or one that computes in fp32, nothing is known."""
+    monkeypatch.setattr(devices, "_own_matmul_rate", lambda threads: 1e9 * threads)
+    known = [
+        *(("cpu", "x86", "fp32", 4e9), ("cuda", "NVIDIA H100 PCIe", "bf16", 756e12)),
+        *(("cuda", "NVIDIA H200", "bf16", 989e12), ("cuda", "NVIDIA H200", "fp32", None)),
+        *(("cuda", "NVIDIA T4", "bf16", None), ("mps", "M4", "fp32", None)),
+    ]
+    for type, model, precision, peak in known:
+        assert Device(type, model, precision, 4, False, "reference").peak_flops() == peak
+
+
 def test_speed_is_of_the_time_that_was_spent_on_steps(project, clocked, tmp_path, capsys):
     run = train(tmp_path / "run", "training.eval_interval=10")
     logged = [row for row in rows(run) if "elapsed" in row]

@@ -10,12 +10,14 @@ import tomllib
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 from torch.library import Library
 from torch.optim import Optimizer
 
-from foundry import lab
+from foundry import core, lab, zoo
+from foundry.data import tokenize
 
 ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = {
@@ -32,6 +34,12 @@ FORBIDDEN = {
     "foundry-cli/src/foundry/cli/main.py": ("foundry.lab.ledger.store", "the lab by its face"),
     "foundry-core/src/foundry/core/registry/table.py": ("numpy", "never import torch or numpy"),
 }
+
+
+@pytest.mark.parametrize("package", [core, lab, zoo, tokenize])
+def test_every_public_name_of_a_package_is_there(package):
+    """They are imported when they are asked for, by a table of where each is."""
+    assert [name for name in package.__all__ if getattr(package, name, None) is None] == []
 
 
 def test_each_wall_refuses_what_it_says(tmp_path):

@@ -18,7 +18,7 @@ from foundry.cli import interrupts, render
 from foundry.cli.app import app
 from foundry.cli.progress import BarReporter, reporter
 from foundry.core.config import load_experiment
-from foundry.core.contracts import ExitCode, InvalidExperiment, PluginError, Stopped
+from foundry.core.contracts import ExitCode, InvalidData, InvalidExperiment, PluginError, Stopped
 
 
 @pytest.fixture
@@ -154,6 +154,20 @@ def test_what_fails_where_python_cannot_raise_is_told_as_python_tells_it(monkeyp
     failure = SimpleNamespace(exc_value=ValueError("in a finalizer"))
     interrupts._unraisable(failure)
     assert told == [failure]
+
+
+@pytest.mark.parametrize("command", [["export", "run", "--to", "hf", "out"], ["generate", "run"]])
+def test_what_is_noted_while_a_run_is_read_is_told(command, monkeypatch, capsys):
+    def load_run(run, checkpoint=None, *, note, **_):
+        note("step_4 is damaged: step_2 is read instead")
+        raise InvalidData("step_2 is damaged, too")
+
+    for place in ("foundry.core.loading.load_run", "foundry.core.load_run"):
+        monkeypatch.setattr(place, load_run)
+    assert entry.main(command) == 3
+    assert capsys.readouterr().err.splitlines() == [
+        *("step_4 is damaged: step_2 is read instead", "error: step_2 is damaged, too")
+    ]
 
 
 def test_what_others_print_is_no_part_of_a_document(capsys):

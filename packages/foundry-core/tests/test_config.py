@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
+from tests.golden import assert_golden
 
 from foundry.core.config import Experiment, from_plain, json_schema, load_experiment
 from foundry.core.config.document import Document
@@ -574,6 +575,25 @@ def test_the_schema_tells_of_each_choice_what_it_is_for() -> None:
     for slot in registry().placed_slots:
         for section in (slot.section, layer) if slot.per_layer else (slot.section,):
             assert schema["$defs"][section]["properties"][slot.key]["description"] == slot.summary
+
+
+def test_every_setting_has_its_default_and_its_limits() -> None:
+    """A default that is another by a slip makes other experiments of all files that leave it out."""
+    lines = []
+    for section, described in json_schema(registry())["$defs"].items():
+        for key, field in described.get("properties", {}).items():
+            if key == "type" or "$ref" in json.dumps(field):
+                continue
+            default = f" = {json.dumps(field['default'])}" if "default" in field else ""
+            limits = [_limits(kind) for kind in field.get("anyOf", [field])]
+            lines.append(f"{section}.{key}{default}: {' or '.join(limits)}")
+    assert_golden(Path(__file__).parent / "golden" / "settings.txt", "\n".join(sorted(lines)))
+
+
+def _limits(kind: dict[str, Any]) -> str:
+    """`integer, minimum 1`: the type, and all that a schema says of its values."""
+    said = {key: value for key, value in kind.items() if key not in ("type", "title", "description", "default")}
+    return ", ".join([str(kind.get("type", "any")), *(f"{key} {json.dumps(value)}" for key, value in said.items())])
 
 
 def test_json_schema_accepts_what_loads(tmp_path: Path) -> None:

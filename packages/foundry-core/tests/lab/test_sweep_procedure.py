@@ -201,6 +201,12 @@ def test_every_family_and_the_control_stand_by_their_best_learning_rate():
     assert (end.winner, end.arm("a + lr 2").verdict) == (None, "inconclusive")
 
 
+def test_a_baseline_that_fails_ends_a_sweep_though_it_runs_at_another_rate():
+    arms = [Contender("a", "a", "a"), Contender("b", "b", "b"), Contender("lr 2", "baseline2", CONTROL)]
+    with pytest.raises(FoundryError, match=r"the baseline itself failed, at 1/2 of the budget, .*: diverged"):
+        sweep(arms, lambda request: Failure("diverged") if request.arm == CONTROL else 3.0)
+
+
 @pytest.mark.parametrize("arms", [1, 3])
 def test_a_learning_rate_that_is_worse_with_all_of_the_budget_makes_nobody_better_than_the_baseline(arms):
     """With half of the budget the doubled rate is as good; with all of it everything that has it is worse."""
