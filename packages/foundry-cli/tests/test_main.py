@@ -157,7 +157,10 @@ def test_what_fails_where_python_cannot_raise_is_told_as_python_tells_it(monkeyp
 
 
 @pytest.mark.parametrize("command", [["export", "run", "--to", "hf", "out"], ["generate", "run"]])
-def test_what_is_noted_while_a_run_is_read_is_told(command, monkeypatch, capsys):
+def test_what_is_noted_while_a_run_is_read_is_told(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+
     def load_run(run, checkpoint=None, *, note, **_):
         note("step_4 is damaged: step_2 is read instead")
         raise InvalidData("step_2 is damaged, too")
