@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -23,6 +24,8 @@ from foundry.modules.position.rope import RoPE
 from foundry.modules.residual.pre import Pre
 from foundry.modules.scaling import NoneParams
 from foundry.modules.scaling.none import NoScaling
+
+pytestmark = pytest.mark.quick
 
 SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 16}
 

@@ -13,6 +13,8 @@ from foundry.cli import sweeps
 from foundry.cli.__main__ import main
 from foundry.cli.commands import bench, compare
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("promoted", "winner", "is_open", "step"),

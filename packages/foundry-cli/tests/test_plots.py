@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from matplotlib.colors import to_hex
 from tests.golden import assert_golden
 
 from foundry.cli import plots
 from foundry.cli.commands import lr_find
 from foundry.lab import Ablation
+
+pytestmark = pytest.mark.quick
 
 GOLDEN = Path(__file__).parent / "golden"
 RANGE_TEST = {

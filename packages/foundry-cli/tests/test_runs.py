@@ -16,6 +16,8 @@ from foundry.cli.__main__ import main
 from foundry.core import run_rows
 from foundry.core.run import Run
 
+pytestmark = pytest.mark.quick
+
 EXPERIMENT = f"{TINY}\ntraining: {{max_iters: 3, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1}}\n"
 FAILS = """
 from foundry.core.contracts import Variant

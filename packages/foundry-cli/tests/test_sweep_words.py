@@ -26,6 +26,8 @@ from foundry.lab.sweep.arms import Refused
 from foundry.lab.sweep.plan import PlannedArm
 from foundry.lab.trials.setting import Setting
 
+pytestmark = pytest.mark.quick
+
 GOLDEN = Path(__file__).parent / "golden"
 SIGMA = 0.005
 GAINS = {"activation relu2": 0.03, "norm layernorm": 0.001, "depth 3": -0.02, "lr 1": 0.0}

@@ -8,6 +8,8 @@ import torch
 from foundry.core.training.distributed import World
 from foundry.core.training.expert_load import ExpertLoad
 
+pytestmark = pytest.mark.quick
+
 
 def test_it_is_of_all_choices_since_it_was_asked_for_last():
     load = ExpertLoad(World())

@@ -16,6 +16,8 @@ from foundry.core.project import find_project
 from foundry.core.registry import Plugin, discover, registry, registry_at_rest
 from foundry.core.registry.discovery import Selection
 
+pytestmark = pytest.mark.quick
+
 VARIANT = """
 from foundry.core.contracts import ActivationParams, Variant
 {imports}

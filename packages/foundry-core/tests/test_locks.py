@@ -19,6 +19,8 @@ from foundry.core.run import Run
 from foundry.core.system import Busy, locked, locks
 from foundry.core.system.processes import Process, this_process
 
+pytestmark = pytest.mark.quick
+
 FAR = Process("far", "boot", "namespace", 1, "start")
 
 

@@ -12,6 +12,8 @@ from foundry.core.config import Experiment, from_plain
 from foundry.core.config.assemble import as_wide_as
 from foundry.core.contracts import DROP, Dims, InvalidExperiment, OptionalParams
 
+pytestmark = pytest.mark.quick
+
 SIZES = {"n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 16}
 EXPERIMENTS = {
     "plain": {},

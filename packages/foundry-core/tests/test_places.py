@@ -14,6 +14,8 @@ import pytest
 from foundry.core.contracts import EnvironmentFailure
 from foundry.core.system import cache_folder, code_folder, not_trusted, user_path
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(autouse=True)
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:

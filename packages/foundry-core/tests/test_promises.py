@@ -9,6 +9,8 @@ from torch import nn
 from foundry.core.contracts import Params, Variant
 from foundry.core.model.promises import PROMISES, _watched
 
+pytestmark = pytest.mark.quick
+
 SUM, COUNT, ROWS = torch.tensor(7.0), torch.tensor(12), torch.zeros(3)
 
 

@@ -16,6 +16,8 @@ from foundry.core.project import find_project
 from foundry.core.registry import Registry, Selection, discover
 from foundry.core.registry import registry as registry_of
 
+pytestmark = pytest.mark.quick
+
 CORE = """
     @hookimpl
     def foundry_slots():

@@ -33,6 +33,8 @@ from foundry.core.system.processes import this_process
 from foundry.core.system.refusals import refusal
 from foundry.core.system.signals import StopRequest, ask_to_stop, heeded
 
+pytestmark = pytest.mark.quick
+
 
 def refuse(monkeypatch: pytest.MonkeyPatch, module: object, call: str, number: int) -> None:
     def refused(*_: object, **__: object) -> None:

@@ -20,6 +20,8 @@ from foundry.data.prepare import prepare
 from foundry.data.rows import open_data
 from foundry.data.tokenize import CharParams, CharTokenizer
 
+pytestmark = pytest.mark.quick
+
 
 def _dataset(params: Params, cache: Path = Path("cache")):  # type: ignore[no-untyped-def]
     return variant_of(params).load()(params, cache)

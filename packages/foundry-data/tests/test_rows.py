@@ -27,6 +27,8 @@ from foundry.data.split import SplitText
 from foundry.data.storage import hash_of
 from foundry.data.tokenize import BPEParams, CharParams
 
+pytestmark = pytest.mark.quick
+
 
 def _folder_of(n: int, folder: str = "texts") -> TextParams:
     Path(folder).mkdir(exist_ok=True)

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from foundry.kernels import rms_norm, rounding
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("shape", [(5, 16), (2, 7, 32), (2, 3, 7, 8)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -12,6 +12,8 @@ from foundry.core.testing import Case, assert_rounded, sums_of
 from foundry.modules.norm import DyTParams
 from foundry.modules.norm.dyt import DyT
 
+pytestmark = pytest.mark.quick
+
 DIMS = Dims(n_layer=1, n_head=2, n_embd=8, head_dim=4, block_size=8, bias=True)
 
 

@@ -10,6 +10,8 @@ from foundry.modules.attention import GQAParams
 from foundry.modules.loss import CrossEntropyParams
 from foundry.modules.position import RoPEParams, SinusoidalParams
 
+pytestmark = pytest.mark.quick
+
 
 def test_listing_imports_neither_torch_nor_numpy():
     code = "import sys, foundry.modules.plugin as p; p.foundry_variants(); print({'torch', 'numpy'} & set(sys.modules))"

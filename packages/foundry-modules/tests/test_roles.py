@@ -12,6 +12,8 @@ from foundry.core.contracts import PluginError, role_of, roles
 from foundry.core.model import GPT, initialize, model_of
 from foundry.core.registry import registry
 
+pytestmark = pytest.mark.quick
+
 SIZES = "n_layer: 2, n_head: 4, n_embd: 32, block_size: 32, bias: true, norm: layernorm, tie_embeddings: false"
 NOT_MATRICES = {  # of every model; what else there is is one
     r"bias$|sinks$": "bias",

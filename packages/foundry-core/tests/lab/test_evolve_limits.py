@@ -19,6 +19,8 @@ from foundry.lab.search.settings import Evolved, Limits, SearchSettings, Spent, 
 from foundry.lab.search.space import near_field
 from foundry.lab.search.stacks import keep_rates, on_top
 
+pytestmark = pytest.mark.quick
+
 A, B = (("norm", "layernorm"),), (("depth", "3"),)
 
 

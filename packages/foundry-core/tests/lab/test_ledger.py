@@ -37,6 +37,8 @@ from foundry.lab.ledger.lease import LEASE_SECONDS, Beat, Holder
 from foundry.lab.ledger.records import TaskSpec, span
 from foundry.lab.ledger.sweep_row import BriefArm, SearchStep
 
+pytestmark = pytest.mark.quick
+
 EXPERIMENT = {"training": {"max_iters": 10}}
 DECISION = Decision(
     *("d1", "s", 0, "candidate", "activation relu2", "val_loss", "promote", "better", 0.012, 0.008, 0.016, 3.5),

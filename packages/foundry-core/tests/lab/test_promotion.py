@@ -20,6 +20,8 @@ from foundry.lab.baseline import current_baseline, promote, rollback
 from foundry.lab.ledger import Decision, Ledger, StaleBaseline
 from foundry.lab.ledger.lineage import ancestry, as_lines, hash_of
 
+pytestmark = pytest.mark.quick
+
 BASELINE = """\
 # Written by hand, with a remark.
 model_args: {n_layer: 2, n_head: 2, n_embd: 32, block_size: 32}

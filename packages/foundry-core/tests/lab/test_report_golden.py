@@ -10,6 +10,8 @@ from tests.golden import assert_golden
 from foundry.lab.report.data import read
 from foundry.lab.report.page import render
 
+pytestmark = pytest.mark.quick
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -17,6 +17,8 @@ from foundry.core.training.open_rows import open_rows
 from foundry.lab.report.runs import DRAWN, _mean
 from foundry.lab.trials.costs import Costs, equalised
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Experiment]:

@@ -30,6 +30,8 @@ from foundry.lab.trials.fingerprint import make_trial
 from foundry.lab.trials.setting import Setting
 from foundry.lab.trials.warm_start import WarmStart
 
+pytestmark = pytest.mark.quick
+
 BASELINE = """\
 model_args: {n_layer: 2, n_head: 2, n_embd: 32, block_size: 32}
 data: {dataset: stdlib, tokenizer: byte}

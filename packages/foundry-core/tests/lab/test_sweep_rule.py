@@ -19,6 +19,8 @@ from foundry.lab.decide.rule import LEAST_PAIRS, Rule
 from foundry.lab.decide.simulate import play
 from foundry.lab.ledger import Evidence
 
+pytestmark = pytest.mark.quick
+
 SIGMA, DF = 0.005, 30
 BASELINE, FIRST, SECOND = Contender(CONTROL, "0"), Contender("first", "1"), Contender("second", "2")
 
