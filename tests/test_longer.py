@@ -89,7 +89,24 @@ def test_what_is_not_the_same_experiment_is_no_shorter_one(train, tmp_path):
         note, run = train(*words, "--budget", "16 steps")
         assert note == ""
         assert first_step(run) == 1
+    note, _ = train("--budget", "2000 tokens")  # the same budget in another kind: 8 steps have fewer
+    assert "goes on after step 16 of" in note or "goes on after step 8 of" in note
     (tmp_path / "project" / "corpus.txt").write_text(lines_of_words(61))
     note, run = train("--budget", "24 steps")
     assert "begins at step 0" in note
-    assert len(list_runs(tmp_path / "project" / "runs")) == 5
+    assert len(list_runs(tmp_path / "project" / "runs")) == 6
+
+
+def test_what_other_threads_or_other_code_have_trained_is_not_taken_over(train, monkeypatch):
+    threads = ["--set", "training.threads=auto"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    train(*threads)
+    monkeypatch.setattr("foundry.core.training.longer.code_fingerprint", lambda experiment: "of edited code")
+    note, run = train(*threads, "--budget", "16 steps")
+    assert "begins at step 0" in note
+    assert first_step(run) == 1
+    monkeypatch.undo()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    note, run = train(*threads, "--budget", "24 steps")
+    assert "begins at step 0" in note
+    assert first_step(run) == 1

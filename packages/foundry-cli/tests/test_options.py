@@ -89,7 +89,8 @@ SEAMS: dict[str, Any] = {
     "foundry.cli.commands.runs._agreed": True,
     "foundry.core.run.find_run": Run(Path("r")),
     "foundry.core.run.Run.label": None,
-    "foundry.core.system.move_folder": None,
+    "foundry.core.run.Run.config": {},
+    "foundry.core.run.move_folder": None,
     "shutil.rmtree": None,
     "webbrowser.open": True,
     "foundry.cli.render.result": END,
@@ -301,7 +302,6 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
             None,
             {
                 "rmtree.path": Path("r/checkpoints"),
-                "rmtree.ignore_errors": True,
                 "_agreed.question": "remove the checkpoints of r?",
             },
         ),
@@ -320,6 +320,7 @@ def calls(tmp_path_factory) -> Iterator[Callable[[tuple[str, ...]], dict[str, An
     """Runs a command line in a project: every parameter with which something of SEAMS, or the lab, was called."""
     project = tmp_path_factory.mktemp("project")
     main(["init", str(project)])
+    (project / "r" / "checkpoints").mkdir(parents=True)
     (project / "experiments" / "other.yaml").write_text("extends: baseline.yaml\nmodel_args: {n_layer: 1}\n")
     found: dict[str, Any] = {}
 

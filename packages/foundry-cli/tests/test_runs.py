@@ -157,6 +157,23 @@ def test_tags_notes_and_names_stay_with_a_run(runs, trained):
     runs("rename", "first", "plain")
 
 
+def test_what_is_no_run_is_not_touched(runs, trained):
+    """Not even a folder with a config.json, as an exported model has."""
+    (trained / "mine").mkdir()
+    (trained / "mine" / "thesis.txt").write_text("years of work")
+    for config in (None, '{"model_type": "llama"}'):
+        if config:
+            (trained / "mine" / "config.json").write_text(config)
+        for words in (["rm", "mine", "--yes"], ["tag", "mine", "a"], ["note", "mine", "a"], ["rename", "mine", "b"]):
+            assert "mine" in runs(*words, code=3).err
+    assert sorted(path.name for path in (trained / "mine").iterdir()) == ["config.json", "thesis.txt"]
+
+
+def test_what_stands_before_a_command_is_not_passed_over(runs):
+    told = runs("--limit", "1", "--sort", "step", "tag", "plain", "x", code=2).err
+    assert "--sort, --limit: is of the list of runs, not of `runs tag`" in told
+
+
 def test_what_is_removed_was_meant(runs, trained):
     for name in ("a", "b"):
         (trained / "runs" / f"copy-{name}").mkdir()

@@ -11,7 +11,7 @@ from foundry.core.model import model_of
 from foundry.zoo.catalog import CATALOG
 from foundry.zoo.sizes import experiment_named, is_named
 
-# The parameters that the hub counts in each model's files.
+# As published, each of them to the last parameter.
 PARAMETERS = {
     "gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200,
     "llama3-1b": 1_235_814_400, "llama3-3b": 3_212_749_824, "llama3-8b": 8_030_261_248, "mistral-7b": 7_241_732_096,

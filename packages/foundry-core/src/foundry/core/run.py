@@ -212,12 +212,20 @@ class Run:
         if not self.path.is_dir() or not os.listdir(self.path):
             return None
         number = next(n for n in range(1, 10**6) if not self.path.with_name(f"{self.path.name}~{n}").exists())
-        aside = self.path.with_name(f"{self.path.name}~{number}")
+        return self.renamed(f"{self.path.name}~{number}").path
+
+    def renamed(self, name: str) -> Run:
+        """Give the folder another name beside its own.
+
+        Raises:
+            RunInUse: another process trains into it.
+        """
+        target = self.path.with_name(name)
         with self.held():
-            move_folder(self.path, aside)
-            for lock in aside.glob(".lock*"):  # ours, which went along: nobody trains there
+            move_folder(self.path, target)
+            for lock in target.glob(".lock*"):  # ours, which went along: nobody trains there
                 lock.unlink()
-        return aside
+        return Run(target)
 
 
 def _said_in(lock: Path) -> str:

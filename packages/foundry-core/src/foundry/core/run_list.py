@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.core.code import several_codes
+from foundry.core.config.difference import leaves
 from foundry.core.config.identity import decides_result
 from foundry.core.config.write_yaml import flow
 from foundry.core.contracts import InvalidData, Params
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 FIGURES = ("step", "tokens", "positions", "train_loss", "val_loss", "val_bpb", "tokens_per_second")
 UNTOLD = ("name", "logging", "checkpoints")
-"""What of an experiment does not matter here."""
+"""What of an experiment no run is told apart by."""
 
 
 def run_rows(folder: str | Path, baseline: Experiment | None = None) -> list[dict[str, Any]]:
@@ -80,7 +81,7 @@ def _bytes(folder: Path) -> int:
 
 def _changes(baseline: Mapping[str, Any], experiment: Mapping[str, Any]) -> Iterator[str]:
     """What differs, in the order of the schema, without the name of its section; of another variant only its name."""
-    theirs = dict(_leaves(experiment, ""))
+    theirs = dict(leaves(experiment))
     other: list[str] = []  # where another variant is chosen, whose settings are its own
     for key, ours in baseline.items():
         if any(key.startswith(f"{choice}.") for choice in other) or theirs.get(key) == ours:
@@ -97,7 +98,7 @@ def _settings(params: Params) -> dict[str, Any]:
 
 
 def _deciding(params: Params, prefix: str) -> Iterator[tuple[str, Any]]:
-    leaves = params.model_dump(mode="json")
+    plain = params.model_dump(mode="json")
     for name, field in sorted(type(params).model_fields.items(), key=lambda item: item[0] != "type"):
         value = getattr(params, name)
         if not decides_result(field):
@@ -105,14 +106,6 @@ def _deciding(params: Params, prefix: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Params):
             yield from _deciding(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
-            yield from _leaves(leaves[name], f"{prefix}{name}.")
+            yield from leaves(plain[name], f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", leaves[name]
-
-
-def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+            yield f"{prefix}{name}", plain[name]

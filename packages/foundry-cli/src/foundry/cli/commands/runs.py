@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli import render
-from foundry.cli.options import Json, RunName, run_named
+from foundry.cli.options import Json, RunName, given, run_named
 from foundry.core.contracts import UsageError
 from foundry.core.garbage import no_garbage
 
@@ -68,6 +68,7 @@ def runs(
     foundry runs rename RUN NAME   foundry runs rm RUN --checkpoints
     """
     if context.invoked_subcommand:
+        _refuse_before(context)
         return
     from foundry.core.contracts import InvalidData
     from foundry.core.project import find_project
@@ -123,14 +124,18 @@ def rm(
     """
     import shutil
 
+    from foundry.core.system import writing
+
     chosen = _named(names, folder)
     if not yes and not _agreed(
         f"remove {'the checkpoints of ' * checkpoints}{', '.join(r.path.name for r in chosen)}?"
     ):
         raise UsageError("nothing was removed", "--yes removes without asking")
     for run in chosen:
-        with run.held():
-            shutil.rmtree(run.checkpoints if checkpoints else run.path, ignore_errors=checkpoints)
+        gone = run.checkpoints if checkpoints else run.path
+        with run.held(), writing(gone):
+            if gone.exists():
+                shutil.rmtree(gone)
     _told(chosen, "removed")
 
 
@@ -180,26 +185,38 @@ def rename(
 
     Example: foundry runs rename attn_mha-1a2b best-so-far
     """
-    from foundry.core.run import Run
-    from foundry.core.system import move_folder
-
     (run,) = _named([name], folder)
     target = run.path.parent / new
     if Path(new).name != new or not new or new.startswith("."):
         raise UsageError(f"{new!r} is no name of a folder", "choose another name")
     if target.exists():
         raise UsageError(f"{render.place(target)} is there already", "choose another name")
-    with run.held():
-        move_folder(run.path, target)
-    _told([Run(target)], "renamed")
+    _told([run.renamed(new)], "renamed")
 
 
 # --------------------------------------------------------------------------------------------------------------------
 
 
+def _refuse_before(context: typer.Context) -> None:
+    """Raises UsageError for what stands before a command's name, and would not be heard."""
+    command = context.invoked_subcommand
+    if before := [option for option in given(context).values() if option != "--json"]:
+        raise UsageError(
+            f"{', '.join(before)}: is of the list of runs, not of `runs {command}`",
+            f"options of a command stand behind its name: foundry runs {command} ...",
+        )
+
+
 def _named(names: Iterable[str], folder: Path | None) -> list[Run]:
-    """Each once."""
-    return list({run.path: run for run in (run_named(name, folder) for name in names)}.values())
+    """Each once.
+
+    Raises:
+        InvalidData: one is no run: nothing else may be written to, or removed.
+    """
+    found = {run.path: run for run in (run_named(name, folder) for name in names)}
+    for run in found.values():
+        run.config()
+    return list(found.values())
 
 
 def _agreed(question: str) -> bool:

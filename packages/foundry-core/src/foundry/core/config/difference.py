@@ -3,7 +3,7 @@ one would write to choose it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,15 @@ class Change:
 def difference(before: Experiment, after: Experiment) -> list[Change]:
     """Everything that differs but the name, in the order of the schema."""
     return [change for change in _changes("", before, after) if change.key != "name"]
+
+
+def leaves(data: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of plain data by its dotted path."""
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
 
 
 def _changes(key: str, old: Any, new: Any) -> Iterator[Change]:

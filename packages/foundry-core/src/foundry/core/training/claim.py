@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 from foundry.core.config import from_plain
+from foundry.core.config.difference import leaves
 from foundry.core.config.identity import canonical
 from foundry.core.contracts import FoundryError, InvalidData, Origin, Rows
 from foundry.core.run import SCHEMA_VERSION, Run
@@ -83,23 +84,11 @@ def _differences(run: Run, config: Mapping[str, Any], experiment: Experiment) ->
         there = from_plain(config["experiment"], project=experiment.project, registry=experiment.registry)
     except FoundryError:  # it needs a plugin that is not here
         return f"{config['identity'][:8]}, not {experiment.identity[:8]}"
-    theirs, ours = ({**_flat(canonical(e)), "seed": e.seed} for e in (there, experiment))
+    theirs, ours = ({**dict(leaves(canonical(e))), "seed": e.seed} for e in (there, experiment))
     keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
-    full = [_flat(e.plain()) for e in (there, experiment)]
+    full = [dict(leaves(e.plain())) for e in (there, experiment)]
     said = [f"{key} is {full[0].get(key)} there, {full[1].get(key)} here" for key in keys]
     return "; ".join([*said[:3], *([f"and {len(said) - 3} more"] if len(said) > 3 else [])])
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    return dict(_leaves(data, prefix))
-
-
-def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def write_config(run: Run, experiment: Experiment, device: Device, rows: Rows, origin: Origin | None) -> None:

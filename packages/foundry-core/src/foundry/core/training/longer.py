@@ -8,7 +8,8 @@ asks which schedule it is: two trainings share the steps in which their factors 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,7 @@ from foundry.core.run import Run, list_runs
 from foundry.core.system import replace_durably, writing
 from foundry.core.training import checkpoint as checkpoints
 from foundry.core.training.budget import TrainingBudget
+from foundry.core.training.device import Device
 from foundry.core.training.open_rows import open_rows
 
 if TYPE_CHECKING:
@@ -32,18 +34,21 @@ class Shorter(NamedTuple):
 
     run: Run
     experiment: Experiment
+    shared: int  # the last step with a checkpoint that is the longer training's, too; 0: there is none
 
 
-def go_on(run: Run, experiment: Experiment, note: Callable[[str], None]) -> None:
+def go_on(run: Run, experiment: Experiment, device: Device, note: Callable[[str], None]) -> None:
     """Let `experiment`, which has not begun in the folder of `run`, begin where a run beside it that differs in the
     budget alone has a checkpoint that is its own, too. Where none has, say so, and how to go on from that run's
-    weights: nobody asks for more steps to begin at step 0 again."""
-    shorter = list(_shorter(run, experiment))
-    places = [(step, each) for each in shorter if (step := _last_shared(each, experiment))]
-    for step, each in sorted(places, key=lambda place: place[0], reverse=True):
-        if adopt(each.run.path, run.path, experiment.identity, step):
-            where = each.run.config()["device"].get("model", "another machine")
-            note(f"goes on after step {step:,} of {_from_here(each.run)}, which is the same until there (on {where})")
+    weights: nobody asks for more steps to begin at step 0 again.
+
+    Args:
+        device: on which it is trained. What another has computed differs by rounding.
+    """
+    shorter, code = list(_shorter(run, experiment, device)), code_fingerprint(experiment)
+    for each in sorted(shorter, key=lambda each: each.shared, reverse=True):
+        if each.shared and adopt(each.run.path, run.path, experiment.identity, each.shared, codes=[code]):
+            note(f"goes on after step {each.shared:,} of {_from_here(each.run)}, which is the same until there")
             return
     if shorter:
         path, budget = _from_here(shorter[-1].run), Budget.of(shorter[-1].experiment)
@@ -73,15 +78,21 @@ def shared_steps(short: Experiment, ends: tuple[int | None, int | None]) -> int:
     return shared
 
 
-def adopt(shorter: Path, longer: Path, identity: str, step: int) -> bool:
+def adopt(shorter: Path, longer: Path, identity: str, step: int, *, codes: Sequence[str] = ()) -> bool:
     """Let the training in folder `longer`, of experiment `identity`, begin after `step` steps of the one in `shorter`.
-    False if that left no such checkpoint, or `longer` has begun already."""
+    False if that left no such checkpoint, or `longer` has begun already.
+
+    Args:
+        codes: by which those steps have to have been trained; empty: by any.
+    """
     source, target = Run(shorter), Run(longer)
     if checkpoints.steps(target.checkpoints) or target.config_file.exists():
         return False
     try:
         saved = checkpoints.load(checkpoints.path_of(source.checkpoints, step))
     except InvalidData:  # it was trained by an earlier sweep, or is damaged: then from the start
+        return False
+    if codes and saved.state.get("codes") != [*codes]:
         return False
     with writing(target.path):
         target.path.mkdir(parents=True, exist_ok=True)
@@ -93,31 +104,31 @@ def adopt(shorter: Path, longer: Path, identity: str, step: int) -> bool:
     return True
 
 
-def _shorter(run: Run, experiment: Experiment) -> Iterator[Shorter]:
-    """Beside `run`, oldest first: of the same seed, and by the same code."""
-    budget, code = Budget.of(experiment), code_fingerprint(experiment)
+def _shorter(run: Run, experiment: Experiment, device: Device) -> Iterator[Shorter]:
+    """Those beside `run`, of the same seed, oldest first."""
+    budget = Budget.of(experiment)
     for other in list_runs(run.path.parent):
         try:
-            config, result = other.config(), other.result()
+            config = other.config()
             if (config["name"], config["seed"]) != (experiment.name, experiment.seed) or not config.get("data"):
                 continue
             its = from_plain(config["experiment"], project=experiment.project, registry=experiment.registry)
-            if with_budget(its, budget).identity != experiment.identity or Budget.of(its).name != budget.name:
+            if with_budget(its, budget).identity != experiment.identity:
                 continue
         except FoundryError:  # it is damaged, or needs a plugin that is not here
             continue
-        by = (result or {}).get("codes")
-        if Budget.of(its).amount < budget.amount and by in (None, [code]):
-            yield Shorter(other, its)
+        rows = open_rows(experiment)
+        per_position = 3 * flops_per_token(experiment, rows.tokenizer.vocab_size)
+        ends = [TrainingBudget.of(each, rows, per_position) for each in (its, experiment)]
+        steps, seconds = (ends[0].steps, ends[1].steps), (ends[0].seconds, ends[1].seconds)
+        if not _is_less(*steps) and not _is_less(*seconds):
+            continue
+        # `init_from` may name other weights by now, and another run would not say whose its first ones were.
+        same = config["data"] == rows.fingerprint and experiment.init_from is None
+        same = same and {**config["device"], "local_rank": 0} == {**asdict(device), "local_rank": 0}
+        shared = shared_steps(its, steps) if same else 0
+        yield Shorter(other, its, max((s for s in checkpoints.steps(other.checkpoints) if s <= shared), default=0))
 
 
-def _last_shared(shorter: Shorter, experiment: Experiment) -> int:
-    """The last step at which a shorter run has a checkpoint that is the longer one's, too; 0: there is none."""
-    rows = open_rows(experiment)
-    config = shorter.run.config()
-    if config["data"] != rows.fingerprint:  # the text has changed since
-        return 0
-    per_position = 3 * flops_per_token(experiment, rows.tokenizer.vocab_size)
-    ends = [TrainingBudget.of(each, rows, per_position).steps for each in (shorter.experiment, experiment)]
-    shared = shared_steps(shorter.experiment, (ends[0], ends[1]))
-    return max((step for step in checkpoints.steps(shorter.run.checkpoints) if step <= shared), default=0)
+def _is_less(first: float | None, second: float | None) -> bool:
+    return first is not None and second is not None and first < second

@@ -85,7 +85,8 @@ def train(
         claim(run, experiment, resume, reporter.note) if world.is_main else nullcontext(),
     ):
         if world.is_main and out is None and resume == "auto" and not run.config_file.exists():
-            go_on(run, experiment, reporter.note)
+            device = resolve(experiment.training, local_rank=world.local_rank, local_world=world.local_size)
+            go_on(run, experiment, device, reporter.note)
         world.barrier()
         result = run.result()
         if result is None:
