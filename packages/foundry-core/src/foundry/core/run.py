@@ -158,7 +158,8 @@ class Run:
     def is_held(self) -> bool:
         """Whether a process trains it now."""
         try:
-            with open(self.path / ".lock", "rb"), locked(self.path / ".lock", wait=False):
+            open_regular(self.path / ".lock").close()  # else it would be made
+            with locked(self.path / ".lock", wait=False):
                 return False
         except Busy:
             return True

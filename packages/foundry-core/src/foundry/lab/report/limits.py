@@ -9,6 +9,6 @@ GENERATIONS = 200
 CURVES = 200
 """That are read, at most: those of the newest arms, of the best, and of their controls."""
 POINTS = 48
-"""Of a curve, at most: the eye sees no more, and 500 curves stay below a megabyte."""
+"""Of a curve, at most: the eye sees no more, and 200 curves stay below half a megabyte."""
 SEEDS = 32
 """Of a curve, at most; the newest. A mean over more looks the same."""
