@@ -29,6 +29,7 @@ REDRAW_SECONDS = 0.5
 @contextmanager
 def laboratory(project: Path, executor: str, jobs: int, trial_seconds: float | None, retry: bool) -> Iterator[Lab]:
     """The project's laboratory, as a command's options ask for it, and its story on the screen."""
+    from foundry.core.system import crowd_remark
     from foundry.lab import open_lab
 
     with (
@@ -37,6 +38,8 @@ def laboratory(project: Path, executor: str, jobs: int, trial_seconds: float | N
             project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, retry=retry, reporter=reports
         ) as lab,
     ):
+        if busy := crowd_remark():
+            reports.note(busy)
         yield lab
 
 
