@@ -1,22 +1,26 @@
 """How often a sweep decides right, and what that costs: thousands of sweeps without training, through the procedure
 that runs for real. Gains in the metric's unit (nats), runs with Gaussian noise.
 
-uv run python benchmarks/decisions.py [null] [noisier] [repeated] [planted] [power] [rungs] [interval] [--rounds 1000]
+uv run python benchmarks/decisions.py [null] [bent] [repeated] [planted] [power] [rungs] [--rounds 1000]
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
-from dataclasses import replace
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from foundry.lab.decide.conclusion import Conclusion
+from foundry.lab.decide.noise import cautious
 from foundry.lab.decide.power import smallest_decidable
-from foundry.lab.decide.procedure import null_procedure, sweep_procedure
+from foundry.lab.decide.procedure import sweep_procedure
 from foundry.lab.decide.request import CONTROL, Contender
 from foundry.lab.decide.rule import Rule
-from foundry.lab.decide.sequential import Judgement, SequentialTest
+from foundry.lab.decide.sequential import SequentialTest
 from foundry.lab.decide.simulate import Rates, SimulatedWorld, play, simulate, simulate_null
 from foundry.lab.ledger.records import Evidence
 
@@ -37,38 +41,103 @@ def null(rounds: int) -> None:
         print(
             f"  {name:18} {rates.harmful * rounds:4.0f}   {rates.runs:.1f} runs, {rates.cost:.1f} full budgets a sweep"
         )
-    trusting = [_trusting(number) for number in range(rounds)]
-    print(f"  {'... at face value':18} {sum(trusting):4.0f}   of 8 runs, without the caution of noise.inflation")
 
 
-def _trusting(number: int) -> bool:
-    """Does a null sweep promote, whose sigma comes from 8 runs and is taken for the true one?"""
-    world = SimulatedWorld(SIGMA, {}, number=number)
-    told = world.told(EIGHT_RUNS)
-    return play(null_procedure(CONTROL, 8, Rule(), told, KNOWN, round=number), world).winner is not None
+@dataclass(frozen=True)
+class Bent:
+    """One finalist against the baseline, whose noise is normal; the finalist's may be otherwise."""
+
+    name: str
+    pair: Callable[[random.Random], float]  # baseline - finalist at one seed; -inf: the finalist failed
+    truth: str  # which null holds: its clipped score gains nothing, or its mean; or the gain, where it is better
 
 
-def noisier(rounds: int) -> None:
-    """False promotions of candidates that are as good as the baseline and have more noise, which nobody knows; and what
-    the caution costs those that are better."""
-    print(f"\none finalist, its noise a multiple of the baseline's {SIGMA}: promoted of {10 * rounds} (stated: <= 5 %)")
-    draw, test = random.Random(0), Rule(finalists=1).test(SIGMA, KNOWN)
-    trusting = replace(test, least=1)
+def _noisy(gain: float, noise: float) -> Callable[[random.Random], float]:
+    return lambda draw: draw.gauss(0, SIGMA) + gain - draw.gauss(0, noise * SIGMA)
 
-    def share(gain: float, factor: float) -> list[str]:
-        ends: dict[SequentialTest, list[Judgement]] = {test: [], trusting: []}
-        for _ in range(10 * rounds):
-            pairs = [draw.gauss(gain, SIGMA) - draw.gauss(0, factor * SIGMA) for _ in range(Rule().n_max)]
-            for each, judged in ends.items():
-                judged.append(each.judge(pairs))
-        promoted = [sum(end.verdict == "promote" for end in judged) / len(judged) for judged in ends.values()]
-        used = [sum(end.n for end in judged) / len(judged) for judged in ends.values()]
-        return [f"{rate:8.4f} {n:6.1f}" for rate, n in zip(promoted, used, strict=True)]
 
-    print("  noise   gain   promoted  pairs   where sigma is trusted, and one pair may do")
-    for gain, factor in ((0.0, 1), (0.0, 2), (0.0, 3), (0.0, 5), (0.0, 10), (0.01, 1), (0.02, 1), (0.04, 1)):
-        ours, theirs = share(gain, factor)
-        print(f"  {factor:5} {gain:6} {ours}          {theirs}")
+def _mixed(gain: float, other: float, share: float) -> Callable[[random.Random], float]:
+    """As a rule better by `gain`, in a share of the runs by `other`."""
+    return lambda draw: draw.gauss(0, SIGMA * 2**0.5) + (other if draw.random() < share else gain)
+
+
+def _outliers(gain: float) -> Callable[[random.Random], float]:
+    def pair(draw: random.Random) -> float:
+        runs = [draw.gauss(0, 20 * SIGMA if draw.random() < 0.05 else SIGMA) for _ in range(2)]
+        return runs[0] - runs[1] + gain
+
+    return pair
+
+
+BENT = (
+    *(Bent(f"equal, {noise} x the noise", _noisy(0.0, noise), "score and mean") for noise in (1, 2, 3, 5, 10)),
+    Bent("equal, heavy tails (Cauchy)", lambda draw: 0.5 * SIGMA * math.tan(math.pi * (draw.random() - 0.5)), "score"),
+    Bent("equal, outliers in both, 5 %", _outliers(0.0), "score and mean"),
+    Bent("equal, a coin: +- 0.02", lambda draw: draw.choice((-0.02, 0.02)), "score and mean"),
+    Bent("equal, 20 % of its runs fail", _mixed(0.0, -math.inf, 0.2), "score"),
+    Bent("equal in the mean, skewed", lambda draw: draw.expovariate(1 / 0.01) - 0.01, "mean"),
+    Bent("equal in the mean, skewed, down", lambda draw: 0.01 - draw.expovariate(1 / 0.01), "mean"),
+    Bent("better by 0.002, worse by 0.1 in 6 %", _mixed(0.002, -0.1, 0.06), "mean"),
+    Bent("better by 0.01, worse by 0.5 in 5 %", _mixed(0.01, -0.5, 0.05), "mean"),
+    Bent("worse by 0.002", _noisy(-0.002, 1), "score and mean"),
+    Bent("worse by 0.01, 3 x the noise", _noisy(-0.01, 3), "score and mean"),
+    *(Bent(f"better by {gain}, {noise} x the noise", _noisy(gain, noise), f"+{gain}")
+      for gain, noise in ((0.01, 1), (0.01, 2), (0.02, 1), (0.02, 2), (0.02, 3), (0.02, 5), (0.05, 1))),
+    Bent("better by 0.02, outliers in both", _outliers(0.02), "+0.02"),
+    Bent("better by 0.02, 20 % of its runs fail", _mixed(0.02, -math.inf, 0.2), "no null"),
+)  # fmt: skip
+
+
+def bent(rounds: int, alpha: float = 0.05) -> None:
+    """Where noise is not normal, not equal, not complete: what betting promotes, beside the likelihood ratio of before
+    and a t test of 8 pairs. Sigma is estimated from 8 runs of the baseline."""
+    print(f"\none finalist of two, sigma {SIGMA} from 8 runs, alpha {alpha:g} (each: {alpha / 2:g}), {rounds} rounds")
+    print(f"  {'':38}{'null':16}{'betting':>18}{'likelihood ratio':>20}{'t test, 8 pairs':>18}   interval holds")
+    for world in BENT:
+        draw, promoted, pairs, held = random.Random(0), [0, 0, 0], [0, 0, 0], 0
+        median = statistics.median(world.pair(draw) for _ in range(20_001))
+        for _ in range(rounds):
+            told = math.sqrt(draw.gammavariate(EIGHT_RUNS / 2, 2) / EIGHT_RUNS) * SIGMA
+            test = Rule(alpha=alpha).test(told, EIGHT_RUNS)
+            differences = [world.pair(draw) for _ in range(test.n_max or 0)]
+            end = test.judge(differences)
+            held += (end.low is None or end.low <= median) and (end.high is None or median <= end.high)
+            ends = [(end.verdict, end.n), _likelihood_ratio(test, differences), _t_test(test, differences[:8])]
+            promoted = [count + (verdict == "promote") for count, (verdict, _) in zip(promoted, ends, strict=True)]
+            pairs = [count + n for count, (_, n) in zip(pairs, ends, strict=True)]
+        rates = [f"{100 * count / rounds:.2f} %{n / rounds:6.1f}" for count, n in zip(promoted, pairs, strict=True)]
+        print(
+            f"  {world.name:38}{world.truth:16}{rates[0]:>18}{rates[1]:>20}{rates[2]:>18}{100 * held / rounds:12.1f} %"
+        )
+
+
+def _likelihood_ratio(test: SequentialTest, differences: Sequence[float]) -> tuple[str, int]:
+    """The rule of before: Wald's, for normal differences of the baseline's spread, or of their own where that is
+    larger, and at least three pairs. Who fails has lost."""
+    llr = 0.0
+    for n, difference in enumerate(differences, 1):
+        if difference == -math.inf:
+            return "reject", n
+        llr += test.delta * (difference - test.delta / 2) / test.sigma_d**2
+        own = cautious(statistics.stdev(differences[:n]), n - 1) if n > 1 else 0.0
+        if n >= 3 and llr * (test.sigma_d / max(own, test.sigma_d)) ** 2 >= math.log(test.promote_at):
+            return "promote", n
+        if llr <= math.log(test.beta):
+            return "reject", n
+    return "inconclusive", len(differences)
+
+
+def _t_test(test: SequentialTest, differences: Sequence[float]) -> tuple[str, int]:
+    """Of a fixed number of pairs, one-sided."""
+    if -math.inf in differences:
+        return "reject", len(differences)
+    spread = statistics.stdev(differences)
+    t = statistics.fmean(differences) / spread * math.sqrt(len(differences)) if spread else math.inf
+    return "promote" if t >= T_OF_7[test.promote_at] else "reject", len(differences)
+
+
+T_OF_7 = {40.0: 2.365, 2000.0: 5.408}
+"""Quantiles of Student's t with 7 degrees of freedom, by 1 / (chance of error)."""
 
 
 def repeated(rounds: int) -> None:
@@ -117,7 +186,8 @@ def power(rounds: int) -> None:
     )
     for sigma in (0.002, 0.005, 0.01, 0.02):
         found = [simulate(Rule(), KNOWN, worlds(gain, sigma, 8, rounds)).best for gain in gains]
-        least = smallest_decidable(Rule().test(sigma, KNOWN))
+        least = smallest_decidable(Rule().test(sigma, KNOWN), 0.8, math.sqrt(2) * sigma, KNOWN)
+        assert least is not None
         print(f"  {sigma:<8}" + "".join(f"{share:8.3f}" for share in found) + f"   {least:.4f}")
 
 
@@ -162,28 +232,6 @@ def screening(rule: Rule, arms: int, decay: Fraction) -> Fraction:
     return cost
 
 
-def interval(rounds: int) -> None:
-    """Does the interval hold the truth, printed when the test stops? And how much does the effect overstate?"""
-    test = Rule().test(SIGMA, KNOWN)
-    draw = random.Random(0)
-    print(
-        f"\n{10 * rounds} tests, sigma {SIGMA}, when they stop: the {test.confidence:.0%} interval, the mean difference"
-    )
-    print("  true gain   interval holds it   fixed-n interval would   promoted   mean difference where promoted")
-    for gain in (-0.005, 0.0, 0.005, 0.01, 0.02):
-        held = naive = 0
-        effects = []
-        for _ in range(10 * rounds):
-            end = test.judge([draw.gauss(gain, test.sigma_d) for _ in range(Rule().n_max)])
-            held += end.low <= gain <= end.high
-            naive += abs(end.effect - gain) <= 1.96 * test.sigma_d / end.n**0.5
-            if end.verdict == "promote":
-                effects.append(end.effect)
-        mean = f"{sum(effects) / len(effects):+.4f}" if effects else "-"
-        share = [count / (10 * rounds) for count in (held, naive, len(effects))]
-        print(f"  {gain:+9.3f} {share[0]:19.4f} {share[1]:24.4f} {share[2]:10.4f}   {mean}")
-
-
 def worlds(gain: float, sigma: float, arms: int, rounds: int, fidelity: float = 1.0) -> list[SimulatedWorld]:
     """One arm has the gain; the others are as good as the baseline."""
     gains = {f"arm {k}": gain if k == arms // 2 else 0.0 for k in range(arms)}
@@ -191,7 +239,7 @@ def worlds(gain: float, sigma: float, arms: int, rounds: int, fidelity: float = 
 
 
 def main() -> None:
-    parts = {each.__name__: each for each in (null, noisier, repeated, planted, power, rungs, interval)}
+    parts = {each.__name__: each for each in (null, bent, repeated, planted, power, rungs)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; default: all")
     parser.add_argument("--rounds", type=int, default=1000)

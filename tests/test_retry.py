@@ -55,10 +55,10 @@ def test_a_sweep_is_decided_again_with_what_had_failed_and_the_new_decision_stay
             return arm.verdict, arm.reason, machine.trained
 
     verdict, reason, trained = ask(slow=True)
-    assert (verdict, trained) == ("reject", 10)  # 8 for the noise, and one pair
+    assert (verdict, trained) == ("reject", 12)  # 8 for the noise, and two pairs
     assert reason.endswith("timeout")
     assert ask(slow=False) == ("reject", reason, 0)  # nobody asked for it again
-    assert ask(slow=True, retry=True) == ("reject", reason, 1)
+    assert ask(slow=True, retry=True) == ("reject", reason, 2)
     verdict, _, trained = ask(slow=False, retry=True)
     assert (verdict, trained >= 1) == ("promote", True)
     assert ask(slow=True)[::2] == ("promote", 0)
@@ -100,7 +100,7 @@ VARIANTS = [Variant("activation", "fragile", f"{__name__}:Fragile", ActivationPa
         ["noise", "--seeds", "2"],
         ["ablate", "--axis", "lr=1e-4", "--seeds", "1"],
         ["sweep", "lr", "1e-4", "--max-pairs", "1"],
-        ["evolve", "--max-trials", "10", "--proposals", "1"],
+        ["evolve", "--max-trials", "12", "--proposals", "1"],
     ],
     ids=lambda command: command[0],
 )

@@ -94,7 +94,7 @@ def test_the_better_one_is_found_in_pairs_and_the_same_question_is_answered_from
     assert "P(wrong) <= 5%" in first["verdict"]
     assert 0 < first["low"] < first["effect"] < first["high"]
     ours, theirs = first["sides"]
-    assert first["effect"] == pytest.approx(ours["val_loss"] - theirs["val_loss"])
+    assert first["effect"] == pytest.approx(ours["val_loss"] - theirs["val_loss"], rel=0.2)  # a median, of means
     assert ours["kv_bytes_per_token"] == theirs["kv_bytes_per_token"] > 0
     assert (project / "curves.png").stat().st_size > 5000
     for curves, side in zip(drawn[0].curves, first["sides"], strict=True):
@@ -114,8 +114,8 @@ def test_the_better_one_is_found_in_pairs_and_the_same_question_is_answered_from
 def test_experiments_that_hardly_differ_are_called_alike(compare):
     code, lines, _ = compare("hardly", "--delta", "0.1")
     assert (code, lines[-1]["choice"]) == (0, "alike")
-    assert lines[-1]["verdict"].startswith("neither is better by 0.1 nats")
-    assert lines[-1]["low"] < 0 < lines[-1]["high"]
+    assert lines[-1]["verdict"].startswith("neither seems better by 0.1 nats, either is 10 times less likely than none")
+    assert "too early for an interval" in lines[-1]["verdict"]
 
 
 @pytest.mark.parametrize(
@@ -159,13 +159,13 @@ def test_tokenizers_are_compared_in_bits_per_byte(compare):
     assert "their tokens differ, so val_bpb decides" in lines[-1]["made_equal"]
     assert lines[-1]["metric"] == "val_bpb"
     ours, theirs = (side["val_bpb"] for side in lines[-1]["sides"])
-    assert lines[-1]["effect"] == pytest.approx(ours - theirs)
+    assert lines[-1]["effect"] == pytest.approx(ours - theirs, rel=0.2)
 
 
 def test_one_that_cannot_be_trained_has_lost_and_the_verdict_says_why(compare):
     code, lines, _ = compare("broken")
     assert (code, lines[-1]["choice"]) == (0, "first")
-    assert "broken failed at seed" in lines[-1]["verdict"]
+    assert "broken failed in 6 of 6 pairs" in lines[-1]["verdict"]
     assert "not finite" in lines[-1]["verdict"]
 
 

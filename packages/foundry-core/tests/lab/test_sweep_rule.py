@@ -15,7 +15,7 @@ from foundry.lab.decide.noise import correlation, noise_procedure
 from foundry.lab.decide.power import characteristic, smallest_decidable
 from foundry.lab.decide.procedure import sweep_procedure
 from foundry.lab.decide.request import CONTROL, Contender, Failure
-from foundry.lab.decide.rule import LEAST_PAIRS, Rule
+from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.simulate import play
 from foundry.lab.ledger import Evidence
 
@@ -29,10 +29,10 @@ def test_every_value_of_a_rule_reaches_its_test():
     rule = Rule(alpha=0.04, beta=0.2, delta=0.03, n_max=11, finalists=3)
     test = rule.test(SIGMA, DF, 0.5)
     assert (test.alpha, test.beta, test.delta, test.n_max) == (0.04, 0.2, 0.03, 11)
-    assert (test.comparisons, test.least, test.margin) == (3, LEAST_PAIRS, 0.0)
+    assert (test.comparisons, test.margin) == (3, 0.0)
     assert test.sigma_d == pytest.approx(SIGMA)  # sqrt(2 (1 - rho)) of it
     assert rule.test(SIGMA, DF, n_max=5).n_max == 5
-    assert characteristic(test, smallest_decidable(test)).promoted == pytest.approx(0.8, abs=0.02)
+    assert characteristic(test, smallest_decidable(test)).promoted == pytest.approx(0.8, abs=0.03)
 
 
 def test_rungs_and_the_number_that_goes_on_follow_the_number_of_arms():
@@ -87,7 +87,7 @@ def test_what_two_runs_of_a_pair_share_makes_a_comparison_shorter():
     lengths = []
     for rho in (0.0, 0.75):
         procedure = compare_procedure(FIRST, SECOND, Rule(delta=0.01, n_max=99), 0.02, DF, rho=rho)
-        lengths.append(len(play(procedure, lambda request: 3.0 - 0.01 * (request.arm == "second")).pairs))
+        lengths.append(len(play(procedure, lambda request: 3.0).pairs))
     assert lengths[0] / lengths[1] == pytest.approx(4, rel=0.1)
 
 
@@ -97,8 +97,8 @@ def test_of_two_the_one_that_fails_has_lost(fails, choice):
         compare_procedure(FIRST, SECOND, Rule(), SIGMA, DF),
         lambda request: Failure("diverged") if request.arm == fails else 3.0,
     )
-    assert end.choice == choice
-    assert end.reason.startswith(f"{fails} failed")
+    assert (end.choice, len(end.pairs), end.effect) == (choice, 6, None)
+    assert end.reason == f"{choice} is better than {fails}; {fails} failed in 6 of 6 pairs: diverged"
 
 
 def test_the_mean_of_noisy_runs_is_of_those_that_have_a_score():

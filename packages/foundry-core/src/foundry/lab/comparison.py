@@ -23,7 +23,7 @@ from foundry.lab.decide.comparison import Comparison, compare_procedure
 from foundry.lab.decide.noise import NOISE_SEEDS
 from foundry.lab.decide.request import CONTROL, Answers, Request
 from foundry.lab.decide.rule import Rule
-from foundry.lab.ledger.records import Json, TrialRow
+from foundry.lab.ledger.records import Json, TrialRow, span
 from foundry.lab.sweep.arms import Arm
 from foundry.lab.sweep.dry_run import training_seconds
 from foundry.lab.sweep.lab import Lab
@@ -156,25 +156,26 @@ class Compared:
         plan, ended = self.pairing.plan, self.comparison
         rule, (first, second) = plan.question.rule, self.pairing.arms
         assert plan.sigma is not None
-        if ended.effect is None or ended.low is None or ended.high is None:
-            return ended.reason
         unit, gain = plan.unit or f"of {rule.metric}", rule.gain(plan.sigma)
+        sure = f"P(wrong) <= {rule.alpha:.0%}"
+        if ended.effect is None:
+            return f"{ended.reason}{f' ({sure})' if ended.choice in ('first', 'second') else ''}"
         pairs = "1 pair" if len(ended.pairs) == 1 else f"{len(ended.pairs)} pairs"
+        low, high, (better, worse) = ended.low, ended.high, (second, first)
         if ended.choice == "first":
-            better, worse, effect, low, high = first, second, -ended.effect, -ended.high, -ended.low
-        else:
-            better, worse, effect, low, high = second, first, ended.effect, ended.low, ended.high
-        figures = f"by {effect:.4f} {unit} ({ended.confidence:.0%} interval {low:.4f} to {high:.4f}, {pairs}"
+            low, high, better, worse = None if high is None else -high, None if low is None else -low, first, second
+        interval = span(low, high, ended.confidence) or "too early for an interval"
+        effect = -ended.effect if ended.choice == "first" else ended.effect
+        figures = f"by {effect:.4f} {unit} in the median ({interval}, {pairs}"
+        failures = "".join(f"; {each}" for each in ended.reason.split("; ")[1:])
         match ended.choice:
-            case _ if "failed" in ended.reason:
-                return f"{ended.reason}; until then {better} was better than {worse} {figures})"
             case "first" | "second":
-                return f"{better} is better than {worse} {figures}, P(wrong) <= {rule.alpha:.0%})"
+                return f"{better} is better than {worse} {figures}, {sure}){failures}"
             case "alike":
-                missed = f"where one is, it is missed with P <= {rule.beta:.0%}"
-                return f"neither is better by {gain:.4g} {unit}: {better} is {figures}; {missed})"
+                unlikely = f"either is {1 / rule.beta:.0f} times less likely than none"
+                return f"neither seems better by {gain:.4g} {unit}, {unlikely}: {better} is {figures}){failures}"
             case _:
-                return f"undecided: {better} is better than {worse} {figures})"
+                return f"undecided: {better} is better than {worse} {figures}){failures}"
 
 
 def _refuse_incomparable(first: Experiment, second: Experiment, changes: Sequence[Change]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,7 +62,7 @@ def _draw(found: Why) -> None:
     if decision.effect is not None:
         within = f"{decision.effect:+.4f} {decision.interval}"
         render.line(f"  {decision.metric} gain {within}, {decision.n} pairs of runs")
-    llr = "" if decision.llr is None else f"log-likelihood ratio {decision.llr:.2f}"
+    llr = "" if decision.llr is None else f"evidence {math.exp(decision.llr):.3g} to 1"
     sigma = "" if decision.sigma is None else f"sigma between seeds {decision.sigma:.4g}"
     for text in (", ".join(filter(None, (llr, sigma))), found.error_rate):
         if text:
@@ -70,7 +71,7 @@ def _draw(found: Why) -> None:
         render.line(f"  {change}")
     if found.pairs:
         rows = [
-            [str(pair.seed), _score(pair.baseline), _score(pair.candidate), f"{pair.difference:+.4f}"]
+            [str(pair.seed), _score(pair.baseline), _score(pair.candidate), history.signed(pair.difference) or "failed"]
             for pair in found.pairs
         ]
         render.table(("seed", "baseline", "candidate", "difference"), rows)

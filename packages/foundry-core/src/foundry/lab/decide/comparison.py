@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any, Literal, TypeAlias
 
 from foundry.core.contracts import FoundryError, UsageError
-from foundry.lab.decide.duel import BrokenPair, Duel, scores
+from foundry.lab.decide.duel import Duel, scores
 from foundry.lab.decide.noise import correlation
-from foundry.lab.decide.request import Answers, Contender, Request
+from foundry.lab.decide.request import Answers, Contender, Failure, Request
 from foundry.lab.decide.rule import Rule
-from foundry.lab.ledger.records import Evidence
+from foundry.lab.ledger.records import Evidence, to_number
 
 Choice: TypeAlias = Literal["second", "first", "alike", "undecided"]
 
@@ -24,7 +25,7 @@ class Comparison:
 
     choice: Choice
     reason: str  # one sentence
-    pairs: tuple[tuple[float, float], ...]  # (first, second), lower is better
+    pairs: tuple[tuple[float, float], ...]  # (first, second), lower is better; inf: it failed
     effect: float | None
     low: float | None
     high: float | None
@@ -32,12 +33,12 @@ class Comparison:
     rho: float | None  # correlation inside the pairs, None where there are too few
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"pairs": [list(pair) for pair in self.pairs]}
+        return asdict(self) | {"pairs": [[to_number(score) for score in pair] for pair in self.pairs]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Comparison:
         """The comparison that `to_json` wrote."""
-        return cls(**{**values, "pairs": tuple((first, second) for first, second in values["pairs"])})
+        return cls(**{**values, "pairs": tuple((float(first), float(second)) for first, second in values["pairs"])})
 
 
 def compare_procedure(
@@ -53,20 +54,26 @@ def compare_procedure(
         raise UsageError(f"{first.arm} and {second.arm} are the same experiment: there is nothing to compare")
     test = replace(rule.test(sigma, df, rho), comparisons=2)
     duel = Duel(first, second, Evidence(0, first.identity, second.identity, rule.metric), test)
+    failed: dict[str, list[str]] = {}  # arm -> why runs of it have no score
     while (choice := _choice(duel)) == "undecided" and (pairs := duel.ahead(rule.window)):
         answers = yield [request for pair in pairs for request in pair]
         for pair in pairs:
-            found = scores(pair, answers)
-            if isinstance(found, BrokenPair):
-                return _broken(duel, found)
-            duel.pairs.append(found)
+            if all(isinstance(answers[request], Failure) for request in pair):
+                reasons = "; ".join(dict.fromkeys(answers[request].reason for request in pair))  # type: ignore[union-attr]
+                raise FoundryError(f"{first.arm} and {second.arm} both failed at seed {pair[0].seed}: {reasons}")
+            duel.pairs.append(scores(pair, answers))
+            for request in pair:
+                if isinstance(failure := answers[request], Failure):
+                    failed.setdefault(request.arm, []).append(failure.reason)
     reason = {
         "second": f"{second.arm} is better than {first.arm}",
         "first": f"{first.arm} is better than {second.arm}",
         "alike": f"neither is better by {test.delta:.4g}",
         "undecided": f"undecided after {len(duel.pairs)} pairs",
     }[choice]
-    return _compared(duel, choice, reason)
+    of = f"of {len(duel.pairs)} pairs"
+    told = [f"{arm} failed in {len(reasons)} {of}: {reasons[0]}" for arm, reasons in failed.items()]
+    return _compared(duel, choice, "; ".join([reason, *told]))
 
 
 def _choice(duel: Duel) -> Choice:
@@ -78,23 +85,11 @@ def _choice(duel: Duel) -> Choice:
     return "alike" if forward.verdict == backward.verdict == "reject" else "undecided"
 
 
-def _broken(duel: Duel, pair: BrokenPair) -> Comparison:
-    """Who fails has lost; raises FoundryError where both do."""
-    first, second = duel.control.arm, duel.candidate.arm
-    if pair.control is not None and pair.candidate is not None:
-        reasons = f"{pair.control.reason}; {pair.candidate.reason}"
-        raise FoundryError(f"{first} and {second} both failed at seed {pair.seed}: {reasons}")
-    if pair.control is not None:
-        return _compared(duel, "second", f"{first} failed at seed {pair.seed}: {pair.control.reason}")
-    assert pair.candidate is not None
-    return _compared(duel, "first", f"{second} failed at seed {pair.seed}: {pair.candidate.reason}")
-
-
 def _compared(duel: Duel, choice: Choice, reason: str) -> Comparison:
-    pairs, test, n = tuple(duel.pairs), duel.test, len(duel.pairs)
-    rho = correlation([pairs])[0] if n > 2 else None
-    if n == 0:
+    pairs, test = tuple(duel.pairs), duel.test
+    both = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    rho = correlation([both])[0] if len(both) > 2 else None
+    if not pairs:
         return Comparison(choice, reason, (), None, None, None, test.confidence, rho)
-    effect = math.fsum(duel.differences) / n
-    low, high = test.interval(effect, n)
-    return Comparison(choice, reason, pairs, effect, low, high, test.confidence, rho)
+    effect, (low, high) = median(duel.differences), test.interval(duel.differences)
+    return Comparison(choice, reason, pairs, effect if math.isfinite(effect) else None, low, high, test.confidence, rho)

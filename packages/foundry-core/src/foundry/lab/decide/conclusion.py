@@ -10,7 +10,7 @@ from typing import Any
 
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.decide.sequential import Judgement
-from foundry.lab.ledger.records import Terms, Verdict
+from foundry.lab.ledger.records import Terms, Verdict, to_number
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Duelled:
     judgement: Judgement  # of the sequential test
     terms: Terms  # by which it was judged
     differences: tuple[float, ...]  # control - arm at the pair's seeds 0, 1, ...: the evidence so far
-    pairs: tuple[tuple[float, float], ...]  # (control, arm) of those pairs that this sweep ran
+    pairs: tuple[tuple[float, float], ...]  # (control, arm) of those pairs that this sweep ran; inf: it failed
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class ArmConclusion:
 
     def _mean(self, side: int) -> float | None:
         pairs = self.duels[0].pairs if self.duels else ()
-        return math.fsum(pair[side] for pair in pairs) / len(pairs) if pairs else None
+        scores = [pair[side] for pair in pairs if math.isfinite(pair[side])]
+        return math.fsum(scores) / len(scores) if scores else None
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,7 @@ class Conclusion:
         """Plain values, for the ledger."""
         return asdict(
             self,
-            dict_factory=lambda items: {
-                key: str(value) if isinstance(value, Fraction) else list(value) if isinstance(value, tuple) else value
-                for key, value in items
-            },
+            dict_factory=lambda items: {key: _plain(value) for key, value in items},
         )
 
     @classmethod
@@ -108,6 +106,14 @@ class Conclusion:
         arms = tuple(_arm_from_json(each) for each in values["arms"])
         controls = {share: tuple(scores) for share, scores in values["controls"].items()}
         return cls(**{**values, "arms": arms, "cost": Fraction(values["cost"]), "controls": controls})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, Fraction):
+        return str(value)
+    return to_number(value) if isinstance(value, float) else value
 
 
 def nothing(given_up: float, why: Mapping[str, str] | None = None) -> Conclusion:
@@ -132,7 +138,7 @@ def _duel_from_json(values: Mapping[str, Any]) -> Duelled:
             **values,
             "judgement": Judgement(**values["judgement"]),
             "terms": Terms(**values["terms"]),
-            "differences": tuple(values["differences"]),
-            "pairs": tuple((control, arm) for control, arm in values["pairs"]),
+            "differences": tuple(map(float, values["differences"])),
+            "pairs": tuple((float(control), float(arm)) for control, arm in values["pairs"]),
         }
     )

@@ -3,9 +3,9 @@ decided, and the winner once more at a larger scale where the rule asks for it."
 
 from __future__ import annotations
 
-from foundry.lab.decide.duel import Duel
+from foundry.lab.decide.duel import Duel, difference, scores
 from foundry.lab.decide.race import Race, Steps, figures
-from foundry.lab.decide.request import Contender, Request
+from foundry.lab.decide.request import Contender, Failure, Request
 
 
 def confirm(race: Race) -> Steps:
@@ -19,6 +19,7 @@ def confirm(race: Race) -> Steps:
             race.enter(race.duels[contender.arm][0], pairs)
             if contender in race.standing:
                 race.judge(contender)
+    race.require_scores()
 
 
 def outdo(race: Race) -> Steps:
@@ -64,7 +65,9 @@ def _at_scale(race: Race, contender: Contender) -> Steps:
     seed = race.baseline.seed("guard", duel.evidence.pair)
     pair = Request(race.control.arm, seed, "guard"), Request(contender.arm, seed, "guard")
     yield from race.ask(pair)
-    found = race.scores(contender, pair, f"at {race.rule.confirm_at}")
-    if found is not None and (difference := found[0] - found[1]) <= -duel.test.margin:
-        facts = f"{difference:+.4f} at {race.rule.confirm_at}"
+    failed, seen = race.known[pair[1]], difference(*scores(pair, race.known))
+    if isinstance(failed, Failure):
+        race.end(contender, "reject", f"its run failed at {race.rule.confirm_at}: {failed.reason}")
+    elif seen <= -duel.test.margin:
+        facts = f"{seen:+.4f} at {race.rule.confirm_at}"
         race.end(contender, "reject", f"{race.claim(duel)}, but not at the larger scale: {facts}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from foundry.lab.decide.request import Answers, Contender, Failure, Request
 from foundry.lab.decide.sequential import Judgement, SequentialTest
@@ -13,21 +14,15 @@ Pair: TypeAlias = tuple[Request, Request]
 """The control's run and the candidate's."""
 
 
-class BrokenPair(NamedTuple):
-    """A pair that shows no difference, because one of its runs, or both, have no score."""
-
-    seed: int
-    control: Failure | None
-    candidate: Failure | None
-
-
-def scores(pair: Pair, answers: Answers) -> tuple[float, float] | BrokenPair:
-    """What the two runs of a pair came to, lower is better."""
-    control, candidate = (answers[request] for request in pair)
-    if isinstance(control, Failure) or isinstance(candidate, Failure):
-        failures = [each if isinstance(each, Failure) else None for each in (control, candidate)]
-        return BrokenPair(pair[0].seed, *failures)
+def scores(pair: Pair, answers: Answers) -> tuple[float, float]:
+    """What the two runs of a pair came to, lower is better. A run that failed is worse than any: inf."""
+    control, candidate = (math.inf if isinstance(each, Failure) else each for each in map(answers.__getitem__, pair))
     return control, candidate
+
+
+def difference(control: float, candidate: float) -> float:
+    """> 0 = the candidate is better; 0 where both failed."""
+    return 0.0 if control == candidate else control - candidate
 
 
 @dataclass
@@ -39,11 +34,12 @@ class Duel:
     evidence: Evidence  # what earlier sweeps found, and the terms by which it is judged
     test: SequentialTest
     pairs: list[tuple[float, float]] = field(default_factory=list)  # (control, candidate), what this sweep found
+    failures: list[str] = field(default_factory=list)  # why runs of the candidate have no score
 
     @property
     def differences(self) -> tuple[float, ...]:
         """Control - candidate at the seeds 0, 1, ... of the pair, > 0 = better."""
-        return (*self.evidence.differences, *(control - candidate for control, candidate in self.pairs))
+        return (*self.evidence.differences, *(difference(*pair) for pair in self.pairs))
 
     @property
     def judgement(self) -> Judgement:

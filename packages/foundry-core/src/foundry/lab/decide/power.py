@@ -1,20 +1,22 @@
 """What a test can find: how likely it promotes a candidate of some true gain, and how many pairs that takes.
 
-For one sequential test with its `n_max`, by arithmetic; for whole sweeps by simulation of the procedure that runs for
-real, in `foundry.lab.decide.simulate`.
+For one sequential test with its `n_max`, by simulated pairs; for whole sweeps by simulation of the procedure that runs
+for real, in `foundry.lab.decide.simulate`.
 """
 
 from __future__ import annotations
 
+import math
+import random
 from dataclasses import dataclass
-from operator import mul
-from statistics import NormalDist
+from functools import lru_cache
 
 from foundry.core.contracts import UsageError
 from foundry.lab.decide.sequential import SequentialTest
 
-CELLS = 100
-"""Into which the undecided LLRs are cut: within 0.004 of 20,000 simulated tests."""
+TESTS = 400
+"""Simulated ones: a power of 80 % is then known within 4 points. They are the same for every gain, so that a larger one
+is never found less often."""
 
 
 @dataclass(frozen=True)
@@ -27,43 +29,43 @@ class Characteristic:
     pairs: float  # expected number of pairs until the decision
 
 
-def characteristic(test: SequentialTest, gain: float) -> Characteristic:
-    """The test's operating characteristic at a true mean difference, in the metric's unit. The LLR is a random walk
-    with normal steps between two absorbing boundaries; it is followed as a Markov chain over cells of LLR
-    (Brook & Evans, 1972, doi:10.2307/2334805). Of `least` it counts the pairs; that a spread which looks large by
-    chance delays a promotion, and prevents up to 1 in 100, it does not know. Raises UsageError for a test without
-    `n_max`."""
+@lru_cache(maxsize=1024)
+def characteristic(test: SequentialTest, gain: float, spread: float | None = None, df: int = 0) -> Characteristic:
+    """The test's operating characteristic at a true mean difference, in the metric's unit, where noise is normal.
+
+    Args:
+        spread: standard deviation of one difference; by default what the test expects.
+        df: degrees of freedom that it rests on: the true one is as uncertain as that says. 0: it is known.
+
+    Raises:
+        UsageError: a test without `n_max`, which may never end.
+    """
     if test.n_max is None:
         raise UsageError("a test without n_max may never end")
-    low, high = test.reject_at, test.promote_at
-    width = (high - low) / CELLS
-    step = NormalDist(
-        test.delta * (gain + test.margin - test.delta / 2) / test.sigma_d**2,
-        test.delta / test.sigma_d,
-    )
-    # Below[k]: the chance that a step is less than k - 1/2 cells, from the middle of one to the edge of another.
-    below = {k: step.cdf((k - 0.5) * width) for k in range(-CELLS, CELLS + 2)}
-    moves = [below[k + 1] - below[k] for k in range(CELLS, -CELLS, -1)]
-    into = [moves[CELLS - to : 2 * CELLS - to] for to in range(CELLS)]  # a cell, from each of them
-
-    promoted = 1 - step.cdf(high)
-    rejected = step.cdf(low)
-    undecided = [step.cdf(low + (cell + 1) * width) - step.cdf(low + cell * width) for cell in range(CELLS)]
-    pairs = 1.0
-    for done in range(1, test.n_max):
-        pairs += sum(undecided) + (promoted if done < test.least else 0.0)
-        promoted += sum(mass * (1 - below[CELLS - cell]) for cell, mass in enumerate(undecided))
-        rejected += sum(mass * below[-cell] for cell, mass in enumerate(undecided))
-        undecided = [sum(map(mul, undecided, chances)) for chances in into]
-    return Characteristic(promoted, rejected, sum(undecided), pairs)
+    draw, ends = random.Random(0), []
+    for _ in range(TESTS):
+        sigma = (spread or test.sigma_d) * (math.sqrt(df / draw.gammavariate(df / 2, 2)) if df else 1.0)
+        ends.append(test.decide([gain + sigma * draw.gauss(0, 1) for _ in range(test.n_max)]))
+    share = {name: sum(verdict == name for verdict, _, _ in ends) / TESTS for name in ("promote", "reject")}
+    pairs = sum(n for _, n, _ in ends) / TESTS
+    return Characteristic(share["promote"], share["reject"], 1 - sum(share.values()), pairs)
 
 
-def smallest_decidable(test: SequentialTest, power: float = 0.8) -> float:
-    """The smallest true gain that `test` promotes with probability `power`, to 1 %."""
+def smallest_decidable(
+    test: SequentialTest, power: float = 0.8, spread: float | None = None, df: int = 0
+) -> float | None:
+    """The smallest true gain that `test` promotes with probability `power`, to 2 %; None: it has too few pairs for any.
+    `spread` and `df` are those of `characteristic`."""
+
+    def is_found(gain: float) -> bool:
+        return characteristic(test, gain, spread, df).promoted >= power
+
     low, high = 0.0, test.delta
-    while characteristic(test, high).promoted < power:
+    while not is_found(high):
         low, high = high, 2 * high
-    while high - low > 0.01 * high:
+        if high > 1e6 * test.delta:
+            return None
+    while high - low > 0.02 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if characteristic(test, middle).promoted >= power else (middle, high)
+        low, high = (low, middle) if is_found(middle) else (middle, high)
     return high

@@ -19,8 +19,7 @@ from typing import TypeAlias
 from foundry.lab.decide.conclusion import ArmConclusion, Conclusion, Duelled
 from foundry.lab.decide.confirmation import confirm, guard, outdo
 from foundry.lab.decide.duel import Duel
-from foundry.lab.decide.noise import inflation
-from foundry.lab.decide.race import Race, figures
+from foundry.lab.decide.race import Race, disasters, figures
 from foundry.lab.decide.request import CONTROL, Answers, Contender, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.screening import screen
@@ -88,7 +87,7 @@ def _conclusion(race: Race) -> Conclusion:
             )
         )
     # The last duel is with what the winner would replace: the baseline as it is, not at its best learning rate.
-    won = race.duels[race.winner.arm][-1].judgement if race.winner else None
+    won = race.duels[race.winner.arm][-1] if race.winner else None
     return Conclusion(
         arms=tuple(arms),
         winner=race.winner.arm if race.winner else None,
@@ -97,9 +96,15 @@ def _conclusion(race: Race) -> Conclusion:
         + ("; a pair that an earlier sweep began keeps its gain and its sigma" if race.evidence else ""),
         runs=len(race.known),
         cost=sum((request.share for request in race.known), Fraction(0)),
-        given_up=max(0.0, race.given_up - (won.low or 0.0)) if won else race.given_up,
+        given_up=max(0.0, race.given_up + _given_up_by(won)) if won else race.given_up,
         controls=race.control_scores,
     )
+
+
+def _given_up_by(won: Duel) -> float:
+    """What the promotion of a candidate may lose: never more than the margin. < 0: what it gains at least."""
+    low = won.judgement.low
+    return won.test.margin if low is None else min(won.test.margin, -low)
 
 
 def _duelled(duel: Duel) -> Duelled:
@@ -115,7 +120,7 @@ def _last_word(race: Race, contender: Contender) -> tuple[Verdict, str]:
     if contender in race.qualified:
         claim = race.claim(race.duels[contender.arm][0])
         if contender is race.winner:
-            return "promote", f"{claim}: {facts}"
+            return "promote", f"{claim}: {facts}; {disasters(race.duels[contender.arm][-1])}"
         return "inconclusive", f"{claim}, too: {facts}; {winner} gained more and is to be beaten next"
     return "inconclusive", f"undecided when {winner} qualified: {facts}"
 
@@ -123,10 +128,9 @@ def _last_word(race: Race, contender: Contender) -> tuple[Verdict, str]:
 def error_rate(rule: Rule, sigma: float, df: int) -> str:
     """How often a sweep under this rule is wrong, in words."""
     words = [
-        f"a sweep in which no arm is better promotes one with probability <= {rule.alpha:.3g}",
-        f"a finalist that is better by {rule.gain(sigma):.4g} is rejected with probability <= {rule.beta:.3g}",
+        f"a sweep in which no arm is better promotes one with probability <= {rule.alpha:.3g}, however seeds vary",
+        f"a pair counts for at most {rule.gain(sigma):.4g}",
     ]
     if rule.cost:
         words[0] += f", and likewise one with a lower {rule.cost} that is worse than its margin"
-    doubt = f", taken times {inflation(df):.3g}" if inflation(df) > 1 else ""
-    return f"{'; '.join(words)}; sigma {sigma:.4g} with {df} degrees of freedom{doubt}"
+    return f"{'; '.join(words)}; sigma {sigma:.4g} with {df} degrees of freedom"

@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 from foundry.core.contracts import FoundryError, UsageError
 from foundry.lab.decide.conclusion import Screened
-from foundry.lab.decide.duel import BrokenPair, Duel, Pair, scores
+from foundry.lab.decide.duel import Duel, Pair, scores
+from foundry.lab.decide.power import characteristic
 from foundry.lab.decide.request import CONTROL, Answers, Contender, Failure, Outcome, Request
 from foundry.lab.decide.rule import Rule
 from foundry.lab.decide.sequential import Judgement, SequentialTest
@@ -21,7 +22,7 @@ Steps: TypeAlias = Generator[Sequence[Request], Answers, None]
 
 
 class BaselineFailed(FoundryError):
-    """A run of the baseline has no score: there is nothing to compare with."""
+    """No run of the baseline has a score: there is nothing to compare with."""
 
 
 @dataclass
@@ -69,13 +70,6 @@ class Race:
             answers = yield fresh
             self.known.update({request: answers[request] for request in fresh})
 
-    def control_score(self, request: Request) -> float:
-        """Raises BaselineFailed where the run has no score."""
-        outcome = self.known[request]
-        if isinstance(outcome, Failure):
-            raise baseline_failed(outcome, request.seed, of_budget(request.share))
-        return outcome
-
     def end(self, contender: Contender, verdict: Verdict, reason: str) -> None:
         """It cannot win this sweep any more."""
         self.ended[contender.arm] = (verdict, reason)
@@ -112,29 +106,26 @@ class Race:
         if margin <= 0:
             return better
         no_worse = replace(better, delta=margin, margin=margin)
-        return no_worse if no_worse.expected_pairs(0.0) <= rule.n_max else better
-
-    def scores(self, contender: Contender, pair: Pair, where: str) -> tuple[float, float] | None:
-        """What a pair came to; None where the arm's run has no score, and the arm is out. Raises BaselineFailed where
-        the control's has none."""
-        found = scores(pair, self.known)
-        if not isinstance(found, BrokenPair):
-            return found
-        if found.control is not None:
-            raise baseline_failed(found.control, found.seed, where)
-        assert found.candidate is not None
-        self.end(contender, "reject", f"its run failed {where}: {found.candidate.reason}")
-        return None
+        found = characteristic(replace(no_worse, n_max=rule.n_max), 0.0)
+        return no_worse if found.promoted > 0.5 else better
 
     def enter(self, duel: Duel, pairs: Sequence[Pair]) -> None:
         """Take in what was run for a duel, in the order of the seeds, up to its decision."""
         for pair in pairs:
-            found = self.scores(duel.candidate, pair, of_budget(pair[1].share))
-            if found is None:
-                return
-            duel.pairs.append(found)
+            duel.pairs.append(scores(pair, self.known))
+            if isinstance(failed := self.known[pair[1]], Failure):
+                duel.failures.append(failed.reason)
             if duel.judgement.verdict is not None:
                 return
+
+    def require_scores(self) -> None:
+        """Raises BaselineFailed where every run that confirms has failed, the control's and the arms': then it is not
+        the arms' fault."""
+        confirming = {request: outcome for request, outcome in self.known.items() if request.role == "confirm"}
+        failed = {request: outcome for request, outcome in confirming.items() if isinstance(outcome, Failure)}
+        if failed and len(failed) == len(confirming):
+            request = next(each for each in failed if each.arm == self.control.arm)
+            raise baseline_failed(failed[request], request)
 
     def judgement(self, contender: Contender) -> Judgement | None:
         """Of the arm against the control, None where no pair was run."""
@@ -159,9 +150,14 @@ class Race:
             self.qualified.append(contender)
             self.standing.remove(contender)
         elif judgement.verdict == "reject":
-            self.end(contender, "reject", f"{self.claim(duel, holds=False)}: {figures(judgement)}")
+            self.end(contender, "reject", self.why_rejected(duel))
         elif judgement.verdict == "inconclusive":
             self.end(contender, "inconclusive", f"undecided: {figures(judgement)}; another sweep goes on from there")
+
+    def why_rejected(self, duel: Duel) -> str:
+        judgement = duel.judgement
+        reason = f"{self.claim(duel, holds=False)}: {figures(judgement)}"
+        return "; ".join([reason, *(f"its run failed: {each}" for each in duel.failures[:1])])
 
     def claim(self, duel: Duel, *, holds: bool = True) -> str:
         """What a duel is about, in words."""
@@ -173,13 +169,13 @@ class Race:
         if cheaper:
             left = max(0.0, min(rule.margin or math.inf, rule.margin_cap - self.given_up))
             cost += f" but only {left:.4g} left that this may lose: too little to be seen in {rule.n_max} pairs"
-        return ("better than the baseline" if holds else f"no gain of {test.delta:.4g}") + cost
+        return ("better than the baseline" if holds else f"a gain of {test.delta:.4g} is unlikely") + cost
 
 
-def baseline_failed(failure: Failure, seed: int, where: str) -> BaselineFailed:
+def baseline_failed(failure: Failure, request: Request) -> BaselineFailed:
     return BaselineFailed(
-        f"the baseline itself failed, {where}, seed {seed}: {failure.reason}",
-        f"try it alone: `foundry train --set seed={seed}`",
+        f"the baseline itself failed {of_budget(request.share)}, with every seed; {request.seed}: {failure.reason}",
+        f"try it alone: `foundry train --set seed={request.seed}`",
     )
 
 
@@ -188,9 +184,18 @@ def of_budget(share: Fraction) -> str:
     return "at the full budget" if share == 1 else f"at {share} of the budget"
 
 
+def disasters(duel: Duel) -> str:
+    """What a promotion does not exclude, in words: after n pairs without one, a disaster in 1 - 0.05^(1/n) of the
+    candidate's runs would have gone unseen with a probability of 5 %."""
+    n, worst = duel.judgement.n, min(duel.differences[: duel.judgement.n])
+    return f"worst pair {worst:+.4f}; a disaster in fewer than {1 - 0.05 ** (1 / n):.0%} of its runs may not have shown"
+
+
 def figures(judgement: Judgement) -> str:
-    """`+0.0120 [-0.0010, +0.0250] (95 %) after 4 pairs`."""
-    if judgement.effect is None:
+    """`+0.0120 [+0.0010, +0.0250] (95 %) after 7 pairs`."""
+    if judgement.n == 0:
         return "no pair was run"
     pairs = "1 pair" if judgement.n == 1 else f"{judgement.n} pairs"
-    return f"{judgement.effect:+.4f} {judgement.interval} after {pairs}"
+    effect = "half of its runs have no score" if judgement.effect is None else f"{judgement.effect:+.4f}"
+    failed = f", in {judgement.failed} of which its run failed" if judgement.failed else ""
+    return f"{effect} {judgement.interval or '(too early for an interval)'} after {pairs}{failed}"

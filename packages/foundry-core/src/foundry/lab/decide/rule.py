@@ -22,12 +22,6 @@ LEAST_GAIN = 0.01
 (KellerJordan/modded-nanogpt publishes 0.0045 nats per 100 of 3,300 steps)."""
 
 
-LEAST_PAIRS = 3
-"""Before a promotion: two say too little of their own spread. Of candidates that are as good as the baseline and 2, 3,
-5 or 10 times as noisy at most 4 % are promoted, and not 15 to 44 %; a gain of 2 sigma takes 5.8 pairs and not 3.8, one
-of 4 sigma 3.7 and not 1.6 (`benchmarks/decisions.py noisier`)."""
-
-
 @dataclass(frozen=True)
 class Rule:
     """How arms are screened, and when one of them is better than the baseline.
@@ -38,7 +32,7 @@ class Rule:
 
     metric: str = "val_loss"
     alpha: float = 0.05  # chance that a sweep without any better candidate promotes one
-    beta: float = 0.1  # chance that a finalist which is better by delta is rejected
+    beta: float = 0.1  # a finalist is given up when a gain of delta is 1 / beta times less likely than none
     delta: float | None = None  # the gain to be found; None: max(LEAST_GAIN, 2 sigma)
     n_max: int = 16  # pairs of runs that one sweep adds at most for a finalist
     finalists: int = 2  # arms that are compared with the baseline on fresh seeds
@@ -96,9 +90,7 @@ class Rule:
         """The test of one finalist. It always counts as many comparisons as the rule allows finalists, so that what is
         known of a pair means the same in every sweep."""
         sigma_d = sigma_of_difference(sigma, df, rho)
-        return SequentialTest(
-            *(self.gain(sigma), sigma_d, self.alpha, self.beta, n_max or self.n_max, self.finalists), least=LEAST_PAIRS
-        )
+        return SequentialTest(self.gain(sigma), sigma_d, self.alpha, self.beta, n_max or self.n_max, self.finalists)
 
     def shares(self, arms: int) -> tuple[Fraction, ...]:
         """The rungs on which `arms` arms are screened. The last one is below 1 by default: it chooses the finalists,

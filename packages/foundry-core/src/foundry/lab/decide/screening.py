@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from foundry.lab.decide.conclusion import Screened
 from foundry.lab.decide.noise import cautious, pooled
-from foundry.lab.decide.race import Contender, Race, Steps, of_budget
+from foundry.lab.decide.race import Contender, Race, Steps, baseline_failed, of_budget
 from foundry.lab.decide.request import CONTROL, Failure, Request
 
 CLEARLY = 2.0
@@ -38,19 +38,18 @@ def _rung(race: Race, share: Fraction, last: bool) -> Steps:
     runs |= {each: _requests(race, each, share, rule.screening_seeds) for each in race.standing}
     yield from race.ask([request for requests in runs.values() for request in requests])
 
-    for request in runs[race.control]:  # on the first rung the baseline itself, whatever learning rate then stands
-        race.control_score(request)
     means = _means(race, runs)
     _choose_learning_rates(race, means, share)
 
-    control = [race.control_score(request) for request in runs[race.control]]
+    control = [outcome for request in runs[race.control] if not isinstance(outcome := race.known[request], Failure)]
     race.control_scores[str(share)] = tuple(control)
     for each, mean in means.items():
         seen = Screened(share, mean, len(runs[each]), means[race.control] - mean)
         race.screened.setdefault(each.arm, []).append(seen)
     race.recall()
 
-    sigma = max(cautious(race.sigma, race.df), pooled([control])[0])  # short runs may spread more than full ones
+    own = pooled([control])[0] if len(control) > 1 else 0.0  # short runs may spread more than full ones
+    sigma = max(cautious(race.sigma, race.df), own)
     error = sigma * math.sqrt(1 / rule.screening_seeds + 1 / rule.control_seeds)
     _prune(race, share, CLEARLY * error, last)
 
@@ -61,17 +60,22 @@ def _requests(race: Race, contender: Contender, share: Fraction, seeds: int) -> 
 
 
 def _means(race: Race, runs: Mapping[Contender, list[Request]]) -> dict[Contender, float]:
-    """Of those whose runs all have a score; the others have lost."""
+    """Of an arm's runs, all of which need a score: else it has lost. Of the baseline's runs one is enough.
+
+    Raises:
+        BaselineFailed: it has none.
+    """
     means = {}
     for contender, requests in runs.items():
         outcomes = [race.known[request] for request in requests]
-        reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Failure)]
-        if reasons:
-            race.end(contender, "reject", f"its run failed {of_budget(requests[0].share)}: {reasons[0]}")
+        scores = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        if contender is race.baseline and not scores:
+            raise baseline_failed(failures[0], requests[0])
+        if failures and contender is not race.baseline:
+            race.end(contender, "reject", f"its run failed {of_budget(requests[0].share)}: {failures[0].reason}")
         else:
-            means[contender] = math.fsum(outcome for outcome in outcomes if not isinstance(outcome, Failure)) / len(
-                outcomes
-            )
+            means[contender] = math.fsum(scores) / len(scores)
     return means
 
 

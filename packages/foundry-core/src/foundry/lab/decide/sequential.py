@@ -1,22 +1,33 @@
-"""When are paired differences enough? A sequential likelihood-ratio test, and an interval that survives the stopping.
+"""When are paired differences enough? A test by betting, which is valid for noise of any shape, and an interval that
+survives the stopping.
 
-d_i = baseline - candidate at the pair's seed i, > 0 = better, taken as independent normals N(mu, sigma_d^2) of known
-sigma_d. The log likelihood ratio of mu = delta against mu = 0 after n pairs is
+d_i = baseline - candidate at the pair's seed i, > 0 = better. Each pair has a score
 
-    LLR_n = sum over i <= n of (delta * d_i - delta^2 / 2) / sigma_d^2
+    s_i = clip(d_i, -c, c) / c,  c = delta,
 
-promote as soon as LLR >= ln(comparisons / alpha), reject as soon as LLR <= ln(beta) (Wald, 1945, doi:10.1214/aoms/
-1177731118). exp(LLR) is a nonnegative martingale of mean 1 where mu = 0, and a supermartingale where mu < 0, so by
-Ville's inequality P(ever promoted | mu <= 0) <= alpha / comparisons, whatever the number of looks, and however often
-a sweep is interrupted or continued; `comparisons` candidates together are wrong with probability <= alpha
-(Bonferroni). In the same way P(ever rejected | mu >= delta) <= beta.
+and H0 is that the mean of the scores is 0 or less: that the candidate gains nothing, where no single pair counts for
+more than delta. Somebody who bets a share b of what he has on each pair has
 
-A candidate may be as good as the baseline and much noisier, and then sigma_d, which the baseline's runs told, is too
-small: with twice the noise 15 % of such candidates would be promoted where 5 % are stated, with ten times 44 %. So a
-test may ask for some pairs before a promotion (`least`), and divide the LLR by their own variance, taken as cautiously
-as any sigma of so few runs, where that is larger. It can only promote less often than the bound above allows. Wald's
-approximations of the two, and of how long
-it takes, are in `foundry.lab.decide.power`.
+    W_n(b) = product over i <= n of (1 + b s_i)
+
+after n pairs, if he began with 1. Under H0 no bet gains in the mean, whatever the distribution of the differences,
+however they spread, and whether they are alike: W is a nonnegative supermartingale, and so is its mean over the BETS.
+By Ville's inequality P(W ever >= comparisons / alpha) <= alpha / comparisons, whatever the number of looks, and however
+often a sweep is interrupted or continued (Waudby-Smith and Ramdas, 2024, doi:10.1093/jrsssb/qkad009, arXiv:2010.09686).
+So a candidate is promoted as soon as W is so large. `comparisons` candidates together are wrong with probability <=
+alpha (Bonferroni). Nothing but the pairs themselves enters: not the noise of the baseline, which may be another than
+the candidate's.
+
+The price is a least number of pairs: with every pair won by delta or more W is about 0.6 x 1.95^n, which is 40 after
+six. `benchmarks/decisions.py bent` has what it takes, and what c and BETS were chosen from.
+
+A run that failed is worse than any score: a pair whose candidate failed counts as lost (-1), one whose control failed
+as won (+1), both as 0. They are differences of -inf, inf and 0. A candidate that failed more often than its controls is
+not promoted.
+
+To give up costs power, and no error. It is done as soon as a gain of delta is 1 / beta times less likely than none, for
+clipped differences taken as normal (Wald, 1945, doi:10.1214/aoms/1177731118), with the larger of the spread that the
+baseline's noise lets expect and their own.
 """
 
 from __future__ import annotations
@@ -24,23 +35,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from foundry.core.contracts import UsageError
-from foundry.lab.decide.noise import cautious
 from foundry.lab.ledger.records import Verdict, span
+
+BETS = (0.5, 0.9, 0.99)
+"""Shares of what one has that are put on each pair, a third of the stake for each. The bold ones win in six pairs what
+is clearly better, the careful one survives a pair that is lost."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What some differences say. All figures are in the metric's unit, `n` is where the test ended."""
+    """What some differences say. Effects are in the metric's unit, `n` is where the test ended."""
 
     verdict: Verdict | None  # None: go on
-    llr: float  # in nats, after n pairs
+    llr: float  # ln W, after n pairs: in nats, what speaks against H0
     n: int  # pairs that count: those after the decision are ignored
-    effect: float | None = None  # mean difference; a test that stops at a success overstates it, the interval does not
-    low: float | None = None  # of the always-valid interval
+    effect: float | None = None  # median difference; None: half of the runs have no score
+    low: float | None = None  # of the interval for the median; None: too early to say
     high: float | None = None
-    confidence: float = 0.95  # that the interval holds the true difference, at every n at once
+    confidence: float = 0.95  # that the interval holds the true median, at every n at once
+    failed: int = 0  # of the n pairs, those whose candidate alone has no score
 
     @property
     def interval(self) -> str:
@@ -50,20 +66,19 @@ class Judgement:
 
 @dataclass(frozen=True)
 class SequentialTest:
-    """H0: the candidate is no better than the baseline, against H1: it is better by `delta`.
+    """H0: the candidate gains nothing, pair by pair, where a pair counts for no more than `delta`.
 
-    `margin` > 0 makes it a test of non-inferiority: H0: worse by `margin`, against H1: better than that by `delta`.
-    Raises UsageError for values with which nothing can be decided.
+    `margin` > 0 makes it a test of non-inferiority: H0: it is worse by `margin`, in the same sense. Raises UsageError
+    for values with which nothing can be decided.
     """
 
-    delta: float
-    sigma_d: float  # standard deviation of one paired difference
+    delta: float  # the gain to be found, and the most that one pair counts for: fixed before the first of them
+    sigma_d: float  # standard deviation of one paired difference, as the baseline's noise lets expect: only to give up
     alpha: float = 0.05
     beta: float = 0.1
     n_max: int | None = None  # pairs after which an undecided test is inconclusive
     comparisons: int = 1
     margin: float = 0.0
-    least: int = 1  # pairs before a promotion; > 1: where they differ by more than sigma_d says, they are believed
 
     def __post_init__(self) -> None:
         if not (self.sigma_d > 0 and math.isfinite(self.sigma_d)):
@@ -77,78 +92,79 @@ class SequentialTest:
 
     @property
     def promote_at(self) -> float:
-        """LLR in nats from which on H0 is given up."""
-        return math.log(self.comparisons / self.alpha)
-
-    @property
-    def reject_at(self) -> float:
-        return math.log(self.beta)
+        """W from which on H0 is given up."""
+        return self.comparisons / self.alpha
 
     @property
     def confidence(self) -> float:
         """Of the interval: each side is wrong with probability <= alpha / comparisons."""
         return 1 - 2 * self.alpha / self.comparisons
 
+    def score(self, difference: float) -> float:
+        """What one pair counts for, in [-1, 1]."""
+        return min(1.0, max(-1.0, (difference + self.margin) / self.delta))
+
     def judge(self, differences: Sequence[float]) -> Judgement:
         """The first decision that `differences`, in their order, lead to; what comes after it is ignored."""
-        llr, total, squares, n, sigma = 0.0, 0.0, 0.0, 0, self.sigma_d
-        verdict: Verdict | None = None
-        for difference in differences:
-            before = total / n if n else difference
-            n += 1
-            total += difference
-            squares += (difference - before) * (difference - total / n)  # Welford's sum of squared deviations
-            sigma = self._believed(squares, n)
-            llr += self.delta * (difference + self.margin - self.delta / 2) / self.sigma_d**2
-            if n >= self.least and llr * (self.sigma_d / sigma) ** 2 >= self.promote_at:
-                verdict = "promote"
-            elif llr <= self.reject_at:
-                verdict = "reject"
-            elif self.n_max is not None and n >= self.n_max:
-                verdict = "inconclusive"
-            if verdict is not None:
-                break
+        verdict, n, won = self.decide(differences)
         if n == 0:
             return Judgement(None, 0.0, 0, confidence=self.confidence)
-        low, high = self.interval(total / n, n, sigma)
-        return Judgement(verdict, llr, n, total / n, low, high, self.confidence)
+        seen = differences[:n]
+        low, high = self.interval(seen)
+        return Judgement(
+            *(verdict, math.log(won), n, _finite(median(seen)), low, high, self.confidence),
+            failed=sum(each == -math.inf for each in seen),
+        )
 
-    def _believed(self, squares: float, n: int) -> float:
-        """The standard deviation of a difference that a promotion has to stand."""
-        if self.least == 1 or n == 1:
-            return self.sigma_d
-        return max(self.sigma_d, cautious(math.sqrt(squares / (n - 1)), n - 1))
+    def decide(self, differences: Sequence[float]) -> tuple[Verdict | None, int, float]:
+        """(verdict, the pairs that it took, W after them): no more than is needed to decide."""
+        stakes, total, squares, failed, won = [1.0] * len(BETS), 0.0, 0.0, 0, 1.0
+        for n, difference in enumerate(differences, 1):
+            score = self.score(difference)
+            stakes = [stake * (1 + bet * score) for stake, bet in zip(stakes, BETS, strict=True)]
+            won = math.fsum(stakes) / len(BETS)
+            total, squares = total + score, squares + score * score
+            failed += (difference == -math.inf) - (difference == math.inf)
+            if won >= self.promote_at:
+                return "reject" if failed > 0 else "promote", n, won
+            if self._is_hopeless(n, total, squares):
+                return "reject", n, won
+            if self.n_max is not None and n >= self.n_max:
+                return "inconclusive", n, won
+        return None, len(differences), won
 
-    def interval(self, mean: float, n: int, sigma: float | None = None) -> tuple[float, float]:
-        """An always-valid confidence interval (a confidence sequence: Howard et al., 2021, arXiv:1810.08240): with
-        probability >= `confidence` it holds the true difference at every n at once, so also at the n at which somebody
-        chose to stop. It inverts this very test, with each value in turn as its H0:
+    def _is_hopeless(self, n: int, total: float, squares: float) -> bool:
+        """Whether a gain of delta has become 1 / beta times less likely than none. In units of delta."""
+        spread = (squares - total**2 / n) / (n - 1) if n > 1 else 0.0
+        return (total - n / 2) / max((self.sigma_d / self.delta) ** 2, spread) <= math.log(self.beta)
 
-            mean -+ (delta / 2 + sigma_d^2 ln(comparisons / alpha) / (n delta))
+    def interval(self, differences: Sequence[float]) -> tuple[float | None, float | None]:
+        """An always-valid confidence interval (a confidence sequence) for the median difference: with probability >=
+        `confidence` it holds the true one at every n at once, so also at the n at which somebody chose to stop.
 
-        so that its lower end is >= -margin exactly when the test promotes, once it may. `sigma` stands for sigma_d
-        where the pairs differ by more. The price against the interval of a fixed n (1.96 sigma_d / sqrt(n)) is a width
-        that shrinks to delta, not to 0.
+        It inverts the same bets on the signs: of m, the median would be larger if more pairs lie above it than chance
+        allows. After the first six pairs it is their range, at 95 %; before that there is none. None also where an end
+        is a run without a score.
         """
-        half = self.delta / 2 + (sigma or self.sigma_d) ** 2 * self.promote_at / (n * self.delta)
-        return mean - half, mean + half
+        low, high = -math.inf, math.inf
+        for n in range(1, len(differences) + 1):
+            if (beyond := _allowed(n, self.promote_at)) is not None:
+                ranked = sorted(differences[:n])
+                low, high = max(low, ranked[beyond]), min(high, ranked[n - 1 - beyond])
+        return (None, None) if low > high else (_finite(low), _finite(high))
 
-    def expected_pairs(self, mu: float) -> float:
-        """About how many pairs a decision takes where the true difference is `mu`: Wald's approximation, which takes
-        the LLR to end on a boundary and not past it (so it errs low), without `n_max`."""
-        drift = self.delta * (mu + self.margin - self.delta / 2) / self.sigma_d**2
-        if drift == 0:
-            return -self.promote_at * self.reject_at / (self.delta / self.sigma_d) ** 2
-        won = self.chance(mu)
-        return (won * self.promote_at + (1 - won) * self.reject_at) / drift
 
-    def chance(self, mu: float) -> float:
-        """About how likely a promotion is where the true difference is `mu`: Wald's approximation of the operating
-        characteristic, without `n_max`. At mu = -margin it is below alpha / comparisons."""
-        h = 1 - 2 * (mu + self.margin) / self.delta
-        if h == 0:
-            return -self.reject_at / (self.promote_at - self.reject_at)
-        upper, lower = h * self.promote_at, h * self.reject_at
-        if upper > 700 or lower > 700:  # exp() would overflow; the answer is 0 or 1 to 300 digits
-            return 0.0 if h > 0 else 1.0
-        return (1 - math.exp(lower)) / (math.exp(upper) - math.exp(lower))
+def _allowed(n: int, needed: float) -> int | None:
+    """Of n pairs, how many may lie on the wrong side of a median which the bets refuse all the same; None: not even
+    where none does."""
+    found = None
+    for wrong in range(n // 2 + 1):
+        grown = [(1 + bet) ** (n - wrong) * (1 - bet) ** wrong for bet in BETS]
+        if math.fsum(grown) / len(BETS) < needed:
+            break
+        found = wrong
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -122,7 +122,7 @@ class Archive:
         with self._store.transaction() as record:
             known = self.evidence(*pair)
             if len(evidence.differences) > len(known.differences):
-                record("evidence_grew", asdict(replace(evidence, terms=known.terms or evidence.terms)))
+                record("evidence_grew", replace(evidence, terms=known.terms or evidence.terms).to_json())
 
     # ----------------------------------------------------------------------------------------------------------------
     # Decisions and baselines

@@ -13,8 +13,9 @@ Noise       the spread between seeds, measured for one metric, experiment and co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from foundry.core.contracts import FoundryError
@@ -188,7 +189,7 @@ class Terms:
 @dataclass(frozen=True)
 class Evidence:
     """What is known of one pair. `differences[i]` = baseline - candidate at the pair's seed i, > 0 = better, with the
-    sign turned for metrics of which more is better."""
+    sign turned for metrics of which more is better. -inf: the candidate's run failed, inf: the baseline's, 0: both."""
 
     generation: int
     baseline: str  # identity
@@ -201,6 +202,16 @@ class Evidence:
     @property
     def pair(self) -> str:
         return digest(self.baseline, self.candidate, self.metric)[:16]
+
+    def to_json(self) -> Json:
+        """Plain values, for the ledger."""
+        return asdict(self) | {"differences": [to_number(each) for each in self.differences]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Evidence:
+        """The evidence that `to_json` wrote."""
+        terms = None if values["terms"] is None else Terms(**values["terms"])
+        return cls(**{**values, "differences": tuple(map(float, values["differences"])), "terms": terms})
 
     def seed(self, i: int) -> int:
         """Fresh seed i of this pair: nobody chooses it, and screening never uses it."""
@@ -233,6 +244,11 @@ class Decision:
     def interval(self) -> str:
         """Where the true difference lies, in words; see `span`."""
         return span(self.low, self.high, self.confidence)
+
+
+def to_number(value: float) -> float | str:
+    """A number for JSON, which has none that is infinite: that is text, which `float` reads."""
+    return value if math.isfinite(value) else str(value)
 
 
 def span(low: float | None, high: float | None, confidence: float | None) -> str:

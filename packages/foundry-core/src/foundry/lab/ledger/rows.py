@@ -23,7 +23,6 @@ from foundry.lab.ledger.records import (
     Refusal,
     SweepStatus,
     TaskSpec,
-    Terms,
     Trial,
     TrialRow,
     Wanted,
@@ -193,9 +192,7 @@ def refusal(row: Row) -> Refusal:
 
 
 def evidence(row: Row) -> Evidence:
-    terms = json.loads(row["terms"])
-    lists = {"differences": tuple(json.loads(row["differences"])), "terms": None if terms is None else Terms(**terms)}
-    return Evidence(**dict(row) | lists)
+    return Evidence.from_json(dict(row) | {name: json.loads(row[name]) for name in ("differences", "terms")})
 
 
 def decisions(rows: Sequence[Row]) -> list[Decision]:

@@ -14,12 +14,12 @@ from foundry.lab.ledger.sweep_row import SweepRow
 
 @dataclass(frozen=True)
 class SeedPair:
-    """One pair of runs on a fresh seed. The metric of a run is None where another sweep ran it."""
+    """One pair of runs on a fresh seed. The metric of a run is None where another sweep ran it, or where it failed."""
 
     seed: int
     baseline: float | None
     candidate: float | None
-    difference: float  # baseline - candidate, > 0 = better
+    difference: float | None  # baseline - candidate, > 0 = better; None: one of the two has no score
 
 
 @dataclass(frozen=True)
@@ -115,4 +115,4 @@ def _pairs(ledger: Ledger, decision: Decision, sweep: SweepRow, control: str) ->
     for i, difference in enumerate(evidence.differences):
         seed = evidence.seed(i)
         baseline, candidate = (ran.get((arm, seed), {}).get(decision.metric) for arm in (control, decision.arm))
-        yield SeedPair(seed, baseline, candidate, difference)
+        yield SeedPair(seed, baseline, candidate, difference if math.isfinite(difference) else None)

@@ -152,7 +152,7 @@ def _noise(noise: Noise, snapshot: Snapshot) -> NoiseEntry:
     stated = [each for sweep in snapshot.compared.values() if (each := sweep.rule)]
     try:
         rule = Rule.from_json(stated[-1]) if stated else Rule()
-        smallest = smallest_decidable(rule.test(noise.sigma, noise.df))
+        smallest = smallest_decidable(rule.test(noise.sigma, noise.df), 0.8, math.sqrt(2) * noise.sigma, noise.df)
     except UsageError:  # a rule of another version; or no noise at all, and so nothing to test
         smallest = None
     return {

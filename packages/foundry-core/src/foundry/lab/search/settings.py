@@ -114,8 +114,8 @@ class Limits:
         return " ".join(f"--max-{name} {limit:g}" for name, limit in asdict(self).items() if limit is not None)
 
 
-LEAST_PAIRS = 4
-"""Pairs of runs that must fit in after a round, for the audit of what it keeps."""
+LEAST_PAIRS = 5
+"""Pairs of runs that must fit in after a round, for the audit of what it keeps: with fewer none passes."""
 
 
 def room_for_a_round(policy: Policy, left: float) -> bool:

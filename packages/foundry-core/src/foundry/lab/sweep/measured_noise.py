@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,8 @@ class MeasuredNoise:
         """What was measured, and what a sweep can find with that: `delta`, the gain that is looked for; the smallest
         true gain that 80 % of sweeps find; and of each of GAINS how probably it is found, with how many pairs."""
         told, test = self.plan.told, self.plan.question.rule.test(self.known.sigma, self.known.df)
-        found = {gain: characteristic(test, gain) for gain in GAINS}
+        noise = math.sqrt(2) * self.known.sigma, self.known.df
+        found = {gain: characteristic(test, gain, *noise) for gain in GAINS}
         return {
             "metric": self.known.metric,
             "mean": told(self.spread.mean),
@@ -36,6 +38,6 @@ class MeasuredNoise:
             "sigma": self.known.sigma,
             "df": self.known.df,
             "delta": test.delta,
-            "smallest_decidable": smallest_decidable(test),
+            "smallest_decidable": smallest_decidable(test, 0.8, *noise),
             "power": [{"gain": gain, "power": each.promoted, "pairs": each.pairs} for gain, each in found.items()],
         }

@@ -21,7 +21,7 @@ from foundry.core.digest import digest
 from foundry.lab.decide.procedure import Procedure, sweep_procedure
 from foundry.lab.decide.request import CONTROL, Contender
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Terms
+from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec
 from foundry.lab.ledger.sweep_row import stack_from_json
 from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
@@ -139,7 +139,7 @@ class Plan:
             "tasks": [task.to_json() for task in self.tasks],
             "unit": self.unit,
             "higher_is_better": self.higher_is_better,
-            "evidence": [asdict(seen) for seen in self.evidence.values()],
+            "evidence": [seen.to_json() for seen in self.evidence.values()],
         }
 
     @classmethod
@@ -152,7 +152,7 @@ class Plan:
             )
             for entry in values["entries"]
         )
-        evidence = {(seen["baseline"], seen["candidate"]): _evidence(seen) for seen in values["evidence"]}
+        evidence = {(seen["baseline"], seen["candidate"]): Evidence.from_json(seen) for seen in values["evidence"]}
         question, setting = Question.from_json(values["question"]), Setting(**values["setting"])
         tasks = tuple(map(TaskSpec.from_json, spec.get("tasks", question.tasks)))
         typed = {"question": question, "entries": entries, "setting": setting, "evidence": evidence, "tasks": tasks}
@@ -361,8 +361,3 @@ class Scale:
             costs=dict(costs.axes),
             code=trial_code(trained, tasks),
         )
-
-
-def _evidence(values: Mapping[str, Any]) -> Evidence:
-    terms = None if values["terms"] is None else Terms(**values["terms"])
-    return Evidence(**{**values, "differences": tuple(values["differences"]), "terms": terms})
