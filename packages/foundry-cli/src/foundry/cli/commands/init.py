@@ -21,7 +21,7 @@ def init(
 ) -> None:
     """Make a folder a Foundry project.
 
-    Writes experiments/baseline.yaml; what is there already stays. Without --text it trains on Python's own sources.
+    Writes experiments/baseline.yaml; existing files stay. Without --text it trains on Python's own sources.
 
     \b
     foundry init --text notes.txt && foundry train

@@ -27,7 +27,7 @@ def why(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Tell why something became the baseline, or did not. The verdict, every pair of runs, and what else was tried."""
+    """Show why an arm became the baseline, or did not. Shows the verdict, every pair of runs, and the other arms."""
     from foundry.lab import Why
 
     with history.ledger() as ledger:
