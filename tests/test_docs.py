@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from foundry.core.registry import registry
 from tests.doses import not_in_small_doses
 from tests.project import write_project
+
+from foundry.core.registry import registry
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

@@ -527,7 +527,7 @@ def test_out_of_memory_with_a_fixed_micro_batch(project, room_for_two_rows, tmp_
 
 def test_a_model_too_large_for_any_memory(project, tmp_path, capsys):
     assert train("--set", "model_args.n_embd=1048576", "--out", tmp_path / "run") == 6
-    assert "of memory, and there are" in capsys.readouterr().err
+    assert "of memory, and" in capsys.readouterr().err
 
 
 # ---- the processor --------------------------------------------------------------------------------------------------

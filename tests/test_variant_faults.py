@@ -246,8 +246,8 @@ WORDS = {
         "noforward": "NoForward.forward is missing",
         "noarguments": "takes 1 positional argument but 3 were given",
         "unfilled": "nothing initialises the parameter gain () of Unfilled",
-        "overwrites": "the way back through this line fails: RuntimeError: one of the variables needed for gradient",
-        "shortens": "the way back through this line fails: RuntimeError: Function BackBackward returned an invalid",
+        "overwrites": "the backward pass through this line fails: RuntimeError: one of the variables needed for",
+        "shortens": "the backward pass through this line fails: RuntimeError: Function BackBackward returned an",
         "unsaid": "Unsaid.forward: Mute: (its text cannot be had: AttributeError)",
         "ofnofile": "OfNoFile.forward: AttributeError: 'Tensor' object has no attribute 'no_such'",
         "nothing": "it returns None",
@@ -311,7 +311,7 @@ def test_the_line_of_a_variant_is_named_with_what_was_expected(fails, tmp_path, 
 
 def test_of_two_ranks_each_names_the_line_on_the_way_back(project, tmp_path):
     said = run_ranks(2, project, ["train", *chosen("activation", "overwrites", tmp_path)], ExitCode.PLUGIN)
-    assert said.count(f"error: {line_of('overwrites')}: forward: the way back through this line fails") == 2
+    assert said.count(f"error: {line_of('overwrites')}: forward: the backward pass through this line fails") == 2
     assert "fault of Foundry's own" not in said
 
 

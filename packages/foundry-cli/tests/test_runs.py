@@ -151,9 +151,9 @@ def test_tags_notes_and_names_stay_with_a_run(runs, trained):
     assert rows(runs("--filter", "tags=best").out)[1][7:9] == ["best", "the first, with an é"]
     runs("rename", "plain", "first")
     assert main(["train", *TRAINED["plain"], "--out", "runs/first"]) == 0  # still the run that it was
-    assert "is there already" in runs("rename", "first", "wide", code=2).err
+    assert "already exists" in runs("rename", "first", "wide", code=2).err
     for name in ("a/b", ".hidden", "..", ""):
-        assert "is no name of a folder" in runs("rename", "first", name, code=2).err
+        assert "is not the name of a folder" in runs("rename", "first", name, code=2).err
     runs("rename", "first", "plain")
 
 

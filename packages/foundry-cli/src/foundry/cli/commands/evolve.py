@@ -116,7 +116,7 @@ def _preview(lab: Lab, settings: SearchSettings, limits: Limits) -> None:
 
     def draw() -> None:
         if planned["next"] is None:
-            return render.say(f"search {planned['search']} would go no further: {planned['why']}")
+            return render.say(f"search {planned['search']} would stop here: {planned['why']}")
         rows = [(arm["arm"], "; ".join(arm["changes"]), arm["budget"]) for arm in planned["arms"]]
         render.table(("arm", "changes", "budget"), rows)
         for each in planned["refused"]:

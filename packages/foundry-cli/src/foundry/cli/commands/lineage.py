@@ -32,7 +32,7 @@ def lineage(json: Json = False) -> None:
         else:
             _table(found)
         if found.edited:
-            render.say(f"{render.place(found.file)} was edited since: the next sweep makes it a generation of its own")
+            render.say(f"{render.place(found.file)} was edited since: the next sweep makes it a new generation")
 
     data = {"generations": _entries(found), "ancestry": list(found.ancestry), "edited": found.edited}
     promoted = any(each.kind == "promoted" for each in found.generations)

@@ -188,9 +188,9 @@ def rename(
     (run,) = _named([name], folder)
     target = run.path.parent / new
     if Path(new).name != new or not new or new.startswith("."):
-        raise UsageError(f"{new!r} is no name of a folder", "choose another name")
+        raise UsageError(f"{new!r} is not the name of a folder", "choose another name")
     if target.exists():
-        raise UsageError(f"{render.place(target)} is there already", "choose another name")
+        raise UsageError(f"{render.place(target)} already exists", "choose another name")
     _told([run.renamed(new)], "renamed")
 
 
@@ -202,8 +202,8 @@ def _refuse_before(context: typer.Context) -> None:
     command = context.invoked_subcommand
     if before := [option for option in given(context).values() if option != "--json"]:
         raise UsageError(
-            f"{', '.join(before)}: is of the list of runs, not of `runs {command}`",
-            f"options of a command stand behind its name: foundry runs {command} ...",
+            f"{', '.join(before)}: belongs to `foundry runs`, not to `runs {command}`",
+            f"write options of a command after its name: foundry runs {command} ...",
         )
 
 
@@ -260,7 +260,7 @@ def _chosen(
     for term in terms:
         key, equals, pattern = term.partition("=")
         if not equals:
-            raise UsageError(f"--filter {term!r} is no KEY=VALUE", "for example: --filter status=finished")
+            raise UsageError(f"--filter {term!r} is not KEY=VALUE", "for example: --filter status=finished")
         _require_key("--filter", key, rows)
         rows = [row for row in rows if any(fnmatchcase(each, pattern) for each in _texts(row.get(key)))]
     if sort is None:

@@ -136,7 +136,7 @@ def check(
     for difference in differences:
         render.say(f"tokenizer: {difference}")
     if drift:
-        render.say(f"{drift.name} is the first that drifts, by {drift.difference:.1e}")
+        render.say(f"{drift.name} is the first that differs, by {drift.difference:.1e}")
     return ExitCode.OK if ok else ExitCode.FAILURE
 
 

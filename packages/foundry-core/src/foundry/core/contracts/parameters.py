@@ -80,7 +80,7 @@ def role_of(model: nn.Module, path: str) -> Role | None:
 def _said(owner: nn.Module, name: str) -> Role | None:
     mapping: Any = getattr(owner, "roles", {})
     if not isinstance(mapping, Mapping):
-        what = f"{type(owner).__qualname__}.roles is a {type(mapping).__name__}, and no mapping of parameters' names"
+        what = f"{type(owner).__qualname__}.roles is a {type(mapping).__name__}, not a mapping of parameters' names"
         raise PluginError(what, "it says what parameters are, {'weight': 'matrix'}: call anything else another name")
     role: Role | None = mapping.get(name)
     return role
@@ -88,7 +88,7 @@ def _said(owner: nn.Module, name: str) -> Role | None:
 
 def _check(role: str, axes: int, where: str) -> None:
     if role not in get_args(Role):
-        raise PluginError(f"{where} is {role!r}, which is no role", f"use one of {', '.join(get_args(Role))}")
+        raise PluginError(f"{where} is {role!r}, which is not a role", f"use one of {', '.join(get_args(Role))}")
     if role in MATRICES and axes < 2:
         raise PluginError(f"{where} is {role!r} and has {axes} axes, not (..., out, in)", "call it a gain or a bias")
 

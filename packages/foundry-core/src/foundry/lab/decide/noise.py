@@ -43,7 +43,7 @@ def pool(estimates: Sequence[tuple[float, int]]) -> tuple[float, int]:
     """One (sigma, df) of several that measure the same noise."""
     df = sum(freedom for _, freedom in estimates)
     if df < 1:
-        raise UsageError("nobody has measured the noise between seeds here", "measure it with `foundry noise`")
+        raise UsageError("the noise between seeds was not measured here", "measure it with `foundry noise`")
     return math.sqrt(math.fsum(sigma**2 * freedom for sigma, freedom in estimates) / df), df
 
 

@@ -109,7 +109,7 @@ class Driver:
         seen = -1
         while states := [row.status for row in rows.values() if row.status in ("queued", "running")]:
             if self.stop():
-                raise Stopped("the sweep is stopped", "run the same command again, and it goes on from here")
+                raise Stopped("the sweep is stopped", "run the same command again to resume")
             setting, waiting = self.setting, states.count("queued")
             self.executor.work(self.sweep, waiting=waiting, device=setting.device, threads=setting.threads)
             newest = self.ledger.last_event()

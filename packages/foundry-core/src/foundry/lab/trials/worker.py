@@ -96,7 +96,7 @@ class Worker:
         finally:
             _free_memory()
         if stop.number:  # it came when the training did not look any more
-            raise Stopped(f"stopped by {stop.name}", "run the same command again, and it goes on from here")
+            raise Stopped(f"stopped by {stop.name}", "run the same command again to resume")
         return True
 
     def end(self, attempt: Attempt, watch: Watch, failure: BaseException) -> None:
@@ -124,12 +124,12 @@ class Worker:
         project = self.ledger.project
         experiment = from_plain(attempt.trial.experiment, project=project, source=f"trial {attempt.trial.id}")
         if trial_code(experiment, attempt.trial.tasks) != attempt.trial.code:  # edited since, or not loaded here
-            raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
+            raise InvalidData("the code of this trial has changed since it was queued", "ask again")
         run = Run(project / attempt.run)
         wait_for_predecessor(run, self.waits)
         # Where the corpus was never prepared, that takes as long as it takes.
         if data_fingerprint(experiment) != attempt.trial.data:
-            raise InvalidData("the data of this trial has changed since it was asked for", "ask again")
+            raise InvalidData("the data of this trial has changed since it was queued", "ask again")
         watch.building_begins()
         with watch.stop:  # while it is built, too
             trained = train(experiment, run.path, reporter=TrialLog(watch, self.log))

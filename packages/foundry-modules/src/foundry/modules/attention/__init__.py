@@ -66,7 +66,7 @@ def resized_heads(n_kv_head: int, old: Dims, new: Dims) -> Mapping[str, Any]:
     """
     shared, rest = divmod(n_kv_head * new.n_head, old.n_head)
     if rest or shared < 1:
-        raise ValueError(f"n_kv_head {n_kv_head} of {old.n_head} heads has no equal among {new.n_head}")
+        raise ValueError(f"n_kv_head {n_kv_head} of {old.n_head} heads has no equivalent among {new.n_head}")
     return {} if shared == n_kv_head else {"n_kv_head": shared}
 
 
@@ -118,7 +118,7 @@ class WindowParams(AttentionParams):
 
     def remarks(self, dims: Dims) -> Iterator[tuple[str, str]]:
         if (window := self.window_size(dims)) >= dims.block_size > 1:
-            yield "window", f"{window} tokens hold a whole row (block_size {dims.block_size}): all are seen"
+            yield "window", f"{window} tokens cover a whole row (block_size {dims.block_size}): this is full attention"
 
 
 class SlidingWindowParams(WindowParams, MHAParams):
