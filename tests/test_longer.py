@@ -71,8 +71,8 @@ def test_where_nothing_is_the_same_it_says_so_and_how_to_go_on(train):
     note, longer = train(*cosine, "--budget", "16 steps")
     path = f"runs/{shorter.path.name}"
     assert note == (
-        f"note: {path} differs only in its budget (8 steps), but none of its checkpoints fits this run, which begins at "
-        f"step 0; to start from its weights: --set init_from={path}"
+        f"note: {path} differs only in its budget (8 steps), but none of its checkpoints fits this run, which begins "
+        f"at step 0; to start from its weights: --set init_from={path}"
     )
     assert first_step(longer) == 1
     note, going_on = train(*cosine, "--set", f"init_from={path}")

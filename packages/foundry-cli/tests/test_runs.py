@@ -171,7 +171,7 @@ def test_what_is_no_run_is_not_touched(runs, trained):
 
 def test_what_stands_before_a_command_is_not_passed_over(runs):
     told = runs("--limit", "1", "--sort", "step", "tag", "plain", "x", code=2).err
-    assert "--sort, --limit: is of the list of runs, not of `runs tag`" in told
+    assert "--sort, --limit: belongs to `foundry runs`, not to `runs tag`" in told
 
 
 def test_what_is_removed_was_meant(runs, trained):

@@ -305,9 +305,9 @@ def test_a_layer_that_a_shallower_model_lacks_is_named_at_its_line(tmp_path: Pat
         ("depth", "deep", "needs a whole number, such as 8"),
         ("lr", "fast", "'fast' is not a number; one is 3e-4"),
         ("adam_betas", "0.9", "needs two numbers, such as 0.9,0.95"),
-        ("seed", "3", "what two experiments must share to be compared"),
-        ("dataset", "text", "what two experiments must share to be compared"),
-        ("max_iters", "3", "what two experiments must share to be compared"),
+        ("seed", "3", "two experiments must share it to be comparable"),
+        ("dataset", "text", "two experiments must share it to be comparable"),
+        ("max_iters", "3", "two experiments must share it to be comparable"),
     ],
 )
 def test_what_is_no_mutation(baseline: Experiment, type: str, value: str, message: str) -> None:

@@ -505,7 +505,7 @@ def test_a_gated_model_says_what_to_do(hub, monkeypatch, capsys):
     hub.gated = True
     assert main(["zoo", "pull", "org/tiny", "--json"]) == 6
     error = json.loads(capsys.readouterr().err)["error"]
-    assert "lets only some people have it" in error["message"]
+    assert "restricts access to it" in error["message"]
     assert "HF_TOKEN" in error["hint"]
     assert "no right to it" not in error["hint"]
     monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")

@@ -60,7 +60,7 @@ class ModelSpec:
     logit_softcap: float | None
 
     def as_wide_as(self, n_embd: int) -> Self:
-        """The same with another width: heads keep theirs, and settings follow as each choice says. `mutate width` does this.
+        """The same with another width: heads keep theirs, and settings follow as each choice says. As `mutate width`.
 
         Raises:
             InvalidExperiment: there is no such model.

@@ -24,7 +24,7 @@ def user_path(text: str | Path) -> Path:
     expanded = os.path.expanduser(path)
     if expanded == path and path.split("/")[0] == "~":
         raise EnvironmentFailure(
-            f"{path}: this account has no home folder: HOME is not set, and user {os.getuid()} is not in the list of users",
+            f"{path}: this account has no home folder: HOME is not set, and there is no user {os.getuid()}",
             "set HOME, or write the path out",
         )
     return Path(expanded)
