@@ -128,7 +128,7 @@ def test_sorted_filtered_limited_and_as_csv(runs, trained):
     assert names("--limit", "2") == [*TRAINED, "stopped"][-2:]
     assert names("--filter", "status=finished", "--filter", "run=*er*") == ["other"]
     assert names("--filter", "changes=n_embd*") == ["wide"]
-    for words, told in ((["--filter", "x"], "no KEY=VALUE"), (["--sort", "loss"], "runs have no 'loss'; ")):
+    for words, told in ((["--filter", "x"], "not KEY=VALUE"), (["--sort", "loss"], "runs have no 'loss'; ")):
         assert told.rstrip("; ") in runs(*words, code=2).err
     table = [*csv.DictReader(StringIO(runs("--csv", "--filter", "run=wide").out))]
     assert [(row["run"], row["changes"]) for row in table] == [("wide", "n_embd: 16 -> 32; norm: rmsnorm -> layernorm")]

@@ -48,7 +48,7 @@ def default_hidden(n_embd: int, gated: bool) -> int:
 class MoEParams(FeedForwardParams):
     n_experts: int = Field(8, ge=2, le=65_536, description="routed experts, each a small dense network")
     top_k: int = Field(2, ge=1, description="routed experts that each token uses")
-    n_shared_experts: int = Field(0, ge=0, description="experts that every token uses, as one network so much wider")
+    n_shared_experts: int = Field(0, ge=0, description="experts that every token uses, joined to one wider network")
     hidden: int | None = Field(
         None,
         ge=8,
