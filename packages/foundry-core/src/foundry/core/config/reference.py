@@ -12,8 +12,8 @@ from foundry.core.registry import Registry
 HEAD = """# All settings of an experiment
 
 `foundry config reference` writes this page from the schema that checks experiments. Everything has a default, so an
-experiment holds only what differs from it. `--set SECTION.KEY=VALUE` sets a value for one command, `foundry config show`
-prints a whole experiment, and with `foundry config schema` an editor completes and checks one.
+experiment holds only what differs from it. `--set SECTION.KEY=VALUE` sets a value for one command, `foundry config
+show` prints a whole experiment, and with `foundry config schema` an editor completes and checks one.
 
 A choice of a part is a name, `attention: mla`, or a name with settings, `attention: {type: gqa, n_kv_head: 2}`. Plugins
 add names; this page has Foundry's own.
