@@ -607,7 +607,7 @@ def test_a_prompt_that_the_vocabulary_cannot_spell(finished, tmp_path, capsys):
     assert "'é'" in shown.err
     # Of samples, which nobody asked for just now, it is told: the training is worth as much without them.
     assert train("--set", "logging.sample_prompt=thé", "--out", tmp_path / "run") == 0
-    assert "note: samples begin with nothing, not with logging.sample_prompt 'thé': " in capsys.readouterr().err
+    assert "note: samples have no prompt instead of logging.sample_prompt 'thé': " in capsys.readouterr().err
     (sample,) = (tmp_path / "run" / "samples.jsonl").read_text().splitlines()
     assert json.loads(sample)["prompt"] == ""
 

@@ -198,4 +198,4 @@ def test_a_model_too_large_is_its_arms_own_failure():
     with pytest.raises(EnvironmentFailure) as refused:
         machine.require_memory(TERABYTE**2, "the arm")
     assert not is_the_machines(refused.value)
-    assert reason_of(refused.value).startswith("EnvironmentFailure: the arm takes")
+    assert reason_of(refused.value).startswith("EnvironmentFailure: the arm needs")

@@ -318,7 +318,7 @@ def test_of_two_ranks_each_names_the_line_on_the_way_back(project, tmp_path):
 def test_an_attribute_roles_that_says_nothing_of_parameters_is_refused(fails, tmp_path):
     code, error = fails("train", *chosen("activation", "otherroles", tmp_path))
     assert code == ExitCode.PLUGIN
-    assert "OtherRoles.roles is a Linear, and no mapping" in error
+    assert "OtherRoles.roles is a Linear, not a mapping" in error
 
 
 def test_every_command_that_builds_the_model_says_the_same_in_words_and_in_json(fails, project, tmp_path):
