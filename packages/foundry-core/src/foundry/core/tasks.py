@@ -17,7 +17,7 @@ from foundry.core.contracts import InvalidData, Item, PluginError, RunHandle, Ta
 
 @dataclass(frozen=True)
 class NamedTask:
-    """A task under the name that an experiment has for it, by which its metrics are told: `gsm8k.accuracy`."""
+    """A task under its name in an experiment, which is also in the names of its metrics: `gsm8k.accuracy`."""
 
     name: str
     params: TaskParams

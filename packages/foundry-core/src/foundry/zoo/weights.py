@@ -151,7 +151,7 @@ def fitting(model: GPT, family: Family, folder: WeightsFolder) -> Fitting:
 
 
 def _as_saved(wanted: list[TensorPair], family: Family, there: Iterable[str]) -> Mapping[str, TensorPair]:
-    """By the names that the file has: a base model, saved without its head, lacks the prefix."""
+    """With the names in the file: a base model, saved without its head, lacks the prefix."""
     bare = not any(name.startswith(family.prefix) for name in there)
     return {pair.theirs.removeprefix(family.prefix) if bare else pair.theirs: pair for pair in wanted}
 

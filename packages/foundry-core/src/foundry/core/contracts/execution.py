@@ -24,9 +24,8 @@ class Site:
         """The command of a worker, for any machine that sees the project's folder.
 
         Args:
-            sweep: the sweep whose trials it trains, one after the other, until the sweep is finished. Without it, the
-            worker reads
-                orders on standard input.
+            sweep: whose trials it trains, one after the other, until the sweep is finished; without it, the worker
+                reads orders on standard input.
             name: of the worker in the ledger; by default the machine's name and the number of the process.
         """
         command = [*self.program, str(self.project)]

@@ -11,7 +11,7 @@ from foundry.core.contracts import FoundryError, UsageError
 from foundry.lab.decide.request import CONTROL, Answers, Contender, Failure, Request
 
 NOISE_SEEDS = 8
-"""Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
+"""Runs of the baseline that estimate the noise if it was not measured before: 7 degrees of freedom."""
 FEW = 20
 """Degrees of freedom below which an estimate of sigma is not taken at face value."""
 

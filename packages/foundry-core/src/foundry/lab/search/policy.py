@@ -121,7 +121,7 @@ class Search:
 
     @property
     def least(self) -> float:
-        """By how much the best of a round must be better than its control, in the metric."""
+        """How much better than its control the best of a round must be, in the metric."""
         return self.policy.margin * self.sigma
 
     def steps(self) -> Steps:

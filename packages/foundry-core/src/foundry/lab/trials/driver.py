@@ -63,7 +63,7 @@ class Driver:
     """Answers the requests of one sweep.
 
     Args:
-        stop: whether somebody asked for an end.
+        stop: whether an end was requested.
         retry: have trials that failed before trained again.
     """
 
@@ -84,7 +84,7 @@ class Driver:
         """The end of the procedure.
 
         Raises:
-            Stopped: somebody asked for it; the same sweep goes on from here.
+            Stopped: the process was asked to stop; the same sweep resumes.
         """
         try:
             requests = next(procedure)

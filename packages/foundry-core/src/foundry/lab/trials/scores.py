@@ -40,7 +40,7 @@ def tasks_asked(baseline: Experiment, texts: Sequence[str]) -> list[NamedTask]:
 
 
 def metric_asked(text: str, texts: Sequence[str], tasks: Sequence[NamedTask]) -> str:
-    """The metric that somebody means: of a task without more, its first.
+    """The metric that a text names; for the name of a task alone, its first metric.
 
     Args:
         texts: as the tasks were asked for.

@@ -57,7 +57,7 @@ class Worker:
         trial_seconds: what takes longer has failed; None: nothing has.
         say: told which attempt is begun, and whom it waits for.
         log: told how its training goes.
-        leaving: whether somebody asked this process to end. If not, a KeyboardInterrupt was raised by a variant.
+        leaving: whether this process was asked to end. If not, a KeyboardInterrupt was raised by a variant.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Worker:
             self.ledger.fail(attempt, reason)
 
     def keep_traceback(self, attempt: Attempt) -> None:
-        """Of the exception that is handled now, for whoever mends the code: in the log, and in the run folder."""
+        """Of the exception that is handled now, for those who fix the code: in the log, and in the run folder."""
         self.log(f"trial {attempt.trial.id} failed:\n{traceback.format_exc()}")
         Run(self.ledger.project / attempt.run).keep_error()
 

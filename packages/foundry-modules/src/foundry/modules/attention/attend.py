@@ -1,4 +1,4 @@
-"""What every softmax attention does between its projections: who sees whom, and the weighted sum."""
+"""What every softmax attention does between its projections: the mask, and the weighted sum."""
 
 from collections.abc import Callable
 

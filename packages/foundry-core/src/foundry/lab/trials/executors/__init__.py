@@ -1,4 +1,4 @@
-"""Who trains the trials of a sweep: the slot `executor`.
+"""What trains the trials of a sweep: the slot `executor`.
 
     local    warm processes on this machine
     inline   the calling process, one trial after the other

@@ -59,7 +59,7 @@ class Local:
         """What `experiment` costs, counted by a worker: code that crashes, hangs or ends its process is an error here.
 
         Args:
-            stop: whether somebody asked for an end.
+            stop: whether an end was requested.
 
         Raises:
             PluginError: the code of a variant fails, or its process does not survive it.
