@@ -13,6 +13,7 @@ from foundry.lab.decide.request import CONTROL, arm_name
 from foundry.lab.ledger.ledger import Ledger
 from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Refusal
 from foundry.lab.ledger.sweep_row import SweepRow
+from foundry.lab.report.lengths import UNKNOWN, Length
 
 SELF_TESTS = ("null", "noise")
 """Kinds of sweeps whose arms are the baseline itself."""
@@ -26,20 +27,27 @@ class ArmKey(NamedTuple):
     arm: str
 
 
+class Case(NamedTuple):
+    """An arm as it was asked about: what differs in one of these is not compared."""
+
+    key: ArmKey
+    length: Length  # of its whole trainings
+    metric: str  # that it is ranked by
+
+
 class Asked(NamedTuple):
     """What a sweep asked for of one arm. What holds for all of its trials is read once, not for each of 50,000."""
 
     sweep: SweepRow
-    key: ArmKey
+    case: Case
     is_control: bool
-    metric: str  # what the sweep ranks by
     trials: list[BriefTrial]
 
     @classmethod
-    def of(cls, sweep: SweepRow, arm: str) -> Asked:
+    def of(cls, sweep: SweepRow, arm: str, length: Length) -> Asked:
         is_control = arm == CONTROL or sweep.kind in SELF_TESTS
         key = ArmKey(sweep.generation, on(sweep), CONTROL if is_control else arm)
-        return cls(sweep, key, is_control, sweep.metric, [])
+        return cls(sweep, Case(key, length, sweep.metric), is_control, [])
 
 
 class Snapshot:
@@ -55,11 +63,16 @@ class Snapshot:
         trials = {sweep: list(its) for sweep, its in groupby(ledger.brief_trials(), attrgetter("sweep"))}
         for sweep in self.sweeps:
             arms: dict[str, Asked] = {}
+            length = self.length(sweep)
             for trial in trials.get(sweep.id, ()):
-                asked = arms.get(trial.arm) or arms.setdefault(trial.arm, Asked.of(sweep, trial.arm))
+                asked = arms.get(trial.arm) or arms.setdefault(trial.arm, Asked.of(sweep, trial.arm, length))
                 asked.trials.append(trial)
                 self.trials.setdefault(trial.id, (trial, asked))
             self.asked += arms.values()
+
+    @cached_property
+    def by_id(self) -> dict[str, SweepRow]:
+        return {sweep.id: sweep for sweep in self.sweeps}
 
     @cached_property
     def compared(self) -> dict[str, SweepRow]:
@@ -71,6 +84,42 @@ class Snapshot:
     def promoted(self) -> dict[str, Generation]:
         """Decision -> the generation that came of it."""
         return {each.decision: each for each in self.generations if each.decision is not None}
+
+    @cached_property
+    def own_lengths(self) -> dict[int, Length]:
+        """Generation -> the budget that its experiment states."""
+        return {each.number: Length.own(each.experiment) for each in self.generations}
+
+    def length(self, sweep: SweepRow) -> Length:
+        """Of the whole trainings of a sweep."""
+        own = UNKNOWN if sweep.generation is None else self.own_lengths.get(sweep.generation, UNKNOWN)
+        return Length.asked(sweep.question) or own
+
+    def case(self, sweep: SweepRow, arm: str) -> Case:
+        """An arm, as a sweep asks about it."""
+        return Case(ArmKey(sweep.generation, on(sweep), arm), self.length(sweep), sweep.metric)
+
+    def decision_of(self, generation: Generation) -> Decision | None:
+        """That made it a baseline."""
+        return self._decisions.get(generation.decision or "")
+
+    @cached_property
+    def _decisions(self) -> dict[str, Decision]:
+        return {decision.id: decision for decision in self.decisions}
+
+    def runs_of(self, decision: Decision) -> list[BriefTrial]:
+        """The trainings of a decided arm that its sweep asked for, of the whole budget."""
+        return self._confirming.get((decision.sweep, decision.arm), [])
+
+    @cached_property
+    def _confirming(self) -> dict[tuple[str, str], list[BriefTrial]]:
+        return {
+            (each.sweep.id, each.case.key.arm): [
+                trial for trial in each.trials
+                if trial.status == "finished" and trial.role != "guard" and trial.share == "1"
+            ]
+            for each in self.asked
+        }  # fmt: skip
 
     def born(self, key: ArmKey) -> Birth:
         """How an arm came about: as its sweep planned it, or, where it was refused, as its name says."""

@@ -60,6 +60,21 @@ def amount(value: float | None) -> str:
     return f"{scaled:.3g}{['', 'k', 'M', 'G', 'T', 'P', 'E'][power]}" if power else f"{value:.0f}"
 
 
+def trained(interval: Interval) -> str:
+    """At which budget an effect was measured: `250 steps, 32k tokens`."""
+    steps, tokens = interval["steps"], interval["tokens"]
+    parts = (
+        interval["budget"] if steps is None else count(round(steps), "step"),
+        None if tokens is None else f"{amount(tokens)} tokens",
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def named(metric: str, unit: str) -> str:
+    """`val_loss, nats`"""
+    return ", ".join(filter(None, (metric, unit)))
+
+
 def duration(seconds: float | None) -> str:
     """95.2 -> 1 min 35 s"""
     if seconds is None:
