@@ -80,7 +80,7 @@ def interval_of(decision: Decision | None, snapshot: Snapshot) -> Interval | Non
     sweep, runs = snapshot.by_id.get(decision.sweep), snapshot.runs_of(decision)
     return {
         "metric": decision.metric,
-        "budget": str(UNKNOWN if sweep is None else snapshot.length(sweep)),
+        "budget": part(UNKNOWN if sweep is None else snapshot.length(sweep), "1"),
         **_trained(runs),
         "effect": decision.effect,
         "low": decision.low,
@@ -130,7 +130,7 @@ def _entry(
         "difference": interval_of(decision, snapshot) or _screened(snapshot, longest, controls, case),
         "loss": fmean(losses) if losses else None,
         "share": share,
-        "budget": str(part(case.length, share)),
+        "budget": part(case.length, share),
         "runs": len(finished),
         "flops": fmean(flops) if flops else None,
         "reason": _reason(failures, decision, outcome),
@@ -194,7 +194,7 @@ def _screened(
             low, high = (None, None) if half is None else (effect - half, effect + half)
             level = None if half is None else LEVEL
             interval: Interval = {
-                "metric": metric, "budget": str(part(case.length, share)), **_trained(own),
+                "metric": metric, "budget": part(case.length, share), **_trained(own),
                 "effect": effect, "low": low, "high": high, "confidence": level, "n": len(ours), "confirmed": False,
             }  # fmt: skip
             return interval
@@ -208,7 +208,7 @@ class _Trained(TypedDict):
 
 def _trained(runs: Sequence[BriefTrial]) -> _Trained:
     """What runs came to, in the mean."""
-    return {"steps": mean(run.steps for run in runs), "tokens": mean(run.tokens for run in runs)}
+    return {"steps": mean([run.steps for run in runs]), "tokens": mean([run.tokens for run in runs])}
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Literal, TypedDict
@@ -20,11 +20,9 @@ from foundry.lab.report.snapshot import Snapshot, score
 
 def groups(snapshot: Snapshot, trials: Sequence[TrialEntry], curves: Sequence[Curve]) -> list[Group]:
     """Every budget and metric that something was measured at, the one with most whole trainings of arms first."""
-    sizes: dict[GroupKey, int] = defaultdict(int)
-    whole: dict[GroupKey, int] = defaultdict(int)
-    for key, _, trial in grouped(trials):
-        sizes[key] += 1
-        whole[key] += trial["share"] == "1" and trial["outcome"] != "baseline"
+    sizes = Counter(key for key, _, _ in grouped(trials))
+    of_arms = (trial for trial in trials if trial["outcome"] != "baseline" and trial["share"] == "1")
+    whole = Counter(key for key, _, _ in grouped(of_arms))
     newest = {(str(snapshot.length(sweep)), sweep.metric): sweep for sweep in snapshot.compared.values()}
     measured = _measured(snapshot, {metric for _, metric in sizes})
     names = sorted(reversed(sizes), key=lambda key: (-whole[key], -sizes[key]))
@@ -47,9 +45,10 @@ def grouped(trials: Iterable[TrialEntry]) -> Iterator[tuple[GroupKey, int, Trial
     """(group, number, trial) for every group in which a trial stands: one for each metric that it has."""
     for number, trial in enumerate(trials, 1):
         if trial["generation"] is not None and trial["role"] != "guard":
-            yield (trial["budget"], trial["metric"]), number, trial
-            for metric in trial["also"]:
-                yield (trial["budget"], metric), number, trial
+            budget = trial["budget"]
+            yield (budget, trial["metric"]), number, trial
+            for metric in trial["also"] or ():
+                yield (budget, metric), number, trial
 
 
 def value_of(trial: TrialEntry, metric: str) -> float | None:
@@ -96,13 +95,10 @@ def _measured(snapshot: Snapshot, metrics: Iterable[str]) -> dict[tuple[GroupKey
         key, length, _ = asked.case
         if not asked.is_control or key.on or key.generation is None:
             continue
-        for trial in asked.trials:
-            if trial.role == "guard":
-                continue
-            budget = str(part(length, trial.share))
-            for metric in metrics:
-                if (value := score(trial, metric)) is not None:
-                    found[(budget, metric), key.generation][trial.id] = value
+        for metric in metrics:
+            for trial in asked.trials:
+                if trial.role != "guard" and (value := score(trial, metric)) is not None:
+                    found[(part(length, trial.share), metric), key.generation][trial.id] = value
     return {key: [*values.values()] for key, values in found.items()}
 
 

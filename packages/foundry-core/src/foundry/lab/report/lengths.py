@@ -50,22 +50,20 @@ class Length(NamedTuple):
         return None if amount is None else amount < (1 - EQUAL) * other.amount
 
     def __str__(self) -> str:
-        return _words(self)
+        return _words(*self)
 
 
 UNKNOWN = Length("", 1.0)
 
 
 @cache
-def part(whole: Length, share: str) -> Length:
-    """A share of a budget, as trials have it: whole steps and tokens."""
+def part(whole: Length, share: str) -> str:
+    """A share of a budget, as trials have it, in whole steps and tokens, in words."""
     amount = whole.amount * float(Fraction(share))
-    return Length(whole.unit, float(max(1, round(amount))) if whole.unit in ("steps", "tokens") else amount)
+    return str(Length(whole.unit, float(max(1, round(amount))) if whole.unit in ("steps", "tokens") else amount))
 
 
-@cache
-def _words(length: Length) -> str:
-    unit, amount = length
+def _words(unit: str, amount: float) -> str:
     if not unit:
         return "whole budget" if amount == 1 else f"{Fraction(amount).limit_denominator(1000)} of the budget"
     if unit in ("steps", "tokens"):

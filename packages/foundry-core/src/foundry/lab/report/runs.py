@@ -20,14 +20,16 @@ CurveKey: TypeAlias = tuple[ArmKey, str]
 """An arm, and a budget in words."""
 DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
 END = math.inf
+NOTHING: Mapping[str, float] = {}
 
 
 def trials(snapshot: Snapshot, arms: Mapping[Case, ArmEntry]) -> list[TrialEntry]:
     """Every trial, in the order in which they were asked for."""
     metrics = {sweep.metric for sweep in snapshot.compared.values()}
-    others = {name: metrics - {name} for name in {sweep.metric for sweep in snapshot.sweeps}}
+    others = {metric: metrics - {metric} for metric in {sweep.metric for sweep in snapshot.sweeps}}
+    outcomes = {id(asked): _outcome(arms.get(asked.case)) for asked in snapshot.asked}
     return [
-        _entry(trial, asked, _outcome(arms.get(asked.case)), others[asked.case.metric])
+        _entry(trial, asked, outcomes[id(asked)], others[asked.case.metric])
         for trial, asked in snapshot.trials.values()
     ]
 
@@ -41,7 +43,7 @@ def curves(snapshot: Snapshot, arms: Mapping[Case, ArmEntry], points: Callable[[
     grouped: dict[CurveKey, list[tuple[BriefTrial, Asked]]] = defaultdict(list)
     for trial, asked in snapshot.trials.values():
         if trial.status == "finished" and trial.role != "guard":
-            grouped[asked.case.key, str(part(asked.case.length, trial.share))].append((trial, asked))
+            grouped[asked.case.key, part(asked.case.length, trial.share)].append((trial, asked))
     found = []
     for key, budget in _drawn(list(grouped), [*arms.values()]):
         if key.generation is None:
@@ -90,28 +92,30 @@ def _drawn(names: Sequence[CurveKey], arms: Sequence[ArmEntry]) -> list[CurveKey
 
 
 def _entry(trial: BriefTrial, asked: Asked, outcome: Drawn, others: Iterable[str]) -> TrialEntry:
-    key, length, metric = asked.case
+    (generation, on, arm), length, metric = asked.case
+    _, _, role, share, id, seed, status, attempts, reason, _, _, steps, tokens, flops, seconds = trial
+    also = {name: value for name in others if (value := score(trial, name)) is not None} if others else NOTHING
     return {
-        "id": trial.id,
-        "arm": key.arm,
-        "on": key.on,
-        "generation": key.generation,
+        "id": id,
+        "arm": arm,
+        "on": on,
+        "generation": generation,
         "sweep": asked.sweep.id,
-        "role": trial.role,
-        "share": trial.share,
-        "budget": str(part(length, trial.share)),
-        "seed": trial.seed,
-        "status": trial.status,
+        "role": role,
+        "share": share,
+        "budget": part(length, share),
+        "seed": seed,
+        "status": status,
         "metric": metric,
         "loss": score(trial, metric),
-        "also": {name: value for name in others if (value := score(trial, name)) is not None},
-        "steps": trial.steps,
-        "tokens": trial.tokens,
-        "flops": trial.flops,
-        "seconds": trial.seconds,
-        "attempts": trial.attempts,
+        "also": also,
+        "steps": steps,
+        "tokens": tokens,
+        "flops": flops,
+        "seconds": seconds,
+        "attempts": attempts,
         "outcome": outcome,
-        "reason": trial.reason,
+        "reason": reason,
     }
 
 

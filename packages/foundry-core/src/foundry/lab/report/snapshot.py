@@ -92,8 +92,16 @@ class Snapshot:
 
     def length(self, sweep: SweepRow) -> Length:
         """Of the whole trainings of a sweep."""
-        own = UNKNOWN if sweep.generation is None else self.own_lengths.get(sweep.generation, UNKNOWN)
-        return Length.asked(sweep.question) or own
+        return self._lengths[sweep.id]
+
+    @cached_property
+    def _lengths(self) -> dict[str, Length]:
+        """The same budget is one object: to find it in a table of results then takes no comparison."""
+        once: dict[Length, Length] = {}
+        own = self.own_lengths
+        stated = ((sweep.id, Length.asked(sweep.question) or own.get(sweep.generation or 0, UNKNOWN))
+                  for sweep in self.sweeps)  # fmt: skip
+        return {id: once.setdefault(length, length) for id, length in stated}
 
     def case(self, sweep: SweepRow, arm: str) -> Case:
         """An arm, as a sweep asks about it."""
@@ -109,17 +117,20 @@ class Snapshot:
 
     def runs_of(self, decision: Decision) -> list[BriefTrial]:
         """The trainings of a decided arm that its sweep asked for, of the whole budget."""
-        return self._confirming.get((decision.sweep, decision.arm), [])
-
-    @cached_property
-    def _confirming(self) -> dict[tuple[str, str], list[BriefTrial]]:
-        return {
-            (each.sweep.id, each.case.key.arm): [
-                trial for trial in each.trials
+        asked = self._asked.get((decision.sweep, decision.arm))
+        return (
+            [
+                trial
+                for trial in asked.trials
                 if trial.status == "finished" and trial.role != "guard" and trial.share == "1"
             ]
-            for each in self.asked
-        }  # fmt: skip
+            if asked
+            else []
+        )
+
+    @cached_property
+    def _asked(self) -> dict[tuple[str, str], Asked]:
+        return {(each.sweep.id, each.case.key.arm): each for each in self.asked}
 
     def born(self, key: ArmKey) -> Birth:
         """How an arm came about: as its sweep planned it, or, where it was refused, as its name says."""
