@@ -172,6 +172,7 @@ class KeepRate(TypedDict):
 class NoiseEntry(TypedDict):
     metric: str
     context: str
+    budget: str | None  # of the runs; None where no sweep tells
     sigma: float
     df: int
     runs: int

@@ -164,6 +164,7 @@ def _noise(noise: Noise, snapshot: Snapshot) -> NoiseEntry:
     return {
         "metric": noise.metric,
         "context": noise.context,
+        "budget": snapshot.budget_of(noise),
         "sigma": noise.sigma,
         "df": noise.df,
         "runs": noise.runs,

@@ -116,8 +116,8 @@ def _figures(gain: Interval, metric: str) -> Markup:
         "p",
         el("strong", words.signed(gain["effect"])),
         None if gain["metric"] == metric else el("span", f" {gain['metric']}", class_="muted"),
-        el("span", f"{words.span(gain)}, {words.count(gain['n'], 'pair')}", class_="muted block"),
-        el("span", f"at {words.trained(gain)}", class_="muted block"),
+        el("span", words.span(gain), class_="muted block"),
+        el("span", f"{words.count(gain['n'], 'pair')} at {words.trained(gain)}", class_="muted block"),
     )
 
 

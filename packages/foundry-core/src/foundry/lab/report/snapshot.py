@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from foundry.lab.decide.request import CONTROL, arm_name
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Refusal
+from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Noise, Refusal
 from foundry.lab.ledger.sweep_row import SweepRow
-from foundry.lab.report.lengths import UNKNOWN, Length
+from foundry.lab.report.lengths import UNKNOWN, Length, part
 
 SELF_TESTS = ("null", "noise")
 """Kinds of sweeps whose arms are the baseline itself."""
@@ -102,6 +102,17 @@ class Snapshot:
         stated = ((sweep.id, Length.asked(sweep.question) or own.get(sweep.generation or 0, UNKNOWN))
                   for sweep in self.sweeps)  # fmt: skip
         return {id: once.setdefault(length, length) for id, length in stated}
+
+    def budget_of(self, noise: Noise) -> str | None:
+        """Of the runs that a spread was measured in: its group names the experiment, and a share if it was a part."""
+        _, identity, share, *_ = f"{noise.group}   ".split(" ")
+        length = self._controls.get(identity)
+        return None if length is None else part(length, share or "1")
+
+    @cached_property
+    def _controls(self) -> dict[str, Length]:
+        """The identity of a control -> the budget that it was trained with."""
+        return {sweep.arms[0].identity: self.length(sweep) for sweep in self.sweeps if sweep.arms}
 
     def case(self, sweep: SweepRow, arm: str) -> Case:
         """An arm, as a sweep asks about it."""

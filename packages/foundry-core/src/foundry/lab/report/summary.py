@@ -123,22 +123,14 @@ def chance(noise: Sequence[NoiseEntry], errors: Errors, units: dict[str, str]) -
     if not noise:
         yield el("p", "The noise between seeds was not measured yet: ", el("code", "foundry noise"), " does it.")
         return
-    words_only, figures = (
-        ("metric", "where"),
-        ("standard deviation", "runs", "degrees of freedom", "smallest decidable gain"),
-    )
+    heads = ("budget", "standard deviation", "runs", "degrees of freedom", "smallest decidable gain")
     rows = (
         el(
             "tr",
-            el("th", each["metric"], scope="row"),
-            el("td", el("code", each["context"][:8], title=each["context"])),
-            el("td", f"{each['sigma']:.5f} {units.get(each['metric'], '')}", class_="number"),
-            el("td", f"{each['runs']}", class_="number"),
-            el("td", f"{each['df']}", class_="number"),
-            el(
-                "td",
-                words.NOTHING if each["smallest_decidable"] is None else f"{each['smallest_decidable']:.4f}",
-                class_="number",
+            el("th", each["metric"], scope="row", title=each["context"]),
+            (
+                el("td", figure, class_="number", data_label=head)
+                for head, figure in zip(heads, _figures(each, units.get(each["metric"], "")), strict=True)
             ),
         )
         for each in noise
@@ -150,15 +142,24 @@ def chance(noise: Sequence[NoiseEntry], errors: Errors, units: dict[str, str]) -
             el("caption", "Noise", class_="hidden"),
             el(
                 "thead",
-                el(
-                    "tr",
-                    (el("th", title, scope="col") for title in words_only),
-                    (el("th", title, scope="col", class_="number") for title in figures),
-                ),
+                el("tr", el("th", "metric", scope="col"), (el("th", h, scope="col", class_="number") for h in heads)),
             ),
             el("tbody", rows),
+            class_="rates",
         ),
         class_="scroll",
+    )
+
+
+def _figures(noise: NoiseEntry, unit: str) -> tuple[str, ...]:
+    """Of a measurement of the noise, in the order of its table."""
+    smallest = noise["smallest_decidable"]
+    return (
+        noise["budget"] or words.NOTHING,
+        f"{noise['sigma']:.5f} {unit}".strip(),
+        f"{noise['runs']}",
+        f"{noise['df']}",
+        words.NOTHING if smallest is None else f"{smallest:.4f}",
     )
 
 
