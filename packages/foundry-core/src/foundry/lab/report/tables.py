@@ -42,7 +42,8 @@ def leaderboard(arms: Sequence[ArmEntry], group: Group, number: int, most: int) 
         most: rows.
     """
     ranked = arms[:most]
-    scale = intervals.AxisScale.of((arm["difference"] for arm in ranked), group["smallest_decidable"])
+    # The scale is that of the rows which are seen at first: what is far worse goes beyond its edge.
+    scale = intervals.AxisScale.of((arm["difference"] for arm in ranked[:PAGE]), group["smallest_decidable"])
     columns = (
         Column("#", "number", "ascending"),
         Column("arm"),
@@ -51,7 +52,7 @@ def leaderboard(arms: Sequence[ArmEntry], group: Group, number: int, most: int) 
         Column((f"better by, {group['unit']}" if group["unit"] else "better by", intervals.axis(scale)), "figure"),
         Column("difference", "number"),
         Column("n", "number", label="n"),
-        Column(group["metric"], "number", label=group["metric"]),
+        Column(el("span", group["metric"], class_="measured"), "number", label=group["metric"]),
         Column("trained for", "number"),
         Column("FLOPs", "number", label="FLOPs"),
     )

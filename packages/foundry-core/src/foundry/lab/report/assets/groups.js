@@ -21,8 +21,8 @@ const GROUP = { now: SERIES.groups[0], redraw: [] };
 
   form.addEventListener("submit", event => event.preventDefault());
   form.addEventListener("change", show);
-  for (const select of selects) select.parentElement.hidden = select.options.length < 2;
-  form.querySelector(".one").hidden = selects.every(select => select.options.length > 1);
+  for (const select of selects) select.parentElement.hidden = false;
+  form.querySelector(".one").hidden = true;
   [budget.value, metric.value] = [GROUP.now.budget, GROUP.now.metric];  // what a browser may remember is not shown yet
   show();
 })();

@@ -23,6 +23,13 @@
     return found;
   }
 
+  /* From the best to the worst, less those few that are so bad that the rest would be squeezed. */
+  function range(losses, higher, own) {
+    const [best, most, worst] = (higher ? [1, 0.04, 0] : [0, 0.96, 1]).map(share => quantile(losses, share));
+    const end = Math.abs(worst - best) <= 2 * Math.abs(most - best) ? worst : most;
+    return [Math.min(best, end, ...own), Math.max(best, end, ...own)];
+  }
+
   function draw() {
     const { metric, unit, higher, baselines } = GROUP.now;
     choose(-1);
@@ -33,8 +40,7 @@
     place.replaceChildren(tip.box, names);
     const losses = dots.map(dot => dot.loss).filter(loss => loss !== null).sort((a, b) => a - b);
     if (!losses.length) { seen = []; return place.append("Nothing has a result here yet."); }
-    const own = baselines.map(([, value]) => value);
-    const low = Math.min(quantile(losses, higher ? 0.04 : 0), ...own), high = Math.max(quantile(losses, higher ? 1 : 0.96), ...own);
+    const [low, high] = range(losses, higher, baselines.map(([, value]) => value));
     const room = (high - low || 0.01) * 0.08, first = dots[0].n, last = dots.at(-1).n;
     plot = new Plot(place, {
       x: [first - 1, last + 1], y: [low - room, high + room], label: figure.dataset.label, xTitle: "trial",
