@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from statistics import fmean
 from typing import Literal, TypedDict
 
@@ -20,9 +22,11 @@ from foundry.lab.report.snapshot import Snapshot, score
 
 def groups(snapshot: Snapshot, trials: Sequence[TrialEntry], curves: Sequence[Curve]) -> list[Group]:
     """Every budget and metric that something was measured at, the one with most whole trainings of arms first."""
-    sizes = Counter(key for key, _, _ in grouped(trials))
-    of_arms = (trial for trial in trials if trial["outcome"] != "baseline" and trial["share"] == "1")
-    whole = Counter(key for key, _, _ in grouped(of_arms))
+    sizes, whole = Counter[GroupKey](), Counter[GroupKey]()
+    for key, _, trial in grouped(trials):
+        sizes[key] += 1
+        if trial["outcome"] != "baseline" and trial["share"] == "1":
+            whole[key] += 1
     newest = {(str(snapshot.length(sweep)), sweep.metric): sweep for sweep in snapshot.compared.values()}
     measured = _measured(snapshot, {metric for _, metric in sizes})
     names = sorted(reversed(sizes), key=lambda key: (-whole[key], -sizes[key]))
@@ -95,11 +99,12 @@ def _measured(snapshot: Snapshot, metrics: Iterable[str]) -> dict[tuple[GroupKey
         key, length, _ = asked.case
         if not asked.is_control or key.on or key.generation is None:
             continue
-        for metric in metrics:
-            for trial in asked.trials:
-                if trial.role != "guard" and (value := score(trial, metric)) is not None:
-                    found[(part(length, trial.share), metric), key.generation][trial.id] = value
-    return {key: [*values.values()] for key, values in found.items()}
+        for share, trials in groupby(asked.trials, attrgetter("share")):
+            measured = [trial for trial in trials if trial.role != "guard" and trial.status == "finished"]
+            for metric in metrics if measured else ():
+                values = found[(part(length, share), metric), key.generation]
+                values.update((trial.id, value) for trial in measured if (value := score(trial, metric)) is not None)
+    return {key: [*values.values()] for key, values in found.items() if values}
 
 
 def _baselines(

@@ -4,6 +4,7 @@ them; without it they are whole."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from foundry.lab.report import intervals, limits, words
@@ -262,6 +263,7 @@ def _name(entry: ArmEntry | TrialEntry) -> TableCell:
     return TableCell((el("span", entry["arm"], class_="arm"), on), entry["arm"])
 
 
+@cache
 def _generation(number: int | None) -> TableCell:
     if number is None:
         return TableCell(words.NOTHING, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from functools import cache
 
 from foundry.lab.report.contents import Interval
 from foundry.lab.report.markup import Markup, el
@@ -25,6 +26,7 @@ OUTCOMES = {
 MINUS, NOTHING = "−", "–"
 
 
+@cache
 def outcome(name: str) -> Markup:
     """The badge of an outcome: a sign, a word and a colour, of which each alone would do."""
     sign, words, meaning = OUTCOMES[name]
