@@ -1,4 +1,4 @@
-"""The quick tier: `uv run pytest -m quick`."""
+"""For every test: the quick tier, `uv run pytest -m quick`, and a machine that nobody else keeps busy."""
 
 from __future__ import annotations
 
@@ -26,3 +26,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("gpu")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(autouse=True)
+def _alone_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run beside one another, of which a command would tell."""
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))

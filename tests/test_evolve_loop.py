@@ -19,6 +19,7 @@ from tests.project import TINY, lines_of_words, working_in, write_project
 from foundry.cli.__main__ import main
 from foundry.cli.commands import evolve as evolve_command
 from foundry.core import load_experiment
+from foundry.core.config.budget import Budget
 from foundry.core.contracts import ExitCode, PluginError, UsageError
 from foundry.core.system.signals import StopRequest
 from foundry.lab.baseline import current_baseline
@@ -139,6 +140,19 @@ def test_what_helps_is_found_and_promoted_and_every_proposal_is_in_the_ledger(
     promoted = {mutation for each in evolved.promotions for mutation in each.stack}
     assert {("activation", "relu2"), ("position", "learned")} <= promoted
     _told_in_words(evolved, told, monkeypatch, capsys)
+
+
+def test_a_search_at_another_scale_promotes_at_the_baselines_own(project: Path) -> None:
+    evolved, _ = search(project, 80, budget=Budget("max_iters", 10), sets=("model_args.n_embd=32",))
+    assert evolved.promotions
+    assert SearchSettings.from_json(evolved.settings.to_json()) == evolved.settings
+    baseline = load_experiment()
+    assert baseline.model_args.n_embd == 16
+    assert 24 <= baseline.training.max_iters < 30  # a step of relu2 has fewer FLOPs
+    with Ledger.open(project) as ledger:
+        trained = [row.trial.experiment for row in ledger.trials()]
+    assert {each["model_args"]["n_embd"] for each in trained} == {32}
+    assert {each["training"]["max_iters"] for each in trained} <= {10, 11, 12}
 
 
 def _told_in_words(

@@ -14,7 +14,7 @@ from foundry.core.run import Run, list_runs
 
 EXPERIMENT = f"""{TINY}
 training: {{max_iters: 8, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1, schedule: constant, ema: 0.9}}
-checkpoints: {{save_interval: 4, keep: 9}}
+checkpoints: {{save_interval: 3, keep: 1}}
 logging: {{log_interval: 2, sample_tokens: 0}}
 """
 CLOCK = ("training_seconds", "seconds")
@@ -45,7 +45,7 @@ def first_step(run: Run) -> int:
     ("schedule", "least", "where"),
     [
         ("constant", "16 steps", 8),  # where the shorter one ended
-        ("{type: wsd, warmup: 2, decay: 0.3}", "16 steps", 4),  # it decays from step 6 on
+        ("{type: wsd, warmup: 2, decay: 0.3}", "16 steps", 6),  # where its decay begins
         ("constant", "1200 tokens", 8),
     ],
 )

@@ -260,16 +260,23 @@ def test_a_crash_is_a_failure_after_some_attempts(foundry, project):
 
 
 def test_arms_train_for_equal_flops_and_a_promotion_keeps_the_baselines_budget(foundry, project):
-    code, lines, _ = foundry("sweep", "--axis", "depth=2", "--axis", "lr=3e-2", "--budget", "12 steps", "--promote")
+    axes = ("--axis", "depth=2", "--axis", "lr=3e-2")
+    code, lines, _ = foundry("sweep", *axes, "--budget", "12 steps", "--set", "training.grad_clip=0.5", "--promote")
     arm = last(lines)["arms"][0]
     assert arm["arm"] == "depth 2 + lr 3e-2"
     assert "x the FLOPs per token" in arm["budget"]
     with Ledger.open(project) as ledger:
         flops = {row.trial.experiment["model_args"]["n_layer"]: row.result["flops"] for row in ledger.trials()}
+        assert {row.trial.experiment["training"]["grad_clip"] for row in ledger.trials()} == {0.5}
+        assert {each.reason.rpartition("; ")[2] for each in ledger.decisions()} == {"with training.grad_clip=0.5"}
+    assert "which the new baseline does not take over" in next(
+        line["text"] for line in lines if line["event"] == "note" and "grad_clip" in line["text"]
+    )
     assert flops[2] == pytest.approx(flops[1], rel=0.1)  # whole steps, of which there are 6
     assert code == ExitCode.OK
     promoted = load_experiment()
     assert promoted.name == "baseline"
+    assert promoted.training.grad_clip == 1.0
     assert promoted.training.max_iters == 12  # twice as dear a step: worth the 24 of the baseline before
 
 

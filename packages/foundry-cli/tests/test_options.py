@@ -156,6 +156,7 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--axis": ("depth=3,4", {"sweep.question.stacks": tuple((("norm", "layernorm"), ("depth", d)) for d in "34")}),
         "--seeds": ("3", {"sweep.question.rule.screening_seeds": 3}),
         "--budget": ("2k tokens", {"sweep.question.budget": Budget("tokens", 2000.0)}),
+        "--set": ("training.grad_clip=0.5", {"sweep.question.sets": ("training.grad_clip=0.5",)}),
         "--lr-grid": ("0.5,2", {"sweep.question.lr_factors": (0.5, 2.0)}),
         "--metric": ("val_bpb", {"sweep.question.rule.metric": "val_bpb"}),
         "--eval-task": ("letters", {"sweep.question.tasks": ("letters",), "sweep.question.rule.metric": "letters"}),
@@ -191,6 +192,7 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--csv": ("a.csv", "+write.path=a.csv"),
         "--plot": ("a.png", "+draw_effects.path=a.png"),
         "--budget": ("9 steps", {"Ablation.run.question.budget": Budget("max_iters", 9.0)}),
+        "--set": ("training.grad_clip=0.5", {"Ablation.run.question.sets": ("training.grad_clip=0.5",)}),
         "--metric": ("val_bpb", {"Ablation.run.question.rule.metric": "val_bpb"}),
         "--eval-task": (
             "letters",
@@ -205,6 +207,8 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--proposer": ("random", {"evolve.settings.proposer": "random"}),
         "--seed": ("5", {"evolve.settings.seed": 5}),
         "--proposals": ("3", {"evolve.settings.policy.proposals": 3}),
+        "--budget": ("9 steps", {"evolve.settings.budget": Budget("max_iters", 9.0)}),
+        "--set": ("training.grad_clip=0.5", {"evolve.settings.sets": ("training.grad_clip=0.5",)}),
         "--strict": (
             None,
             {
@@ -226,6 +230,7 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         **LAB,
         "--seeds": ("3", {"noise.seeds": 3}),
         "--budget": ("9 steps", {"noise.question.budget": Budget("max_iters", 9.0)}),
+        "--set": ("training.grad_clip=0.5", {"noise.question.sets": ("training.grad_clip=0.5",)}),
         "--metric": ("val_bpb", {"noise.question.rule.metric": "val_bpb"}),
         "--eval-task": ("letters", {"noise.question.tasks": ("letters",), "noise.question.rule.metric": "letters"}),
     },
@@ -268,6 +273,7 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--jobs": ("3", {"open_lab.jobs": 3, "Pairing.of.jobs": 3}),
         "--seeds": ("5", {"Pairing.of.rule.n_max": 5}),
         "--budget": ("9 steps", {"Pairing.of.budget": Budget("max_iters", 9.0)}),
+        "--set": ("training.grad_clip=0.5", {"load_experiment.sets": ["training.grad_clip=0.5"]}),
         "--metric": ("val_bpb", {"Pairing.of.rule.metric": "val_bpb"}),
         "--delta": ("0.03", {"Pairing.of.rule.delta": 0.03}),
         "--plot": ("a.png", "+draw_comparison.path=a.png"),

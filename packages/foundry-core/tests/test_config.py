@@ -281,7 +281,7 @@ def test_what_a_file_leaves_out_means_what_it_always_meant() -> None:
         "fsdp_min_params": 10**9,
     }  # fmt: skip
     assert plain["logging"] == {"log_interval": 10, "sample_interval": 0, "sample_prompt": "", "sample_tokens": 200}
-    assert plain["checkpoints"] == {"save_interval": 200, "keep": 2}
+    assert plain["checkpoints"] == {"save_interval": 200, "keep": 2, "before_decay": True}
     assert (plain["seed"], plain["init_from"], plain["layers"]) == (1337, None, {})
 
 

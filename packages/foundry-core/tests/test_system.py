@@ -18,6 +18,7 @@ from foundry.core.contracts import EnvironmentFailure
 from foundry.core.system import (
     available_cores,
     copy_or_link,
+    crowd_remark,
     locked,
     memory_bytes,
     move_folder,
@@ -131,6 +132,14 @@ def test_cores_are_the_quota_rounded_down(tmp_path, monkeypatch, quota: str, cor
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     root = machine(tmp_path, [version_2()], "0::/", {"sys/fs/cgroup/cpu.max": f"{quota} 100000\n"})
     assert available_cores(root) == cores
+
+
+@pytest.mark.parametrize(("load", "told"), [(6.4, "6 processes shared the 4 cores"), (6.0, ""), (0.3, "")])
+def test_a_machine_that_others_keep_busy_is_told(monkeypatch, load, told):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 99.0, 99.0))
+    said = crowd_remark()
+    assert said.startswith(told) if told else said == ""
 
 
 def test_memory_is_the_least_of_the_limits(tmp_path: Path) -> None:

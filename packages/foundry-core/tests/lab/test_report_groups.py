@@ -23,14 +23,16 @@ class Lab:
         self.first = Generation(0, "0", own, "manual", "imported", None, None, "hash", 0.0)
         ledger.promote(None, self.first)
 
-    def sweep(self, budget, arms, *, metric="val_loss", sigma: float | None = 0.01, generation=0, validated=()) -> str:
+    def sweep(
+        self, budget, arms, *, metric="val_loss", sigma: float | None = 0.01, generation=0, validated=(), sets=()
+    ) -> str:
         """Two runs of every arm: `arms` has their results.
 
         Args:
             validated: steps at which a run's curve has a validation loss; the training loss it has at each.
         """
         higher = metric == "letters"
-        question = {"rule": Rule(metric=metric).to_json(), "budget": budget}
+        question = {"rule": Rule(metric=metric).to_json(), "budget": budget, "sets": [*sets]}
         about = {"unit": "share" if higher else "nats", "higher_is_better": higher}
         spec = {"kind": "sweep", "generation": generation, "sigma": sigma, "df": 7, "question": question, **about,
                 "number": len(self.ledger.sweeps())}  # fmt: skip
@@ -38,7 +40,7 @@ class Lab:
         for arm, value in arms.items():
             for seed in (1, 2):
                 steps = {"max_iters": 1, "tokens": 1 / 128}[budget[0]] * budget[1] if budget else 100
-                wanted = Trial(f"{generation} {arm} {steps} {metric}", seed, "code", "data", {})
+                wanted = Trial(f"{generation} {arm} {steps} {metric} {sets}", seed, "code", "data", {})
                 ledger.request(sweep, [(wanted, seed, "confirm", arm, "1")])
                 metrics = {"val_loss": 4.5, metric: value}
                 curve = [{"step": n, "tokens": 128 * n, "train_loss": 5 - n / 100}
@@ -106,6 +108,14 @@ def test_what_stands_on_one_axis_is_of_one_budget_and_one_metric(lab):
     assert sum("Higher is better" in text for _, _, text in parts) == 1
     [without] = [text for _, _, text in parts if "There is no line" in text]
     assert "at 1,280 tokens in val_loss" in without
+
+
+def test_runs_with_a_setting_that_only_their_sweep_holds_are_a_group_of_their_own(lab):
+    lab.sweep(SHORT, {"baseline": 4.0, "relu2": 3.9})
+    lab.sweep(SHORT, {"baseline": 5.0, "relu2": 4.9}, sets=("model_args.n_layer=1",))
+    lab.sweep(None, {"baseline": 4.0}, sets=("training.max_iters=40",))  # which is a budget in other words
+    own = {each["budget"]: [line["value"] for line in each["baselines"]] for each in told(lab)[0]["groups"]}
+    assert own == {"40 steps": [4.0], "40 steps with model_args.n_layer=1": [5.0]}
 
 
 def test_a_rollback_keeps_the_line_of_what_it_brings_back(lab):

@@ -112,6 +112,61 @@ def test_a_plan_takes_from_the_ledger_what_was_found_under_its_terms(tmp_path):
         assert both == {(control.identity, arm.identity): known, (own.identity, arm.identity): other}
 
 
+def question_of(project, *stacks: tuple[tuple[str, str], ...], **question) -> tuple[Plan, list[str]]:
+    """The plan of a question to a project, where layers cost FLOPs by their width; and what is refused."""
+    baseline = load_experiment(project / "experiments" / "baseline.yaml")
+
+    def costs(experiment, setting) -> Costs:
+        args = experiment.model_args
+        positions = experiment.training.batch_size * args.block_size
+        return Costs(args.n_layer * args.n_embd**2, positions, positions, {"kv_bytes_per_token": 1.0})
+
+    generation = Generation(0, baseline.identity, baseline.plain(), "manual", "", None, None, "", 0.0)
+    plan, refused = make_plan(generation, baseline, Question(stacks, **question), 1, costs)
+    return plan, [str(each) for each in refused]
+
+
+def test_what_is_set_holds_in_every_training_and_in_nothing_that_is_promoted(tmp_path):
+    write_project(tmp_path, {"experiments/baseline.yaml": BASELINE})
+    wanted = ((("norm", "layernorm"),), (("depth", "3"),), (("batch_size", "8"),))
+    sets = ("model_args.n_embd=16", "training.max_iters=100", "training.dataset=stdlib")
+    plan, refused = question_of(tmp_path, *wanted, sets=sets)
+    bare, _ = question_of(tmp_path, *wanted)
+    assert not refused
+    for entry, other in zip(plan.entries, bare.entries, strict=True):
+        experiment = from_plain(entry.experiment)
+        assert experiment.model_args.n_embd == 16
+        assert entry.flops == pytest.approx(plan.baseline.flops, rel=0.02)
+        assert entry.text == other.text  # what would be promoted
+        assert entry.identity != other.identity
+    assert [entry.experiment["training"]["max_iters"] for entry in plan.entries] == [100, 100, 67, 50]
+    assert plan.entries[2].experiment["model_args"]["n_layer"] == 3
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert "sets" not in bare.question.to_json()  # it is the question that it was before there were any
+
+
+@pytest.mark.parametrize("held", ["training.learning_rate=1e-3", "training.learning_rate=5e-3"])
+def test_an_arm_that_changes_what_is_set_is_refused(tmp_path, held):
+    write_project(tmp_path, {"experiments/baseline.yaml": BASELINE})
+    plan, refused = question_of(tmp_path, (("lr", "2e-3"),), (("depth", "3"),), sets=(held,))
+    assert plan.arms == ["depth 3"]
+    assert refused == ["lr 2e-3: it changes training.learning_rate, which --set holds; leave one of them out"]
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({"sets": ("seed=3",)}, "a sweep chooses the seeds"),
+        ({"sets": ("training.learning_rate=1e-3",), "lr_factors": (0.5,)}, "both say the learning rate"),
+        ({"sets": ("model_args.n_layer",)}, "is not key=value"),
+    ],
+)
+def test_what_cannot_be_set_is_told(tmp_path, question, message):
+    write_project(tmp_path, {"experiments/baseline.yaml": BASELINE})
+    with pytest.raises(UsageError, match=message):
+        question_of(tmp_path, (("depth", "3"),), **question)
+
+
 def test_what_a_trial_leaves_to_a_longer_one_is_of_its_own_seed(tmp_path, monkeypatch):
     """By whose rows a budget in tokens becomes steps."""
     monkeypatch.setattr(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from foundry.cli import render
 from foundry.core.contracts import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ Sets = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Override a value: training.learning_rate=3e-4. Where it is text, all that follows = is it. Repeatable.",
+    ),
+]
+
+SweepSets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Holds in every training, the baseline's too, and in nothing that is promoted: model_args.n_layer=2. "
+        "Repeatable.",
     ),
 ]
 
@@ -104,7 +115,7 @@ def train_command(
     config: Path | None, sets: Sequence[str] | None, out: Path | None = None, budget: str | None = None
 ) -> str:
     """The command line that trains what was looked at."""
-    words = ["foundry", "train", *([str(config)] if config else [])]
+    words = ["foundry", "train", *([render.place(config)] if config else [])]
     words += [word for assignment in sets or () for word in ("--set", assignment)]
     words += ["--budget", budget] if budget else []
     return shlex.join([*words, *(["--out", str(out)] if out else [])])

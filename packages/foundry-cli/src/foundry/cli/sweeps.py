@@ -29,6 +29,7 @@ REDRAW_SECONDS = 0.5
 @contextmanager
 def laboratory(project: Path, executor: str, jobs: int, trial_seconds: float | None, retry: bool) -> Iterator[Lab]:
     """The project's laboratory, as a command's options ask for it, and its story on the screen."""
+    from foundry.core.system import crowd_remark
     from foundry.lab import open_lab
 
     with (
@@ -37,6 +38,8 @@ def laboratory(project: Path, executor: str, jobs: int, trial_seconds: float | N
             project, executor=executor, jobs=jobs, trial_seconds=trial_seconds, retry=retry, reporter=reports
         ) as lab,
     ):
+        if busy := crowd_remark():
+            reports.note(busy)
         yield lab
 
 
@@ -196,12 +199,13 @@ def trial_facts(trial: Running, metric: str) -> dict[str, Any]:
 def heading(sweep: str, plan: Plan) -> str:
     """`sweep 1a2b3c: attention mha, gqa_2kv against generation 3, ...`."""
     arms = ", ".join(plan.arms) or "the baseline alone"
+    sets = f" with {', '.join(plan.question.sets)}" if plan.question.sets else ""
     known = "" if plan.sigma is None else f", sigma {plan.sigma:.4g} ({plan.df} degrees of freedom)"
     setting = plan.setting
     threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
     baseline = plan.baseline.arm if plan.kind == "compare" else f"generation {plan.generation}"
     return (
-        f"{plan.kind} {sweep}: {arms}; baseline: {baseline}{known}; "
+        f"{plan.kind} {sweep}: {arms}; baseline: {baseline}{sets}{known}; "
         f"{setting.device}, {setting.precision}, {threads} a trial"
     )
 

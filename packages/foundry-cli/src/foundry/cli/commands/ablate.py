@@ -19,6 +19,7 @@ from foundry.cli.options import (
     Json,
     Metric,
     Retry,
+    SweepSets,
     Tasks,
     TrialSeconds,
     parse_budget,
@@ -41,6 +42,7 @@ def ablate(
     ] = None,
     jobs: Jobs = 1,
     budget: BudgetOption = None,
+    set: SweepSets = None,
     metric: Metric = None,
     eval_task: Tasks = None,
     executor: Executor = "local",
@@ -59,7 +61,8 @@ def ablate(
     from foundry.lab import Ablation, Question, Rule
 
     rule = Rule(metric=metric or (eval_task[0] if eval_task else "val_loss"))
-    question = Question(stacks((), axis), rule, parse_budget(budget), (), tuple(eval_task or ()))
+    tasks, sets = tuple(eval_task or ()), tuple(set or ())
+    question = Question(stacks((), axis), rule, parse_budget(budget), (), tasks, sets)
     with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         done = Ablation.run(lab, question, seeds)
         sweeps.say_failed(lab, done.sweep)
@@ -67,7 +70,8 @@ def ablate(
         _write_csv(done.rows(), csv)
     if plot is not None:
         plots.draw_effects(done, plot)
-    asked = [*(("--axis", text) for text in axis), *(("--eval-task", text) for text in eval_task or ())]
+    several = (("--axis", axis), ("--eval-task", tasks), ("--set", sets))
+    asked = [(option, text) for option, texts in several for text in texts]
     asked += [(option, text) for option, text in (("--budget", budget), ("--metric", metric)) if text]
     words = [word for each in asked for word in each]
     step = shlex.join(["foundry", "sweep", *words, "--promote"])

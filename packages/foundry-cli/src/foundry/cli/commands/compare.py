@@ -17,8 +17,10 @@ from foundry.cli.options import (
     Json,
     Metric,
     Retry,
+    Sets,
     TrialSeconds,
     parse_budget,
+    train_command,
     typed,
 )
 
@@ -40,6 +42,7 @@ def compare(
     ] = 16,
     jobs: Jobs = 1,
     budget: BudgetOption = None,
+    set: Sets = None,
     metric: Metric = None,
     delta: Annotated[
         float | None,
@@ -68,7 +71,7 @@ def compare(
     from foundry.core.config import load_experiment
     from foundry.lab import Pairing, Rule
 
-    a, b = load_experiment(first), load_experiment(second)
+    a, b = load_experiment(first, set or ()), load_experiment(second, set or ())
     rule = Rule(metric=metric or "val_loss", n_max=seeds, delta=delta)
     pairing = Pairing.of(a, b, rule, budget=parse_budget(budget), jobs=jobs)
     _say_what_differs(pairing)
@@ -83,7 +86,7 @@ def compare(
         draw_comparison(compared, plot)
     better = {"first": first, "second": second}.get(compared.comparison.choice)
     both = f"{render.argument(first)} {render.argument(second)}"
-    step = f"foundry train {render.argument(better)}" if better else f"foundry config diff {both}"
+    step = train_command(better, set, budget=budget) if better else f"foundry config diff {both}"
     if compared.comparison.choice == "undecided" and seeds < MOST_RUNS:
         step = f"{re.sub(r' --seeds[ =][0-9]+', '', typed())} --seeds {min(2 * seeds, MOST_RUNS)}"
     if render.wants_json():

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli import history, render
-from foundry.cli.options import MOST_RUNS, Executor, Jobs, Json, Metric, Retry, Tasks, TrialSeconds, typed
+from foundry.cli.options import (
+    MOST_RUNS,
+    BudgetOption,
+    Executor,
+    Jobs,
+    Json,
+    Metric,
+    Retry,
+    SweepSets,
+    Tasks,
+    TrialSeconds,
+    parse_budget,
+    typed,
+)
 
 if TYPE_CHECKING:
     from foundry.lab import Evolved, Lab, Limits, SearchSettings
@@ -35,6 +48,8 @@ def evolve(
     strict: Annotated[
         bool, typer.Option("--strict", help="Audit every keep at once: slower where ideas are plentiful.")
     ] = False,
+    budget: BudgetOption = None,
+    set: SweepSets = None,
     metric: Metric = None,
     eval_task: Tasks = None,
     delta: Annotated[
@@ -82,6 +97,8 @@ def evolve(
         proposer=proposer,
         seed=seed,
         tasks=tuple(eval_task or ()),
+        budget=parse_budget(budget),
+        sets=tuple(set or ()),
     )
     with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         if resume:

@@ -16,6 +16,7 @@ from foundry.cli.options import (
     Json,
     Metric,
     Retry,
+    SweepSets,
     Tasks,
     TrialSeconds,
     parse_budget,
@@ -26,6 +27,7 @@ def noise(
     seeds: Annotated[int, typer.Option(min=2, max=MOST_RUNS, metavar="N", help="Runs of the baseline.")] = 8,
     jobs: Jobs = 1,
     budget: BudgetOption = None,
+    set: SweepSets = None,
     metric: Metric = None,
     eval_task: Tasks = None,
     executor: Executor = "local",
@@ -42,7 +44,7 @@ def noise(
     from foundry.lab import Question, Rule
 
     metric = metric or (eval_task[0] if eval_task else "val_loss")
-    question = Question((), Rule(metric=metric), parse_budget(budget), (), tuple(eval_task or ()))
+    question = Question((), Rule(metric=metric), parse_budget(budget), (), tuple(eval_task or ()), tuple(set or ()))
     with sweeps.laboratory(find_project(Path.cwd()), executor, jobs, trial_seconds, retry) as lab:
         data = lab.noise(question, seeds).to_json()
     step = "foundry sweep TYPE VARIANT... --promote"

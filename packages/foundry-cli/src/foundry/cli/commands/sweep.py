@@ -16,6 +16,7 @@ from foundry.cli.options import (
     Json,
     Metric,
     Retry,
+    SweepSets,
     Tasks,
     TrialSeconds,
     given,
@@ -42,6 +43,7 @@ def sweep(
     jobs: Jobs = 1,
     seeds: Annotated[int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Runs of each arm in screening.")] = 1,
     budget: BudgetOption = None,
+    set: SweepSets = None,
     lr_grid: Annotated[
         str | None,
         typer.Option(metavar="F,F", help="Learning rates that every arm, the baseline too, tries: factors on its own."),
@@ -110,6 +112,7 @@ def sweep(
         budget=parse_budget(budget),
         lr_factors=tuple(_factors(lr_grid)),
         tasks=tuple(eval_task or ()),
+        sets=tuple(set or ()),
     )
     arms, rounds = arms or 8, rounds or 1
     if null and simulate:
@@ -136,7 +139,7 @@ OF_NULL = {"null", "rounds", "arms", "simulate", "sigma"}
 GOES_WITH = {
     "resume": ({"promote", *RUN}, "it goes on with what was asked last"),
     "simulate": ({"json", *RULE, *OF_NULL}, "it trains nothing"),
-    "null": ({*RUN, *RULE, *OF_NULL, "budget", "metric", "eval_task"}, "its arms are copies of the baseline"),
+    "null": ({*RUN, *RULE, *OF_NULL, "budget", "set", "metric", "eval_task"}, "its arms are copies of the baseline"),
 }
 """What a call means that is no sweep of named arms -> what else may be said of it; the rest would change nothing, or
 something else than was meant."""

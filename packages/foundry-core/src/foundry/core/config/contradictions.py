@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -101,6 +102,7 @@ def _heads(experiment: Experiment, document: Document) -> Iterator[Fault]:
             path,
             f"n_embd {args.n_embd} is not a multiple of n_head {args.n_head}; "
             f"try n_embd {widths}, or n_head {heads}, or set head_dim",
+            beside=[("model_args", "n_embd")],
         )
 
 
@@ -108,7 +110,8 @@ def _micro_batch(experiment: Experiment, document: Document) -> Iterator[Fault]:
     rows, micro = experiment.training.batch_size, experiment.training.micro_batch
     if isinstance(micro, int) and rows % micro:
         tries = near_divisors(rows, micro)
-        yield document.fault(("training", "micro_batch"), f"{micro} does not divide batch_size {rows}; try {tries}")
+        message = f"{micro} does not divide batch_size {rows}; try {tries}"
+        yield document.fault(("training", "micro_batch"), message, beside=[("training", "batch_size")])
 
 
 def _layers(experiment: Experiment, document: Document) -> Iterator[Fault]:
@@ -143,7 +146,9 @@ def _problems(experiment: Experiment, document: Document, path: Path, params: Pa
         raise PluginError(f"{'.'.join(map(str, path))}: its check failed: {described(error)}") from error
     for key, message in problems:
         where = path if key == "type" and (*path, "type") not in document.places else (*path, *key.split("."))
-        yield document.fault(where, message)
+        # It names the sizes that its setting does not fit.
+        named = [size for size in SIZES if re.search(rf"\b{size[-1]}\b", message)]
+        yield document.fault(where, message, beside=named)
 
 
 def _attentions_with(experiment: Experiment, position: Params) -> list[AttentionParams]:

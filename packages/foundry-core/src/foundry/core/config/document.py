@@ -55,10 +55,16 @@ class Document:
             path = path[:-1]
         return self.places.get(path, Place("experiment"))
 
-    def fault(self, path: Path, message: str) -> Fault:
-        """A fault of the value at `path`, under the key that its author wrote."""
+    def fault(self, path: Path, message: str, beside: Iterable[Path] = ()) -> Fault:
+        """A fault of the value at `path`, under the key that its author wrote.
+
+        Args:
+            beside: values that it contradicts. Who wrote the last of them, in the topmost document, is shown the place.
+        """
         written = self.places.get(path)
-        return Fault(self.place(path), (written.key if written else "") or dotted(path), message, path)
+        order = {place.source: number for number, place in enumerate(self.places.values())}
+        last = max([path, *beside], key=lambda each: order.get(self.place(each).source, -1))
+        return Fault(self.place(last), (written.key if written else "") or dotted(path), message, path)
 
     def get(self, path: Path, default: Any = None) -> Any:
         value = self.data

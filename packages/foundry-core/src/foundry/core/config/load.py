@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from foundry.core.config.assemble import assemble
+from foundry.core.config.assemble import assemble, edited
 from foundry.core.config.command_line import Written
 from foundry.core.config.document import Document, Fault, Place
 from foundry.core.config.experiment import Experiment
@@ -64,6 +64,17 @@ def from_plain(
     project = find_project(project or Path.cwd())
     document = Document(deepcopy(dict(data)), {(): Place(source)})
     return assemble([document, *map(_read_set, sets)], registry or discover(project), project)
+
+
+def with_sets(experiment: Experiment, sets: Sequence[str]) -> Experiment:
+    """`experiment` with `--set` on top, as of `load_experiment`, and the same name.
+
+    Raises:
+        InvalidExperiment, PluginError, UsageError: as for `load_experiment`.
+    """
+    written = edited(experiment, {}, experiment.name, Place(experiment.name))
+    documents = [written, *map(_read_set, sets)]
+    return assemble(documents, experiment.registry, experiment.project, name=experiment.name)
 
 
 def from_text(text: str, project: Path, *, name: str, source: str = "") -> Experiment:

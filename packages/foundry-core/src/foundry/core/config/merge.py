@@ -31,7 +31,8 @@ def merge(base: Document, over: Document, registry: Registry) -> Document:
             if not merged.place(("training", budget)).source.startswith("--set"):  # two flags contradict each other
                 merged.drop(("training", budget))
     merged.data = _merge(merged, over, (), registry)
-    merged.places.update(over.places)
+    # What was written last stands last: see `Document.fault`.
+    merged.places = {path: place for path, place in merged.places.items() if path not in over.places} | over.places
     return merged
 
 

@@ -135,3 +135,8 @@ class Checkpoints(Params):
     keep: int = Field(
         2, ge=1, description="newest checkpoints that stay, beside the best", json_schema_extra=NOT_IDENTITY
     )
+    before_decay: bool = Field(
+        True,
+        description="keep the one where the decay of wsd begins: a longer training can go on from it",
+        json_schema_extra=NOT_IDENTITY,
+    )

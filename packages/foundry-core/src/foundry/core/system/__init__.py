@@ -28,7 +28,7 @@ from foundry.core.system.files import (
     write_durably,
 )
 from foundry.core.system.locks import Busy, locked
-from foundry.core.system.machine import available_cores, memory_bytes, require_memory
+from foundry.core.system.machine import available_cores, crowd_remark, memory_bytes, require_memory
 from foundry.core.system.places import cache_folder, code_folder, not_trusted, temporary_folder, user_path
 from foundry.core.system.refusals import unread, way_out, writing
 
@@ -40,6 +40,7 @@ __all__ = [
     "cache_folder",
     "code_folder",
     "copy_or_link",
+    "crowd_remark",
     "locked",
     "memory_bytes",
     "move_folder",

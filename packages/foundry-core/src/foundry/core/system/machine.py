@@ -39,6 +39,17 @@ def cpu_quota(root: Path = ROOT) -> float | None:
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
+def crowd_remark() -> str:
+    """What to know before something is trained on a machine that others keep busy: more than 1.5 processes for each of
+    its cores ran, or waited for one, in the last minute. Empty: nobody waits much, or the system does not tell."""
+    try:
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    except (AttributeError, OSError):
+        return ""
+    busy = f"{load:.0f} processes shared the {cores} cores of this machine in the last minute"
+    return f"{busy}: trainings take longer, their results stay the same" if load > 1.5 * cores else ""
+
+
 def memory_bytes(root: Path = ROOT) -> int | None:
     """Memory that this process and its container may use; None: this system does not tell."""
     try:

@@ -16,7 +16,7 @@ import torch
 
 from foundry.core.contracts import EnvironmentFailure, InvalidData
 from foundry.core.kernels import native_kernels
-from foundry.core.system import available_cores, code_folder
+from foundry.core.system import available_cores, code_folder, crowd_remark
 
 # Dense bf16 peaks in FLOP/s, from the vendors' data sheets (without sparsity).
 PEAK_BF16 = {
@@ -106,7 +106,7 @@ class Device:
 
 
 def thread_remarks(device: Device, training: Any, local_world: int) -> list[str]:
-    """What to know of the threads that a training has.
+    """What to know of the threads that a training has, and of who else wants the cores.
 
     Args:
         local_world: ranks on this machine.
@@ -122,7 +122,7 @@ def thread_remarks(device: Device, training: Any, local_world: int) -> list[str]
             f"{device.threads} threads{ranks} share {cores} {'core' if cores == 1 else 'cores'}: fewer are faster, "
             "see training.threads"
         )
-    return remarks
+    return remarks + ([busy] if (busy := crowd_remark()) else [])
 
 
 def resolve(training: Any, *, local_rank: int = 0, local_world: int = 1, saved: Device | None = None) -> Device:

@@ -133,11 +133,12 @@ class Log(Stateful):
 
 @dataclass
 class Save(Stateful):
-    """Every `interval` steps, at the end, when one is asked to stop, and at the best validation loss so far. The last
-    `keep` stay, and the best."""
+    """Every `interval` steps, at the end, when one is asked to stop, at the best validation loss so far, and after step
+    `shared`. The last `keep` stay, the best, and that one."""
 
     interval: int
     keep: int
+    shared: int  # the last step that a longer training has, too; 0: none
     into: Run
     world: World
     metrics: Metrics
@@ -148,7 +149,8 @@ class Save(Stateful):
 
     def is_due(self, now: Moment) -> bool:
         is_best = "val_loss" in now.figures and self.validate.best_step == now.step
-        return (now.ended or now.stopping or is_best or _due(now.step, self.interval)) and self.saved_at != now.step
+        is_wanted = now.ended or now.stopping or is_best or now.step == self.shared or _due(now.step, self.interval)
+        return is_wanted and self.saved_at != now.step
 
     def run(self, now: Moment) -> Mapping[str, float]:
         self.metrics.sync()
@@ -157,8 +159,7 @@ class Save(Stateful):
         if self.world.is_main:
             folder = self.into.checkpoints
             checkpoints.save(folder, now.step, saved)
-            best = self.validate.best_step
-            checkpoints.prune(folder, keep=self.keep, pinned=set() if best is None else {best})
+            checkpoints.prune(folder, keep=self.keep, pinned={self.shared, self.validate.best_step or 0})
         self.world.barrier()
         return {}
 

@@ -78,6 +78,16 @@ def shared_steps(short: Experiment, ends: tuple[int | None, int | None]) -> int:
     return shared
 
 
+def kept_for_longer(experiment: Experiment, steps: int | None) -> int:
+    """The step after which a checkpoint is worth keeping for a longer training, of one with so many steps: the last
+    that the two share. 0: there is none, it is the end, or the longer one would save less than half of these steps."""
+    shared = shared_steps(experiment, (steps, _ENDLESS)) if experiment.checkpoints.before_decay else 0
+    return shared if steps is not None and steps / 2 <= shared < steps else 0
+
+
+_ENDLESS = 2**62
+
+
 def adopt(shorter: Path, longer: Path, identity: str, step: int, *, codes: Sequence[str] = ()) -> bool:
     """Let the training in folder `longer`, of experiment `identity`, begin after `step` steps of the one in `shorter`.
     False if that left no such checkpoint, or `longer` has begun already.

@@ -38,7 +38,7 @@ from foundry.core.training.distributed import World, join
 from foundry.core.training.expert_load import ExpertLoad
 from foundry.core.training.feed import Feed
 from foundry.core.training.jobs import Jobs, Log, Sample, Save, Validate
-from foundry.core.training.longer import go_on
+from foundry.core.training.longer import go_on, kept_for_longer
 from foundry.core.training.memory_check import require_training_memory
 from foundry.core.training.metrics import Metrics
 from foundry.core.training.objective import TrainingContext, build_objective
@@ -260,7 +260,8 @@ def _jobs(trainer: Trainer, flops_per_position: float, peak_flops: float | None,
         flops_per_position=flops_per_position,
         peak_flops=peak_flops,
     )
-    save = Save(saving.save_interval, saving.keep, trainer.run, world, trainer.metrics, validate)
+    shared = kept_for_longer(experiment, trainer.budget.steps)
+    save = Save(saving.save_interval, saving.keep, shared, trainer.run, world, trainer.metrics, validate)
     sample = Sample(
         logging.sample_interval,
         0 if prompt is None else logging.sample_tokens,

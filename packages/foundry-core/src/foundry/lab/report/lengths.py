@@ -20,16 +20,29 @@ EQUAL = 0.01
 
 
 class Length(NamedTuple):
-    """A budget."""
+    """A budget, and what else makes runs of one length no match for those of another sweep."""
 
     unit: str  # "" where nobody wrote down what the baseline states
     amount: float  # where the unit is "", a share of it
+    held: str = ""  # what `--set` holds in every training
 
     @classmethod
-    def asked(cls, question: Json) -> Length | None:
-        """What a sweep was asked to train for; None is the baseline's own budget."""
-        stated = question.get("budget")
-        return None if stated is None else cls(UNITS.get(stated[0], stated[0]), float(stated[1]))
+    def asked(cls, question: Json, own: Length) -> Length:
+        """What a sweep was asked to train for.
+
+        Args:
+            own: the budget that its baseline states.
+        """
+        stated, held = question.get("budget"), []
+        length = own if stated is None else cls(UNITS.get(stated[0], stated[0]), float(stated[1]))
+        for each in question.get("sets", ()):
+            key, _, value = (part.strip() for part in each.partition("="))
+            unit = UNITS.get(key.removeprefix("training."))
+            if unit is None:
+                held.append(each)
+            elif stated is None and value != "null":
+                length = cls(unit, float(value))
+        return length._replace(held=", ".join(held))
 
     @classmethod
     def own(cls, experiment: Json) -> Length:
@@ -50,7 +63,7 @@ class Length(NamedTuple):
         return None if amount is None else amount < (1 - EQUAL) * other.amount
 
     def __str__(self) -> str:
-        return _words(*self)
+        return _words(self.unit, self.amount) + (f" with {self.held}" if self.held else "")
 
 
 UNKNOWN = Length("", 1.0)
@@ -60,7 +73,7 @@ UNKNOWN = Length("", 1.0)
 def part(whole: Length, share: str) -> str:
     """A share of a budget, as trials have it, in whole steps and tokens, in words."""
     amount = whole.amount * float(Fraction(share))
-    return str(Length(whole.unit, float(max(1, round(amount))) if whole.unit in ("steps", "tokens") else amount))
+    return str(whole._replace(amount=float(max(1, round(amount))) if whole.unit in ("steps", "tokens") else amount))
 
 
 def _words(unit: str, amount: float) -> str:

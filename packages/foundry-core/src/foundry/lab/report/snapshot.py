@@ -99,8 +99,9 @@ class Snapshot:
         """The same budget is one object: to find it in a table of results then takes no comparison."""
         once: dict[Length, Length] = {}
         own = self.own_lengths
-        stated = ((sweep.id, Length.asked(sweep.question) or own.get(sweep.generation or 0, UNKNOWN))
-                  for sweep in self.sweeps)  # fmt: skip
+        stated = (
+            (sweep.id, Length.asked(sweep.question, own.get(sweep.generation or 0, UNKNOWN))) for sweep in self.sweeps
+        )
         return {id: once.setdefault(length, length) for id, length in stated}
 
     def budget_of(self, noise: Noise) -> str | None:

@@ -17,7 +17,6 @@ from foundry.lab.search.ledger_search import LedgerSearch, Start, Tell
 from foundry.lab.search.settings import Evolved, Limits, SearchSettings, Spent, check_room, searches
 from foundry.lab.sweep.lab import Lab
 from foundry.lab.sweep.plan import informed
-from foundry.lab.sweep.question import Question
 
 
 def evolve(lab: Lab, settings: SearchSettings, limits: Limits, tell: Tell = lambda facts: None) -> Evolved:
@@ -56,7 +55,7 @@ def _open(lab: Lab, settings: SearchSettings, limits: Limits, tell: Tell, *, beg
             ledger.start_sweep(begun[-1].spec)  # this process drives it from now on
         return LedgerSearch(lab, settings, limits, tell, Start.of(begun[-1]))
     check_room(settings.policy, limits, limits.left(Spent()))  # before the noise is measured
-    plan = lab.of_baseline(Question((), settings.rule, tasks=settings.tasks))
+    plan = lab.of_baseline(settings.question(()))
     known = lab.with_noise(plan) if begin else informed(plan, ledger)
     start = Start("new", plan.generation, known.sigma or 0.0, known.df)
     if begin:

@@ -228,8 +228,8 @@ class LedgerSearch:
         else:
             kind, control, stacks, rule = "audit", step.verified, (step.stack,), within(rule, self.left)
         arms, named, refused = self.ground.arms(control, stacks)
-        question = Question(stacks, rule, tasks=self.settings.tasks)
-        plan, unbuilt = plan_of(self.ground.verified, arms, question, self.lab.jobs, self.lab.count, kind)
+        question, origin = self.settings.question(stacks, rule), self.ground.experiment(self.ground.origin)
+        plan, unbuilt = plan_of(self.ground.verified, arms, question, self.lab.jobs, self.lab.count, kind, origin)
         if isinstance(step, Round):
             plan = replace(plan, sigma=self.search.sigma, df=self.df)
         return plan, replace(place, arms=named), refused + unbuilt

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from foundry.core.config.budget import Budget
 from foundry.core.contracts import Stack, UsageError
 from foundry.core.garbage import no_garbage
 from foundry.lab.decide.conclusion import ArmConclusion
@@ -15,6 +16,7 @@ from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger import Ledger, SweepRow
 from foundry.lab.ledger.records import Verdict, span
 from foundry.lab.search.policy import Policy
+from foundry.lab.sweep.question import Question
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class SearchSettings:
     proposer: str = "evolutionary"
     seed: int = 0
     tasks: tuple[str, ...] = ()  # evaluated after every training
+    budget: Budget | None = None  # of every training, in the steps of the first baseline; None: the baseline's own
+    sets: tuple[str, ...] = ()  # as of a `Question`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rule", replace(self.rule, finalists=1))  # an audit compares one stack
@@ -37,13 +41,27 @@ class SearchSettings:
             "proposer": self.proposer,
             "seed": self.seed,
             "tasks": list(self.tasks),
+            **({"budget": [self.budget.name, self.budget.amount]} if self.budget else {}),
+            **({"sets": list(self.sets)} if self.sets else {}),  # without both a search is the one that it was before
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SearchSettings:
         """The settings that `to_json` wrote."""
         rule, policy = Rule.from_json(values["rule"]), Policy(**values["policy"])
-        return cls(rule, policy, values["proposer"], values["seed"], tuple(values["tasks"]))
+        budget, sets = values.get("budget"), tuple(values.get("sets", ()))
+        return cls(
+            *(rule, policy, values["proposer"], values["seed"], tuple(values["tasks"])),
+            *(Budget(*budget) if budget else None, sets),
+        )
+
+    def question(self, stacks: tuple[Stack, ...], rule: Rule | None = None) -> Question:
+        """What one step of the search asks.
+
+        Args:
+            rule: by default that of the audits.
+        """
+        return Question(stacks, rule or self.rule, self.budget, (), self.tasks, self.sets)
 
     @classmethod
     def last(cls, ledger: Ledger) -> SearchSettings:

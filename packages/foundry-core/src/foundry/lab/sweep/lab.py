@@ -298,6 +298,8 @@ class Lab:
         assert winner is not None
         decision = next(each for each in result.decisions if each.arm == winner)
         experiment = from_text(result.plan.entry(winner).text, self.project, name=BASELINE.stem, source=winner)
+        if sets := result.plan.question.sets:
+            self.reporter.note(f"{winner} was judged with {', '.join(sets)}, which the new baseline does not take over")
         score, given_up = result.conclusion.arm(winner).loss, result.conclusion.given_up
         loss = None if score is None else result.plan.told(score)
         return promote(self.ledger, self.project, decision, experiment, loss=loss, given_up=given_up)

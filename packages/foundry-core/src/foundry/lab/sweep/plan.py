@@ -4,7 +4,7 @@ known of the noise. It is frozen when its sweep starts, so that a sweep that goe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
@@ -25,6 +25,7 @@ from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec, Ter
 from foundry.lab.ledger.sweep_row import stack_from_json
 from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
+from foundry.lab.sweep.sets import as_trained
 from foundry.lab.trials.costs import COST_AXES, Costs, Count, equalised
 from foundry.lab.trials.failure import is_of_code, reason_of
 from foundry.lab.trials.fingerprint import data_fingerprint, task_spec, trial_code
@@ -184,6 +185,7 @@ def remarks_on(plan: Plan, question: Question, baseline: Experiment) -> list[str
     """What to know of the plan for `question` before it is trained; of its arms, `ARM, ARM: REMARK`, once for all that
     share it."""
     metric, arms = plan.question.rule.metric, dict[str, list[str]]()
+    baseline = as_trained(baseline, baseline, question.sets)
     cut_alike = metric != COMPARES_TOKENIZERS or question.rule.metric == metric
     of_all = [] if cut_alike else [f"the arms differ in their tokenizer, so {metric} decides"]
     for entry in plan.entries[1:]:
@@ -207,30 +209,33 @@ def plan_of(
     jobs: int,
     count: Count,
     kind: str = "sweep",
+    yardstick: Experiment | None = None,
 ) -> tuple[Plan, list[Refused]]:
     """The plan for arms that are made already, the control first, and those of them that cannot be built. Without a
     generation, it is not the baseline's.
 
+    Args:
+        yardstick: whose steps and tokens the question's budget counts; by default the control's.
+
     Raises:
-        UsageError: a budget in seconds, for trials that share a device.
+        UsageError: a budget in seconds, for trials that share a device; or a `--set` that names nothing.
         FoundryError: the control itself cannot be built.
     """
-    control = arms[0].experiment
+    sets, bare = question.sets, arms[0].experiment
+    control = as_trained(bare, bare, sets)
     asked = tasks_asked(control, question.tasks)
     metric = metric_asked(question.rule.metric, question.tasks, asked)
     question, known = replace(question, rule=replace(question.rule, metric=metric)), control.registry.metric(metric)
     tasks = tuple(task_spec(control, task) for task in asked)
     setting = Setting.of(control, jobs, [arm.experiment for arm in arms])
+    scale = Scale(question, yardstick or bare, lambda experiment: count(experiment, setting))
     identities = {arm.experiment.identity for arm in arms}
     entries: list[PlannedArm] = []
     refused: list[Refused] = []
     for arm in arms:
-        base = arm.base or control
         try:
-            worth = count(base, setting)
-            costs = count(arm.experiment, setting)  # a learning rate changes none
             family = [arm, *_at_other_rates(arm, question.lr_factors, identities)]
-            entries += [_entry(each, arm.name, costs, base, worth, question.budget, tasks) for each in family]
+            entries += [scale.entry(each, arm, arm.base or bare, tasks) for each in family]
         except FAULTS as error:
             if arm is arms[0]:
                 raise not_built("the baseline itself" if arm.name == CONTROL else arm.name, error) from error
@@ -288,6 +293,10 @@ def check_question(question: Question, baseline: Experiment) -> None:
     metric_asked(question.rule.metric, question.tasks, tasks_asked(baseline, question.tasks))
     if question.rule.cost and question.rule.cost not in COST_AXES:
         raise UsageError(f"{question.rule.cost!r} is no cost", f"one of {', '.join(COST_AXES)}")
+    if question.lr_factors and any(each.startswith("training.learning_rate=") for each in question.sets):
+        raise UsageError(
+            "--lr-grid and --set training.learning_rate both say the learning rate", "leave one of them out"
+        )
 
 
 def _spells_otherwise(one: Experiment, other: Experiment) -> bool:
@@ -315,31 +324,43 @@ def _at_other_rates(arm: Arm, factors: Sequence[float], identities: set[str]) ->
         yield Arm(name, other.experiment, (*arm.mutations, ("lr", value)), changes, arm.base)
 
 
-def _entry(
-    arm: Arm,
-    family: str,
-    costs: Costs,
-    base: Experiment,
-    worth: Costs,
-    budget: Budget | None,
-    tasks: Sequence[TaskSpec],
-) -> PlannedArm:
-    """The arm as it is trained: for as much as `base`, which costs `worth`."""
-    kept, words = equalised(arm.experiment, costs, Budget.of(base), worth)
-    trained, words = equalised(arm.experiment, costs, budget, worth) if budget else (kept, words)
-    return PlannedArm(
-        arm=arm.name,
-        family=family,
-        mutations=arm.mutations,
-        changes=arm.changes,
-        identity=trained.identity,
-        experiment=trained.plain(),
-        text=to_yaml(kept),
-        budget=words,
-        flops=costs.flops(Budget.of(trained)),
-        costs=dict(costs.axes),
-        code=trial_code(arm.experiment, tasks),
-    )
+@dataclass(frozen=True)
+class Scale:
+    """At which settings and for how long the arms of a question are trained."""
+
+    question: Question
+    yardstick: Experiment  # whose steps and tokens its budget counts
+    count: Callable[[Experiment], Costs]
+
+    def entry(self, arm: Arm, root: Arm, base: Experiment, tasks: Sequence[TaskSpec]) -> PlannedArm:
+        """The arm as it is trained, and as it would be promoted.
+
+        Args:
+            root: the same at its own learning rate, which costs as much.
+            base: what it was made on: without another budget it trains for as much.
+        """
+        sets = self.question.sets
+        costs = self.count(root.experiment)
+        kept, words = equalised(arm.experiment, costs, Budget.of(base), self.count(base))
+        trained = kept
+        if sets or self.question.budget:
+            wanted, meter = self.question.budget, self.yardstick if self.question.budget else base
+            costs, meter = self.count(as_trained(root.experiment, base, sets)), as_trained(meter, meter, sets)
+            own = as_trained(arm.experiment, base, sets)
+            trained, words = equalised(own, costs, wanted or Budget.of(meter), self.count(meter))
+        return PlannedArm(
+            arm=arm.name,
+            family=root.name,
+            mutations=arm.mutations,
+            changes=arm.changes,
+            identity=trained.identity,
+            experiment=trained.plain(),
+            text=to_yaml(kept),
+            budget=words,
+            flops=costs.flops(Budget.of(trained)),
+            costs=dict(costs.axes),
+            code=trial_code(trained, tasks),
+        )
 
 
 def _evidence(values: Mapping[str, Any]) -> Evidence:

@@ -21,6 +21,7 @@ class Question:
     budget: Budget | None = None  # of every training; None: the baseline's own
     lr_factors: tuple[float, ...] = ()  # learning rates that every arm tries beside its own, as factors on it
     tasks: tuple[str, ...] = ()  # evaluated after every training
+    sets: tuple[str, ...] = ()  # `key=value` each: holds in every training, and in nothing that is promoted
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -29,6 +30,7 @@ class Question:
             "budget": None if self.budget is None else [self.budget.name, self.budget.amount],
             "lr_factors": list(self.lr_factors),
             "tasks": list(self.tasks),
+            **({"sets": list(self.sets)} if self.sets else {}),  # a question without them is the one that it was before
         }
 
     @classmethod
@@ -40,6 +42,7 @@ class Question:
             budget=None if values["budget"] is None else Budget(*values["budget"]),
             lr_factors=tuple(values["lr_factors"]),
             tasks=tuple(values["tasks"]),
+            sets=tuple(values.get("sets", ())),
         )
 
     @classmethod

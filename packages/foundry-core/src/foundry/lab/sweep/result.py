@@ -99,6 +99,7 @@ class SweepResult:
 
 def decisions_of(sweep: str, plan: Plan, conclusion: Conclusion) -> Iterator[Decision]:
     """One per arm. Their ids depend on the sweep alone, so that to conclude it again writes nothing twice."""
+    sets = f"; with {', '.join(plan.question.sets)}" if plan.question.sets else ""
     for arm in conclusion.arms:
         judged = arm.judgement
         yield Decision(
@@ -109,7 +110,7 @@ def decisions_of(sweep: str, plan: Plan, conclusion: Conclusion) -> Iterator[Dec
             arm=arm.arm,
             metric=plan.question.rule.metric,
             verdict=arm.verdict,
-            reason=arm.reason,
+            reason=arm.reason + sets,
             effect=judged.effect if judged else None,
             low=judged.low if judged else None,
             high=judged.high if judged else None,

@@ -34,9 +34,11 @@ def trial_code(experiment: Experiment, tasks: Iterable[TaskSpec]) -> str:
 def make_trial(experiment: Experiment, seed: int, setting: Setting, tasks: tuple[TaskSpec, ...] = ()) -> Trial:
     """One training of `experiment`, whose budget is this trial's, with `seed`, and its scores on `tasks`.
 
-    Nothing is sampled from its model: that would cost a short trial a tenth of its time.
+    Nothing is sampled from its model: that would cost a short trial a tenth of its time. What a longer one may begin
+    with, `warm_start` says.
     """
-    trained = edit(experiment, {"seed": seed, "logging.sample_tokens": 0, **setting.edits_of(experiment)}, "the sweep")
+    own = {"seed": seed, "logging.sample_tokens": 0, "checkpoints.before_decay": False}
+    trained = edit(experiment, {**own, **setting.edits_of(experiment)}, "the sweep")
     return Trial(
         identity=trained.identity,
         seed=seed,
