@@ -184,7 +184,7 @@ def test_a_signal_while_the_ranks_start_is_the_exit_status(project, number, stat
 def test_ranks_that_do_not_divide_the_batch_are_refused(project):
     done = foundry(project, "--out", "odd", "--nproc", "3")
     assert done.returncode == 3
-    assert "batch_size 8 does not divide among 3 ranks" in done.stderr
+    assert "batch_size 8 cannot be divided among 3 ranks" in done.stderr
     assert "Traceback" not in done.stderr
     alone = load_experiment(project / "experiment.yaml", ["training.distributed=none"]).training
     check_ranks(alone, 1)

@@ -14,6 +14,8 @@ import pytest
 from tests.doses import not_in_small_doses
 from tests.project import write_project
 
+from foundry.core.registry import registry
+
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
@@ -102,6 +104,34 @@ def test_a_file_in_the_project_becomes_a_variant(project, foundry_alone):
 def test_a_file_in_the_project_becomes_an_attention(project, foundry_alone):
     assert "decode_equals_forward" in follow(section(HOW_TO, "An attention"), project, foundry_alone)
     assert finished_runs(project) == ["attn_tempered"]
+
+
+def test_every_slot_has_its_row_and_its_section():
+    page = HOW_TO.read_text()
+    listed = re.findall(r"^\| \[`(\w+)`\]\((\S+)\)", section(HOW_TO, "The slots"), re.MULTILINE)
+    assert {slot for slot, _ in listed} == {*registry().slots}
+    assert all(link.endswith(".md") or f"\n### {slot}\n" in page or slot == "attention" for slot, link in listed)
+
+
+@pytest.mark.slow
+def test_files_in_the_project_fill_every_slot_of_an_experiment(project, foundry_alone):
+    for heading in ("The other parts of a layer", "What trains the model", "Text: datasets and tokenizers"):
+        follow(section(HOW_TO, heading), project, foundry_alone)
+    assert finished_runs(project) == ["parts", "text", "trained"]
+
+
+@pytest.mark.slow
+@not_in_small_doses
+def test_files_in_the_project_do_what_foundry_asks_of_their_slots(project, foundry_alone):
+    """And fill the slots that no experiment chooses."""
+    printed = follow(section(HOW_TO, "What no experiment chooses"), project, foundry_alone)
+    assert finished_runs(project) == ["first", "second"]
+    assert "experiments/plain.yaml" in printed
+    for block in blocks(HOW_TO.read_text()):
+        if written := re.search(r"`((?:variants/|test_variants)\S+)`:$", block.above):
+            write_project(project, {written[1]: block.text})
+    printed = foundry_alone.run(project, "pytest", "-q", "test_variants.py").stdout
+    assert re.search(r"\d+ passed", printed)
 
 
 def test_a_file_in_the_project_becomes_an_objective(project, foundry_alone):

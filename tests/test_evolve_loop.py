@@ -299,7 +299,7 @@ def test_a_stack_that_rests_on_many_mutations_is_built_and_promoted(project: Pat
     ("body", "message"),
     [
         ("raise KeyError('x')", "proposer mine failed: variants/mine.py:5: KeyError"),
-        ("return [[('depth', 3)]]", "is no stack of mutations"),
+        ("return [[('depth', 3)]]", "is not a stack of mutations"),
     ],
 )
 def test_a_proposer_that_fails_is_named(project: Path, body: str, message: str) -> None:
@@ -353,7 +353,7 @@ def test_the_command_trains_for_real_and_goes_on_where_it_was_left(
         (["--proposer", "clever"], ExitCode.USAGE, "proposer has no variant 'clever'"),
         (["--max-hours", "0"], ExitCode.USAGE, "--max-hours 0: must be more than 0"),
         (["--metric", "beauty"], ExitCode.USAGE, "there is no metric 'beauty'"),
-        (["--resume"], ExitCode.USAGE, "there is no search to go on with"),
+        (["--resume"], ExitCode.USAGE, "there is no search to resume"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(

@@ -163,7 +163,7 @@ def test_a_checkpoint_beyond_the_memory_is_not_read_and_not_set_aside(trained, t
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["model.safetensors"]["bytes"] = TERABYTE
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(EnvironmentFailure, match=r"takes 1,099\.5 GB of memory, and there are"):
+    with pytest.raises(EnvironmentFailure, match=r"needs 1,099\.5 GB of memory, and"):
         checkpoints.newest(run / "checkpoints", print)
     assert folder.is_dir()
 
@@ -175,7 +175,7 @@ def test_a_training_that_cannot_fit_is_refused_before_it_takes_memory(project, m
     for command in ("train", "train --dry-run", "lr-find"):
         assert main([*command.split(), *(["--out", "large"] if command == "train" else [])]) == 6
         said = capsys.readouterr().err
-        assert "MB of memory, and there are" in said
+        assert "MB of memory, and" in said
         assert "`foundry analyze`" in said
     assert not (project / "large").exists()
     monkeypatch.setattr(machine, "memory_bytes", lambda: needed)  # what may fit is tried
@@ -198,4 +198,4 @@ def test_a_model_too_large_is_its_arms_own_failure():
     with pytest.raises(EnvironmentFailure) as refused:
         machine.require_memory(TERABYTE**2, "the arm")
     assert not is_the_machines(refused.value)
-    assert reason_of(refused.value).startswith("EnvironmentFailure: the arm takes")
+    assert reason_of(refused.value).startswith("EnvironmentFailure: the arm needs")

@@ -54,7 +54,7 @@ def test_it_goes_on_where_the_shorter_one_is_the_same_bit_for_bit(train, schedul
     _, shorter = train(*sets, "--budget", budget)
     note, longer = train(*sets, "--budget", least)
     assert longer.path != shorter.path
-    assert f"note: goes on after step {where} of runs/{shorter.path.name}, which is the same until there" in note
+    assert f"note: continues after step {where} of runs/{shorter.path.name}, which is the same up to there" in note
     note, whole = train(*sets, "--budget", least, "--resume", "never", out="whole")
     assert note == ""
     ours, theirs = (checkpoint(each.path) for each in (longer, whole))
@@ -71,8 +71,8 @@ def test_where_nothing_is_the_same_it_says_so_and_how_to_go_on(train):
     note, longer = train(*cosine, "--budget", "16 steps")
     path = f"runs/{shorter.path.name}"
     assert note == (
-        f"note: {path} differs in its budget alone (8 steps), but kept nothing that is the same in this one, which "
-        f"begins at step 0; to go on from its weights: --set init_from={path}"
+        f"note: {path} differs only in its budget (8 steps), but none of its checkpoints fits this run, which begins "
+        f"at step 0; to start from its weights: --set init_from={path}"
     )
     assert first_step(longer) == 1
     note, going_on = train(*cosine, "--set", f"init_from={path}")
@@ -90,7 +90,7 @@ def test_what_is_not_the_same_experiment_is_no_shorter_one(train, tmp_path):
         assert note == ""
         assert first_step(run) == 1
     note, _ = train("--budget", "2000 tokens")  # the same budget in another kind: 8 steps have fewer
-    assert "goes on after step 16 of" in note or "goes on after step 8 of" in note
+    assert "continues after step 16 of" in note or "continues after step 8 of" in note
     (tmp_path / "project" / "corpus.txt").write_text(lines_of_words(61))
     note, run = train("--budget", "24 steps")
     assert "begins at step 0" in note

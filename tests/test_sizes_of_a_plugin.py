@@ -31,7 +31,7 @@ class Params(AttentionParams):
             raise RuntimeError("unlucky")
         groups, rest = divmod(self.groups * new.n_head, old.n_head)
         if rest:
-            raise ValueError(f"groups {self.groups} of {old.n_head} heads has no equal among {new.n_head}")
+            raise ValueError(f"groups {self.groups} of {old.n_head} heads has no equivalent among {new.n_head}")
         inner = self.inner if new.n_embd == old.n_embd else self.inner * new.n_embd // old.n_embd
         return {"groups": groups, "inner": inner}
 
@@ -133,7 +133,7 @@ def test_a_setting_may_be_written_where_it_says(project):
 
 def test_what_cannot_follow_is_refused_with_what_can(project):
     base = load_experiment(sets=["model_args.attention.groups=1"])
-    with pytest.raises(InvalidExperiment, match="groups 1 of 4 heads has no equal among 2") as caught:
+    with pytest.raises(InvalidExperiment, match="groups 1 of 4 heads has no equivalent among 2") as caught:
         mutate(base, "width", "16")
     assert caught.value.hint == "try 64"  # 32 is what it is
     with pytest.raises(PluginError, match=r"model_args\.attention: .*unlucky"):

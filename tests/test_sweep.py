@@ -389,7 +389,7 @@ def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(foundry, projec
 
 
 def test_what_may_not_be_meant_is_told_of_the_arms_once_before_they_are_trained(foundry):
-    remark = "attention.window: 64 tokens hold a whole row (block_size 16): all are seen"
+    remark = "attention.window: 64 tokens cover a whole row (block_size 16): this is full attention"
     _, lines, _ = foundry("sweep", "attention", "swa_64", "mha", "--lr-grid", "2", "--dry-run")
     assert lines[-1]["remarks"] == [f"attention swa_64: {remark}"]
     _, lines, _ = foundry("ablate", "--axis", "attention=swa_64", "--axis", "activation=relu2,gelu", "--seeds", "1")

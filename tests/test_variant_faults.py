@@ -246,8 +246,8 @@ WORDS = {
         "noforward": "NoForward.forward is missing",
         "noarguments": "takes 1 positional argument but 3 were given",
         "unfilled": "nothing initialises the parameter gain () of Unfilled",
-        "overwrites": "the way back through this line fails: RuntimeError: one of the variables needed for gradient",
-        "shortens": "the way back through this line fails: RuntimeError: Function BackBackward returned an invalid",
+        "overwrites": "the backward pass through this line fails: RuntimeError: one of the variables needed for",
+        "shortens": "the backward pass through this line fails: RuntimeError: Function BackBackward returned an",
         "unsaid": "Unsaid.forward: Mute: (its text cannot be had: AttributeError)",
         "ofnofile": "OfNoFile.forward: AttributeError: 'Tensor' object has no attribute 'no_such'",
         "nothing": "it returns None",
@@ -311,14 +311,14 @@ def test_the_line_of_a_variant_is_named_with_what_was_expected(fails, tmp_path, 
 
 def test_of_two_ranks_each_names_the_line_on_the_way_back(project, tmp_path):
     said = run_ranks(2, project, ["train", *chosen("activation", "overwrites", tmp_path)], ExitCode.PLUGIN)
-    assert said.count(f"error: {line_of('overwrites')}: forward: the way back through this line fails") == 2
+    assert said.count(f"error: {line_of('overwrites')}: forward: the backward pass through this line fails") == 2
     assert "fault of Foundry's own" not in said
 
 
 def test_an_attribute_roles_that_says_nothing_of_parameters_is_refused(fails, tmp_path):
     code, error = fails("train", *chosen("activation", "otherroles", tmp_path))
     assert code == ExitCode.PLUGIN
-    assert "OtherRoles.roles is a Linear, and no mapping" in error
+    assert "OtherRoles.roles is a Linear, not a mapping" in error
 
 
 def test_every_command_that_builds_the_model_says_the_same_in_words_and_in_json(fails, project, tmp_path):

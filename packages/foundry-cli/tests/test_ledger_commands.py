@@ -132,8 +132,8 @@ def test_an_id_is_found_though_it_looks_like_a_number(id):
     ("terms", "said", "hint"),
     [
         (["slt=attention"], "nothing in the ledger has a 'slt'", "did you mean slot?"),
-        (["attention"], "'attention' is no term", "KEY=VALUE"),
-        (["n>many"], "'many' is no number", ""),
+        (["attention"], "'attention' is not a term", "KEY=VALUE"),
+        (["n>many"], "'many' is not a number", ""),
         (["verdict=rejected"], "nothing has verdict=rejected", "did you mean verdict=reject?"),
         (["what=trial,run"], "nothing has what=run", "it is decision, trial, refusal, generation"),
     ],

@@ -55,7 +55,7 @@ def test_a_file_of_somebodys_is_not_overwritten(tmp_path, monkeypatch, capsys, c
     notes = tmp_path / "notes.png"
     notes.write_bytes(b"\x89PNG or years of work")
     assert main([*command, "notes.png"]) == 2
-    assert "notes.png is there already" in capsys.readouterr().err
+    assert "notes.png already exists" in capsys.readouterr().err
     assert notes.read_bytes() == b"\x89PNG or years of work"
     (tmp_path / "null.png").symlink_to("/dev/null")  # which is no file to be replaced
     assert main([*command, "null.png"]) == 3

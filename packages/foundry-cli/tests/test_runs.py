@@ -128,7 +128,7 @@ def test_sorted_filtered_limited_and_as_csv(runs, trained):
     assert names("--limit", "2") == [*TRAINED, "stopped"][-2:]
     assert names("--filter", "status=finished", "--filter", "run=*er*") == ["other"]
     assert names("--filter", "changes=n_embd*") == ["wide"]
-    for words, told in ((["--filter", "x"], "no KEY=VALUE"), (["--sort", "loss"], "runs have no 'loss'; ")):
+    for words, told in ((["--filter", "x"], "not KEY=VALUE"), (["--sort", "loss"], "runs have no 'loss'; ")):
         assert told.rstrip("; ") in runs(*words, code=2).err
     table = [*csv.DictReader(StringIO(runs("--csv", "--filter", "run=wide").out))]
     assert [(row["run"], row["changes"]) for row in table] == [("wide", "n_embd: 16 -> 32; norm: rmsnorm -> layernorm")]
@@ -151,9 +151,9 @@ def test_tags_notes_and_names_stay_with_a_run(runs, trained):
     assert rows(runs("--filter", "tags=best").out)[1][7:9] == ["best", "the first, with an é"]
     runs("rename", "plain", "first")
     assert main(["train", *TRAINED["plain"], "--out", "runs/first"]) == 0  # still the run that it was
-    assert "is there already" in runs("rename", "first", "wide", code=2).err
+    assert "already exists" in runs("rename", "first", "wide", code=2).err
     for name in ("a/b", ".hidden", "..", ""):
-        assert "is no name of a folder" in runs("rename", "first", name, code=2).err
+        assert "is not the name of a folder" in runs("rename", "first", name, code=2).err
     runs("rename", "first", "plain")
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_run_is_not_touched(runs, trained):
 
 def test_what_stands_before_a_command_is_not_passed_over(runs):
     told = runs("--limit", "1", "--sort", "step", "tag", "plain", "x", code=2).err
-    assert "--sort, --limit: is of the list of runs, not of `runs tag`" in told
+    assert "--sort, --limit: belongs to `foundry runs`, not to `runs tag`" in told
 
 
 def test_what_is_removed_was_meant(runs, trained):

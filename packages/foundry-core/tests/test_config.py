@@ -124,7 +124,7 @@ def test_order_is_defaults_then_extends_then_file_then_flags(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("SSSL/M", "no pattern and one of its letters"),
+        ("SSSL/M", "not a pattern and one of its letters"),
         ("SSSL", "names no layers"),
         ("SSSSSL/L", "begins with layer 5; n_layer 4 has layers 0 to 3"),
         ("SSSL/S,1", "names layer 1 twice"),

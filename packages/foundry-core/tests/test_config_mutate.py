@@ -168,7 +168,7 @@ def test_what_may_not_be_meant_is_remarked_once() -> None:
     assert not remarks(adamw, mutate(mutate(adamw, "width", "256").experiment, "lr", "5e-4").experiment)
 
     wide = mutate(adamw, "attention", "swa_256")
-    assert wide.remarks == ["attention.window: 256 tokens hold a whole row (block_size 128): all are seen"]
+    assert wide.remarks == ["attention.window: 256 tokens cover a whole row (block_size 128): this is full attention"]
     assert not mutate(wide.experiment, "norm", "layernorm").remarks
     assert not mutate(adamw, "attention", "swa_64").remarks
 
@@ -263,8 +263,8 @@ def test_other_budgets_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("type", "value", "message"),
     [
-        ("width", "100", "width 100: heads as wide as now (4 in 128) need a multiple of 32\n  try 64 or 192"),
-        ("width", "32", "n_kv_head 2 of 4 heads has no equal among 1\n  try 64"),
+        ("width", "100", "width 100: heads that keep their width (4 in 128) need a multiple of 32\n  try 64 or 192"),
+        ("width", "32", "n_kv_head 2 of 4 heads has no equivalent among 1\n  try 64"),
         ("depth", "0", "model_args.n_layer: got 0; needs a whole number >= 1"),
         ("lr", "-1", "training.learning_rate: got -1.0; needs a number > 0"),
         ("lr", "nan", "training.learning_rate: got nan, which is not a finite number"),
@@ -272,7 +272,7 @@ def test_other_budgets_stay_as_they_are() -> None:
         ("attention", "gqa_4kv", ""),
         ("batch_size", "0", "training.batch_size: got 0"),
         ("adam_betas", "1,2", "training.optimizer.beta1: got 1.0"),
-        ("param", "attention.type=mha", "is no setting but the choice of a variant\n  foundry mutate attention mha"),
+        ("param", "attention.type=mha", "chooses a variant and is not a setting\n  foundry mutate attention mha"),
         ("param", "position.scaling.factor=4", "baseline cannot be trained: model_args.position.scaling: has no key"),
     ],
 )
@@ -305,9 +305,9 @@ def test_a_layer_that_a_shallower_model_lacks_is_named_at_its_line(tmp_path: Pat
         ("depth", "deep", "needs a whole number, such as 8"),
         ("lr", "fast", "'fast' is not a number; one is 3e-4"),
         ("adam_betas", "0.9", "needs two numbers, such as 0.9,0.95"),
-        ("seed", "3", "what two experiments must share to be compared"),
-        ("dataset", "text", "what two experiments must share to be compared"),
-        ("max_iters", "3", "what two experiments must share to be compared"),
+        ("seed", "3", "two experiments must share it to be comparable"),
+        ("dataset", "text", "two experiments must share it to be comparable"),
+        ("max_iters", "3", "two experiments must share it to be comparable"),
     ],
 )
 def test_what_is_no_mutation(baseline: Experiment, type: str, value: str, message: str) -> None:
@@ -324,7 +324,7 @@ def test_the_same_name_with_other_content_is_refused(baseline: Experiment, tmp_p
     assert path.read_text() == content
     other = mutate(baseline, "depth", "2").experiment
     other = from_plain(other.explicit | {"name": "baseline"})
-    with pytest.raises(InvalidExperiment, match="is there already, with other content"):
+    with pytest.raises(InvalidExperiment, match="already exists, with other content"):
         write_experiment(mutate(other, "lr", "3e-4"), tmp_path)
     assert path.read_text() == content
 

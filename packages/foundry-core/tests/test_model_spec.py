@@ -46,7 +46,7 @@ def test_a_spec_follows_a_width_as_the_mutation_does(name):
     for n_embd in (16, 32, 64):
         assert spec.as_wide_as(n_embd) == as_wide_as(experiment, n_embd).model_spec(50)
     assert spec.as_wide_as(64) != spec
-    with pytest.raises(InvalidExperiment, match="heads as wide as now"):
+    with pytest.raises(InvalidExperiment, match="heads that keep their width"):
         spec.as_wide_as(36)
 
 

@@ -390,7 +390,7 @@ def test_what_a_user_says_is_bos_and_eos_leaves_with_the_tokenizer():
     assert left["generation_config.json"] == {"bos_token_id": 1, "eos_token_id": 4}
     first = PretrainedTokenizer.learn(PretrainedParams(path=".", bos="<pad>"), None)
     assert first.special_tokens["bos"] == 0
-    with pytest.raises(InvalidData, match=r"data\.tokenizer\.eos: '<x>' is no token of"):
+    with pytest.raises(InvalidData, match=r"data\.tokenizer\.eos: '<x>' is not a token of"):
         PretrainedTokenizer.learn(params.model_copy(update={"eos": "<x>"}), None)
 
 

@@ -30,7 +30,7 @@ def test_listing_imports_neither_torch_nor_numpy():
         (GQAParams(n_kv_head=2), {"n_head": 1}, "n_kv_head", "2 does not divide n_head 1; try 1"),
         (RoPEParams(), {"head_dim": 5}, "type", "head_dim is 5; make it even"),
         (SinusoidalParams(), {"n_embd": 15}, "type", "n_embd is 15; make it even"),
-        (CrossEntropyParams(z_loss=1e-4, chunk_tokens=8), {}, "chunk_tokens", "does not go together with z_loss"),
+        (CrossEntropyParams(z_loss=1e-4, chunk_tokens=8), {}, "chunk_tokens", "cannot be combined with z_loss"),
     ],
 )
 def test_impossible_settings_are_named_with_a_way_out(params, dims, key, message):

@@ -126,7 +126,7 @@ def test_what_nobody_says_anything_of_decays_if_it_may_be_a_matrix(project):
 
 @pytest.mark.parametrize(
     ("said", "message"),
-    [("gains", "PerHead.roles: size is 'gains', which is no role"), ("matrix", None)],
+    [("gains", "PerHead.roles: size is 'gains', which is not a role"), ("matrix", None)],
 )
 def test_a_word_that_is_no_role_is_refused(project, said, message):
     folder = project(f'roles = {{"size": "{said}"}}')

@@ -426,7 +426,7 @@ def test_a_database_of_somebody_else(tmp_path):
     (tmp_path / ".foundry").mkdir()
     with sqlite3.connect(tmp_path / ".foundry" / "ledger.db") as db:
         db.execute("CREATE TABLE accounts (id INTEGER)")
-    assert "no ledger of Foundry" in refused(tmp_path, InvalidData)
+    assert "not a ledger of Foundry" in refused(tmp_path, InvalidData)
 
 
 def test_another_version(ledger, tmp_path):

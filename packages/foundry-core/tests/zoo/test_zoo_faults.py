@@ -219,14 +219,14 @@ def test_nothing_that_is_there_is_written_over(folder, tmp_path, monkeypatch):
     (tmp_path / "full" / "mine").touch()
     for write in (lambda out: convert(folder, out), lambda out: export(*loaded, out)):
         for name in ("file", "full"):
-            with pytest.raises(InvalidData, match=f"{name} is there already, and not empty"):
+            with pytest.raises(InvalidData, match=f"{name} already exists, and not empty"):
                 write(tmp_path / name)
         (tmp_path / "empty").mkdir()
         write(tmp_path / "empty")
         assert len(os.listdir(tmp_path / "empty")) > 2
         shutil.rmtree(tmp_path / "empty")
     monkeypatch.setattr("foundry.zoo.convert.load", None)
-    with pytest.raises(InvalidData, match="full is there already"):
+    with pytest.raises(InvalidData, match="full already exists"):
         convert(folder, tmp_path / "full")  # before the weights are read
     assert (tmp_path / "file").read_text() == "mine"
     assert os.listdir(tmp_path / "full") == ["mine"]
@@ -505,12 +505,12 @@ def test_a_gated_model_says_what_to_do(hub, monkeypatch, capsys):
     hub.gated = True
     assert main(["zoo", "pull", "org/tiny", "--json"]) == 6
     error = json.loads(capsys.readouterr().err)["error"]
-    assert "lets only some people have it" in error["message"]
+    assert "restricts access to it" in error["message"]
     assert "HF_TOKEN" in error["hint"]
     assert "no right to it" not in error["hint"]
     monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
     assert main(["zoo", "pull", "org/tiny", "--json"]) == 6
-    assert "the one that is set has no right to it" in json.loads(capsys.readouterr().err)["error"]["hint"]
+    assert "the one that is set has no access to it" in json.loads(capsys.readouterr().err)["error"]["hint"]
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert main(["zoo", "pull", "org/tiny", "--json"]) == 0
     assert hub.tokens[-1] == "Bearer hf_secret"
@@ -558,7 +558,7 @@ def test_a_model_beyond_the_memory_is_refused_before_it_is_read(good, monkeypatc
     size = sum(parameter.nbytes for parameter in load_pretrained(good).parameters())
     for there in (1000, size - 1):
         monkeypatch.setattr("foundry.core.system.machine.memory_bytes", lambda: there)  # noqa: B023
-        with pytest.raises(EnvironmentFailure, match="of memory, and there are"):
+        with pytest.raises(EnvironmentFailure, match="of memory, and"):
             load_pretrained(good)
 
 

@@ -84,7 +84,7 @@ def _usage(failure: typer.TyperException) -> int:
 
 
 def _unexpected(failure: BaseException) -> int:
-    """What nobody foresaw: the machine's fault, a plugin's, or our own."""
+    """Unexpected errors: the machine's fault, a plugin's, or our own."""
     return _told(refusal(failure) or explained(failure), reason=failure)
 
 

@@ -31,7 +31,7 @@ Sets = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a value: training.learning_rate=3e-4. Where it is text, all that follows = is it. Repeatable.",
+        help="Override a value: training.learning_rate=3e-4. A string is everything after the =. Repeatable.",
     ),
 ]
 
@@ -52,19 +52,21 @@ RunName = Annotated[
 # What the commands that train trials share.
 
 MOST_RUNS = 1000
-"""Runs of one arm that a command may be asked for. With so many, an effect of a tenth of the noise is certain."""
+"""The most runs of one arm that a command takes: enough for an effect of a tenth of the noise to be certain."""
 
-Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Trials at a time.")]
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Trials that are trained at the same time.")]
 BudgetOption = Annotated[
     str | None,
     typer.Option(
-        metavar="BUDGET", help="Of a trial: 300 steps, 500k tokens, 1e12 flops.", show_default="the baseline's"
+        metavar="BUDGET", help="Budget of a trial: 300 steps, 500k tokens, 1e12 flops.", show_default="the baseline's"
     ),
 ]
 Metric = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="What decides: val_loss, val_bpb, or a task's: gsm8k.accuracy.", show_default="val_loss"
+        metavar="NAME",
+        help="Metric that decides: val_loss, val_bpb, or a task's: gsm8k.accuracy.",
+        show_default="val_loss",
     ),
 ]
 Tasks = Annotated[
@@ -72,26 +74,29 @@ Tasks = Annotated[
     typer.Option(
         "--eval-task",
         metavar="TASK",
-        help="Score every model on TASK, too, and rank by it: a name, or {type: NAME, SETTING: VALUE}. Repeatable.",
+        help="Also score every model on TASK, and rank by it: a name, or {type: NAME, SETTING: VALUE}. Repeatable.",
     ),
 ]
-Executor = Annotated[str, typer.Option(metavar="NAME", help="Who trains: local, inline, or a plugin's.")]
+Executor = Annotated[
+    str, typer.Option(metavar="NAME", help="What trains the trials: local, inline, or a plugin's executor.")
+]
 TrialSeconds = Annotated[
     float | None,
-    typer.Option(min=1, metavar="S", help="A trial that takes longer has failed.", show_default="no limit"),
+    typer.Option(
+        min=1, metavar="S", help="Time limit of a trial; one that takes longer has failed.", show_default="no limit"
+    ),
 ]
 
 Retry = Annotated[
-    bool, typer.Option("--retry", help="Train again what failed before, as by a time limit, and decide again.")
+    bool, typer.Option("--retry", help="Train failed trials again (after a time limit, for example), and decide again.")
 ]
 
 
 class TakesNumbers(TyperCommand):
-    """A command with values that may be numbers: -3 is then no option that is unknown, but a value, whose range
-    refuses it."""
+    """A command whose values may be numbers: -3 is then a value out of range, and not an unknown option."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        # Only then, so that a mistyped option is told as one. Beside a number it becomes a value that does not exist.
+        # Only then, so that a mistyped option is reported as one. Beside a number it becomes a value that is unknown.
         ctx.ignore_unknown_options = any(re.match(r"-\.?[0-9]", word) for word in args)
         return super().parse_args(ctx, args)
 
@@ -114,7 +119,7 @@ def run_named(name: str, folder: Path | None = None) -> Run:
 def train_command(
     config: Path | None, sets: Sequence[str] | None, out: Path | None = None, budget: str | None = None
 ) -> str:
-    """The command line that trains what was looked at."""
+    """The command line that trains the same experiment."""
     words = ["foundry", "train", *([render.place(config)] if config else [])]
     words += [word for assignment in sets or () for word in ("--set", assignment)]
     words += ["--budget", budget] if budget else []
@@ -122,16 +127,16 @@ def train_command(
 
 
 ONCE = ("--json", "--promote", "--resume", "--retry", "--dry-run")
-"""Options that a command line which is shown as the next step does not repeat."""
+"""Options that the suggested next command does not repeat."""
 
 
 def typed() -> str:
-    """The command line that was typed, without what was about this call of it."""
+    """The command line that was typed, without options that concern this call only."""
     return shlex.join(["foundry", *(word for word in sys.argv[1:] if word not in ONCE)])
 
 
 def given(context: typer.Context) -> dict[str, str]:
-    """What is on the command line of the command that runs: parameter -> how it is written, `--alpha`."""
+    """The parameters of the running command: name -> how it is written, `--alpha`."""
     return {
         parameter.name: parameter.opts[0] if parameter.param_type_name == "option" else str(parameter.metavar)
         for parameter in context.command.params

@@ -5,7 +5,7 @@ that is not there must not show after hours of training.
     ...
     outputs.write(csv, content)
 
-What is there already is replaced only where Foundry made it: a page, a table or a picture of before.
+What already exists is replaced only where Foundry made it: a page, a table or a picture of before.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _file(path: Path | None, what: str, is_ours: Callable[[bytes, bytes], bool])
     begin, end = _ends(path) if path.exists() else (b"", b"")
     if (begin and not is_ours(begin, end)) or (path.exists() and not what):  # of an empty one nothing is lost
         why = f", and not {what}" if what else ""
-        raise UsageError(f"{render.place(path)} is there already{why}", "choose another name, or remove it")
+        raise UsageError(f"{render.place(path)} already exists{why}", "choose another name, or remove it")
     with writing(path), TemporaryFile(dir=path.parent):
         return path
 

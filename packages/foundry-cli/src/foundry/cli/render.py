@@ -148,7 +148,7 @@ def drawn(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = ""
 
 
 def say(text: str) -> None:
-    """A remark for whoever watches; silent with --json, where stderr holds errors only."""
+    """A remark for the user; silent with --json, where stderr holds errors only."""
     if not _json:
         _to_stderr(text)
 
@@ -282,5 +282,5 @@ def _kind(code: int) -> str:
 def _to_stderr(text: str) -> None:
     try:
         print(printable(text), file=sys.stderr, flush=True)
-    except OSError:  # nobody listens any more: that is no reason to fail
+    except OSError:  # the reader is gone: that is no reason to fail
         drop(sys.stderr)

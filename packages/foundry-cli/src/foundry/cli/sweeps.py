@@ -88,7 +88,7 @@ class Lines:
 
 
 class JsonLines(Lines):
-    """The same as objects on stdout, and more of them: a trial that begins is told, too."""
+    """The same as objects on stdout, and more of them: also when a trial begins."""
 
     def note(self, text: str) -> None:
         render.record({"event": "note", "text": text})

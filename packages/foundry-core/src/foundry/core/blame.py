@@ -1,4 +1,4 @@
-"""Whose code an exception comes from, and which line of it: what Foundry says of an error that nobody foresaw.
+"""Whose code an exception comes from, and which line of it: what Foundry says of an unexpected error.
 
     except Exception as error:
         raise explained(error) from error     # variants/diffattn.py:45: DiffAttention.forward: RuntimeError: ...

@@ -175,7 +175,7 @@ def _lengths(attention_mask: Tensor) -> list[int]:
     """How many tokens each row of (B, T) ends with."""
     real = attention_mask.bool()
     if not real[:, -1].all() or (real[:, :-1] & ~real[:, 1:]).any():
-        raise UsageError("attention_mask has padding after a token, or a row without one", "pad prompts on the left")
+        raise UsageError("attention_mask has padding after a token, or a row without tokens", "pad prompts on the left")
     return real.sum(-1).tolist()
 
 

@@ -142,7 +142,7 @@ def change_param(experiment: Mapping[str, Any], value: str) -> Edits:
         if isinstance(choice, Mapping) and "type" in choice:
             if name == "type":
                 raise InvalidExperiment(
-                    f"{setting.strip()} is no setting but the choice of a variant",
+                    f"{setting.strip()} chooses a variant and is not a setting",
                     f"foundry mutate {slot} {text.strip()}",
                 )
             names = [each for each in choice if each != "type"]

@@ -143,7 +143,7 @@ class Run:
             replace_durably(self.labels_file, json.dumps({"tags": [*tags], "note": note}).encode())
 
     def keep_error(self) -> None:
-        """Of the exception that is handled now, for whoever mends the code."""
+        """Of the exception that is handled now, for those who fix the code."""
         with suppress(OSError):  # the disk is full
             self.path.mkdir(parents=True, exist_ok=True)
             self.error_file.write_text(traceback.format_exc(), encoding="utf-8")
@@ -250,7 +250,7 @@ def list_runs(folder: Path) -> list[Run]:
 
 
 def find_run(name: str, folder: Path) -> Run:
-    """The run that somebody means: by its path, or by its name in `folder`, of which the beginning is enough.
+    """The run that a text names: its path, its name in `folder`, or the beginning of its name.
 
     Raises:
         InvalidData: there is none, or more than one.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FIGURES = ("step", "tokens", "positions", "train_loss", "val_loss", "val_bpb", "tokens_per_second")
 UNTOLD = ("name", "logging", "checkpoints")
-"""What of an experiment no run is told apart by."""
+"""Parts of an experiment by which runs are never told apart."""
 
 
 def run_rows(folder: str | Path, baseline: Experiment | None = None) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from foundry.core.contracts import InvalidData, Item, PluginError, RunHandle, Ta
 
 @dataclass(frozen=True)
 class NamedTask:
-    """A task under the name that an experiment has for it, by which its metrics are told: `gsm8k.accuracy`."""
+    """A task under its name in an experiment, which is also in the names of its metrics: `gsm8k.accuracy`."""
 
     name: str
     params: TaskParams
@@ -56,7 +56,7 @@ def task_asked(experiment: Experiment, text: str) -> NamedTask:
     task with settings, `{type: recall, pairs: 8}`, under its type's name.
 
     Raises:
-        UsageError: the text says no task.
+        UsageError: the text names no task.
         InvalidExperiment, PluginError: see `tasks_of`.
     """
     if text in experiment.eval.tasks:
@@ -64,7 +64,7 @@ def task_asked(experiment: Experiment, text: str) -> NamedTask:
     choice = read_value(text, "--eval-task")
     name = choice.get("type") if isinstance(choice, dict) else choice
     if not isinstance(name, str):
-        raise UsageError(f"{text!r} says no task", "give a name, or {type: NAME, SETTING: VALUE}")
+        raise UsageError(f"{text!r} names no task", "give a name, or {type: NAME, SETTING: VALUE}")
     if name not in {**experiment.registry.variants("task"), **experiment.registry.shorthands("task")}:
         raise experiment.registry.unknown_variant("task", name)
     return tasks_of(experiment, {name: choice})[name]
@@ -107,7 +107,7 @@ def scored(built: Task, handle: RunHandle, task: NamedTask) -> Score:
 
     Raises:
         InvalidData: it has no item, or two of one id.
-        PluginError: an item lacks a metric, or has a score that is no number or details that JSON has not.
+        PluginError: an item lacks a metric, or has a score that is not a number or details that JSON has not.
     """
     items = tuple(map(_plain, built.run(handle)))
     if not items:
@@ -143,5 +143,5 @@ def _check(item: Item, task: NamedTask) -> None:
         json.dumps(item.details)
     except (TypeError, ValueError) as error:
         raise PluginError(
-            f"task {task.name}: the details of item {item.id!r} are not as JSON has them: {error}"
+            f"task {task.name}: the details of item {item.id!r} cannot be written as JSON: {error}"
         ) from error

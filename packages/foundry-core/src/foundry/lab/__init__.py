@@ -7,7 +7,7 @@
 
     ledger/     what happened
     decide/     what follows from it: the rule, the procedures, the statistics; pure
-    trials/     who trains: driver, workers, executors; and what a training is known by
+    trials/     trainings: driver, workers, executors; and the name of a trial
     sweep/      mutations of the baseline against the baseline;  search/  sweep after sweep, for days
     ablation.py comparison.py learning_rate.py    what describes, and promotes nothing
     baseline.py   from a decision to the next baseline, and back;  report/  one page that shows all of it

@@ -47,7 +47,7 @@ class Ablation:
 
         Raises:
             UsageError: the question names no arms.
-            Stopped: somebody asked for it; the same call goes on from there.
+            Stopped: the process was asked to stop; the same call resumes.
         """
         if not question.stacks:
             raise UsageError("there is nothing to ablate", "for example: foundry ablate --axis attention=mha,gqa_2kv")

@@ -100,7 +100,7 @@ class Pairing:
         measured first, with A, if nobody ever did for A with this metric, budget and data.
 
         Raises:
-            Stopped: somebody asked for it; the same call goes on from there.
+            Stopped: the process was asked to stop; the same call resumes.
             FoundryError: both failed at the same seed.
         """
         first, second = self.plan.entries

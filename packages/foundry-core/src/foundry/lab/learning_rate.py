@@ -69,7 +69,7 @@ def lr_find(
         FoundryError: no rate of the range lowers the loss.
     """
     if not 0 < low < high < math.inf:
-        raise UsageError(f"from {low:g} to {high:g} is no range", "it needs 0 < low < high: --low 1e-5 --high 1")
+        raise UsageError(f"from {low:g} to {high:g} is not a range", "it needs 0 < low < high: --low 1e-5 --high 1")
     if steps < LEAST_STEPS:
         raise UsageError(f"{steps} steps are too few to see where the loss falls", f"use {LEAST_STEPS} or more")
     rates = np.geomspace(low, high, steps)

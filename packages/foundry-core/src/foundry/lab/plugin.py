@@ -1,4 +1,4 @@
-"""What the lab contributes: who trains the trials of a sweep, and who proposes in a search. Imports no torch."""
+"""What the lab contributes: executors, which train trials, and proposers of a search. Imports no torch."""
 
 from foundry.core.contracts import Slot, Variant, hookimpl
 from foundry.lab.search import proposers

@@ -69,7 +69,9 @@ def experiment_of(
             data["layers"] = {key: _nested(flat) for key, flat in reading.layers.items()}
         return from_plain(data, source=config.source, registry=registry)
     except InvalidExperiment as error:
-        raise InvalidData(f"{config.source}: no model of Foundry's:\n{error.message}", error.hint) from error
+        raise InvalidData(
+            f"{config.source}: Foundry cannot express this model:\n{error.message}", error.hint
+        ) from error
     except (TypeError, ValueError, AttributeError) as error:  # a list where a number should be
         raise InvalidData(f"{config.source}: not the config.json of a {family.model_type}: {error}") from error
 

@@ -45,7 +45,7 @@ class RemoteFile(NamedTuple):
 
 
 def pull(name: str, note: Callable[[str], None] | None = None, *, revision: str = "main") -> Path:
-    """Download a model of the zoo, or ORG/NAME of the hub; what is there already is not fetched again.
+    """Download a model of the zoo, or ORG/NAME of the hub; what already exists is not fetched again.
 
     Args:
         note: called with what a person should know: which file comes, and how large it is.
@@ -117,7 +117,7 @@ class Hub:
             if any(file.size < 0 for file in listed):
                 raise ValueError("a size below 0")
         except (KeyError, TypeError, ValueError) as error:
-            raise InvalidData(f"{self.endpoint}: an answer that is no list of files: {error!r}") from error
+            raise InvalidData(f"{self.endpoint}: its answer is not a list of files: {error!r}") from error
         wanted = [file for file in listed if WANTED.fullmatch(file.path)]
         weights = [file for file in wanted if file.path.endswith(".safetensors")]
         if not weights:
@@ -132,7 +132,7 @@ class Hub:
         """Download one file to `target`, going on from what an earlier try left.
 
         Raises:
-            EnvironmentFailure: the connection broke: run again, and it goes on from there.
+            EnvironmentFailure: the connection broke: run again, and it resumes from there.
             InvalidData: what came is not what the hub listed; nothing is kept of it.
         """
         part = target.with_name(f"{target.name}.part")
@@ -193,9 +193,9 @@ class Hub:
         if status in (401, 403):
             page = f"{self.endpoint}/{self.repository}"
             return EnvironmentFailure(
-                f"{self.repository}: the hub lets only some people have it (HTTP {status})",
+                f"{self.repository}: the hub restricts access to it (HTTP {status})",
                 f"accept its licence at {page}, then set HF_TOKEN to a token of your account ({self.endpoint}/settings"
-                "/tokens)" + ("; the one that is set has no right to it" if has_token else ""),
+                "/tokens)" + ("; the one that is set has no access to it" if has_token else ""),
             )
         if status == 404:
             return InvalidData(f"{self.repository}: the hub has no such model or revision ({url})", "check the name")
@@ -222,5 +222,5 @@ def _is(path: Path, file: RemoteFile) -> bool:
 def _broken(url: str, reason: object) -> EnvironmentFailure:
     return EnvironmentFailure(
         f"{url}: cannot be downloaded: {reason}",
-        "run again: what came is kept, and it goes on from there; or name a folder that holds the model",
+        "run again to resume the download; or name a folder that holds the model",
     )

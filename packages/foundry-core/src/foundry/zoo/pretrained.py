@@ -93,7 +93,7 @@ def vocab_size_of(folder: WeightsFolder, here: Registry) -> int:
     """
     vocab_size = folder.config.get("vocab_size")
     if type(vocab_size) is not int or vocab_size < 1:
-        raise folder.config.refuse("vocab_size", vocab_size, "is no number of tokens")
+        raise folder.config.refuse("vocab_size", vocab_size, "is not a number of tokens")
     family = family_of(folder.config, here)
     embedding = next((weight.theirs for weight in family.weights if weight.ours == (EMBEDDING,)), "")
     for name in (embedding, embedding.removeprefix(family.prefix)):  # a base model's lacks the prefix

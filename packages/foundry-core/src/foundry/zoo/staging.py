@@ -15,7 +15,7 @@ from foundry.core.system import move_folder, writing
 def refuse_taken(folder: Path) -> None:
     """Raises InvalidData where a folder is to be written and there is something already."""
     if folder.exists() and (not folder.is_dir() or os.listdir(folder)):
-        raise InvalidData(f"{folder} is there already, and not empty", "choose another folder, or remove it")
+        raise InvalidData(f"{folder} already exists, and not empty", "choose another folder, or remove it")
 
 
 @contextmanager

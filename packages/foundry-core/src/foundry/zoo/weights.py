@@ -151,7 +151,7 @@ def fitting(model: GPT, family: Family, folder: WeightsFolder) -> Fitting:
 
 
 def _as_saved(wanted: list[TensorPair], family: Family, there: Iterable[str]) -> Mapping[str, TensorPair]:
-    """By the names that the file has: a base model, saved without its head, lacks the prefix."""
+    """With the names in the file: a base model, saved without its head, lacks the prefix."""
     bare = not any(name.startswith(family.prefix) for name in there)
     return {pair.theirs.removeprefix(family.prefix) if bare else pair.theirs: pair for pair in wanted}
 
@@ -160,7 +160,7 @@ def _ahead(there: Iterable[str], family: Family, config: Config, n_layer: int) -
     """The tensors of the layers after the last, of which config.json says how many there are."""
     count = config.get(family.ahead, 1) if family.ahead else 0
     if type(count) is not int:
-        raise config.refuse(family.ahead, count, "is no number of layers")
+        raise config.refuse(family.ahead, count, "is not a number of layers")
     own_name = re.escape(family.layers.removeprefix(family.prefix)).replace(r"\{layer\}", r"(\d+)")
     number = re.compile(rf"(?:{re.escape(family.prefix)})?{own_name}\.")
     layers = {name: int(match[1]) for name in there if (match := number.match(name))}

@@ -59,7 +59,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(params: DataParams, *, tokenizer: Tokenizer | None = None, progress: Progress | None = None) -> Prepared:
-    """Tokenize the corpus of `params` into the cache, unless it is there already, and verify what is there.
+    """Tokenize the corpus of `params` into the cache, unless it already exists, and verify what is there.
 
     `tokenizer` takes the place of the one that `params` asks for.
 

@@ -182,4 +182,4 @@ def _verify(path: Path, size: int, sha256: str) -> None:
         raise InvalidData(f"{path}: damaged: {actual} bytes where the manifest says {size}")
     with open_regular(path) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise InvalidData(f"{path}: damaged: its sha256 is not the manifest's")
+            raise InvalidData(f"{path}: damaged: its sha256 differs from the manifest's")

@@ -61,7 +61,7 @@ def _fits(q: Tensor, k: Tensor, v: Tensor, pattern: SparsePattern | None) -> boo
 
 
 def missing() -> str:
-    """Why this cannot be had here; empty where it can."""
+    """Why it is not available here; empty where it is."""
     return build.missing()
 
 

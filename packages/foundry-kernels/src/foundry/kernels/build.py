@@ -60,7 +60,7 @@ def compiler() -> str | None:
 
 @cache
 def missing() -> str:
-    """Why the library cannot be had here; empty where it can. The answer holds for the life of the process."""
+    """Why the library is not available here; empty where it is. The answer holds for the life of the process."""
     try:
         load()
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:

@@ -33,7 +33,7 @@ _of_thread = _OfThread()
 
 
 def missing() -> str:
-    """Why this cannot be had here; empty where it can."""
+    """Why it is not available here; empty where it is."""
     return build.missing()
 
 

@@ -19,7 +19,7 @@ _library: Library | None = None
 
 
 def missing() -> str:
-    """Why this cannot be had here; empty where it can."""
+    """Why it is not available here; empty where it is."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return "torch is built without oneDNN"
     return ""

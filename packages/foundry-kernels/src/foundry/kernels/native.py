@@ -34,7 +34,7 @@ def use(names: Iterable[str]) -> None:
     """Compute with these kernels from now on, in the whole process, and all else as torch does.
 
     Raises:
-        RuntimeError: one of them cannot be had here; nothing has changed.
+        RuntimeError: one of them is not available here; nothing has changed.
     """
     wanted = set(names)
     for name in sorted(wanted):

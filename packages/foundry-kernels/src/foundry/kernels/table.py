@@ -29,7 +29,7 @@ class Kernel:
         device: the type of torch's device, or `any`.
         dtypes: of its operands.
         suits: whether this machine is of a kind on which it was measured to be faster than torch's own.
-        missing: why it cannot be had here; empty where it can.
+        missing: why it is not available here; empty where it is.
         fn: computes it, on tensors that it is made for.
         reference: the same by torch's operators, of the same arguments in any precision.
         switch: of those by name, turns it on or off in the whole process.

@@ -34,7 +34,8 @@ def ablate(
     axis: Annotated[list[str], typer.Option(metavar="TYPE=A,B", help="One axis of the grid. Repeatable.")],
     seeds: Annotated[int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Runs of each combination.")] = 2,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write every combination as a row.", callback=outputs.table)
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a table with a row for each combination.", callback=outputs.table),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -52,7 +53,7 @@ def ablate(
 ) -> None:
     """Train every combination of some axes, and tabulate the effects. All have the same seeds.
 
-    It describes; `foundry sweep` decides. The same command goes on where it was stopped.
+    It only describes; `foundry sweep` decides. The same command resumes it after a stop.
 
     Example: foundry ablate --axis attention=mha,gqa_2kv --axis norm=rmsnorm,layernorm --csv ablation.csv
     """

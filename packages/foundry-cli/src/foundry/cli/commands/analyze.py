@@ -15,7 +15,8 @@ def analyze(
     config: Config = None,
     sets: Sets = None,
     vocab_size: Annotated[
-        int | None, typer.Option(min=1, help="Ids of the tokenizer.", show_default="the experiment's own tokenizer's")
+        int | None,
+        typer.Option(min=1, help="Vocabulary size of the tokenizer.", show_default="the experiment's own tokenizer's"),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -25,10 +26,10 @@ def analyze(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Count what CONFIG costs. By part: parameters, FLOPs, KV-cache bytes and training memory.
+    """Count what CONFIG costs. For each part: parameters, FLOPs, KV-cache bytes and training memory.
 
-    CONFIG may also be a name of the zoo, whose model is counted without a download. The model is built, on no device:
-    this runs the code of its variants, and the project's variants/*.py.
+    CONFIG may also be a name of the zoo; its model is counted without a download. The model is built without memory for
+    its weights: this runs the code of its variants, and the project's variants/*.py.
 
     \b
     foundry analyze experiments/baseline.yaml --set model_args.attention=gqa_1kv --plot cost.png

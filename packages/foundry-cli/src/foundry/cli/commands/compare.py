@@ -38,7 +38,7 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="An experiment file.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
     seeds: Annotated[
-        int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Seeds of each, at most: fewer where they tell.")
+        int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Most seeds of each; fewer if they decide.")
     ] = 16,
     jobs: Jobs = 1,
     budget: BudgetOption = None,
@@ -54,7 +54,7 @@ def compare(
             metavar="FILE", help="Draw the loss of both over tokens: .png, .svg or .pdf.", callback=outputs.picture
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what differs, and what would be trained.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what differs, and what would be trained.")] = False,
     executor: Executor = "local",
     trial_seconds: TrialSeconds = None,
     retry: Retry = False,
@@ -62,7 +62,7 @@ def compare(
 ) -> None:
     """Train A and B until it is clear which is better. Both have the same seeds and rows.
 
-    What was trained before is looked up. Ctrl-C leaves everything resumable: the same command goes on.
+    A trial that was trained before is looked up. Ctrl-C stops the comparison; the same command resumes it.
 
     Example: foundry compare experiments/baseline.yaml experiments/attn_mha.yaml --jobs 2
     """

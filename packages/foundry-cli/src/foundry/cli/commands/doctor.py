@@ -8,9 +8,9 @@ from foundry.core.contracts import ExitCode
 
 
 def doctor(json: Json = False) -> int:
-    """Say what this machine and installation have, for a bug report.
+    """Show what this machine and installation have, for a bug report.
 
-    Exit code 6, with the reasons, if nothing can be trained here. Loads the plugins, and so runs the project's
+    Exits with code 6, and the reasons, if nothing can be trained here. Loads the plugins, and so runs the project's
     variants/*.py; FOUNDRY_PLUGINS=-local leaves those out.
     """
     from foundry.cli.diagnosis import diagnose

@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 
 
 def evolve(
-    max_hours: Annotated[float | None, typer.Option(metavar="H", help="Of this call.", show_default="no limit")] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(metavar="H", help="Hours of this call.", show_default="no limit")
+    ] = None,
     max_trials: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Trainings of the whole search, once the noise is known.", show_default="no limit"
+            metavar="N",
+            help="Trainings of the whole search, without those that measure the noise.",
+            show_default="no limit",
         ),
     ] = None,
     max_flops: Annotated[
@@ -43,10 +47,12 @@ def evolve(
     proposer: Annotated[
         str, typer.Option(metavar="NAME", help="evolutionary, random, grid, best_of_n, or a plugin's.")
     ] = "evolutionary",
-    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Another one is another search.")] = 0,
-    proposals: Annotated[int, typer.Option(min=1, metavar="N", help="In a round.")] = 8,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="S", help="Seed of the search; another seed is another search.")
+    ] = 0,
+    proposals: Annotated[int, typer.Option(min=1, metavar="N", help="Proposals in a round.")] = 8,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Audit every keep at once: slower where ideas are plentiful.")
+        bool, typer.Option("--strict", help="Audit each kept proposal at once: slower if good ideas are common.")
     ] = False,
     budget: BudgetOption = None,
     set: SweepSets = None,
@@ -54,28 +60,30 @@ def evolve(
     eval_task: Tasks = None,
     delta: Annotated[
         float | None,
-        typer.Option(metavar="GAIN", help="The gain that an audit looks for.", show_default="max(0.01, 2 sigma)"),
+        typer.Option(metavar="GAIN", help="The gain that an audit tests for.", show_default="max(0.01, 2 sigma)"),
     ] = None,
-    alpha: Annotated[float, typer.Option(metavar="P", help="Chance that an audit passes what is no better.")] = 0.05,
+    alpha: Annotated[
+        float, typer.Option(metavar="P", help="Probability that an audit passes a candidate that is no better.")
+    ] = 0.05,
     max_pairs: Annotated[
-        int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Pairs of runs in an audit, at most.")
+        int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Most pairs of runs in an audit.")
     ] = 16,
     confirm_at: Annotated[
-        str | None, typer.Option(metavar="SCALE", help="An audit's sign must hold there, too: depth=2x or tokens=4x.")
+        str | None,
+        typer.Option(metavar="SCALE", help="The candidate must also be better at this scale: depth=2x or tokens=4x."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the next step would train.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the search that was left last, whatever it was asked.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the next step would train.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the last search, with its own settings.")] = False,
     executor: Executor = "local",
     trial_seconds: TrialSeconds = None,
     retry: Retry = False,
     json: Json = False,
 ) -> None:
-    """Improve the baseline for as long as it may take.
+    """Improve the baseline until a limit is reached.
 
-    Round by round, proposals are compared with what is kept, one run each, and the best is kept for the time being.
-    After some keeps an audit compares all of them with the baseline, on fresh seeds: only what passes is promoted.
+    In each round, proposals are compared with the current candidate, one run each, and the best is kept for the time
+    being. After some rounds an audit compares the candidate with the baseline on fresh seeds, and promotes it if it
+    passes.
     It can be killed at any instant: the same command goes on.
 
     Example: foundry evolve --max-hours 8 --jobs 2
@@ -125,7 +133,7 @@ def _preview(lab: Lab, settings: SearchSettings, limits: Limits) -> None:
 
     def draw() -> None:
         if planned["next"] is None:
-            return render.say(f"search {planned['search']} would go no further: {planned['why']}")
+            return render.say(f"search {planned['search']} would stop here: {planned['why']}")
         rows = [(arm["arm"], "; ".join(arm["changes"]), arm["budget"]) for arm in planned["arms"]]
         render.table(("arm", "changes", "budget"), rows)
         for each in planned["refused"]:
@@ -142,7 +150,7 @@ def _preview(lab: Lab, settings: SearchSettings, limits: Limits) -> None:
 
 
 def _teller(note: Callable[[str], None]) -> Callable[[Mapping[str, Any]], None]:
-    """How a step is told: an object with --json, a sentence otherwise."""
+    """How a step is reported: an object with --json, a sentence otherwise."""
 
     def tell(facts: Mapping[str, Any]) -> None:
         if render.wants_json():

@@ -18,19 +18,21 @@ class Format(StrEnum):
 
 def export(
     run: RunName,
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it must not be there.")],
-    to: Annotated[Format, typer.Option(help="hf: what transformers loads.")] = Format.hf,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it must not exist.")],
+    to: Annotated[Format, typer.Option(help="hf: a folder that transformers loads.")] = Format.hf,
     checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="Which checkpoint.")] = "last",
     architecture: Annotated[
         str, typer.Option(metavar="TYPE", help="The model_type to write.", show_default="the first that fits")
     ] = "",
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")] = "float32",
-    max_shard: Annotated[float, typer.Option(min=0.001, metavar="GB", help="Cut the weights above this.")] = 5.0,
+    max_shard: Annotated[
+        float, typer.Option(min=0.001, metavar="GB", help="Split the weights into files of at most this size.")
+    ] = 5.0,
     json: Json = False,
 ) -> None:
-    """Write the model of RUN for transformers. As config.json, safetensors, and the tokenizer where it can be said.
+    """Write the model of RUN for transformers. Writes config.json, safetensors, and the tokenizer if possible.
 
-    A model that no architecture of transformers expresses is refused, naming the part.
+    A model that no architecture of transformers can express is refused, and the part is named.
 
     Example: foundry export runs/baseline-1a2b3c4d-1337 --to hf exported
     """

@@ -1,4 +1,4 @@
-"""foundry generate: let a trained model write."""
+"""foundry generate: text from a trained model."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ class DeviceType(StrEnum):
 def generate(
     run: RunName,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="The text to go on from. Several times: all of them at once, as a batch.")
+        list[str] | None, typer.Option(help="The text to continue. Given several times: all prompts in one batch.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to write at most.")] = 200,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to generate.")] = 200,
     ignore_eos: Annotated[
-        bool, typer.Option("--ignore-eos", help="Write that many, also where the model ends its text before.")
+        bool, typer.Option("--ignore-eos", help="Continue to --max-tokens, even if the model ends its text before.")
     ] = False,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Above 1 wilder, below 1 tamer, 0 greedy.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Choose among the K likeliest tokens.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Above 1: more random; below 1: less; 0: greedy.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the K likeliest tokens.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Choose among the likeliest that reach P together: above 0, at most 1.")
+        float | None,
+        typer.Option(help="Sample from the likeliest tokens that together reach probability P: above 0, at most 1."),
     ] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always take the likeliest token.")] = False,
     seed: Annotated[
         int,
         typer.Option(
             min=0,
             max=2**63 - 1,
-            help="Of the choice; the same seed writes the same text. The second of several prompts has the next seed.",
+            help="The same seed gives the same text. The second of several prompts has the next seed.",
         ),
     ] = 0,
     checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="Which checkpoint.")] = "last",
-    device: Annotated[DeviceType, typer.Option(help="Where it is computed.")] = DeviceType.cpu,
+    device: Annotated[DeviceType, typer.Option(help="Device to compute on.")] = DeviceType.cpu,
     json: Json = False,
 ) -> None:
-    """Stream text from the model of RUN, until the model ends it.
+    """Generate text with the model of RUN, until the model ends it.
 
     Example: foundry generate runs/baseline-1a2b3c4d-1337 --prompt "def " --top-k 40
     """

@@ -21,7 +21,7 @@ def init(
 ) -> None:
     """Make a folder a Foundry project.
 
-    Writes experiments/baseline.yaml; what is there already stays. Without --text it trains on Python's own sources.
+    Writes experiments/baseline.yaml; existing files stay. Without --text it trains on Python's own sources.
 
     \b
     foundry init --text notes.txt && foundry train
@@ -41,7 +41,7 @@ def init(
     def draw() -> None:
         render.line(str(path))
         if not made:
-            render.say(f"{path} was there already and stays as it is")
+            render.say(f"{path} already exists and stays as it is")
 
     inside = "" if folder == Path(".") else f"cd {folder} && "
     render.result({"path": str(path), "written": made}, draw, f"{inside}foundry train")

@@ -8,12 +8,12 @@ from foundry.cli import render
 from foundry.cli.options import Json
 from foundry.core.contracts import ExitCode
 
-app = typer.Typer(help="Kernels that are faster or smaller than torch's own.", no_args_is_help=True)
+app = typer.Typer(help="Kernels that are faster or need less memory than torch's own.", no_args_is_help=True)
 
 
 @app.command()
 def build(json: Json = False) -> int:
-    """Compile the kernels in C, if that was not done yet. Exit code 6 if it cannot be."""
+    """Compile the kernels in C, if that was not done yet. Exits with code 6 if it fails."""
     from foundry.core.kernels import native_kernels
     from foundry.kernels import build as building
 
@@ -42,7 +42,7 @@ def build(json: Json = False) -> int:
 
 @app.command()
 def check(json: Json = False) -> int:
-    """Compare each kernel with torch's own operators: results and speed. Exit code 1 if one is wrong."""
+    """Compare each kernel with torch's own operators: results and speed. Exits with code 1 if one is wrong."""
     from foundry.core.kernels import native_kernels
     from foundry.core.training.device import stay_within_quota
     from foundry.kernels.check import compare

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @no_garbage()
 def lineage(json: Json = False) -> None:
-    """Show every generation of the baseline. Oldest first: what it changed, and with which effect.
+    """Show every generation of the baseline. The oldest is first, each with its change and its effect.
 
-    A tree on a terminal, a table elsewhere. What a rollback has left behind stands beside the trunk.
+    A tree on a terminal, a table elsewhere. Generations that a rollback left behind are beside the trunk.
     """
     from foundry.core.project import find_project
     from foundry.lab import Lineage
@@ -32,7 +32,7 @@ def lineage(json: Json = False) -> None:
         else:
             _table(found)
         if found.edited:
-            render.say(f"{render.place(found.file)} was edited since: the next sweep makes it a generation of its own")
+            render.say(f"{render.place(found.file)} was edited since: the next sweep makes it a new generation")
 
     data = {"generations": _entries(found), "ancestry": list(found.ancestry), "edited": found.edited}
     promoted = any(each.kind == "promoted" for each in found.generations)

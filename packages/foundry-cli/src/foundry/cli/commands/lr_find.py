@@ -21,7 +21,9 @@ def lr_find(
     config: Config = None,
     sets: Sets = None,
     low: Annotated[float, typer.Option(help="The learning rate of the first step.")] = 1e-5,
-    high: Annotated[float, typer.Option(help="Of the last step, if the loss has not risen before.")] = 1.0,
+    high: Annotated[
+        float, typer.Option(help="The learning rate of the last step; the test ends before, if the loss rises.")
+    ] = 1.0,
     steps: Annotated[int, typer.Option(metavar="N", help="Optimizer steps: more are slower and less noisy.")] = 100,
     plot: Annotated[
         Path | None,
@@ -31,9 +33,10 @@ def lr_find(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Suggest a learning rate for CONFIG. It is trained for some steps while its learning rate rises.
+    """Suggest a learning rate for CONFIG. It trains some steps while the learning rate rises.
 
-    The range test of arXiv:1506.01186. An optimizer with a learning rate of its own, as Muon, keeps the ratio of both.
+    The range test of arXiv:1506.01186. If an optimizer has a second learning rate, like Muon, their ratio
+    stays the same.
 
     Example: foundry lr-find experiments/baseline.yaml --plot lr.png
     """

@@ -55,13 +55,13 @@ def mutate(
     base: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="What to mutate.", show_default="experiments/baseline.yaml")
     ] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="List every mutation there is, or those of TYPE.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="List all mutations, or those of TYPE.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference and write nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Write a mutated copy of an experiment, and print what changed. The copy stands alone and is valid.
+    """Write a mutated copy of an experiment, and print what changed. The copy is complete and valid.
 
-    Also with --list, this loads the plugins, and so runs the project's variants/*.py.
+    This loads the plugins, also with --list, and so runs the project's variants/*.py.
 
     \b
     foundry mutate attention mha                             -> experiments/attn_mha.yaml

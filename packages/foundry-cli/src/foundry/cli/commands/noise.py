@@ -35,7 +35,7 @@ def noise(
     retry: Retry = False,
     json: Json = False,
 ) -> None:
-    """Measure how much seeds alone change the result. And so, which gains over the baseline a sweep can find.
+    """Measure how much seeds alone change the result. It shows which gains over the baseline a sweep can detect.
 
     Example: foundry noise --seeds 8 --jobs 2
     """

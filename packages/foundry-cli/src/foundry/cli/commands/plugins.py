@@ -18,7 +18,7 @@ app = typer.Typer(help="List, check and write plugins.", no_args_is_help=True)
 def list_plugins(json: Json = False) -> None:
     """List the installed plugins, and the broken ones.
 
-    To list them is to load them: the project's variants/*.py are run. FOUNDRY_PLUGINS=a,b loads only those plugins,
+    Listing loads the plugins: the project's variants/*.py are run. FOUNDRY_PLUGINS=a,b loads only those plugins,
     FOUNDRY_PLUGINS=-a all but that one, FOUNDRY_PLUGINS=-local none of the project's files.
     """
     from foundry.core.registry import registry
@@ -55,9 +55,9 @@ def check(
     ] = "",
     json: Json = False,
 ) -> int:
-    """Put a plugin to the test: what listing it costs, and all that a model relies on in each of its variants.
+    """Test a plugin. Tests what listing it imports, and everything that a model needs from each of its variants.
 
-    Every variant is built with its default settings, and goes through the conformance kit of its slot: shapes,
+    Every variant is built with its default settings, and tested by the conformance kit of its slot: shapes,
     gradients, causality, decoding from the cache, a checkpoint and back, and more. Exit code 4 if anything fails.
     """
     from foundry.core.registry import registry
@@ -108,8 +108,8 @@ def _result(check: Any) -> str:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="What the variant is called: squared-silu.")],
-    folder: Annotated[Path, typer.Argument(help="Where the plugin's folder is made.")] = Path("."),
+    name: Annotated[str, typer.Argument(help="The variant's name: squared-silu.")],
+    folder: Annotated[Path, typer.Argument(help="Where to make the plugin's folder.")] = Path("."),
     json: Json = False,
 ) -> None:
     """Write a plugin to start from."""

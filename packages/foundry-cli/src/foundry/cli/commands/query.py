@@ -19,11 +19,11 @@ LAST_COLUMNS = ("generation", "sweep", "created", "reason")
 def query(
     terms: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE...]", help="What must hold.", show_default="everything"),
+        typer.Argument(metavar="[KEY=VALUE...]", help="Conditions that must hold.", show_default="everything"),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Find decisions, trials, refusals and generations. Everything that was tried is here, what failed, too.
+    """Find decisions, trials, refusals and generations. Failed trials are included.
 
     Terms: KEY=A,B KEY!=A KEY~PART KEY>1 (and >= < <=); all must hold. Keys: what id arm slot verdict status kind
     metric effect low high n llr sigma generation role share seed attempts sweep identity reason created run, and every

@@ -16,13 +16,12 @@ def rollback(
     generation: Annotated[
         int | None,
         typer.Argument(
-            metavar="GENERATION", help="Which one; `foundry lineage` shows them.", show_default="the one before"
+            metavar="GENERATION", help="Its number; `foundry lineage` shows all.", show_default="the one before"
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make an earlier generation the baseline again. Nothing is lost: it is a new generation, and a second rollback
-    undoes it."""
+    """Make an earlier generation the baseline again. It becomes a new generation: a second rollback undoes it."""
     from foundry.core.project import BASELINE, find_project
     from foundry.lab import Ledger
     from foundry.lab import rollback as go_back

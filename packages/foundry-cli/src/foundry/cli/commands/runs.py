@@ -57,9 +57,9 @@ def runs(
     csv: Annotated[bool, typer.Option("--csv", help="Print the runs as CSV.")] = False,
     json: Json = False,
 ) -> None:
-    """List what was trained here. Runs, newest last, with what differs from the baseline; and sweeps.
+    """List what was trained here. Lists runs, newest last, with their differences from the baseline, and sweeps.
 
-    A run is `finished`, `running`, `stopped` (`foundry train` goes on with it), `crashed` or `damaged`. From Python:
+    A run is `finished`, `running`, `stopped` (`foundry train` resumes it), `crashed` or `damaged`. From Python:
     pandas.DataFrame(foundry.core.run_rows("runs")).
 
     \b
@@ -113,12 +113,12 @@ def rm(
     names: Names,
     folder: Folder = None,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Only what they could go on from; their figures stay.")
+        bool, typer.Option("--checkpoints", help="Remove only the checkpoints; metrics and results stay.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove runs from the disk, for ever. Of one that is trained now nothing is removed.
+    """Remove runs from the disk, for ever. A run that is being trained is not removed.
 
     Example: foundry runs rm attn_mha-1a2b --checkpoints
     """
@@ -144,10 +144,10 @@ def tag(
     name: RunName,
     tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="Words.")],
     folder: Folder = None,
-    off: Annotated[bool, typer.Option("--off", help="Take them off.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Remove the tags.")] = False,
     json: Json = False,
 ) -> None:
-    """Put tags on a run, by which it is found: foundry runs --filter tags=keep.
+    """Put tags on a run, to find it again: foundry runs --filter tags=keep.
 
     Example: foundry runs tag attn_mha-1a2b keep
     """
@@ -161,11 +161,11 @@ def tag(
 @app.command()
 def note(
     name: RunName,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="A line; an empty one takes the note off.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="One line; an empty one removes the note.")],
     folder: Folder = None,
     json: Json = False,
 ) -> None:
-    """Write a line on a run, which `foundry runs` shows.
+    """Write a note on a run; `foundry runs` shows it.
 
     Example: foundry runs note attn_mha-1a2b "the rate was too high"
     """
@@ -181,16 +181,16 @@ def rename(
     folder: Folder = None,
     json: Json = False,
 ) -> None:
-    """Give a run's folder another name. `foundry train` then begins the same experiment anew, unless --out names it.
+    """Rename a run's folder. `foundry train` then begins the same experiment anew, unless --out names the folder.
 
     Example: foundry runs rename attn_mha-1a2b best-so-far
     """
     (run,) = _named([name], folder)
     target = run.path.parent / new
     if Path(new).name != new or not new or new.startswith("."):
-        raise UsageError(f"{new!r} is no name of a folder", "choose another name")
+        raise UsageError(f"{new!r} is not the name of a folder", "choose another name")
     if target.exists():
-        raise UsageError(f"{render.place(target)} is there already", "choose another name")
+        raise UsageError(f"{render.place(target)} already exists", "choose another name")
     _told([run.renamed(new)], "renamed")
 
 
@@ -202,8 +202,8 @@ def _refuse_before(context: typer.Context) -> None:
     command = context.invoked_subcommand
     if before := [option for option in given(context).values() if option != "--json"]:
         raise UsageError(
-            f"{', '.join(before)}: is of the list of runs, not of `runs {command}`",
-            f"options of a command stand behind its name: foundry runs {command} ...",
+            f"{', '.join(before)}: belongs to `foundry runs`, not to `runs {command}`",
+            f"write options of a command after its name: foundry runs {command} ...",
         )
 
 
@@ -260,7 +260,7 @@ def _chosen(
     for term in terms:
         key, equals, pattern = term.partition("=")
         if not equals:
-            raise UsageError(f"--filter {term!r} is no KEY=VALUE", "for example: --filter status=finished")
+            raise UsageError(f"--filter {term!r} is not KEY=VALUE", "for example: --filter status=finished")
         _require_key("--filter", key, rows)
         rows = [row for row in rows if any(fnmatchcase(each, pattern) for each in _texts(row.get(key)))]
     if sort is None:

@@ -38,7 +38,7 @@ def sweep(
     ] = None,
     axis: Annotated[
         list[str] | None,
-        typer.Option(metavar="TYPE=A,B", help="One more axis: every combination is an arm. Repeatable."),
+        typer.Option(metavar="TYPE=A,B", help="One more axis: each combination of the axes is an arm. Repeatable."),
     ] = None,
     jobs: Jobs = 1,
     seeds: Annotated[int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Runs of each arm in screening.")] = 1,
@@ -46,7 +46,7 @@ def sweep(
     set: SweepSets = None,
     lr_grid: Annotated[
         str | None,
-        typer.Option(metavar="F,F", help="Learning rates that every arm, the baseline too, tries: factors on its own."),
+        typer.Option(metavar="F,F", help="Factors on the learning rate that every arm and the baseline try."),
     ] = None,
     metric: Metric = None,
     eval_task: Tasks = None,
@@ -56,21 +56,23 @@ def sweep(
     accept_cost: Annotated[
         str | None,
         typer.Option(
-            metavar="COST=FACTOR", help="No worse is enough if the cost falls so far: kv_bytes_per_token=0.5."
+            metavar="COST=FACTOR",
+            help="Accept an arm that is no worse if its cost falls to this share: kv_bytes_per_token=0.5.",
         ),
     ] = None,
     confirm_at: Annotated[
-        str | None, typer.Option(metavar="SCALE", help="The winner's sign must hold there, too: depth=2x or tokens=4x.")
+        str | None,
+        typer.Option(metavar="SCALE", help="The winner must also be better at this scale: depth=2x or tokens=4x."),
     ] = None,
     delta: Annotated[
         float | None, typer.Option(metavar="GAIN", help="The gain to look for.", show_default="max(0.01, 2 sigma)")
     ] = None,
-    alpha: Annotated[float, typer.Option(metavar="P", help="Chance of a promotion where nothing is better.")] = 0.05,
+    alpha: Annotated[float, typer.Option(metavar="P", help="Probability of a promotion if no arm is better.")] = 0.05,
     max_pairs: Annotated[
-        int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Pairs of runs that decide a finalist, at most.")
+        int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Most pairs of runs for a finalist.")
     ] = 16,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and for how long.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep that was interrupted last.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and for how long.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the sweep that was interrupted last.")] = False,
     null: Annotated[
         bool, typer.Option("--null", help="Sweep copies of the baseline: every promotion is a false one.")
     ] = False,
@@ -88,10 +90,10 @@ def sweep(
     retry: Retry = False,
     json: Json = False,
 ) -> None:
-    """Train mutations of the baseline, and say which is better.
+    """Train mutations of the baseline, and decide which is better.
 
-    Few runs choose the finalists; pairs of runs on fresh seeds decide. What was trained before is looked up. Ctrl-C
-    leaves everything resumable: the same command goes on.
+    A few runs choose the finalists; pairs of runs on fresh seeds decide. A trial that was trained before is looked up.
+    Ctrl-C stops the sweep; the same command resumes it.
 
     Example: foundry sweep attention mha gqa_2kv --promote --jobs 2
     """

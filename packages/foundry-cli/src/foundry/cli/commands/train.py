@@ -40,7 +40,7 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="The run folder.", show_default="runs/NAME-HASH8-SEED")
     ] = None,
     resume: Annotated[
-        Resume, typer.Option(help="auto: go on where a checkpoint is; must: fail without one; never: start afresh.")
+        Resume, typer.Option(help="auto: resume if there is a checkpoint; must: fail without one; never: start afresh.")
     ] = Resume.auto,
     nproc: Annotated[int, typer.Option(min=1, metavar="N", help="Ranks on this machine (DDP).")] = 1,
     eval_only: Annotated[
@@ -50,9 +50,9 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs.")] = False,
     json: Json = False,
 ) -> None:
-    """Train CONFIG, or go on with its run. Of one that is finished, the result is printed.
+    """Train CONFIG, or resume its run. If the run is finished, print its result.
 
-    Ctrl-C saves a checkpoint; the same command goes on from there.
+    Ctrl-C saves a checkpoint; the same command resumes from there.
 
     Example: foundry train experiments/baseline.yaml --budget "100 steps" --set seed=7
     """

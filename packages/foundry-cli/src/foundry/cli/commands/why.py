@@ -27,7 +27,7 @@ def why(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Tell why something became the baseline, or did not. The verdict, every pair of runs, and what else was tried."""
+    """Show why an arm became the baseline, or did not. Shows the verdict, every pair of runs, and the other arms."""
     from foundry.lab import Why
 
     with history.ledger() as ledger:
@@ -54,7 +54,7 @@ def _draw(found: Why) -> None:
             f"generation {generation.number}, {generation.kind} {history.day(generation.created)}: {generation.summary}"
         )
     if decision is None:
-        render.say("nobody decided: the file was edited by hand, or an earlier generation brought back")
+        render.say("there was no decision: the file was edited by hand, or an earlier generation was restored")
         return
     render.line(f"{decision.arm} against generation {decision.generation}: {decision.verdict}")
     render.line(f"  {decision.reason}")

@@ -11,7 +11,7 @@ from foundry.cli import outputs, render
 from foundry.cli.options import Json
 from foundry.core.contracts import ExitCode, UsageError
 
-app = typer.Typer(help="Pretrained models: fetch them, begin with them, check them.", no_args_is_help=True)
+app = typer.Typer(help="Pretrained models: fetch them, start from them, check them.", no_args_is_help=True)
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name of the zoo, ORG/NAME on the hub, or a folder of safetensors.")
@@ -20,9 +20,9 @@ Model = Annotated[
 
 @app.command("list")
 def list_models(json: Json = False) -> None:
-    """List the models that have a name, which of them are here, and the architectures that Foundry knows.
+    """List the models with a name. Shows which are downloaded, and the architectures that Foundry knows.
 
-    Any other model of these architectures is named by its ORG/NAME on the hub, or its folder.
+    Name any other model of these architectures by its ORG/NAME on the hub, or by its folder.
     """
     from foundry.core.registry import registry
     from foundry.zoo.catalog import CATALOG, pulled
@@ -54,9 +54,9 @@ def pull(
     revision: Annotated[str, typer.Option(metavar="REV", help="A branch, tag or commit.")] = "main",
     json: Json = False,
 ) -> None:
-    """Download MODEL from the hub: config, tokenizer, safetensors; resumed, and every file checked.
+    """Download MODEL from the hub. Fetches config, tokenizer and safetensors, resumes, and checks every file.
 
-    HF_TOKEN opens gated models, HF_ENDPOINT names another hub, FOUNDRY_CACHE says where copies lie.
+    HF_TOKEN opens gated models, HF_ENDPOINT names another hub, FOUNDRY_CACHE is the folder for copies.
     """
     from foundry.zoo.hub import pull
 
@@ -82,7 +82,7 @@ def convert(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make MODEL Foundry's: a run to generate from and evaluate, or an experiment to train.
+    """Convert MODEL to a run or an experiment. A run generates text; an experiment trains the model further.
 
     Example: foundry zoo convert gpt2 --experiment experiments/gpt2.yaml --block-size 256
     """
@@ -112,7 +112,7 @@ def check(
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference, in fp32.")] = 1e-4,
     json: Json = False,
 ) -> int:
-    """Compare MODEL with transformers, its tokenizer and layer by layer, and name the first that drifts.
+    """Compare MODEL with transformers. Compares the tokenizer and each layer, and names the first that differs.
 
     Exit code 1 if anything differs.
 
@@ -136,7 +136,7 @@ def check(
     for difference in differences:
         render.say(f"tokenizer: {difference}")
     if drift:
-        render.say(f"{drift.name} is the first that drifts, by {drift.difference:.1e}")
+        render.say(f"{drift.name} is the first that differs, by {drift.difference:.1e}")
     return ExitCode.OK if ok else ExitCode.FAILURE
 
 

@@ -37,15 +37,15 @@ def write_plugin(name: str, folder: Path) -> Made:
     """Write the project foundry-plugin-NAME into `folder`.
 
     Raises:
-        UsageError: NAME is no name, or the project's folder is there already.
+        UsageError: NAME is no name, or the project's folder already exists.
     """
     variant = name.removeprefix(PREFIX).replace("-", "_").lower()
     if not re.fullmatch(r"[a-z][a-z0-9_]*", variant):
-        raise UsageError(f"{name!r} is no name for a variant", "use letters, digits and -, beginning with a letter")
+        raise UsageError(f"{name!r} is not a name for a variant", "use letters, digits and -, beginning with a letter")
     distribution = PREFIX + variant.replace("_", "-")
     target = folder / distribution
     if target.exists():
-        raise UsageError(f"{target} is there already", "choose another name, or remove it")
+        raise UsageError(f"{target} already exists", "choose another name, or remove it")
     words = {
         "name": name,
         "variant": variant,

@@ -34,7 +34,7 @@ class Budget:
                 raise ValueError
         except ValueError:
             raise UsageError(
-                f"--budget {text!r} is no budget", "write 300 steps, 500k tokens, 1e12 flops or 60 seconds"
+                f"--budget {text!r} is not a budget", "write 300 steps, 500k tokens, 1e12 flops or 60 seconds"
             ) from None
         return cls(_UNITS[unit.lower()], amount)
 

@@ -37,14 +37,14 @@ class Experiment(Params):
         "experiment",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$",
         max_length=150,
-        description="of the run folder and in every table; default: the file's stem",
+        description="name of the run folder and in tables; default: the file's stem",
         json_schema_extra=NOT_IDENTITY,
     )
     seed: int = Field(
         1337,
         ge=0,
         lt=2**63,
-        description="of initial weights, dropout and the order of data",
+        description="seed of initial weights, dropout and the order of data",
         json_schema_extra=NOT_IDENTITY,
     )
     init_from: str | None = Field(

@@ -42,7 +42,7 @@ def _span(part: str, n_layer: int, key: str) -> range:
 def _pattern(part: str, n_layer: int) -> list[int]:
     match = _PATTERN.fullmatch(part)
     if not match or match[2] not in match[1]:
-        raise ValueError(f"{part!r} is no pattern and one of its letters, such as SSSL/S")
+        raise ValueError(f"{part!r} is not a pattern and one of its letters, such as SSSL/S")
     layers = [layer for layer in range(n_layer) if match[1][layer % len(match[1])] == match[2]]
     if not layers:
         first = match[1].index(match[2])

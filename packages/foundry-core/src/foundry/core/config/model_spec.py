@@ -60,8 +60,7 @@ class ModelSpec:
     logit_softcap: float | None
 
     def as_wide_as(self, n_embd: int) -> Self:
-        """The same with another width, heads as wide as now, and what each choice says follows: as `mutate width` makes
-        it.
+        """The same with another width: heads keep theirs, and settings follow as each choice says. As `mutate width`.
 
         Raises:
             InvalidExperiment: there is no such model.
@@ -83,7 +82,7 @@ def heads_of(n_embd: int, before: int, n_head: int) -> int:
     """
     unit = before // gcd(before, n_head)
     if n_embd < 1 or n_embd % unit:
-        raise InvalidExperiment(f"heads as wide as now ({n_head} in {before}) need a multiple of {unit}")
+        raise InvalidExperiment(f"heads that keep their width ({n_head} in {before}) need a multiple of {unit}")
     return n_head * n_embd // before
 
 
@@ -103,7 +102,7 @@ def following(params: Params, old: Dims, new: Dims, where: str) -> Mapping[str, 
     except ValueError as error:
         raise InvalidExperiment(str(error)) from error
     except FAULTS as error:
-        raise PluginError(f"{where}: what follows from other sizes failed: {described(error)}") from error
+        raise PluginError(f"{where}: its method `resized` failed: {described(error)}") from error
 
 
 def _resized(fields: Mapping[str, Any], old: Dims, new: Dims) -> dict[str, Any]:

@@ -246,7 +246,7 @@ def _unknown_type(registry: Registry, type: str, value: str) -> UsageError:
     known = mutation_types(registry)
     if type in (*FIXED, *FIXED_SLOTS, *BUDGETS):
         return UsageError(
-            f"{type} is no mutation: it is what two experiments must share to be compared",
+            f"{type} is not a mutation: two experiments must share it to be comparable",
             "set it in the experiment file, or with --set",
         )
     near: list[str] = []

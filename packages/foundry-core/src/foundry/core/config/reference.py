@@ -9,14 +9,14 @@ from typing import Any
 from foundry.core.config.json_schema import json_schema
 from foundry.core.registry import Registry
 
-HEAD = """# What may stand in an experiment
+HEAD = """# All settings of an experiment
 
-Made by `foundry config reference` from the schema that experiments are checked by. Everything has a default, so an
-experiment says only what it wants otherwise. `--set SECTION.KEY=VALUE` says it for one command, `foundry config show`
-prints a whole experiment, and `foundry config schema` has an editor complete and check one.
+`foundry config reference` writes this page from the schema that checks experiments. Everything has a default, so an
+experiment holds only what differs from it. `--set SECTION.KEY=VALUE` sets a value for one command, `foundry config
+show` prints a whole experiment, and with `foundry config schema` an editor completes and checks one.
 
-Where a part of the model or of the training is chosen, its name alone is enough, `attention: mla`, or the name with
-settings, `attention: {type: gqa, n_kv_head: 2}`. Plugins add to these names; this page has Foundry's own.
+A choice of a part is a name, `attention: mla`, or a name with settings, `attention: {type: gqa, n_kv_head: 2}`. Plugins
+add names; this page has Foundry's own.
 """
 KINDS = {
     "integer": "whole number",
@@ -38,7 +38,7 @@ def reference(registry: Registry) -> str:
 
 def _top(schema: Mapping[str, Any]) -> Iterator[str]:
     alone = {key: value for key, value in schema["properties"].items() if key not in SECTIONS}
-    yield "## Beside the sections\n"
+    yield "## Outside the sections\n"
     yield from _table(alone, schema["$defs"])
 
 
@@ -52,7 +52,7 @@ def _sections(schema: Mapping[str, Any], registry: Registry) -> Iterator[str]:
         )
     if moved:
         yield (
-            "Some settings of a choice may be written beside it: "
+            "Some settings of a choice may also be written elsewhere: "
             + ", ".join(f"`{old}` for `{new}`" for old, new in sorted(registry.aliases.items()))
             + ".\n"
         )

@@ -65,7 +65,7 @@ class ModelArgs(Params):
 class Training(Params):
     """How long, how fast and on what the model is trained."""
 
-    max_iters: int | None = Field(600, ge=1, description="optimizer steps; the budget where no other is given")
+    max_iters: int | None = Field(600, ge=1, description="optimizer steps; the budget if no other is given")
     tokens: int | None = Field(None, ge=1, description="tokens to train on, padding not counted, instead of max_iters")
     flops: float | None = Field(None, gt=0, description="floating-point operations, padding too, instead of max_iters")
     seconds: float | None = Field(None, gt=0, description="seconds of training, instead of max_iters")
@@ -76,7 +76,7 @@ class Training(Params):
     learning_rate: float = Field(1e-3, gt=0, description="the peak, which the schedule multiplies")
     grad_clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 = never clip")
     ema: float | None = Field(
-        None, gt=0, lt=1, description="decay per step of a moving average of the weights, which is then judged"
+        None, gt=0, lt=1, description="decay per step of a moving average of the weights, which is then validated"
     )
     optimizer: Choice
     schedule: Choice
@@ -95,13 +95,13 @@ class Training(Params):
         Literal["auto", "native", "reference"] | Annotated[str, Field(pattern=r"^native:[a-z0-9_]+(\+[a-z0-9_]+)*$")]
     ) = Field(
         "auto",
-        description="reference: torch's own; native: all others that can be had, for fp32 on a CPU; "
-        "native:NAME+NAME: these, and no run without them; auto: those known to be faster on this kind of machine",
+        description="reference: torch's own; native: all others that are available, for fp32 on a CPU; "
+        "native:NAME+NAME: these, or the run fails; auto: those known to be faster on this kind of machine",
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: cuda, else mps, else cpu")
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        "auto", description="CPU threads of a rank; torch dies of some 10,000"
+        "auto", description="CPU threads of a rank; torch crashes with about 10,000"
     )
     distributed: Literal["auto", "none", "ddp", "fsdp"] = Field(
         "auto", description="auto: none on one rank, ddp on several; fsdp is not built yet, and refused"
@@ -120,7 +120,7 @@ class Logging(Params):
     sample_interval: int = Field(
         0, ge=0, description="steps between samples of text; 0 = only at the end", json_schema_extra=NOT_IDENTITY
     )
-    sample_prompt: str = Field("", description="what samples begin with", json_schema_extra=NOT_IDENTITY)
+    sample_prompt: str = Field("", description="prompt of the samples", json_schema_extra=NOT_IDENTITY)
     sample_tokens: int = Field(
         200, ge=0, le=1_000_000, description="length of a sample; 0 = no samples", json_schema_extra=NOT_IDENTITY
     )
@@ -133,7 +133,7 @@ class Checkpoints(Params):
         200, ge=0, description="steps between checkpoints; 0 = only at the end", json_schema_extra=NOT_IDENTITY
     )
     keep: int = Field(
-        2, ge=1, description="newest checkpoints that stay, beside the best", json_schema_extra=NOT_IDENTITY
+        2, ge=1, description="newest checkpoints to keep, besides the best", json_schema_extra=NOT_IDENTITY
     )
     before_decay: bool = Field(
         True,

@@ -32,7 +32,7 @@ def write_experiment(mutated: Mutated, directory: Path) -> Path:
         there, ours = read_file(path).data, read_text(mutated.text, str(path)).data
         if there != ours:
             raise InvalidExperiment(
-                f"{path}: is there already, with other content", "rename or remove it, then try again"
+                f"{path}: already exists, with other content", "rename or remove it, then try again"
             )
         return path
     try:

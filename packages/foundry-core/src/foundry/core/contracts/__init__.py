@@ -4,7 +4,7 @@ It imports neither torch nor numpy, so listing, validating and mutating experime
 a plugin imports from here, `from foundry.core.contracts import Variant`, and from `foundry.core.testing`, and from
 nothing else of core.
 
-    errors      every way to fail that a user can act on, with its exit code
+    errors      every failure that a user can act on, with its exit code
     plugins     Slot        a place in an experiment where a variant is chosen: attention, norm, tokenizer, ...
                 Variant     one way to fill a slot: one module file and one `Variant(...)`
                 Params      its settings, as the experiment file has them
@@ -14,13 +14,13 @@ nothing else of core.
     metrics     Metric: a figure that models are ranked by, such as val_loss or accuracy
     data        Rows, Tokenizer, Batch: what a model reads
     model       Attention, FeedForward, Position, ...: what the parts of a model can do, one protocol for each slot
-    parameters  Role: what each parameter of a model is, which optimizers, scale rules and first values ask
-    training    Objective, Loss, OptimizerFactory, ...: the same of what trains it;  Job: what that does beside
-    evaluation  Task, ModelHandle, RunHandle: what scores it
-    search      Proposer: what tries the next mutation
-    execution   Executor, Site: who trains the trials of a sweep
-    source      Source: where first weights come from
-    architecture  Family, Key, Weight, ...: the words in which a family of pretrained models is written down
+    parameters  Role: what each parameter of a model is, for optimizers, scale rules and initial values
+    training    Objective, Loss, OptimizerFactory, ...: the same for training;  Job: what runs every N steps
+    evaluation  Task, ModelHandle, RunHandle: what scores a trained model
+    search      Proposer: what proposes the next mutations
+    execution   Executor, Site: what trains the trials of a sweep
+    source      Source: where initial weights come from
+    architecture  Family, Key, WeightMap, ...: the description of a family of pretrained models
 
 Shapes: B rows in a batch, T tokens in a row, S keys (T, or cache length + T), C = n_embd, H heads, D = head_dim,
 V vocabulary.

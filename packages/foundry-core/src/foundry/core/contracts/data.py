@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class Batch(NamedTuple):
     """Some rows of a corpus. numpy arrays where a `Rows` makes them, tensors where the model reads them.
 
-    `targets[b, t]` is the token that follows `tokens[b, t]`. `loss_weight` is 0 where nothing is to be learned
+    `targets[b, t]` is the token that follows `tokens[b, t]`. `loss_weight` is 0 for targets that are not learned
     (padding, a prompt); any other target is supervised, and counts as one token that is trained on. `positions` and
     `segments` are None where each row is one piece of one document; otherwise tokens attend only within their segment.
     """
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 class Tokenizer(Protocol):
     """Text <-> token ids. The ids of a text spell it, byte for byte. Control tokens come only from code, never from
-    text that happens to spell them."""
+    text that spells them."""
 
     @property
     def vocab_size(self) -> int:
@@ -35,16 +35,16 @@ class Tokenizer(Protocol):
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
-        """Name -> id of the control tokens that there are: `bos`, which every document begins with, `eos`, which ends
-        it, `pad`, `unk`."""
+        """Name -> id of the control tokens that exist: `bos`, which begins every document, `eos`, which ends it, `pad`,
+        `unk`."""
 
     @property
     def prefix(self) -> tuple[int, ...]:
-        """What stands before a prompt."""
+        """The ids before a prompt."""
 
     @property
     def stops(self) -> tuple[int, ...]:
-        """Of these ids, each ends the text that is being written."""
+        """Each of these ids ends a generated text."""
 
     @property
     def hash(self) -> str:
@@ -57,21 +57,20 @@ class Tokenizer(Protocol):
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD, control tokens become nothing."""
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of `ids`, of which a part may end inside a character; control tokens become nothing.
+        """The bytes of `ids`, which may end inside a character; control tokens become nothing.
 
-        `ids` begin a text. Where that matters, because a tokenizer puts a blank before each text and takes it away
-        again, what `b` adds after `a` is `decode_bytes(a + b)` without the leading `decode_bytes(a)`.
-        """
+        `ids` begin a text. Some tokenizers add a blank before each text, and remove it again. So what `b` adds after
+        `a` is `decode_bytes(a + b)` without the leading `decode_bytes(a)`."""
 
     def bytes_of(self, ids: Sequence[int] | np.ndarray) -> int:
         """How many bytes `decode_bytes(ids)` has. Bits per byte divides by it."""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that the class's own `from_json(data)` needs, with the variant's name under `type`."""
+        """Everything that `from_json(data)` of the class needs, with the variant's name under `type`."""
 
 
 class FixedRows(Protocol):
-    """A finite list of rows that never changes: what a validation loss is measured on."""
+    """A finite list of rows that never changes, for the validation loss."""
 
     def __len__(self) -> int: ...
     @property
@@ -92,7 +91,7 @@ class Rows(Protocol):
     def tokenizer(self) -> Tokenizer: ...
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that row k depends on but the seed: text, tokenizer, plan, block_size."""
+        """Hash of everything that row k depends on, except the seed: text, tokenizer, plan, block_size."""
 
     @property
     def rows_per_epoch(self) -> int: ...
@@ -101,7 +100,7 @@ class Rows(Protocol):
         """Supervised training tokens in one epoch."""
 
     def tokens_before(self, cursor: int) -> int:
-        """Supervised tokens in rows 0..cursor-1: known without reading them, and the sum over their batches."""
+        """Supervised tokens in rows 0..cursor-1, without reading them: the sum over their batches."""
 
     @property
     def validation(self) -> FixedRows: ...
@@ -110,17 +109,17 @@ class Rows(Protocol):
         """Rows start..stop-1, start >= 0, in an order that is shuffled anew each epoch."""
 
     def take(self, indices: np.ndarray) -> Batch:
-        """The rows with these numbers k, in this order: how one rank reads its part of a global batch."""
+        """The rows with these numbers k, in this order: one rank's part of a global batch."""
 
     def state(self, cursor: int) -> dict[str, Any]:
-        """What a checkpoint must hold to go on from row `cursor`: JSON, under 1 KB, the same on every rank."""
+        """What a checkpoint must hold to resume at row `cursor`: JSON, under 1 KB, the same on every rank."""
 
     def resume(self, state: Mapping[str, Any]) -> int:
         """The cursor of a saved state. Raises InvalidData, naming the first difference, if the data changed."""
 
 
 class OpenData(Protocol):
-    """The target of the section `data`: prepares the corpus if that was not done yet, and opens it."""
+    """The target of the section `data`: prepares the corpus, if needed, and opens it."""
 
     def __call__(
         self,

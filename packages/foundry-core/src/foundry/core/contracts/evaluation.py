@@ -17,18 +17,17 @@ if TYPE_CHECKING:
 class Item:
     """One scored item of a task: a question, a document."""
 
-    id: str  # the same for every model: by it two models are compared item by item
+    id: str  # the same for every model: two models are compared item by item
     scores: Mapping[str, float]  # one finite number for each of the task's metrics
-    cluster: str = ""  # items that stand or fall together, such as those of one subject; empty: none do
-    details: Mapping[str, Any] = field(default_factory=dict)  # for a reader, as JSON has it: prompt, answer, expected
+    cluster: str = ""  # items that tend to be right or wrong together, such as those of one subject; empty: none
+    details: Mapping[str, Any] = field(default_factory=dict)  # for a reader, as JSON: prompt, answer, expected
 
 
 class TaskParams(Params):
     """Base of every task's params. Each setting is part of the name of a trial that is scored with it."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
-    """What it gives, by the names that `foundry_metrics` has for them. The first ranks models, if nobody asks for
-    another."""
+    """The names of its metrics, as `foundry_metrics` defines them. The first ranks models, unless another is chosen."""
 
 
 class ModelHandle(Protocol):
@@ -40,11 +39,11 @@ class ModelHandle(Protocol):
     def block_size(self) -> int: ...
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """For (context, continuation): the continuation's log-likelihood in nats, and whether greedy decoding gives
-        exactly it."""
+        """For each (context, continuation): the continuation's log-likelihood in nats, and whether greedy decoding
+        gives exactly this continuation."""
 
     def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """Greedy continuations, to where the model ends them, each cut before the first of `stop` in it."""
+        """Greedy continuations, until the model ends them; each is cut before the first of `stop` in it."""
 
 
 class RunHandle(ModelHandle, Protocol):
@@ -59,8 +58,8 @@ class Task(Protocol):
 
     @property
     def digest(self) -> str:
-        """Of what its scores depend on beside the model, the settings and the code, such as the hash of a file of
-        questions; empty where there is nothing. It is part of the name of a trial."""
+        """A hash of what its scores depend on besides the model, the settings and the code, such as a file of
+        questions; empty if there is nothing. It is part of the name of a trial."""
 
     def run(self, handle: RunHandle) -> Iterable[Item]:
         """Score the model; the same items, in the same order, for every model."""

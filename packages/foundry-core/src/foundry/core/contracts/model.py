@@ -1,9 +1,9 @@
-"""The parts of a model, slot by slot: what the base of their params says, how they are built and called.
+"""The parts of a model, slot by slot: the base class of their params, and how they are built and called.
 
 Parameter names are public: checkpoints, the zoo and LoRA use them. A module that owns parameters may also define
 
     init_parameter(name, tensor, generator) -> bool   fill `tensor` in place, or return False to leave it to the model
-    roles: Mapping[str, Role]                         what they are, which optimizers and scale rules ask (see
+    roles: Mapping[str, Role]                         what they are, for optimizers and scale rules (see
                                                       foundry.core.contracts.parameters): {"weight": "gain"}
     init_buffers() -> None                            fill the buffers: those that are not saved, and the first values
                                                       of those that are
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Multipliers(NamedTuple):
-    """What a scale rule multiplies in the forward pass; 1 where it leaves the model alone."""
+    """The factors of a scale rule in the forward pass; 1 changes nothing."""
 
     scores: float = 1.0  # attention scores, beside the attention's own 1/sqrt(D)
     branch: float = 1.0  # what each sublayer adds to the residual stream
@@ -44,7 +44,7 @@ UNSCALED = Multipliers()
 
 @dataclass(frozen=True)
 class Dims:
-    """The sizes of the model around a variant, and the layer it is built for."""
+    """The sizes of the model around a variant, and the layer that it is built for."""
 
     n_layer: int
     n_head: int
@@ -65,8 +65,8 @@ class Dims:
 
 
 Aux: TypeAlias = "Mapping[str, Tensor]"
-"""What a sublayer reports beside its output, by name. Layers that report the same name are summed, so what is a layer's
-own has the layer in its name. The end of a name says what it is:
+"""What a sublayer reports besides its output, by name. Figures of several layers with the same name are summed, so a
+figure of one layer has the layer in its name. The end of a name says what it is:
 
     _loss    (B,), one number for each row; the training loss has their mean over the step, in which a row counts as
              often as it has supervised tokens, and so have the run's metrics
@@ -74,17 +74,17 @@ own has the layer in its name. The end of a name says what it is:
     _load    (E,) int64, how often each of the layer's E experts was chosen; the metrics tell how evenly all of them are
              used (foundry.core.training.expert_load)
 
-Anything else is only recorded, as losses are. What is said of each row does not depend on the rows beside it, and so
-the training not on how its batches are cut into micro-batches and ranks. Of a loss or a figure that is a mean over
-tokens, such as of a penalty on each, one 0-D number for all rows is as good."""
+Anything else is only recorded, as losses are, too. A row's figure does not depend on the other rows, so the training
+does not depend on how its batches are cut into micro-batches and ranks. A loss or figure that is a mean over tokens may
+also be one 0-D number for all rows."""
 
 
 class Cache(Protocol):
-    """What one attention remembers of the tokens before. It makes its own, `Attention.init_cache`, and its own forward
-    pass extends it."""
+    """What one attention remembers of earlier tokens. `Attention.init_cache` makes it, and the attention's forward pass
+    extends it."""
 
     length: int
-    """How many tokens it holds, padding too. The model reads it, and counts positions on from there."""
+    """How many tokens it holds, padding too. The model counts positions on from there."""
 
     @property
     def tensors(self) -> Sequence[Tensor]:
@@ -92,25 +92,26 @@ class Cache(Protocol):
 
 
 class Context(NamedTuple):
-    """What a layer knows about its tokens beside their vectors. All None is the fast path: plain causal attention
-    over whole rows, with no T x T mask."""
+    """What a layer knows about its tokens besides their vectors. All None is the fast path: plain causal attention over
+    whole rows, with no T x T mask."""
 
-    # Of the rows, for all layers the same:
+    # Of the rows, the same for all layers:
     positions: Tensor | None = None  # (B, T) int64; None: 0..T-1 in every row, or on from the cache
     segments: Tensor | None = None  # (B, T) int; attention stays within equal numbers
     key_padding: Tensor | None = None  # (B, S) bool, False = not a token: what attention leaves out
     is_token: Tensor | None = None  # (B, T) bool, False = not a token: what loads and statistics leave out
     ids: Tensor | None = None  # (B, T) int64: the tokens themselves, for tables with a row per token
-    # Of one layer, and what optional parts of it hand to its sublayers:
+    # Of one layer: its cache, and what its optional parts pass to its sublayers:
     cache: Any | None = None  # this layer's Cache
     value: Tensor | None = None  # (B, T, value_size): a value embedding, which the attention adds to its values
     mix: Callable[[Tensor], Tensor] | None = None  # (B, T, canon_size) -> the same: a canon layer inside a sublayer
-    # Of a text that is being written:
-    plan: Any | None = None  # what computes some layers instead of themselves, see `foundry.core.kernels`
+    # In generation:
+    plan: Any | None = None  # which kernels compute some layers, see `foundry.core.kernels`
 
     def sees(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """May a query see a key: by their places in the row, (T,) and (S,) -> (B or 1, 1, T, S) bool. Nothing that
-        follows it, no other document, no padding; itself always, so that no softmax runs over nothing."""
+        """May a query see a key? Takes their places in the row, (T,) and (S,), and returns (B or 1, 1, T, S) bool. A
+        token sees no later token, no other document and no padding, but always itself, so that no softmax is over
+        nothing."""
         places = queries[:, None]
         seen = (keys <= places)[None]
         if self.segments is not None:
@@ -120,7 +121,8 @@ class Context(NamedTuple):
         return seen[:, None]
 
     def planned(self, layer: Any) -> Any:
-        """What to call instead of a layer, as the layer is called: the layer, where nothing else is planned."""
+        """What to call instead of a layer, with the same arguments: the layer itself, if no kernel is planned for
+        it."""
         return layer if self.plan is None else self.plan.of(layer)
 
 
@@ -143,8 +145,8 @@ ActsOn: TypeAlias = Literal["embeddings", "qk", "scores", "nothing"]
 
 
 class AttentionParams(Params):
-    """Base of every attention's params: `positions` says which kinds of position it composes with, `scales_scores`
-    whether it multiplies its scores by `dims.multipliers.scores`."""
+    """Base of every attention's params: `positions` says which kinds of position it supports, `scales_scores` whether
+    it multiplies its scores by `dims.multipliers.scores`."""
 
     positions: ClassVar[frozenset[ActsOn]] = frozenset({"embeddings", "qk", "scores", "nothing"})
     scales_scores: ClassVar[bool] = False
@@ -160,7 +162,8 @@ class AttentionParams(Params):
         return 0
 
     def position_dims(self, dims: Dims) -> Dims:
-        """The sizes that its position is built for: `head_dim` is the width of what it gives to `Position.rotate`."""
+        """The sizes that its position is built for: `head_dim` is the width of the q and k that it gives to
+        `Position.rotate`."""
         return dims
 
 
@@ -169,8 +172,8 @@ class Attention(Protocol):
     on the scores, or None."""
 
     def __call__(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
-        """x (B, T, C) -> (B, T, C). A token sees no more than `ctx.sees` lets it see. With a cache, x is what follows
-        the cache's content, and the attention extends the cache in place."""
+        """x (B, T, C) -> (B, T, C). A token sees no more than `ctx.sees` lets it see. With a cache, x holds the tokens
+        after those in the cache, and the attention extends the cache in place."""
 
     def init_cache(self, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> Cache: ...
 
@@ -184,7 +187,7 @@ class FeedForwardParams(Params):
         return 0
 
     def filled(self, dims: Dims, gated: bool = False) -> Self:
-        """As `Params.filled`, beside an activation that is gated or not."""
+        """As `Params.filled`, for an activation that is gated or not."""
         return self
 
 
@@ -193,7 +196,7 @@ class FeedForward(Protocol):
     say: whether it is called with (gate, up)."""
 
     def __call__(self, x: Tensor, ctx: Context) -> tuple[Tensor, Aux]:
-        """x (B, T, C) -> (B, T, C), each position by itself."""
+        """x (B, T, C) -> (B, T, C). A token's result does not depend on the other tokens."""
 
 
 class ActivationParams(Params):
@@ -225,8 +228,9 @@ class NormParams(Params):
     """Base of every norm's params."""
 
     def embedding_scale(self, dims: Dims) -> float | None:
-        """What a learned factor on the token embeddings starts at, which the model has if the first layer's norm says
-        so. None: it has none, as where norms bring embeddings of any size to one scale."""
+        """The initial value of a learned factor on the token embeddings. The model has this factor if the norm of its
+        first layer returns a number. None: the norm brings embeddings of any size to one scale, so no factor is
+        needed."""
         return None
 
 
@@ -239,14 +243,14 @@ class ResidualParams(Params):
 
 class Residual(Protocol):
     """Slot `residual`: how a sublayer and its norm join the residual stream; built as `target(params, dims)`, one for
-    each sublayer. The norms are the block's, so that their names do not depend on the placement."""
+    each sublayer. The norms belong to the block, so that their names do not depend on their placement."""
 
     def enter(self, x: Tensor, norm: nn.Module) -> Tensor:
         """The stream (B, T, C) -> what the sublayer reads."""
 
     def leave(self, x: Tensor, y: Tensor, norm: nn.Module, post_norm: nn.Module | None) -> Tensor:
-        """The stream x and what the sublayer made of it, y, both (B, T, C) -> the stream after it. Drops activations
-        of y with probability `dims.dropout` in training, and adds `dims.multipliers.branch` times what is left."""
+        """The stream x and the sublayer's output y, both (B, T, C) -> the stream after it. In training, drops entries
+        of y with probability `dims.dropout`; multiplies y by `dims.multipliers.branch`."""
 
 
 Sublayer: TypeAlias = Literal["attention", "ffn"]
@@ -265,11 +269,11 @@ class Canon(Protocol):
     `target(params, dims, sizes)`, sizes = the `canon_size` of each sublayer."""
 
     def enter(self, sublayer: Sublayer, x: Tensor, ctx: Context) -> tuple[Tensor, Context]:
-        """What the sublayer would read, x (B, T, C), and the layer's context -> what it reads, and its own context:
-        with `mix` where it mixes inside, and with the attention's part of the layer's cache."""
+        """The sublayer's input x (B, T, C) and the layer's context -> its new input and its own context: with `mix` if
+        the canon mixes inside, and with the attention's part of the layer's cache."""
 
     def init_cache(self, attention: Cache, batch: int, dtype: torch.dtype, device: torch.device | str) -> Cache:
-        """The layer's cache: what it remembers itself beside the attention's cache."""
+        """The layer's cache: the attention's cache, and the canon's own state."""
 
 
 class ValueEmbedding(Protocol):
@@ -277,12 +281,11 @@ class ValueEmbedding(Protocol):
     `value_size`."""
 
     def __call__(self, x: Tensor, ids: Tensor) -> Tensor:
-        """What the attention reads, x (B, T, C), and its tokens, ids (B, T) -> (B, T, size), added to the values."""
+        """The attention's input x (B, T, C) and the tokens, ids (B, T) -> (B, T, size), added to the values."""
 
 
 class Skip(Protocol):
     """Slot `skip`, with `OptionalParams`; built once for a model as `target(params, dims)`."""
 
     def __call__(self, x: Tensor, embedded: Tensor, layer: int) -> Tensor:
-        """The stream before a layer and the embeddings that the first layer got, both (B, T, C) -> what this layer
-        gets."""
+        """The stream before a layer and the input of the first layer, both (B, T, C) -> the input of this layer."""

@@ -1,14 +1,14 @@
-"""What parameters are: the one place that optimizers, scale rules and first values ask.
+"""What parameters are: optimizers, scale rules and initial values read it here.
 
-The number of its axes says nothing: the biases of a stack of experts have two, as a matrix does, and so have the gains
-of a norm that has some for each head. A variant says in its own file what its parameters are, by a mapping `roles` of
-the module that owns them, or of one that owns that:
+The number of its axes does not tell: the biases of a stack of experts have two axes, like a matrix, and so have the
+gains of a norm with some for each head. A variant says what its parameters are by a mapping `roles`, on the module that
+owns them or on a module around it:
 
     class Experts(nn.Module):
         roles = {"weight": "matrix", "offset": "bias"}
 
-Of torch's own modules it is known, and of what is called `bias`. Of other parameters that nobody says it of, those with
-two axes or more are `other`, and those with fewer have no role.
+The roles of torch's own modules, and of names that end in `bias`, are known. Any other parameter without an entry is
+`other` if it has two axes or more, and has no role if it has fewer.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ Role: TypeAlias = Literal["matrix", "head", "router", "neurons", "table", "kerne
 matrix   (..., out, in), multiplied with every vector: one, or a stack of them, such as one for each expert
 head     (V, in): the matrix that makes logits
 router   (..., out, in): a matrix whose products choose, such as an expert
-neurons  (..., n): vectors of which a token is multiplied with those that it chose
+neurons  (..., n): vectors; a token is multiplied with those that it chose
 table    (..., n): vectors that are looked up, such as embeddings
 kernel   (out, in, ...): of a convolution
 gain     what features are multiplied with, such as a norm's, or streams that are mixed
 bias     what is added to features or scores
-other    (..., out, in): weights of which nothing else is known
+other    (..., out, in): weights without another role
 
 Gains and biases may have any number of axes, of which the last is that of the features."""
 
 DECAYING: frozenset[Role] = frozenset({"matrix", "head", "router", "neurons", "table", "kernel", "other"})
-"""What weight decay is for. Gains and biases have no scale to lose: a norm behind them does not undo their decay."""
+"""The roles with weight decay. Gains and biases do not decay, because no norm after them undoes it."""
 
 MATRICES: frozenset[Role] = frozenset({"matrix", "head", "router", "kernel", "other"})
-"""Those with an axis for what goes out, and one for what comes in."""
+"""The roles with an output axis and an input axis."""
 
 _OF_TORCH: dict[str, Role] = {
     "Linear": "matrix",
@@ -57,10 +57,11 @@ _OF_TORCH: dict[str, Role] = {
 
 
 def role_of(model: nn.Module, path: str) -> Role | None:
-    """What the parameter at `path` is: what the nearest module on the path to it says, or what its owner is known for.
+    """The role of the parameter at `path`: from the `roles` of the nearest module on the path to it, or from its
+    owner's class.
 
     Raises:
-        PluginError: what is said is no role, or none for so few axes; or `roles` is no mapping.
+        PluginError: the entry is not a role, or not one for so few axes; or `roles` is not a mapping.
     """
     on_the_way = list(owners(model, path))
     for owner, name in on_the_way:
@@ -80,7 +81,7 @@ def role_of(model: nn.Module, path: str) -> Role | None:
 def _said(owner: nn.Module, name: str) -> Role | None:
     mapping: Any = getattr(owner, "roles", {})
     if not isinstance(mapping, Mapping):
-        what = f"{type(owner).__qualname__}.roles is a {type(mapping).__name__}, and no mapping of parameters' names"
+        what = f"{type(owner).__qualname__}.roles is a {type(mapping).__name__}, not a mapping of parameters' names"
         raise PluginError(what, "it says what parameters are, {'weight': 'matrix'}: call anything else another name")
     role: Role | None = mapping.get(name)
     return role
@@ -88,14 +89,14 @@ def _said(owner: nn.Module, name: str) -> Role | None:
 
 def _check(role: str, axes: int, where: str) -> None:
     if role not in get_args(Role):
-        raise PluginError(f"{where} is {role!r}, which is no role", f"use one of {', '.join(get_args(Role))}")
+        raise PluginError(f"{where} is {role!r}, which is not a role", f"use one of {', '.join(get_args(Role))}")
     if role in MATRICES and axes < 2:
         raise PluginError(f"{where} is {role!r} and has {axes} axes, not (..., out, in)", "call it a gain or a bias")
 
 
 def roles(model: nn.Module) -> dict[Tensor, Role | None]:
-    """What each parameter of `model` is. One that several modules share, such as a tied embedding, is what the first of
-    them has it for, or a table, if one of them looks it up."""
+    """The role of each parameter of `model`. If several modules share one, such as a tied embedding, its role is that
+    in the first of them, or `table` if one of them looks it up."""
     found: dict[Tensor, Role | None] = {}
     for path, parameter in model.named_parameters(remove_duplicate=False):
         role = role_of(model, path)
@@ -112,19 +113,18 @@ def owners(model: nn.Module, path: str) -> Iterator[tuple[Any, str]]:
 
 
 Update: TypeAlias = Literal["elementwise", "orthogonal"]
-"""How large an optimizer's step is, by its learning rate alone: each entry is as large (Adam, Lion), or each singular
-value, times sqrt(rows / columns) where a matrix is tall (Muon)."""
+"""What has the size of the learning rate in an optimizer's step: each entry (Adam, Lion), or each singular value, times
+sqrt(rows / columns) for a tall matrix (Muon)."""
 
 
 def lr_factors(model: Any, update: Update) -> dict[Tensor, float]:
-    """What an optimizer multiplies the learning rate of each parameter with, by the model's scale rule; 1 for models
-    without one."""
+    """The factors of the model's scale rule on the learning rate of each parameter; 1 for models without a rule."""
     factor = getattr(model, "lr_factor", None)
     return {parameter: factor(name, update) if factor else 1.0 for name, parameter in model.named_parameters()}
 
 
 WeightKind: TypeAlias = Literal["input", "hidden", "output", "head", "fixed"]
-"""Which sides of a parameter grow with n_embd (arXiv:2203.03466, table 3), which its role and its axes tell.
+"""Which sides of a parameter grow with n_embd (arXiv:2203.03466, table 3). It follows from the role and the axes.
 
 input    only its fan-out: embeddings, the gains of norms, biases
 hidden   both: the matrices of attention and feed-forward

@@ -1,5 +1,4 @@
-"""What a plugin contributes, and the hooks by which it does. All of it is data: nothing here imports torch until a
-variant is built."""
+"""What a plugin contributes, and its hooks. All of it is data: nothing here imports torch until a variant is built."""
 
 from __future__ import annotations
 
@@ -24,32 +23,31 @@ FOUNDRY_API = 1
 
 
 class Params(BaseModel):
-    """The settings of a variant or a section. The field's types and ranges validate the experiment file, document
-    `--help`, and give a search its space; a field's `description` becomes the editor's tooltip.
+    """The settings of a variant or a section. The types and ranges of the fields validate the experiment file, document
+    it, and define the space of a search; a field's `description` becomes the editor's tooltip.
 
-    A field that does not change the result (a name, a cadence of saving) says so with
-    `Field(..., json_schema_extra={"identity": False})` and stays out of the experiment's identity. One that nobody
-    would search over, such as an epsilon, says `{"search": False}`.
-    """
+    A field that does not change the result (a name, a saving interval) has `json_schema_extra={"identity": False}`, and
+    is not part of the experiment's identity. A field that no search should vary, such as an epsilon, has `{"search":
+    False}`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
     variant: ClassVar[Variant | None] = None
-    """The variant that these params chose: set on the classes of which an experiment's slots hold instances."""
+    """The variant that these params choose; set on the classes whose instances an experiment's slots hold."""
 
     aliases: ClassVar[Mapping[str, str]] = {}
-    """Where else in an experiment one of these settings may be written: dotted path -> its name. One that the chosen
-    variant has not, and that is written nowhere else, chooses the slot's first variant that has it."""
+    """Other places in an experiment where a setting may be written: dotted path -> its name. A setting that the chosen
+    variant lacks chooses the slot's first variant that has it, if the variant is not named elsewhere."""
 
     @classmethod
     def of_text(cls, text: str) -> Mapping[str, Any] | None:
-        """Settings that a text means in the place of a variant's name: `dataset: notes.txt`. None: nothing to this
-        variant. The first variant of the slot to which it means something is chosen."""
+        """The settings for a text in the place of a variant's name: `dataset: notes.txt`. None: this variant does not
+        take it. The first variant of the slot that takes it is chosen."""
         return None
 
     def implied(self, dims: Dims) -> Mapping[str, Any]:
-        """Settings of other variants of the slot that are fixed here: name -> the value that it always has in a model
-        of these `dims`. An alias may say it, and nothing else."""
+        """Settings of other variants of the slot that are fixed here: name -> its value in a model of these `dims`. An
+        alias may state this value, and no other."""
         return {}
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
@@ -58,12 +56,12 @@ class Params(BaseModel):
 
     def remarks(self, dims: Dims) -> Iterator[tuple[str, str]]:
         """Yield (key, what to know) for values that are possible in a model of these `dims`, but may not do there what
-        one would think."""
+        a user expects."""
         yield from ()
 
     def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
-        """Which of these settings follow the model when a mutation changes its sizes: name -> value. `mutate width`,
-        `depth` and every other mutation of sizes ask each choice of the model and of its layers.
+        """The settings that must change when a mutation changes the model's sizes: name -> new value. `mutate width`,
+        `depth` and every other mutation of sizes call it for each choice of the model and of its layers.
 
         Raises:
             ValueError: they cannot follow; it says why.
@@ -71,8 +69,8 @@ class Params(BaseModel):
         return {}
 
     def filled(self, dims: Dims) -> Self:
-        """The same, with a value for each null that stands for one in a model of these `dims`, such as a width that
-        follows n_embd. Params that mean the same there are then equal."""
+        """The same params, with each null replaced by its value in a model of these `dims`, such as a width that
+        follows n_embd. So params with the same meaning are equal."""
         return self
 
 
@@ -81,19 +79,19 @@ class Slot:
     """A place in the experiment where a variant is chosen."""
 
     name: str
-    path: str  # where it stands in the experiment file: "model_args.attention"; empty: nowhere, see `placed`
-    default: str  # the variant used where the file says nothing
+    path: str  # its place in the experiment file: "model_args.attention"; empty: none, see `placed`
+    default: str  # the variant if the file names none
     summary: str
     abbreviation: str = ""  # of the slot in file names: attn_mla; the slot's name by default
     per_layer: bool = False  # may `layers:` choose another variant for some layers
     also_at: tuple[str, ...] = ()  # other paths at which the choice may be written
-    named: bool = False  # any number of choices, each under a name of its own: {easy: {type: recall, pairs: 2}}
-    identity: bool = True  # whether the choice decides what a training comes to
-    params: type[Params] = Params  # the base of all its variants' params, by which core asks them
+    named: bool = False  # any number of choices, each under its own name: {easy: {type: recall, pairs: 2}}
+    identity: bool = True  # whether the choice changes the result of a training
+    params: type[Params] = Params  # the base class of its variants' params; core calls its methods
 
     @property
     def placed(self) -> bool:
-        """Whether an experiment chooses the variant, or a command's option does: an executor decides no result."""
+        """Whether an experiment chooses the variant. If not, a command's option does, as for an executor."""
         return bool(self.path)
 
     @property
@@ -146,7 +144,8 @@ DROP: Any = type("Drop", (), {"__repr__": lambda self: "DROP", "__bool__": lambd
 
 @dataclass(frozen=True)
 class Mutation:
-    """A small named edit of an experiment, such as `depth 8`. Every slot is one already, without further code."""
+    """A small named edit of an experiment, such as `depth 8`. Every slot is a mutation already, without further
+    code."""
 
     type: str
     edit: Callable[[Mapping[str, Any], str], Edits]
@@ -156,11 +155,11 @@ class Mutation:
     example: str = ""  # a value that works on the default experiment, for --help and for tests
     abbreviation: str = ""
     nearby: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
-    """Values to try on a resolved experiment, near its own: how `foundry evolve` moves along this type. They need not
-    all be valid there. Without it, only `example` is tried."""
+    """Values to try on a resolved experiment, near its own value; `foundry evolve` uses them. They need not all be
+    valid. Without it, only `example` is tried."""
     slot: str = ""
-    """A slot beside whose variants it stands, as `SLOT TYPE`: `norm qknorm`, which sets a param of the attention. It
-    has no other value then, and `edit` gets its type as one."""
+    """A slot: the mutation is then called `SLOT TYPE`, like a variant of it: `norm qknorm`, which sets a param of the
+    attention. It has no other value, and `edit` gets its type as the value."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ Contribution: TypeAlias = Slot | Variant | Shorthand | Mutation | Section | Metr
 
 @dataclass(frozen=True)
 class Problem:
-    """A plugin that could not be used, wholly or in part. The rest works on."""
+    """A plugin that could not be used, wholly or in part. The rest still works."""
 
     distribution: str
     plugin: str

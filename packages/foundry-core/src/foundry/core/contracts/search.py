@@ -1,4 +1,4 @@
-"""What proposes the next mutations, and what it is told of those that were tried."""
+"""What proposes the next mutations, and what it knows of those that were tried."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ class Tried(NamedTuple):
 
 
 class Space(NamedTuple):
-    """What a proposer can choose from. A stack starts from the original baseline of the search, generation `origin`,
-    and a proposal is a whole stack: on top of what is kept, or beside it."""
+    """What a proposer can choose from. A stack starts from the original baseline of the search, generation `origin`. A
+    proposal is a whole stack; it may extend the current one, or start anew."""
 
     origin: int
-    current: Stack  # what is kept by now
+    current: Stack  # the stack that is kept now
     values: Mapping[str, Sequence[str]]  # mutation type -> values that are valid on top of `current`
     original: Mapping[str, Sequence[str]]  # the same on top of nothing
 
 
 class Proposer(Protocol):
-    """Slot `proposer`; built as `target(params)`. What it proposes is recorded before it is tried, so a search that was
-    killed goes on with the same proposals even if the proposer would make others."""
+    """Slot `proposer`; built as `target(params)`. Its proposals are recorded before they are
+    tried, so a killed search resumes with the same proposals, even if the proposer would now make others."""
 
     def propose(self, space: Space, history: Sequence[Tried], n: int, random: Random) -> Sequence[Stack]:
-        """At most `n` different stacks, none of which was tried on this baseline and failed or lost; none at all when
-        it has no further idea. `random` is seeded by (the search's seed, the round): with it as the only source of
-        chance, the same search can be repeated."""
+        """At most `n` different stacks that did not fail or lose on this baseline before; none ends the search.
+        `random` is seeded by (the search's seed, the round). Use no other source of chance: then a search can be
+        repeated."""

@@ -1,4 +1,4 @@
-"""Where first weights come from, when they are not made of the seed."""
+"""Where initial weights come from, if not from the seed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Origin(NamedTuple):
 
 
 class SourceParams(Params):
-    """What a variant of the slot `source` says of itself without importing torch. `init_from` names no variant: it is
-    the first one's that takes it, and a run folder's where none does."""
+    """What a variant of the slot `source` says about itself without importing torch. `init_from` does not name a
+    variant: the first one that takes its value is used; if none does, the value is a run folder."""
 
     @classmethod
     def takes(cls, named: str) -> bool:
@@ -31,19 +31,19 @@ class SourceParams(Params):
 
     @classmethod
     def fault(cls, named: str) -> str:
-        """What is wrong with the name, and what to do, where an experiment file is read; empty: nothing that can be
-        said before its training."""
+        """What is wrong with the name, and what to do; called when an experiment file is read. Empty: nothing is known
+        to be wrong before the training."""
         return ""
 
 
 class Source(Protocol):
     """Slot `source`; built as `target(experiment, named)`, where `named` is the value of `init_from`.
 
-    Building it raises InvalidData where nothing of that name is here.
+    Building it raises InvalidData if nothing of that name exists.
     """
 
     def tokenizer(self) -> Tokenizer | None:
-        """The one that goes with the weights; None: the experiment's own.
+        """The tokenizer of the weights; None: the experiment's own.
 
         Raises:
             InvalidData: the experiment asks for another.

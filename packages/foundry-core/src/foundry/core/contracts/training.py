@@ -1,4 +1,4 @@
-"""What trains a model: the slots `loss`, `optimizer`, `scaling` and `schedule`; and what a training does beside its
+"""What trains a model: the slots `loss`, `optimizer`, `scaling` and `schedule`; and what a training does besides its
 steps."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Loss(Protocol):
 
     def __call__(self, hidden: Tensor, head: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor, Aux]:
         """hidden (B, T, C), head: (..., C) -> logits (..., V) -> (sum of token losses, number of supervised tokens,
-        aux). It need not call head on everything at once, or at all: where `head.softcap` is None the logits are
+        aux). It may call head on parts of hidden, or not at all: if `head.softcap` is None, the logits are
         hidden @ head.weight.T."""
 
 
@@ -34,40 +34,39 @@ class ObjectiveContext(Protocol):
     def dims(self) -> Dims: ...
     @property
     def loss(self) -> Loss:
-        """What fills `training.loss`."""
+        """The loss that `training.loss` chooses."""
 
     def reference(self) -> nn.Module:
-        """The model as this training began, also where it goes on: in eval mode, and without gradients.
+        """The model as it was at the start of this training, also after a resume: in eval mode, and without gradients.
 
         Raises:
-            InvalidData: it began with weights of `init_from`, which are gone, or are others now.
+            InvalidData: the training started from weights of `init_from` that are gone or have changed.
         """
 
     def forward(self, model: nn.Module, batch: Batch, read: Callable[[Tensor, Any, Aux], Any] = ...) -> Any:
-        """What `read(hidden, head, aux)` makes of the rows of a batch; without it logits (B, T, V). The model is told
-        all that the batch knows of its tokens: positions, documents, and what only fills up a row."""
+        """The result of `read(hidden, head, aux)` for the rows of a batch; without `read`, logits (B, T, V). The model
+        gets all that the batch knows of its tokens: positions, documents, and padding."""
 
     def generate(self, prompt: Tensor, max_tokens: int, *, seeds: Sequence[int], temperature: float = 1.0) -> Tensor:
-        """What the model that is trained writes as it is now: prompt (B, T) int64 -> (B, max_tokens) int64. Each row is
-        drawn by a generator of its own, from its seed, which must follow from what stands in that row; temperature 0 is
-        greedy."""
+        """Text from the trained model as it is now: prompt (B, T) int64 -> (B, max_tokens) int64. Each row is drawn by
+        its own generator, from its seed, which must follow from the content of that row; temperature 0 is greedy."""
 
 
 class Objective(Protocol):
-    """Slot `objective`, an nn.Module; built as `target(params, context)`, with an `ObjectiveContext`: what a step makes
-    of its rows. Models and parameters of its own are frozen: not trained, and not saved. What it does must follow from
-    the rows and the weights alone, so that a resume is exact, and each row's part from that row, so that it does not
-    depend on how a batch is cut."""
+    """Slot `objective`, an nn.Module; built as `target(params, context)`, with an `ObjectiveContext`: the loss of a
+    step from its rows. Its own models and parameters are frozen: not trained, and not saved. Its result must follow
+    from the rows and the weights alone, so that a resume is exact. Each row's part must follow from that row alone, so
+    that the result does not depend on how a batch is cut."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Aux]:
-        """The model that is trained, and rows -> (sum of their losses, how many tokens it is of, aux), ready for
-        backward. A training divides the sums of a step by the supervised tokens of its rows.
+        """The trained model and rows -> (sum of their losses, number of tokens in it, aux), ready for backward. A
+        training divides the sums of a step by the supervised tokens of its rows.
 
-        All that has a gradient comes of calls of `model`. For the rows of the batch `ObjectiveContext.forward` makes
-        the call. For others, `model(ids, positions=, segments=, is_token=, read=)` returns (what
+        Everything with a gradient comes from calls of `model`. For the rows of the batch, `ObjectiveContext.forward`
+        makes the call. For other rows, `model(ids, positions=, segments=, is_token=, read=)` returns (what
         `read(hidden, head, aux)` makes of the hidden states (B, T, C), of the head and of what layers report, by
-        default logits (B, T, V); None). The head works within `read` alone: where ranks share weights, each has them
-        just for the call."""
+        default logits (B, T, V); None). The head works only inside `read`: if ranks share weights, each has them only
+        during the call."""
 
 
 class OptimizerParams(Params):
@@ -81,14 +80,14 @@ class OptimizerFactory(Protocol):
 
     def __call__(self, params: Any, model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
         """Every trainable parameter of `model` in exactly one group of one optimizer. The schedule multiplies the
-        learning rate that each group starts with: `learning_rate` times what `lr_factors` says of its parameters. What
-        decays in a step, learning rate times weight decay, is to stay as it would be without the factor; what decays at
-        all is what `roles` calls one of `DECAYING`."""
+        initial learning rate of each group: `learning_rate` times the factor of its parameters in `lr_factors`. The
+        decay of a step, learning rate times weight decay, must be the same as without the factor. Only parameters whose
+        role in `roles` is in `DECAYING` decay."""
 
 
 class ScalingParams(Params):
     """Base of every scale rule's params. A field `base_X`, such as `base_n_embd`, is the X of the model that the
-    experiment's numbers were found with, and null its own. Mutations of X leave the base where it is."""
+    experiment's numbers were found with; null: this model's own. Mutations of X do not change the base."""
 
     def base(self, dims: Dims) -> Dims:
         """The sizes at which every factor is 1."""
@@ -96,7 +95,7 @@ class ScalingParams(Params):
         return replace(dims, **{of: size for of, size in given.items() if size is not None})
 
     def resized(self, old: Dims, new: Dims) -> Mapping[str, Any]:
-        """The sizes as they were become the base, where none was given."""
+        """The old sizes become the base, if none was given."""
         open = {name: of for name, of in self._bases().items() if getattr(self, name) is None}
         return {name: getattr(old, of) for name, of in open.items() if getattr(old, of) != getattr(new, of)}
 
@@ -110,15 +109,15 @@ class ScalingParams(Params):
 class Scaling(Protocol):
     """Slot `scaling`; built as `target(params, dims, base)`, without torch: how initial weights, learning rates and the
     forward pass follow from the sizes `dims`, relative to those of `base`. In a model of the base's sizes every answer
-    is 1, and nobody asks."""
+    must be 1, and it is not called."""
 
     @property
     def multipliers(self) -> Multipliers: ...
     def init_factor(self, weight: Weight) -> float:
-        """What the initial values are multiplied with."""
+        """The factor on the initial values."""
 
     def lr_factor(self, weight: Weight, update: Update) -> float:
-        """What the learning rate is multiplied with, for an optimizer with such updates."""
+        """The factor on the learning rate, for an optimizer with such updates."""
 
 
 class Schedule(Protocol):
@@ -135,20 +134,21 @@ class Moment:
 
     step: int  # that are done
     ended: bool = False  # the budget is spent: this is the last moment
-    stopping: bool = False  # somebody asked for an end: save, and begin nothing that takes its time
+    stopping: bool = False  # the training was asked to stop: save, and begin nothing that takes long
     checkpoint: Callable[[], Any] = lambda: None
-    """Everything that a resumed training goes on from. Every rank must ask for it, and none may keep this function: it
-    holds the whole training."""
+    """Everything that a resumed training needs. Every rank must call it, and none may keep this function: it holds the
+    whole training."""
     figures: dict[str, float] = field(default_factory=dict)  # what jobs have measured at this moment: its row has them
 
 
 class Job(Protocol):
-    """What a training does beside its steps, every so many of them."""
+    """What a training does besides its steps, every N steps."""
 
     name: str
 
     def is_due(self, now: Moment) -> bool:
-        """Whether to run now. What is done already for this step is not due again: a resumed training asks anew."""
+        """Whether to run now. A job that already ran for this step is not due again: a resumed training asks once
+        more."""
 
     def run(self, now: Moment) -> Mapping[str, float] | None:
         """Do it. Every rank runs it.

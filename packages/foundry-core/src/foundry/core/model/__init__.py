@@ -1,4 +1,4 @@
-"""The model: a GPT whose every part is a variant that somebody chose."""
+"""The model: a GPT in which every part is a chosen variant."""
 
 from foundry.core.model.gpt import GPT, Block
 from foundry.core.model.head import Head

@@ -76,7 +76,7 @@ def materialize(model: nn.Module, device: torch.device | str) -> None:
 
 def require_filled(model: nn.Module) -> None:
     """Raises:
-    PluginError: a plugin's module has a buffer of numbers that nobody has filled.
+    PluginError: a plugin's module has a buffer of numbers that was not filled.
     RuntimeError: a module of Foundry's own has.
     """
     for path, buffer in model.named_buffers():

@@ -170,7 +170,7 @@ def _evaluating(model: GPT) -> Iterator[None]:
 
 
 def _difference(logits: Tensor, expected: Tensor, rounding: float = 1e-4) -> str:
-    """By how much both rows differ, (2, T, V), in words; nothing where it may be rounding.
+    """How much both rows differ, (2, T, V), in words; nothing if it may be rounding.
 
     Args:
         rounding: the share of the largest logit that it may come to in fp32. 1e-4 for the same operations on the same

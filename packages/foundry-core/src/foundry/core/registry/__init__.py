@@ -1,4 +1,4 @@
-"""Everything that can stand in an experiment, and who contributed it.
+"""Everything that an experiment can contain, and which plugin contributed it.
 
     registry(project)  ->  Registry: slots, variants, shorthands, mutations, sections, problems
 

@@ -96,7 +96,7 @@ def _candidates(path: Path) -> Iterator[Candidate]:
         raise PluginError(reason)
     if path.is_file():
         if path.suffix != ".py" or path.parent.name != "variants":
-            raise UsageError(f"{path} is no plugin", "give a plugin's folder, or a file in a project's variants/")
+            raise UsageError(f"{path} is not a plugin", "give a plugin's folder, or a file in a project's variants/")
         yield from (each for each in local_candidates(path.parent.parent) if each.name == path.stem)
         return
     try:
@@ -104,7 +104,7 @@ def _candidates(path: Path) -> Iterator[Candidate]:
         entry_points = project["entry-points"]["foundry"]
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"{path} is no plugin: its pyproject.toml has no [project.entry-points.foundry]",
+            f"{path} is not a plugin: its pyproject.toml has no [project.entry-points.foundry]",
             "`foundry plugins new NAME` writes a plugin to start from",
         ) from error
     sys.path.insert(_after_python(), str(source))
@@ -137,7 +137,7 @@ def _load(candidate: Candidate) -> Plugin:
 
 
 def _broken(distribution: str, plugin: str, message: str) -> FoundryError:
-    return PluginError(f"{distribution} ({plugin}): {message}", "run `foundry plugins check` again once it is mended")
+    return PluginError(f"{distribution} ({plugin}): {message}", "run `foundry plugins check` again once it is fixed")
 
 
 def _lightness(plugin: Plugin) -> Check:

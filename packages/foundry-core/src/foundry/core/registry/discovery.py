@@ -205,7 +205,7 @@ def _importer(entry_point: EntryPoint) -> Callable[[], ModuleType]:
 
 
 def local_candidates(project: Path) -> Iterator[Candidate]:
-    """The project's `variants/*.py`. A file that begins with `_` is no plugin, but the others may import it."""
+    """The project's `variants/*.py`. A file that begins with `_` is not a plugin, but the others may import it."""
     folder = project / "variants"
     files = local.files_in(folder)
     if files and (reason := not_trusted(project) or not_trusted(folder)):

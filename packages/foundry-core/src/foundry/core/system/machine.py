@@ -73,7 +73,7 @@ def require_memory(needed: float, what: str, way_out: str = "take a machine that
 
 def out_of(there: float, needed: float, what: str, way_out: str) -> EnvironmentFailure:
     """The refusal of what needs more memory than is there, in bytes."""
-    failure = EnvironmentFailure(f"{what} takes {_size(needed)} of memory, and there are {_size(there)}", way_out)
+    failure = EnvironmentFailure(f"{what} needs {_size(needed)} of memory, and {_size(there)} is there", way_out)
     failure.__cause__ = MemoryError()
     return failure
 

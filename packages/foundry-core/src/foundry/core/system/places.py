@@ -24,7 +24,7 @@ def user_path(text: str | Path) -> Path:
     expanded = os.path.expanduser(path)
     if expanded == path and path.split("/")[0] == "~":
         raise EnvironmentFailure(
-            f"{path}: this account has no home folder: HOME is not set, and user {os.getuid()} is in no list of users",
+            f"{path}: this account has no home folder: HOME is not set, and there is no user {os.getuid()}",
             "set HOME, or write the path out",
         )
     return Path(expanded)
@@ -91,7 +91,7 @@ def _own_folder(folder: Path) -> Path:
         found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or others_may_write(found):
         raise EnvironmentFailure(
-            f"{folder} is not safe: somebody else may write to it", "set FOUNDRY_CACHE to a folder of your own"
+            f"{folder} is not safe: other users may write to it", "set FOUNDRY_CACHE to a folder of your own"
         )
     return folder
 
@@ -196,5 +196,5 @@ def _temporary() -> str:
         return tempfile.gettempdir()
     except FileNotFoundError as error:
         raise EnvironmentFailure(
-            f"no folder for temporary files can be written: {error.strerror}", "set TMPDIR to one that can"
+            f"no folder for temporary files can be written: {error.strerror}", "set TMPDIR to a writable folder"
         ) from error

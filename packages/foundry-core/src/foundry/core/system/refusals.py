@@ -56,7 +56,7 @@ def refusal(error: BaseException) -> FoundryError | None:
         place = f": {error.filename}" if error.filename else ""
         return EnvironmentFailure(f"{error.strerror}{place}", way_out(error))
     if isinstance(error, FileNotFoundError) and not _has_working_directory():
-        return EnvironmentFailure("the working directory is not there any more", "go to one that is: cd FOLDER")
+        return EnvironmentFailure("the working directory no longer exists", "change to one that exists: cd FOLDER")
     return None
 
 

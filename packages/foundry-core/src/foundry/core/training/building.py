@@ -59,7 +59,7 @@ def fill(model: GPT, experiment: Experiment, saved: Checkpoint | None, *, source
 
     Raises:
         InvalidData: the weights do not fit, or are damaged.
-        PluginError: nobody fills a parameter or a buffer of a plugin's module.
+        PluginError: a parameter or a buffer of a plugin's module is filled by nothing.
     """
     if saved:
         restore_weights(model, saved.tensors["model"], source=source)

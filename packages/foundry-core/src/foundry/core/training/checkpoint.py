@@ -63,7 +63,7 @@ class Checkpoint:
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write `checkpoint` under `folder` (a run's checkpoints/) and return its path. A step that is there already stays
+    """Write `checkpoint` under `folder` (a run's checkpoints/) and return its path. A step that already exists stays
     as it is: nothing published is ever replaced.
 
     Raises:
@@ -95,7 +95,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise EnvironmentFailure(
-            f"cannot save {final}: {error.strerror}", f"{way_out(error)}; the run goes on from there"
+            f"cannot save {final}: {error.strerror}", f"{way_out(error)}; the run resumes from there"
         ) from error
     return final
 
@@ -126,7 +126,7 @@ def load(path: Path) -> Checkpoint:
             require_memory(file["bytes"], f"{path / name}: to read it")
             data = read_regular(path / name, file["bytes"] if name.endswith(".safetensors") else JSON_BYTES)
             if hashlib.sha256(data).hexdigest() != file["sha256"]:
-                raise InvalidData(f"{path / name}: its sha256 is not the manifest's")
+                raise InvalidData(f"{path / name}: its sha256 differs from the manifest's")
             if name.endswith(".safetensors"):
                 tensors[name.removesuffix(".safetensors")] = load_bytes(data)
             else:

@@ -71,7 +71,7 @@ class Device:
         """Make this process compute so from now on.
 
         Raises:
-            EnvironmentFailure: the kernels cannot be had here.
+            EnvironmentFailure: the kernels are not available here.
         """
         torch.set_num_threads(self.threads)
         _use_kernels(self.kernels)
@@ -162,14 +162,14 @@ def kernels_of(wanted: str, kind: str, precision: str, compile: bool = False) ->
         if not plain:
             here = f"{precision} on {kind}{', compiled' if compile else ''}"
             raise EnvironmentFailure(
-                f"no native kernel can be had: they are for fp32 on cpu, not compiled, and this is {here}",
+                f"native kernels are not available: they need fp32 on the CPU without compilation, and this is {here}",
                 "set training.kernels to auto",
             )
         missing = library.missing() if library else {"foundry-kernels": "is not installed"}
         chosen = [name for name, reason in missing.items() if not reason]
         if not chosen:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-            raise EnvironmentFailure(f"no native kernel can be had: {reasons}", "set training.kernels to auto")
+            raise EnvironmentFailure(f"native kernels are not available: {reasons}", "set training.kernels to auto")
     else:
         chosen = library.suited() if library and plain and wanted == "auto" else []
     return "+".join(sorted(chosen)) or REFERENCE
@@ -191,8 +191,8 @@ def _use_kernels(kernels: str) -> None:
         library.use(names)
     except RuntimeError as error:
         raise EnvironmentFailure(
-            f"the kernels {kernels} cannot be had here: {error}",
-            "a run goes on with the kernels it began with: use a machine that has them, or start it anew",
+            f"the kernels {kernels} are not available here: {error}",
+            "a run keeps the kernels it started with: use a machine that has them, or start a new run",
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Why a training has failed, where a plugin's code is the reason: found by doing a step of it again, and looking.
 
-A loss that is not a number may come of a learning rate, or of a line that takes the root of what is negative. With the
+A loss that is NaN may come from a learning rate, or from a line that takes the root of a negative number. With the
 weights that the run began with, on its first rows and on those where it failed, the first answer that is not finite
 though its input was names that line; so does autograd, of a gradient. An error that is raised where Foundry works with
 an answer may come of that answer. And where the way back fails, autograd remembers which line it was the way back of.
@@ -85,7 +85,7 @@ def _look_at_the_way_back(trainer: Trainer) -> None:
             _loss(trainer, batch).backward()
         except RuntimeError as error:
             if place := _forward_line(told):
-                text = f"{place}: {place.function}: the way back through this line fails: {said(error)}"
+                text = f"{place}: {place.function}: the backward pass through this line fails: {said(error)}"
                 raise PluginError(text, place.hint) from error
 
 
@@ -96,7 +96,7 @@ def _of_numbers(failure: Diverged, trainer: Trainer) -> Diverged:
     line = next(_lines(trainer), None)
     if line is None:
         return failure
-    return Diverged(f"{line}\n{failure.message}", "with the weights that the run began with, too: no setting helps")
+    return Diverged(f"{line}\n{failure.message}", "the initial weights already give this, so no setting helps")
 
 
 def _lines(trainer: Trainer) -> Iterator[str]:

@@ -138,16 +138,16 @@ def check_ranks(training: Any, size: int) -> None:
     """Whether this experiment can be trained by `size` ranks.
 
     Raises:
-        InvalidExperiment: `batch_size` does not divide among them, or the strategy cannot run here.
+        InvalidExperiment: `batch_size` cannot be divided among them, or the strategy cannot run here.
     """
     if training.distributed == "fsdp":
         raise InvalidExperiment("training.distributed: fsdp is not built yet", "use ddp, or auto")
     if size > 1 and training.distributed == "none":
-        raise InvalidExperiment(f"training.distributed is none, but {size} ranks are asked for", "use auto")
+        raise InvalidExperiment(f"training.distributed is none, but {size} ranks were requested", "use auto")
     if training.batch_size % size:
         allowed = [n for n in range(1, training.batch_size + 1) if training.batch_size % n == 0]
         raise InvalidExperiment(
-            f"training.batch_size {training.batch_size} does not divide among {size} ranks",
+            f"training.batch_size {training.batch_size} cannot be divided among {size} ranks",
             f"use {', '.join(map(str, allowed))} ranks, or another batch_size",
         )
 
@@ -157,7 +157,7 @@ def join(training: Any, *, timeout_seconds: float = 300) -> Iterator[World]:
     """Join the process group that the environment describes; alone, do nothing.
 
     Raises:
-        InvalidExperiment: `batch_size` does not divide among the ranks, or the strategy cannot run here.
+        InvalidExperiment: `batch_size` cannot be divided among the ranks, or the strategy cannot run here.
         PeerFailed: another rank died or does not answer, from anywhere inside the context.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))

@@ -48,13 +48,13 @@ def go_on(run: Run, experiment: Experiment, device: Device, note: Callable[[str]
     shorter, code = list(_shorter(run, experiment, device)), code_fingerprint(experiment)
     for each in sorted(shorter, key=lambda each: each.shared, reverse=True):
         if each.shared and adopt(each.run.path, run.path, experiment.identity, each.shared, codes=[code]):
-            note(f"goes on after step {each.shared:,} of {_from_here(each.run)}, which is the same until there")
+            note(f"continues after step {each.shared:,} of {_from_here(each.run)}, which is the same up to there")
             return
     if shorter:
         path, budget = _from_here(shorter[-1].run), Budget.of(shorter[-1].experiment)
         note(
-            f"{path} differs in its budget alone ({budget}), but kept nothing that is the same in this one, which "
-            f"begins at step 0; to go on from its weights: --set init_from={path}"
+            f"{path} differs only in its budget ({budget}), but none of its checkpoints fits this run, which begins at "
+            f"step 0; to start from its weights: --set init_from={path}"
         )
 
 

@@ -69,8 +69,8 @@ class TrainingContext:
         origin = fill(model, self.experiment, None, source="")
         if origin and self.began_with not in (None, origin.sha256):
             raise InvalidData(
-                f"{origin.run} holds other weights than those that this training began with, and refers to",
-                "bring them back, or train anew with --resume never",
+                f"{origin.run} no longer has the weights that this training started with and still needs",
+                "restore them, or train anew with --resume never",
             )
         return model.requires_grad_(False).eval()
 

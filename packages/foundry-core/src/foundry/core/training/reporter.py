@@ -45,7 +45,7 @@ class PlainReporter:
         self._print(f"finished: step={result['step']} val_loss={result['val_loss']:.4f} run={result['run']}")
 
     def _print(self, text: str) -> None:
-        with suppress(OSError):  # whoever listened is gone, or the log's disk is full: the training goes on
+        with suppress(OSError):  # the reader is gone, or the log's disk is full: the training continues
             print(printable(text), file=sys.stderr, flush=True)
 
 

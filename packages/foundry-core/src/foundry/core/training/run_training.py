@@ -320,7 +320,7 @@ def _note_differences(
     now = {name: version(name) for name in config.get("versions", {})} | {"device": device.model}
     for name, before in was.items():
         if before != now[name]:
-            reporter.note(f"this run began with {name} {before}, and goes on with {now[name]}")
+            reporter.note(f"this run began with {name} {before}, and continues with {now[name]}")
     if "positions" not in state and config.get("experiment", {}).get("training", {}).get("tokens") is not None:
         reporter.note("padding counted as tokens when this run began; its budget of tokens now takes more steps")
     if state["plugins"] != plugins:
@@ -357,7 +357,7 @@ def _sample_prompt(experiment: Experiment, tokenizer: Tokenizer, note: Callable[
             reason = error.message
         else:
             if prompt != wanted:
-                note(f"samples begin with nothing, not with logging.sample_prompt {wanted!r}: {reason}")
+                note(f"samples have no prompt instead of logging.sample_prompt {wanted!r}: {reason}")
             return prompt
     note(f"no samples are written: {reason}")
     return None

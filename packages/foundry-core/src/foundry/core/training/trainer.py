@@ -164,7 +164,7 @@ class Trainer:
         if self.jobs.run(Moment(at.step, ended, stopping, self.checkpoint)):
             raise Stopped(
                 f"stopped by {self.stop.name or 'a signal'} at step {at.step}, saved in {self.run.path}",
-                "run the same command again to go on",
+                "run the same command again to resume",
             )
 
     def checkpoint(self) -> Checkpoint:

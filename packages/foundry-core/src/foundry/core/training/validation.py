@@ -108,7 +108,7 @@ def evaluate_run(
     if saved.state["loader"]:
         rows.resume(saved.state["loader"])
     else:  # nothing was trained here that other text could spoil
-        reporter.note(f"{run.path} holds weights as they came; they are scored on the text of its config.json")
+        reporter.note(f"{run.path} holds pretrained weights; they are scored on the text of its config.json")
     with within_limits():
         scored = validation_loss(model.to(device.torch), rows.validation, tokenizer, device, World())
     assert scored is not None

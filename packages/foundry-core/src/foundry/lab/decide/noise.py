@@ -11,7 +11,7 @@ from foundry.core.contracts import FoundryError, UsageError
 from foundry.lab.decide.request import CONTROL, Answers, Contender, Failure, Request
 
 NOISE_SEEDS = 8
-"""Runs of the baseline from which the noise is estimated where nobody has measured it: 7 degrees of freedom."""
+"""Runs of the baseline that estimate the noise if it was not measured before: 7 degrees of freedom."""
 FEW = 20
 """Degrees of freedom below which an estimate of sigma is not taken at face value."""
 
@@ -43,7 +43,7 @@ def pool(estimates: Sequence[tuple[float, int]]) -> tuple[float, int]:
     """One (sigma, df) of several that measure the same noise."""
     df = sum(freedom for _, freedom in estimates)
     if df < 1:
-        raise UsageError("nobody has measured the noise between seeds here", "measure it with `foundry noise`")
+        raise UsageError("the noise between seeds was not measured here", "measure it with `foundry noise`")
     return math.sqrt(math.fsum(sigma**2 * freedom for sigma, freedom in estimates) / df), df
 
 

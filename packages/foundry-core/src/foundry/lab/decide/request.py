@@ -1,4 +1,4 @@
-"""What passes between a procedure, which decides, and whoever trains for it.
+"""What passes between a procedure, which decides, and what trains for it.
 
     procedure -> Requests -> a driver with workers and a ledger, or a simulation
     procedure <- Outcomes <-
@@ -66,5 +66,5 @@ class Contender:
         return self.family or self.arm
 
     def seed(self, *purpose: str | int) -> int:
-        """The seed for some purpose, which nobody chooses: 60 bits of a digest."""
+        """The seed for some purpose, which cannot be chosen: 60 bits of a digest."""
         return int(digest(*(("null", self.identity) if self.own_seeds else ()), *purpose)[:15], 16)

@@ -53,7 +53,7 @@ class SimulatedWorld:
         return kept * truth + math.sqrt(1 - kept**2) * self.spread * self._draw("truth", arm, share)
 
     def told(self, df: int) -> float:
-        """The sigma that somebody would measure with df + 1 runs."""
+        """The sigma that a measurement with df + 1 runs would give."""
         return pooled([[self.sigma * self._draw("noise", i) for i in range(df + 1)]])[0]
 
     def _draw(self, *what: object) -> float:
@@ -64,7 +64,7 @@ class SimulatedWorld:
 
 
 def play(procedure: Generator[Sequence[Request], Answers, Ending], answer: Callable[[Request], Outcome]) -> Ending:
-    """Run a procedure to its end with somebody who answers at once."""
+    """Run a procedure to its end with answers that come at once."""
     try:
         requests = next(procedure)
         while True:

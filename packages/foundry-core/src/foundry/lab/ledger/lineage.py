@@ -55,7 +55,7 @@ class Lineage:
         )
 
     def decision(self, generation: Generation) -> Decision | None:
-        """What made it a generation. None: nobody decided, a file was edited or rolled back."""
+        """What made it a generation. None: there was no decision, a file was edited or rolled back."""
         return self.decisions.get(generation.decision or "")
 
     def state(self, generation: Generation) -> Literal["baseline", "standing", "undone"]:

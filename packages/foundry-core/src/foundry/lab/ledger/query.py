@@ -98,7 +98,7 @@ def parse(words: Sequence[str]) -> list[Term]:
     value before it: `arm=activation relu2`.
 
     Raises:
-        UsageError: it begins with no term, asks for what nothing can be, or compares sizes with what is no number.
+        UsageError: it begins with no term, asks for what nothing can be, or compares sizes with what is not a number.
     """
     terms: list[Term] = []
     for word in " ".join(words).split():
@@ -108,7 +108,7 @@ def parse(words: Sequence[str]) -> list[Term]:
         elif terms:
             terms[-1] = Term(terms[-1].key, terms[-1].test, f"{terms[-1].value} {word}".strip())
         else:
-            raise UsageError(f"{word!r} is no term", "write KEY=VALUE: slot=attention verdict=reject 'n>3' arm~mla")
+            raise UsageError(f"{word!r} is not a term", "write KEY=VALUE: slot=attention verdict=reject 'n>3' arm~mla")
     for term in terms:
         for value in term.value.split(",") if term.test in ("=", "!=") and term.key in VALUES else ():
             if value not in VALUES[term.key]:
@@ -116,7 +116,7 @@ def parse(words: Sequence[str]) -> list[Term]:
                 hint = f"did you mean {term.key}={near[0]}?" if near else f"it is {', '.join(VALUES[term.key])}"
                 raise UsageError(f"nothing has {term.key}={value}", hint)
         if term.test in _ORDER and not isinstance(_number(term.value), int | float):
-            raise UsageError(f"{term.key}{term.test}{term.value}: {term.value!r} is no number")
+            raise UsageError(f"{term.key}{term.test}{term.value}: {term.value!r} is not a number")
     return terms
 
 

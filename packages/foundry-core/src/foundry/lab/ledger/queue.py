@@ -1,4 +1,4 @@
-"""What is run: sweeps, the trials that they ask for, and who trains them."""
+"""What is run: sweeps, their trials, and the processes that train them."""
 
 from __future__ import annotations
 

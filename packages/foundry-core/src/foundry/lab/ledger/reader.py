@@ -78,7 +78,7 @@ class Reader:
         with as_it_is(self._connected, self.path) as found:
             copies = examined(found, self.path, self.journal)
             for each in copies.damage:
-                note(f"{each}; it cannot be mended, because {self.path.parent} cannot be written")
+                note(f"{each}; it cannot be repaired, because {self.path.parent} cannot be written")
             return built(copies)
 
     def _connected(self) -> sqlite3.Connection:

@@ -1,9 +1,9 @@
 """What the ledger remembers, as plain values, but for sweeps: sweep_row.py. Nothing here imports torch.
 
-Trial       one training run that somebody asked for: an experiment, a seed, and what its result depends on
+Trial       one training run that was requested: an experiment, a seed, and what its result depends on
 Attempt     one try of a worker at a trial
 Wanted      why a sweep wants a trial: the arm, the role, the share of the budget
-BriefTrial  both in brief, for who looks at all of them at once
+BriefTrial  both in brief, for code that looks at all of them at once
 ExperimentRow      an experiment that took part, and the mutations that made it;  Refusal  one that could not
 Evidence    what is known of one pair (baseline generation, candidate): the paired differences so far
 Decision    promote, reject or inconclusive, with everything that it rests on
@@ -179,7 +179,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Terms:
-    """By what a pair is judged, fixed when its first difference was found."""
+    """How a pair is judged, fixed when its first difference was found."""
 
     sigma: float  # standard deviation of one run over seeds
     df: int  # degrees of freedom that it was estimated with
@@ -204,7 +204,7 @@ class Evidence:
         return digest(self.baseline, self.candidate, self.metric)[:16]
 
     def seed(self, i: int) -> int:
-        """Fresh seed i of this pair: nobody chooses it, and screening never uses it."""
+        """Fresh seed i of this pair: it cannot be chosen, and screening never uses it."""
         return int(digest("confirm", self.pair, i)[:15], 16)
 
 

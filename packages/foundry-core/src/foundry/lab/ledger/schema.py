@@ -133,11 +133,11 @@ def version(db: sqlite3.Connection, path: Path) -> int:
         return 0
     application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
     if application != APPLICATION_ID and not db.execute("PRAGMA table_info(event)").fetchone():
-        raise InvalidData(f"{path} is a database, but no ledger of Foundry", "move it away")
+        raise InvalidData(f"{path} is a database, but not a ledger of Foundry", "move it away")
     if version not in (SCHEMA_VERSION, *OLDER):
         raise InvalidData(
             f"{path} has schema version {version}, this Foundry reads {SCHEMA_VERSION}",
-            "use the Foundry that wrote it; if none did, move this file away, and it is made anew from its events",
+            "use the Foundry that wrote it; if none did, move this file away, and it is rebuilt from its events",
         )
     return int(version)
 
@@ -166,7 +166,7 @@ def _explained(error: Exception, path: Path) -> FoundryError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte; the rest says more precisely where
     if is_damage(error):
         return InvalidData(
-            f"{path} is damaged: {error}", f"`foundry doctor` mends it from {path.with_name('events.jsonl')}"
+            f"{path} is damaged: {error}", f"`foundry doctor` repairs it from {path.with_name('events.jsonl')}"
         )
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return EnvironmentFailure(f"cannot write {path}: {error}", "is there space on the disk? then run again")

@@ -216,8 +216,8 @@ class Store:
             copies = Copies(db, self.path, self.journal)
             if was_there and db is None and not copies.last_seq:
                 raise InvalidData(
-                    f"{self.path} is damaged, and there is no {self.journal.path.name} to make it anew from",
-                    "restore one of them from a copy, or move .foundry/ away to begin anew",
+                    f"{self.path} is damaged, and there is no {self.journal.path.name} to rebuild it from",
+                    "restore one of them from a copy, or move .foundry/ away to start anew",
                 )
             said = copies.damage
             is_old = db is not None and db.execute("PRAGMA user_version").fetchone()[0] in schema.OLDER

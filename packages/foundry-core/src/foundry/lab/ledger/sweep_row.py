@@ -114,7 +114,7 @@ class SweepRow:
 
     @property
     def rule(self) -> Json:
-        """By which it is judged, as `Rule.from_json` reads it; {} where it judges nothing."""
+        """The rule that judges it, as `Rule.from_json` reads it; {} if it judges nothing."""
         return self.question.get("rule", {})
 
     @property

@@ -27,7 +27,7 @@ class Why:
     """A generation, a decision, or both."""
 
     generation: Generation | None  # None: a decision that made none
-    decision: Decision | None  # None: nobody decided, a file was edited or rolled back
+    decision: Decision | None  # None: there was no decision, a file was edited or rolled back
     changes: tuple[str, ...]  # against the baseline, one line per setting
     pairs: tuple[SeedPair, ...]
     rivals: tuple[Decision, ...]  # what else its sweep decided

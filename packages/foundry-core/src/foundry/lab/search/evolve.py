@@ -26,7 +26,7 @@ def evolve(lab: Lab, settings: SearchSettings, limits: Limits, tell: Tell = lamb
         tell: told the facts of every step, as it ends.
 
     Raises:
-        Stopped: somebody asked for it; the same call goes on from there.
+        Stopped: the process was asked to stop; the same call resumes.
         UsageError: there is no such proposer or metric, or the limits leave no room for a round.
     """
     search = _open(lab, settings, limits, tell)

@@ -86,7 +86,7 @@ class Answer:
     verdict: Verdict | None = None  # of an audit
     effect: float | None = None  # of an audit: its mean difference, > 0 = better
     moved: int | None = None  # the baseline is this generation now, and not by this search
-    last: bool = False  # there is no budget for another round
+    last: bool = False  # no budget is left for another round
 
 
 Propose: TypeAlias = Callable[["Search"], Sequence[Stack]]
@@ -121,11 +121,11 @@ class Search:
 
     @property
     def least(self) -> float:
-        """By how much the best of a round must be better than its control, in the metric."""
+        """How much better than its control the best of a round must be, in the metric."""
         return self.policy.margin * self.sigma
 
     def steps(self) -> Steps:
-        """Ends when there is no budget for another round, or the proposer has nothing left to propose.
+        """Ends when no budget is left for another round, or the proposer has nothing left to propose.
 
         Raises FoundryError where the verified baseline cannot be trained any more.
         """

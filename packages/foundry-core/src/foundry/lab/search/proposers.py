@@ -62,7 +62,7 @@ class EvolutionaryParams(Params):
     cross: float = Field(0.25, ge=0, le=1, description="share of proposals that join what did well before")
     drop: float = Field(0.05, ge=0, le=1, description="share of proposals that leave out one mutation of what is kept")
     prior_keep_rate: float = Field(
-        0.1, gt=0, lt=1, description="what a mutation type is expected to give before it was tried: 1 idea in 10 helps"
+        0.1, gt=0, lt=1, description="expected keep rate of a mutation type that was not tried yet: 1 idea in 10 helps"
     )
 
 

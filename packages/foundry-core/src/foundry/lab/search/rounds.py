@@ -65,7 +65,7 @@ def effects_of(conclusion: Conclusion) -> dict[str, float | None] | None:
 
 
 def seed_of(search: str, step: int) -> int:
-    """The seed of a round: nobody chooses it, and no other round and no audit has it."""
+    """The seed of a round: it cannot be chosen, and no other round and no audit has it."""
     return int(digest("evolve", search, step)[:15], 16)
 
 

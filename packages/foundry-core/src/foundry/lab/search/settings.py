@@ -72,7 +72,7 @@ class SearchSettings:
         """
         newest = next(reversed(searches(ledger)), None)
         if newest is None or newest.quest is None:
-            raise UsageError("there is no search to go on with", "`foundry evolve` begins one")
+            raise UsageError("there is no search to resume", "`foundry evolve` begins one")
         return cls.from_json(newest.quest)
 
 

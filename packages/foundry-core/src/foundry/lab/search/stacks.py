@@ -46,7 +46,7 @@ def stack_of(mutations: Iterable[Iterable[str]]) -> Stack:
     """A stack from JSON, or from anybody else. Raises ValueError or TypeError for what is none."""
     pairs = [tuple(mutation) for mutation in mutations]
     if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs):
-        raise ValueError(f"{pairs} is no stack of mutations, each a type and a value")
+        raise ValueError(f"{pairs} is not a stack of mutations, each a type and a value")
     return tuple((type, value) for type, value in pairs)
 
 

@@ -66,7 +66,7 @@ class Refused:
     name: str
     reason: str  # in one line, without the name
     mutations: Stack
-    invalid: bool  # it makes no experiment that can be trained; else it makes one that is there already
+    invalid: bool  # it makes no experiment that can be trained; else it makes one that already exists
     changes: tuple[str, ...] = ()  # what differs from the baseline, where it makes an experiment
     faulty: bool = False  # a plugin's code fails in it
 

@@ -1,4 +1,4 @@
-"""Where sweeps happen: a project's ledger, the workers that train for it, and whoever watches.
+"""Where sweeps happen: a project's ledger, the workers that train for it, and the reporter.
 
     with open_lab(project, jobs=2) as lab:
         result = lab.sweep(Question(stacks=((("attention", "mha"),),)), promote=True)
@@ -82,7 +82,7 @@ class Lab:
         If somebody else promotes meanwhile, the arms are compared with the new baseline.
 
         Raises:
-            Stopped: somebody asked for it; the same call goes on from there.
+            Stopped: the process was asked to stop; the same call resumes.
             InvalidExperiment: no arm can be trained.
         """
         if not question.stacks:
@@ -134,7 +134,7 @@ class Lab:
 
         Raises:
             UsageError: there is none.
-            Stopped: somebody asked for it.
+            Stopped: the process was asked to stop.
         """
         left = [row for row in self.ledger.sweeps() if row.kind in ("sweep", "noise") and row.status != "finished"]
         unpromoted = self._unpromoted()

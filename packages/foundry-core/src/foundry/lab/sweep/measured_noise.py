@@ -11,7 +11,7 @@ from foundry.lab.ledger.records import Noise
 from foundry.lab.sweep.plan import Plan
 
 GAINS = (0.005, 0.01, 0.02)
-"""True gains of which the power is told, in the metric's unit."""
+"""True gains whose power is reported, in the metric's unit."""
 
 
 @dataclass(frozen=True)

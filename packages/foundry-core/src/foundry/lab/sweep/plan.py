@@ -292,7 +292,7 @@ def noise_context(metric: str, identity: str, data: str, share: Fraction = Fract
 def check_question(question: Question, baseline: Experiment) -> None:
     metric_asked(question.rule.metric, question.tasks, tasks_asked(baseline, question.tasks))
     if question.rule.cost and question.rule.cost not in COST_AXES:
-        raise UsageError(f"{question.rule.cost!r} is no cost", f"one of {', '.join(COST_AXES)}")
+        raise UsageError(f"{question.rule.cost!r} is not a cost", f"one of {', '.join(COST_AXES)}")
     if question.lr_factors and any(each.startswith("training.learning_rate=") for each in question.sets):
         raise UsageError(
             "--lr-grid and --set training.learning_rate both say the learning rate", "leave one of them out"
@@ -312,7 +312,7 @@ def not_built(name: str, error: BaseException) -> FoundryError:
 
 
 def _at_other_rates(arm: Arm, factors: Sequence[float], identities: set[str]) -> Iterator[Arm]:
-    """An arm at other learning rates, those left out that make an experiment which is there already."""
+    """An arm at other learning rates, those left out that make an experiment which already exists."""
     for factor in factors:
         value = number(float(f"{arm.experiment.training.learning_rate * factor:.3g}"))
         other = mutate(arm.experiment, "lr", value)

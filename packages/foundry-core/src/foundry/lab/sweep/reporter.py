@@ -10,14 +10,14 @@ from foundry.lab.trials.driver import Running, TrialReporter
 
 
 class SweepReporter(TrialReporter, Protocol):
-    """A reporter of trials that is told of their sweeps, too."""
+    """A reporter of trials and of their sweeps."""
 
     def planned(self, sweep: str, plan: Plan) -> None:
         """A sweep begins, or goes on."""
 
 
 class Silent:
-    """Tells nobody."""
+    """Reports nothing."""
 
     def note(self, text: str) -> None: ...
     def planned(self, sweep: str, plan: Plan) -> None: ...

@@ -42,7 +42,7 @@ class SweepResult:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """One document: everything that somebody who was not there would ask."""
+        """One document with everything about the sweep."""
         rule, end = self.plan.question.rule, self.conclusion
         return {
             "sweep": self.sweep,

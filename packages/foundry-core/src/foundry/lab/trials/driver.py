@@ -63,7 +63,7 @@ class Driver:
     """Answers the requests of one sweep.
 
     Args:
-        stop: whether somebody asked for an end.
+        stop: whether an end was requested.
         retry: have trials that failed before trained again.
     """
 
@@ -84,7 +84,7 @@ class Driver:
         """The end of the procedure.
 
         Raises:
-            Stopped: somebody asked for it; the same sweep goes on from here.
+            Stopped: the process was asked to stop; the same sweep resumes.
         """
         try:
             requests = next(procedure)
@@ -109,7 +109,7 @@ class Driver:
         seen = -1
         while states := [row.status for row in rows.values() if row.status in ("queued", "running")]:
             if self.stop():
-                raise Stopped("the sweep is stopped", "run the same command again, and it goes on from here")
+                raise Stopped("the sweep is stopped", "run the same command again to resume")
             setting, waiting = self.setting, states.count("queued")
             self.executor.work(self.sweep, waiting=waiting, device=setting.device, threads=setting.threads)
             newest = self.ledger.last_event()

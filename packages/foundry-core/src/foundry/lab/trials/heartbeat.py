@@ -16,7 +16,7 @@ from foundry.lab.ledger import Ledger
 HEARTBEAT_SECONDS = 10.0
 """A lease lasts 18 of them: nothing is taken away from a machine that is merely slow."""
 SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
-"""Who was not heard of for so long may have died: whoever waits for it is told."""
+"""A process without a heartbeat for so long may have died: a process that waits for it says so."""
 WATCH_SECONDS = 0.5
 LOCK_SECONDS = 60.0
 """How long an attempt waits for its predecessor's process to leave the run."""

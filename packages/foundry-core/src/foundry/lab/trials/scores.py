@@ -40,7 +40,7 @@ def tasks_asked(baseline: Experiment, texts: Sequence[str]) -> list[NamedTask]:
 
 
 def metric_asked(text: str, texts: Sequence[str], tasks: Sequence[NamedTask]) -> str:
-    """The metric that somebody means: of a task without more, its first.
+    """The metric that a text names; for the name of a task alone, its first metric.
 
     Args:
         texts: as the tasks were asked for.
@@ -84,7 +84,7 @@ def scores(trained: Mapping[str, Any], run: Path, experiment: Experiment, specs:
 def _scores(handle: FinishedRun, spec: TaskSpec, experiment: Experiment) -> Mapping[str, float]:
     task = tasks_of(experiment, {spec.name: spec.choice or {"type": spec.name}})[spec.name]
     if spec.choice and task_digest(experiment, task) != spec.digest:
-        raise InvalidData(f"what task {spec.name} asks has changed since the trial was asked for", "ask again")
+        raise InvalidData(f"the questions of task {spec.name} have changed since the trial was queued", "ask again")
     score = evaluate(handle, experiment, task)
     file = handle.run / "items" / f"{spec.name}.jsonl"
     with writing(file):

@@ -57,7 +57,7 @@ class Worker:
         trial_seconds: what takes longer has failed; None: nothing has.
         say: told which attempt is begun, and whom it waits for.
         log: told how its training goes.
-        leaving: whether somebody asked this process to end. If not, a KeyboardInterrupt was raised by a variant.
+        leaving: whether this process was asked to end. If not, a KeyboardInterrupt was raised by a variant.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Worker:
         finally:
             _free_memory()
         if stop.number:  # it came when the training did not look any more
-            raise Stopped(f"stopped by {stop.name}", "run the same command again, and it goes on from here")
+            raise Stopped(f"stopped by {stop.name}", "run the same command again to resume")
         return True
 
     def end(self, attempt: Attempt, watch: Watch, failure: BaseException) -> None:
@@ -124,12 +124,12 @@ class Worker:
         project = self.ledger.project
         experiment = from_plain(attempt.trial.experiment, project=project, source=f"trial {attempt.trial.id}")
         if trial_code(experiment, attempt.trial.tasks) != attempt.trial.code:  # edited since, or not loaded here
-            raise InvalidData("the code of this trial has changed since it was asked for", "ask again")
+            raise InvalidData("the code of this trial has changed since it was queued", "ask again")
         run = Run(project / attempt.run)
         wait_for_predecessor(run, self.waits)
         # Where the corpus was never prepared, that takes as long as it takes.
         if data_fingerprint(experiment) != attempt.trial.data:
-            raise InvalidData("the data of this trial has changed since it was asked for", "ask again")
+            raise InvalidData("the data of this trial has changed since it was queued", "ask again")
         watch.building_begins()
         with watch.stop:  # while it is built, too
             trained = train(experiment, run.path, reporter=TrialLog(watch, self.log))
@@ -152,7 +152,7 @@ class Worker:
             self.ledger.fail(attempt, reason)
 
     def keep_traceback(self, attempt: Attempt) -> None:
-        """Of the exception that is handled now, for whoever mends the code: in the log, and in the run folder."""
+        """Of the exception that is handled now, for those who fix the code: in the log, and in the run folder."""
         self.log(f"trial {attempt.trial.id} failed:\n{traceback.format_exc()}")
         Run(self.ledger.project / attempt.run).keep_error()
 

@@ -18,7 +18,7 @@ AT_MOST = 2**26  # bytes that a server may send
 
 
 def download(url: str, sha256: str, target: Path) -> Path:
-    """`target`, holding the file of `url`; without the network if it is there already.
+    """`target`, holding the file of `url`; without the network if it already exists.
 
     Raises:
         EnvironmentFailure: the server cannot be reached, or the folder not be written.

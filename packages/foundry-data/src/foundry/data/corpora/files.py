@@ -82,7 +82,7 @@ def _parts(path: Path, digest: str) -> Iterator[str]:
             _converted(path, "CHARSET"),
         ) from error
     if sha256.hexdigest() != digest:
-        raise InvalidData(f"{path}: changed while it was being read", "run again when it is at rest")
+        raise InvalidData(f"{path}: changed while it was being read", "run again when it no longer changes")
 
 
 def _converted(path: Path, charset: str) -> str:

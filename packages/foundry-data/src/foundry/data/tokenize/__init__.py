@@ -69,13 +69,13 @@ class PretrainedParams(Params):
         None, description="a tokenizer.json or its folder; null: the one of the weights that init_from names"
     )
     bos: str | None = Field(
-        None, description="with path: the token that every document begins with; null: what the files beside it say"
+        None, description="with path: the token that every document begins with; null: as the files beside it say"
     )
-    eos: str | None = Field(None, description="with path: the token that ends every document; null: as of bos")
+    eos: str | None = Field(None, description="with path: the token that ends every document; null: as for bos")
     normalize: bool = Field(
         False,
-        description="train on what the tokenizer's normalizer makes of the text (NFC, lower case, ...); otherwise a "
-        "text that it would rewrite is refused",
+        description="let the tokenizer's normalizer rewrite the text (NFC, lower case, ...) before training; otherwise "
+        "a text that it would rewrite is refused",
     )
 
 

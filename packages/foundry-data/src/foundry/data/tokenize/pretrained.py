@@ -283,7 +283,7 @@ class PretrainedTokenizer:
         for name, content in (("bos", params.bos), ("eos", params.eos)):
             if content is not None:
                 if (number := tokenizer._tokenizer.token_to_id(content)) is None:
-                    raise InvalidData(f"data.tokenizer.{name}: {content!r} is no token of {params.path}")
+                    raise InvalidData(f"data.tokenizer.{name}: {content!r} is not a token of {params.path}")
                 files = saying(files, name, content, number)
         return cls(files, normalize=params.normalize)
 

@@ -66,7 +66,7 @@ def resized_heads(n_kv_head: int, old: Dims, new: Dims) -> Mapping[str, Any]:
     """
     shared, rest = divmod(n_kv_head * new.n_head, old.n_head)
     if rest or shared < 1:
-        raise ValueError(f"n_kv_head {n_kv_head} of {old.n_head} heads has no equal among {new.n_head}")
+        raise ValueError(f"n_kv_head {n_kv_head} of {old.n_head} heads has no equivalent among {new.n_head}")
     return {} if shared == n_kv_head else {"n_kv_head": shared}
 
 
@@ -118,7 +118,7 @@ class WindowParams(AttentionParams):
 
     def remarks(self, dims: Dims) -> Iterator[tuple[str, str]]:
         if (window := self.window_size(dims)) >= dims.block_size > 1:
-            yield "window", f"{window} tokens hold a whole row (block_size {dims.block_size}): all are seen"
+            yield "window", f"{window} tokens cover a whole row (block_size {dims.block_size}): this is full attention"
 
 
 class SlidingWindowParams(WindowParams, MHAParams):
@@ -127,7 +127,7 @@ class SlidingWindowParams(WindowParams, MHAParams):
 
 class SparseParams(SlidingWindowParams):
     block: int = Field(16, ge=1, le=65_536, description="tokens of a block, which is seen as a whole")
-    stride: int = Field(8, ge=2, le=65_536, description="every so many blocks, one is seen by all that follow")
+    stride: int = Field(8, ge=2, le=65_536, description="of every N blocks, one is seen by all tokens after it")
 
     def window_size(self, dims: Dims) -> int:
         return self.window or max(1, dims.block_size // 4 // self.block) * self.block
@@ -153,7 +153,7 @@ class NSAParams(WindowParams):
         4,
         ge=3,
         le=65_536,
-        description="blocks for each token, the first, its own and the one before among them (paper: 16)",
+        description="blocks for each token, including the first, its own and the one before (paper: 16)",
     )
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
@@ -192,7 +192,7 @@ class MLAParams(AttentionParams):
         None,
         ge=2,
         le=65_536,
-        description="width of their part with position, of keys one for all heads; null: head_dim / 2",
+        description="width of the part with position; the heads share one key of it; null: head_dim / 2",
     )
     v_head_dim: int | None = Field(None, ge=1, le=65_536, description="width of a head's value; null: head_dim")
     norm_eps: float = Field(

@@ -1,4 +1,4 @@
-"""What every softmax attention does between its projections: who sees whom, and the weighted sum."""
+"""What every softmax attention does between its projections: the mask, and the weighted sum."""
 
 from collections.abc import Callable
 
@@ -120,7 +120,7 @@ def weigh(
 def visible(ctx: Context, queries: Tensor, keys: Tensor, total: int, pattern: SparsePattern | None = None) -> Tensor:
     """What `ctx` and `pattern` let queries see of the keys in a row of `total` tokens, as `Context.sees` has it."""
     if ctx.segments is not None and ctx.segments.size(1) != total:
-        raise UsageError("segments and a filled cache do not go together", "cache one document per row")
+        raise UsageError("segments and a filled cache cannot be combined", "cache one document per row")
     seen = ctx.sees(queries, keys)
     if pattern is not None:
         numbers = numbers_of(ctx, total, keys.device)

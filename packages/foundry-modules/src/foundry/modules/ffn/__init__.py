@@ -48,7 +48,7 @@ def default_hidden(n_embd: int, gated: bool) -> int:
 class MoEParams(FeedForwardParams):
     n_experts: int = Field(8, ge=2, le=65_536, description="routed experts, each a small dense network")
     top_k: int = Field(2, ge=1, description="routed experts that each token uses")
-    n_shared_experts: int = Field(0, ge=0, description="experts that every token uses, as one network so much wider")
+    n_shared_experts: int = Field(0, ge=0, description="experts that every token uses, joined to one wider network")
     hidden: int | None = Field(
         None,
         ge=8,
@@ -88,7 +88,7 @@ class MoEParams(FeedForwardParams):
         if self.top_k > self.n_experts:
             yield "top_k", f"{self.top_k} is more than n_experts {self.n_experts}"
         if self.top_k == 1 and self.normalize_top_k:
-            yield "normalize_top_k", "with top_k 1 every weight would be 1, and the router never learn; set it to false"
+            yield "normalize_top_k", "with top_k 1 every weight is 1, and the router cannot learn; set it to false"
         if self.n_experts % self.n_groups:
             yield "n_groups", f"{self.n_groups} does not divide n_experts {self.n_experts}"
         elif self.n_groups > 1 and self.n_experts == self.n_groups:
@@ -132,7 +132,7 @@ class PEERParams(FeedForwardParams):
         if n**d != self.n_experts:
             sizes = sorted({size**d for size in (n - 1, n, n + 1) if size >= 2}, key=lambda s: abs(s - self.n_experts))
             tries = " or ".join(f"{size:,}".replace(",", "_") for size in sorted(sizes[:2]))
-            yield "n_experts", f"{self.n_experts} is no whole number to the power of product_dims {d}; try {tries}"
+            yield "n_experts", f"{self.n_experts} is not a whole number to the power of product_dims {d}; try {tries}"
         if self.top_k > self.n_experts:
             yield "top_k", f"{self.top_k} is more than n_experts {self.n_experts}"
         if self.key_dim % d:

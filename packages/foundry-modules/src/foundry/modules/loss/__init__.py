@@ -18,7 +18,7 @@ class CrossEntropyParams(Params):
 
     def problems(self, dims: Dims) -> Iterator[tuple[str, str]]:
         if self.z_loss and self.chunk_tokens:
-            yield "chunk_tokens", "does not go together with z_loss; set one of them to its default"
+            yield "chunk_tokens", "cannot be combined with z_loss; set one of them to its default"
 
 
 VARIANTS = [

@@ -19,9 +19,9 @@ class MuonParams(AdamWParams):
     hidden_update = "orthogonal"
 
     learning_rate: float = Field(
-        0.02, gt=0, description="of the hidden matrices; training.learning_rate is that of everything else"
+        0.02, gt=0, description="learning rate of the hidden matrices; all else has training.learning_rate"
     )
-    momentum: float = Field(0.95, ge=0, lt=1, description="of the hidden matrices' gradients")
+    momentum: float = Field(0.95, ge=0, lt=1, description="momentum of the hidden matrices' gradients")
     nesterov: bool = Field(True, description="look ahead by one momentum step")
     ns_steps: int = Field(5, ge=1, lt=100, description="Newton-Schulz iterations")
 

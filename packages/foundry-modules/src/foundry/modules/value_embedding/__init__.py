@@ -10,7 +10,7 @@ from foundry.core.contracts import Dims, NoParams, OptionalParams, Variant
 
 
 class TableParams(OptionalParams):
-    every: int = Field(2, ge=1, description="one table for each so many layers, counted from the last; 1: all layers")
+    every: int = Field(2, ge=1, description="one table for every N layers, counted from the last; 1: all layers")
 
     def has_part(self, dims: Dims) -> bool:
         return (dims.n_layer - 1 - dims.layer) % self.every == 0

@@ -1,4 +1,4 @@
-"""Who trains the trials of a sweep: the slot `executor`.
+"""What trains the trials of a sweep: the slot `executor`.
 
     local    warm processes on this machine
     inline   the calling process, one trial after the other
@@ -13,14 +13,14 @@ from pydantic import Field
 
 from foundry.core.contracts import Params, Slot, Variant
 
-SLOT = Slot("executor", "", "local", "who trains the trials of a sweep")
+SLOT = Slot("executor", "", "local", "what trains the trials of a sweep")
 
 
 class LocalParams(Params):
     grace_seconds: float = Field(
         60.0,
         gt=0,
-        description="for a worker to finish its step and save when the sweep is stopped, before it is killed",
+        description="for a worker to finish its step and save after a stop of the sweep, before it is killed",
     )
 
 

@@ -59,7 +59,7 @@ class Local:
         """What `experiment` costs, counted by a worker: code that crashes, hangs or ends its process is an error here.
 
         Args:
-            stop: whether somebody asked for an end.
+            stop: whether an end was requested.
 
         Raises:
             PluginError: the code of a variant fails, or its process does not survive it.
@@ -76,7 +76,7 @@ class Local:
             if worker.counted is None and (is_dead or time.monotonic() > end):
                 raise self.not_counted(worker, experiment, is_dead)
             if stop():
-                raise Stopped("the sweep is stopped", "run the same command again, and it goes on from here")
+                raise Stopped("the sweep is stopped", "run the same command again to resume")
             time.sleep(TICK_SECONDS)
         if "costs" in worker.counted:
             return Costs(**worker.counted["costs"])
@@ -151,7 +151,7 @@ class Local:
         elif worker.lost is None:
             worker.lost = time.monotonic()
         elif time.monotonic() > worker.lost + SILENT_SECONDS:
-            self.site.note(f"{worker.name} does not answer, and its trial was given to another")
+            self.site.note(f"{worker.name} does not answer, and its trial was given to another worker")
             worker.kill()
 
     def _has_lost(self, worker: WorkerProcess) -> bool:
