@@ -46,6 +46,7 @@ COMMANDS = [
     Command("generate run --prompt th --greedy --max-tokens 5", same=".+"),
     Command("mutate activation relu2", same=".+"),
     Command("config show", same=".+"),
+    Command("config inline", same=".+"),
     Command("config schema", same=".+"),
     Command("config reference", same=".+"),
     Command("config diff experiments/baseline.yaml experiments/act_relu2.yaml", same=".+"),

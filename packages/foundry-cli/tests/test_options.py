@@ -57,6 +57,7 @@ SEAMS: dict[str, Any] = {
     "foundry.core.training.padding_of": 0.0,
     "foundry.core.training.bench.bench": END,
     "foundry.core.analyze.analyze": {},
+    "foundry.core.inline.inline": ("", 0.0),
     "foundry.lab.learning_rate.lr_find": {"sets": []},
     "foundry.core.config.mutate.list_mutations": END,
     "foundry.core.config.write_yaml.write_experiment": END,
@@ -311,6 +312,10 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
     "runs note": FOLDER,
     "runs rename": FOLDER,
     "config show": {"--set": ("seed=5", {"load_experiment.sets": ["seed=5"]})},
+    "config inline": {
+        "--set": ("seed=5", {"load_experiment.sets": ["seed=5"]}),
+        "--out": ("model.py", "+write.path=model.py"),
+    },
 }
 EVERYWHERE = {"--json", "--help"}  # test_json.py calls every command with it
 

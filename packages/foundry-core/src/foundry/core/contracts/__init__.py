@@ -21,6 +21,7 @@ nothing else of core.
     execution   Executor, Site: who trains the trials of a sweep
     source      Source: where first weights come from
     architecture  Family, Key, Weight, ...: the words in which a family of pretrained models is written down
+    plain_text  settings, slots, ...: the words in which a variant is written down in plain PyTorch
 
 Shapes: B rows in a batch, T tokens in a row, S keys (T, or cache length + T), C = n_embd, H heads, D = head_dim,
 V vocabulary.
