@@ -42,7 +42,7 @@ def inline(
     ] = None,
     json: Json = False,
 ) -> None:
-    """The model as one file of plain PyTorch, to be read in one sitting. It loads the weights of a run as they are.
+    """The model as one file of plain PyTorch. To be read in one sitting; it loads the weights of a run as they are.
 
     Before it is printed the file is run, with the model's own weights: where its logits are not the model's, or a part
     has no plain text, there is an error instead.
