@@ -215,9 +215,9 @@ def _note(text: str) -> None:
 
 
 def _say_where(measured: dict[str, Any]) -> None:
-    threads = f"{measured['threads']} thread{'s' if measured['threads'] > 1 else ''}"
+    threads, rounds = (f"{measured[of]} {of.rstrip('s')}{'s' * (measured[of] > 1)}" for of in ("threads", "rounds"))
     machine = f"{measured['device']}, {threads}, {measured['precision']}, kernels {measured['kernels']}"
-    render.say(f"{machine}; medians and quartiles of {measured['rounds']} rounds")
+    render.say(f"{machine}; medians and quartiles of {rounds}")
 
 
 def _common(row: dict[str, Any]) -> list[str]:

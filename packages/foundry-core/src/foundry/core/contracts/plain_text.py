@@ -16,10 +16,20 @@ library, beside these names. It is read, and never run as it stands. The command
 
 Other functions and classes of the same module are defined in the text where it uses them, by the same rules.
 
-What the slots are called with: attention, ffn, position and skip (config); norm (size); activation (gate, up) or (up);
-value_embedding (config, size); canon (config); residual (x, f, norm, post_norm, dropout) with the functions of a
-sublayer. A position that acts on queries and keys is a module from (B, H, T, D) to the same; one that acts on scores
-makes the bias (H, T, T) of T tokens; one that acts on embeddings goes from (B, T, C) to the same.
+What each slot's text is. x is (B, T, C), and what comes out is the same where nothing else is said:
+
+    attention        a module of (config), called with (x, value, mix), where `value` is there only if
+                     spec.value_embedding.has_part(dims), and `mix` only if "attention" in spec.canon.inside()
+    ffn              a module of (config), called with (x, mix), where `mix` is there only if
+                     "ffn" in spec.canon.inside()
+    norm             a module of (size)
+    activation       a function of (gate, up), or of (up)
+    position         a module of (config), called with q or k (B, H, T, D); with T, for the bias (H, T, T) of scores; or
+                     with embeddings (B, T, C)
+    residual         a function of (x, f, norm, post_norm, dropout), f = the sublayer
+    value_embedding  a module of (config), called with (x, ids)
+    skip             a module of (config), called with (x, embedded, layer)
+    canon            a module of (config) with before_attention, inside_attention, before_ffn and inside_ffn
 """
 
 from __future__ import annotations
