@@ -172,7 +172,8 @@ def attention(
             (*columns, "ms, a token more", "KV bytes/token"), [_attention_row(each) for each in measured["arms"]]
         )
 
-    others = [each for each in measured["arms"] if "seconds" in each and each["arm"] != "baseline"]
+    longest = [each for each in measured["arms"] if each["length"] == max(row["length"] for row in measured["arms"])]
+    others = [each for each in longest if "seconds" in each and each["arm"] != "baseline"]
     fastest = min(others, key=lambda each: each["ratio"], default={"arm": "mha"})["arm"]
     render.result({"name": baseline.name, **measured}, draw, f"foundry bench step attention {fastest}")
 
