@@ -88,7 +88,7 @@ def test_bench_measures_each_choice_of_kernels_where_a_run_could_have_it(project
     sets = ["--set", "training.device=cpu", "--set", f"training.kernels={wanted}"]
     assert main(["bench", "tiny.yaml", *sets, "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
-    assert faults("bench", measured) == []
+    assert faults("bench choices", measured) == []
     best = [word for each in measured["sets"] for word in ("--set", each)]
     assert measured["next"].split() == ["foundry", "train", "tiny.yaml", *sets, *best]
     assert {each["kernels"] for each in measured["choices"]} == {everything, "reference"}

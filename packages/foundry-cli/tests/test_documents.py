@@ -24,8 +24,8 @@ def project(tmp_path_factory):
 
 
 def test_every_command_has_its_document_written_down():
-    names = set(get_command(app).commands) - {"zoo", "config", "plugins", "kernels"}
-    for group in ("zoo", "config", "plugins", "kernels", "runs"):
+    names = set(get_command(app).commands) - {"bench", "zoo", "config", "plugins", "kernels"}
+    for group in ("bench", "zoo", "config", "plugins", "kernels", "runs"):
         names |= {f"{group} {each}" for each in get_command(app).commands[group].commands}
     titles = set(promised())
     assert {name for name in names if not any(f"{title} ".startswith(f"{name} ") for title in titles)} == NOT_OURS
@@ -42,6 +42,7 @@ def test_every_command_has_its_document_written_down():
         ("doctor", "doctor"),
         ("zoo list", "zoo list"),
         ("config show", "config show"),
+        ("config inline", "config inline"),
         ("config reference", "config reference"),
         ("config diff", "config diff experiments/baseline.yaml experiments/other.yaml"),
         ("plugins list", "plugins list"),

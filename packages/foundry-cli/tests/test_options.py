@@ -56,7 +56,10 @@ SEAMS: dict[str, Any] = {
     "foundry.core.training.vocab_size_of": 7,
     "foundry.core.training.padding_of": 0.0,
     "foundry.core.training.bench.bench": END,
+    "foundry.core.training.side_by_side.bench_steps": END,
+    "foundry.core.training.side_by_side.bench_attention": END,
     "foundry.core.analyze.analyze": {},
+    "foundry.core.inline.inline": ("", 0.0),
     "foundry.lab.learning_rate.lr_find": {"sets": []},
     "foundry.core.config.mutate.list_mutations": END,
     "foundry.core.config.write_yaml.write_experiment": END,
@@ -97,7 +100,10 @@ SEAMS: dict[str, Any] = {
 }
 WORK = ("sweep", "resume", "noise", "dry_run", "null_sweeps")
 """What a lab does, and a command then ends here."""
-UNSAID = ("reporter", "note", "tell", "figures", "content", "data", "draw", "next_step", "ledger", "lab", "project")
+UNSAID = (
+    "reporter", "note", "tell", "figures", "content", "data", "draw", "next_step", "ledger", "lab", "project",
+    "experiments",
+)  # fmt: skip
 """Parameters that are the same whatever is asked, or follow from the others."""
 
 BASES: dict[str, tuple[str, ...]] = {
@@ -126,6 +132,11 @@ LAB = {
     "--executor": ("inline", {"open_lab.executor": "inline"}),
     "--trial-seconds": ("7", {"open_lab.trial_seconds": 7.0}),
     "--retry": (None, {"open_lab.retry": True}),
+}
+SIDE_BY_SIDE = {
+    # of what holds models against each other
+    "--set": ("seed=5", {"load_experiment.sets": ["seed=5"]}),
+    "--base": ("experiments/other.yaml", {"load_experiment.path": Path("experiments/other.yaml")}),
 }
 FOLDER = {"--folder": ("other", {"find_run.folder": Path("other")})}
 TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
@@ -286,9 +297,20 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
         "--steps": ("30", {"lr_find.steps": 30}),
         "--plot": ("a.png", "+draw_range_test.path=a.png"),
     },
-    "bench": {
+    "bench choices": {
         "--set": ("seed=5", {"load_experiment.sets": ["seed=5"]}),
         "--seconds": ("0.5", {"bench.seconds": 0.5}),
+    },
+    "bench step": {
+        **SIDE_BY_SIDE,
+        "--lengths": ("16,32", {"bench_steps.lengths": [16, 32]}),
+        "--rounds": ("3", {"bench_steps.rounds": 3}),
+        "--axis": ("norm=layernorm", {"bench_steps.vocab_sizes": {"baseline": 7, "norm layernorm": 7}}),
+    },
+    "bench attention": {
+        **SIDE_BY_SIDE,
+        "--lengths": ("16,32", {"bench_attention.lengths": [16, 32]}),
+        "--rounds": ("3", {"bench_attention.rounds": 3}),
     },
     "zoo pull": {"--revision": ("abc", {"pull.revision": "abc"})},
     "zoo convert": {
@@ -317,6 +339,10 @@ TABLE: dict[str, dict[str, tuple[str | None, dict[str, Any] | str]]] = {
     "runs note": FOLDER,
     "runs rename": FOLDER,
     "config show": {"--set": ("seed=5", {"load_experiment.sets": ["seed=5"]})},
+    "config inline": {
+        "--set": ("seed=5", {"load_experiment.sets": ["seed=5"]}),
+        "--out": ("model.py", "+write.path=model.py"),
+    },
 }
 EVERYWHERE = {"--json", "--help"}  # test_json.py calls every command with it
 

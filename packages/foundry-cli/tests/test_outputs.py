@@ -19,6 +19,7 @@ COMMANDS = [
     ("lr-find", "a.yaml", "--plot"),
     ("analyze", "a.yaml", "--plot"),
     ("report", "--out"),
+    ("config", "inline", "--out"),
 ]
 
 

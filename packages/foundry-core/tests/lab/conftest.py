@@ -14,7 +14,7 @@ from foundry.lab.ledger.records import Decision, Generation, Noise, Trial
 from foundry.lab.ledger.sweep_row import SearchStep
 from foundry.lab.search.rounds import compare
 
-SIGMA, TOKENS, FLOPS = 0.005, 2_048_000, 5.4e6
+SIGMA, STEPS, TOKENS, FLOPS = 0.005, 1000, 2_048_000, 5.4e6
 SCRIPT = "<script>document.documentElement.dataset.owned=1</script>"
 # mutation -> (gain in nats, FLOPs per token relative to the baseline's); None: its runs diverge
 WORLD = {
@@ -62,7 +62,7 @@ class World:
 
     def promote(self, kind, summary, applied, decision, loss, restores=None) -> int:
         before, identity = self.ledger.baseline(), digest(sorted(applied))
-        about = (0, identity, {}, kind, summary, None, decision, "hash", 0.0)
+        about = (0, identity, {"training": {"max_iters": STEPS}}, kind, summary, None, decision, "hash", 0.0)
         generation = Generation(*about, loss=loss, restores=restores)
         number = self.ledger.promote(None if before is None else before.number, generation).number
         self.applied[number] = applied
@@ -94,7 +94,7 @@ class World:
     def spec(self, kind: str, arms: list[tuple], entries: list[dict]) -> tuple[dict, dict]:
         self.sweeps += 1
         spec = {
-            "kind": kind, "generation": self.ledger.baseline().number, "round": self.sweeps, "sigma": SIGMA,
+            "kind": kind, "generation": self.ledger.baseline().number, "round": self.sweeps, "sigma": SIGMA, "df": 23,
             "question": {"rule": Rule().to_json()}, "entries": [entry_of(self.mine) | {"arm": CONTROL}, *entries],
         }  # fmt: skip
         return spec, {f"{type} {value}": (type, value) for type, value in arms}
@@ -158,7 +158,8 @@ class World:
             if i % 4 == 0:
                 curve[-1]["val_loss"] = now
         result = {
-            "tokens": tokens, "flops": tokens * FLOPS * cost, "training_seconds": 118 * share * cost,
+            "step": int(STEPS * share), "tokens": tokens, "flops": tokens * FLOPS * cost,
+            "training_seconds": 118 * share * cost,
             "metrics": {"val_loss": loss},
         }  # fmt: skip
         self.ledger.finish(attempt, result, curve)

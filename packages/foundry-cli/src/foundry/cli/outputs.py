@@ -5,7 +5,7 @@ that is not there must not show after hours of training.
     ...
     outputs.write(csv, content)
 
-What already exists is replaced only where Foundry made it: a page, a table or a picture of before.
+What already exists is replaced only where Foundry made it: a page, a table, a picture or a model of before.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ MADE_BY = "Foundry (foundry.cli.plots)"
 PAGE_HEAD = b'<meta name="generator" content="Foundry">'
 TABLE_HEAD = b"arm,"
 """How the line of a table begins that names its columns."""
+MODEL_HEAD = b'"""The model of the experiment `'
+"""How a file of `foundry config inline` begins."""
 ENDS_BYTES = 1 << 16
 """Of a file's beginning, and of its end, where a mark is looked for."""
 
@@ -40,6 +42,11 @@ def page(path: Path | None) -> Path | None:
 def table(path: Path | None) -> Path | None:
     """As `page`, for a CSV."""
     return _file(path, "a table of Foundry's", lambda begin, end: begin.startswith(TABLE_HEAD))
+
+
+def model(path: Path | None) -> Path | None:
+    """As `page`, for a model's text."""
+    return _file(path, "a model of `foundry config inline`", lambda begin, end: begin.startswith(MODEL_HEAD))
 
 
 def picture(path: Path | None) -> Path | None:

@@ -4,6 +4,7 @@ but no numbers, is watched by a FLOP counter and by autograd's own record of wha
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -137,18 +138,24 @@ def _cache_bytes(experiment: Experiment, model: GPT) -> int:
 def _activation_bytes(experiment: Experiment, model: GPT) -> int:
     """Bytes that autograd keeps for the backward pass of one row, parameters left out."""
     loss = experiment.registry.build("loss", experiment.training.loss, model.dims)
+    ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
+    model.gradient_checkpointing = experiment.training.gradient_checkpointing
+    with kept_promises(loss, experiment.registry):
+        return bytes_kept(model, lambda: model(ids, read=lambda hidden, head, aux: loss(hidden, head, Batch(ids, ids))))
+
+
+def bytes_kept(module: nn.Module, forward: Callable[[], object]) -> int:
+    """What autograd keeps of a forward pass for the backward pass, the module's parameters left out."""
     kept: set[torch.UntypedStorage] = set()  # the objects: on the meta device, nothing has an address
-    weights = {parameter.untyped_storage() for parameter in model.parameters()}
+    weights = {parameter.untyped_storage() for parameter in module.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
         if (storage := tensor.untyped_storage()) not in weights:
             kept.add(storage)
         return tensor
 
-    ids = torch.zeros(1, model.dims.block_size, dtype=torch.long, device="meta")
-    model.gradient_checkpointing = experiment.training.gradient_checkpointing
-    with saved_tensors_hooks(pack, lambda tensor: tensor), kept_promises(loss, experiment.registry):
-        model(ids, read=lambda hidden, head, aux: loss(hidden, head, Batch(ids, ids)))
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
     return sum(storage.nbytes() for storage in kept)
 
 

@@ -1,4 +1,4 @@
-"""foundry config show | schema | reference | diff: what an experiment file comes to."""
+"""foundry config show | inline | schema | reference | diff: what an experiment file comes to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from foundry.cli import render
+from foundry.cli import outputs, render
 from foundry.cli.options import Config, Json, Sets, train_command
 
 app = typer.Typer(help="Show what an experiment file comes to.", no_args_is_help=True)
@@ -30,6 +30,41 @@ def show(config: Config = None, sets: Sets = None, json: Json = False) -> None:
         render.write(to_yaml(whole))
 
     data = {"identity": experiment.identity, "experiment": experiment.plain()}
+    render.result(data, draw, train_command(config, sets))
+
+
+@app.command()
+def inline(
+    config: Config = None,
+    sets: Sets = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it there.", callback=outputs.model, show_default="print")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The model as one file of plain PyTorch. To be read in one sitting; it loads the weights of a run as they are.
+
+    Before it is printed the file is run, with the model's own weights: where its logits are not the model's, or a part
+    has no plain text, there is an error instead.
+
+    Example: foundry config inline experiments/baseline.yaml --out model.py
+    """
+    from foundry.core.config import load_experiment
+    from foundry.core.inline import inline
+    from foundry.core.training import vocab_size_of
+
+    experiment = load_experiment(config, sets or ())
+    render.problems(experiment.registry.problems)
+    text, difference = inline(experiment, vocab_size_of(experiment))
+    if out:
+        outputs.write(out, text.encode())
+
+    def draw() -> None:
+        render.line(render.place(out)) if out else render.write(text)
+        same = f"agree to {difference:.0e} of the largest" if difference else "are the same, bit for bit"
+        render.say(f"the logits of this file and of the model {same}")
+
+    data = {"name": experiment.name, "path": out, "text": text, "difference": difference}
     render.result(data, draw, train_command(config, sets))
 
 

@@ -21,6 +21,7 @@ nothing else of core.
     execution   Executor, Site: what trains the trials of a sweep
     source      Source: where initial weights come from
     architecture  Family, Key, WeightMap, ...: the description of a family of pretrained models
+    plain_text  settings, slots, ...: the description of a variant in plain PyTorch
 
 Shapes: B rows in a batch, T tokens in a row, S keys (T, or cache length + T), C = n_embd, H heads, D = head_dim,
 V vocabulary.

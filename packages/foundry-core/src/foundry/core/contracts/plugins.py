@@ -114,6 +114,7 @@ class Variant:
     summary: str = ""
     reference: str = ""  # the paper or the code that it is equal to
     requires: tuple[str, ...] = ()  # what the machine must have: "cuda", "triton"
+    plain: str = ""  # "package.module:Name" of the same in plain PyTorch, see foundry.core.contracts.plain_text
 
     def load(self) -> Any:
         """Import and return the target.

@@ -6,7 +6,7 @@ init_from.py    the first weights, where they are another run's
 trainer.py      the loop;  progress.py  how far it has come
 jobs.py         what happens every so many steps, and in which order
 dry_run.py      what a run would be, without training
-bench.py        the speed of each choice that an experiment leaves open
+bench.py        the speed of each choice that an experiment leaves open;  side_by_side.py  of several models, in turns
 open_rows.py feed.py    the corpus -> this rank's micro-batches
 building.py     the model: made, shared among the ranks, filled, given its optimizer
 weights.py      its weights and what moves them, by name and whole, however the ranks share them

@@ -98,6 +98,16 @@ def bench(
 
 def step_seconds(experiment: Experiment, vocab_size: int, device: Device, seconds: float) -> float:
     """Median seconds of an optimizer step."""
+    steps = stepper(experiment, vocab_size, device)
+    steps(WARM_UP_STEPS)
+    blocks, end = [steps(BLOCK_STEPS)], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        blocks.append(steps(BLOCK_STEPS))
+    return statistics.median(blocks)
+
+
+def stepper(experiment: Experiment, vocab_size: int, device: Device) -> Callable[[int], float]:
+    """What takes so many whole optimizer steps on random tokens, and returns the seconds of one."""
     require_training_memory(experiment, vocab_size, device)
     device.activate()
     training = experiment.training
@@ -127,11 +137,7 @@ def step_seconds(experiment: Experiment, vocab_size: int, device: Device, second
             torch.cuda.synchronize()
         return (time.perf_counter() - began) / count
 
-    steps(WARM_UP_STEPS)
-    blocks, end = [steps(BLOCK_STEPS)], time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        blocks.append(steps(BLOCK_STEPS))
-    return statistics.median(blocks)
+    return steps
 
 
 def _thread_counts(base: Device) -> list[int]:

@@ -252,13 +252,14 @@ def _own_matmul_rate(threads: int) -> float:
 
 
 def matmul_rate(device: torch.device, size: int = 768, seconds: float = 0.15) -> float:
-    """FLOP/s of a square fp32 matrix product: the best of the repetitions that fit in `seconds`."""
+    """FLOP/s of a square fp32 matrix product: the best of the repetitions that fit in `seconds`, of which there is one
+    on the busiest machine."""
     # Filled without a random generator: dropout's must not notice.
     a = torch.linspace(-1, 1, size * size, device=device).view(size, size)
     b = a.T.contiguous()
     best, end = float("inf"), time.perf_counter() + seconds
     a @ b
-    while time.perf_counter() < end:
+    while best == float("inf") or time.perf_counter() < end:
         began = time.perf_counter()
         torch.mm(a, b)  # as models call it: with `out`, it would not be the kernel of `Device.kernels`
         best = min(best, time.perf_counter() - began)

@@ -75,14 +75,14 @@ class Archive:
 
     def noise(self, context: str) -> Noise | None:
         """Everything measured in a context, pooled: sigma^2 is the mean of the variances, weighted by their degrees of
-        freedom. None: nothing was measured there."""
+        freedom; the group is the first one's. None: nothing was measured there."""
         parts = self._noise(context)
         df = sum(part.df for part in parts)
         if not df:
             return None
         sigma = math.sqrt(sum(part.df * part.sigma**2 for part in parts) / df)
         runs, newest = sum(part.runs for part in parts), max(part.created for part in parts)
-        return Noise(parts[0].metric, context, sigma, df, runs, newest)
+        return Noise(parts[0].metric, context, sigma, df, runs, newest, parts[0].group)
 
     def noises(self) -> list[Noise]:
         """What `noise` says of every context that was measured in, oldest first."""

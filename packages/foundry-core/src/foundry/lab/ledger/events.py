@@ -23,7 +23,7 @@ Projection: TypeAlias = Callable[[sqlite3.Connection, Event, Data], None]
 
 MAX_FAILURES = 3  # attempts that ended with a reason, before the trial has failed for good
 
-SUMMARY = ("metrics", "higher_is_better", "tokens", "flops", "training_seconds")
+SUMMARY = ("metrics", "higher_is_better", "step", "tokens", "flops", "training_seconds")
 """Of a result: what is asked about many trials at once."""
 
 OUTLINE = ("arm", "family", "identity", "mutations", "changes", "flops")

@@ -123,6 +123,7 @@ class BriefTrial(NamedTuple):
     reason: str
     metrics: Mapping[str, float | None]  # empty where it has no result
     higher_is_better: Sequence[str]  # of those metrics
+    steps: int | None  # that it was trained for; None where it has no result, or was recorded by an older Foundry
     tokens: int | None  # that it was trained on; None where it has no result
     flops: float | None
     seconds: float | None  # of training

@@ -91,9 +91,10 @@ def brief_trials(asked: Sequence[tuple[Any, ...]], found: Sequence[tuple[Any, ..
     trials = {}
     for (id, seed, status, attempts, reason, _), summary in zip(found, _last_json(found), strict=True):
         get = summary.get
-        measured = (get("metrics", nothing), get("higher_is_better", ()))
-        figures = (get("tokens"), get("flops"), get("training_seconds"))
-        trials[id] = (id, seed, once(status), attempts, reason, *measured, *figures)
+        trials[id] = (
+            *(id, seed, once(status), attempts, reason, get("metrics", nothing), get("higher_is_better", ())),
+            *(get("step"), get("tokens"), get("flops"), get("training_seconds")),
+        )
     return [
         BriefTrial._make((once(sweep), once(arm), once(role), once(share), *trials[trial]))
         for sweep, arm, role, share, trial in asked

@@ -8,47 +8,64 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 from statistics import NormalDist, fmean
+from typing import TypedDict, get_args
 
 from foundry.lab.decide.conclusion import Conclusion
 from foundry.lab.ledger.records import BriefTrial, Decision
 from foundry.lab.report.contents import ArmEntry, Interval, KeepRate, Outcome
-from foundry.lab.report.snapshot import ArmKey, Asked, Snapshot, on, score
+from foundry.lab.report.lengths import UNKNOWN, mean, part
+from foundry.lab.report.snapshot import ArmKey, Asked, Case, Snapshot, score
 from foundry.lab.search.rounds import best_of, effects_of
 
 LEVEL = 0.95
 """Of the intervals that are made here. Those of decisions bring their own."""
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 KEPT = ("promoted", "won", "kept")
+ORDER: Sequence[Outcome] = get_args(Outcome)
 UNJUDGED = ("described", "refused", "open")
 VERDICTS: Mapping[str, Outcome] = {"promote": "won", "reject": "rejected", "inconclusive": "inconclusive"}
 
 
-def arms(snapshot: Snapshot) -> list[ArmEntry]:
-    """Every arm that was compared with a generation, once for each, best first."""
+def arms(snapshot: Snapshot) -> dict[Case, ArmEntry]:
+    """Every arm that was compared with a generation, once for each budget and metric, best first."""
     compared = snapshot.compared
-    tried: dict[ArmKey, list[Asked]] = defaultdict(list)
+    tried: dict[Case, list[Asked]] = defaultdict(list)
     controls: dict[str, list[BriefTrial]] = defaultdict(list)
     for each in snapshot.asked:
         if each.sweep.id in compared and each.is_control:
             controls[each.sweep.id] += each.trials
         elif each.sweep.id in compared:
-            tried[each.key].append(each)
-    decided: dict[ArmKey, list[Decision]] = defaultdict(list)
+            tried[each.case].append(each)
+    decided: dict[Case, list[Decision]] = defaultdict(list)
     for decision in snapshot.decisions:
         if decision.sweep in compared:
-            decided[ArmKey(decision.generation, on(compared[decision.sweep]), decision.arm)].append(decision)
-    found = [
-        _entry(snapshot, key, tried.get(key, []), decided.get(key, []), controls)
-        for key in dict.fromkeys([*tried, *decided])
-    ]
-    return sorted([*found, *_refused(snapshot, {*tried, *decided})], key=_rank)
+            decided[snapshot.case(compared[decision.sweep], decision.arm)].append(decision)
+    cases = dict.fromkeys([*tried, *decided])
+    found = [(case, _entry(snapshot, case, tried.get(case, []), decided.get(case, []), controls)) for case in cases]
+    refused = _refused(snapshot, {case.key for case in cases})
+    return dict(sorted([*found, *refused], key=lambda each: _rank(each[1])))
+
+
+def key_of(entry: ArmEntry) -> ArmKey:
+    """What names the arm among all sweeps."""
+    return ArmKey(entry["generation"], entry["on"], entry["arm"])
+
+
+def once_each(entries: Iterable[ArmEntry]) -> list[ArmEntry]:
+    """Every arm once: what was tried with several budgets, or by several metrics, by the best that became of it."""
+    found: dict[ArmKey, ArmEntry] = {}
+    for entry in entries:
+        before = found.setdefault(key_of(entry), entry)
+        if before is not entry and ORDER.index(entry["outcome"]) < ORDER.index(before["outcome"]):
+            found[key_of(entry)] = entry
+    return [*found.values()]
 
 
 def keep_rates(entries: Iterable[ArmEntry]) -> list[KeepRate]:
     """Per mutation type, most tried first, and then of all arms together. An arm of two types counts for both."""
     counted: dict[str, Counter[Outcome]] = defaultdict(Counter)
     every: Counter[Outcome] = Counter()
-    for entry in entries:
+    for entry in once_each(entries):
         every[entry["outcome"]] += 1
         for type in entry["types"]:
             counted[type][entry["outcome"]] += 1
@@ -56,11 +73,15 @@ def keep_rates(entries: Iterable[ArmEntry]) -> list[KeepRate]:
     return [*sorted(rates, key=lambda rate: (-rate["tried"], rate["type"])), _rate("all", every)] if every else []
 
 
-def interval_of(decision: Decision | None) -> Interval | None:
+def interval_of(decision: Decision | None, snapshot: Snapshot) -> Interval | None:
     """What a decision says of the difference, if it rests on any runs."""
     if decision is None or decision.effect is None:
         return None
+    sweep, runs = snapshot.by_id.get(decision.sweep), snapshot.runs_of(decision)
     return {
+        "metric": decision.metric,
+        "budget": part(UNKNOWN if sweep is None else snapshot.length(sweep), "1"),
+        **_trained(runs),
         "effect": decision.effect,
         "low": decision.low,
         "high": decision.high,
@@ -82,7 +103,7 @@ def wilson(kept: int, tried: int) -> tuple[float, float]:
 
 def _entry(
     snapshot: Snapshot,
-    key: ArmKey,
+    case: Case,
     asked: Sequence[Asked],
     decisions: Sequence[Decision],
     controls: Mapping[str, Sequence[BriefTrial]],
@@ -90,7 +111,7 @@ def _entry(
     resting = [decision for decision in decisions if decision.n]
     decision = next(reversed(resting or list(decisions)), None)
     sweep = snapshot.compared[decision.sweep] if decision else asked[-1].sweep
-    metric, born = sweep.metric, snapshot.born(key)
+    key, metric, born = case.key, case.metric, snapshot.born(case.key)
     trials = [trial for each in asked for trial in each.trials]
     finished = [trial for trial in trials if trial.status == "finished"]
     at = [trial for trial in finished if trial.role != "guard"]
@@ -106,9 +127,10 @@ def _entry(
         "types": born.types,
         "generation": key.generation or 0,
         "outcome": outcome,
-        "difference": interval_of(decision) or _screened(snapshot, longest, controls, metric),
+        "difference": interval_of(decision, snapshot) or _screened(snapshot, longest, controls, case),
         "loss": fmean(losses) if losses else None,
         "share": share,
+        "budget": part(case.length, share),
         "runs": len(finished),
         "flops": fmean(flops) if flops else None,
         "reason": _reason(failures, decision, outcome),
@@ -140,7 +162,7 @@ def _is_kept(asked: Asked) -> bool:
     if sweep.kind != "round" or sweep.search is None or sweep.conclusion is None:
         return False
     effects = effects_of(Conclusion.from_json(sweep.conclusion)) or {}
-    return asked.key.arm == best_of(effects, sweep.search.least)
+    return asked.case.key.arm == best_of(effects, sweep.search.least)
 
 
 def _reason(failures: Sequence[BriefTrial], decision: Decision | None, outcome: Outcome) -> str:
@@ -152,12 +174,13 @@ def _reason(failures: Sequence[BriefTrial], decision: Decision | None, outcome: 
 
 
 def _screened(
-    snapshot: Snapshot, longest: Sequence[BriefTrial], controls: Mapping[str, Sequence[BriefTrial]], metric: str
+    snapshot: Snapshot, longest: Sequence[BriefTrial], controls: Mapping[str, Sequence[BriefTrial]], case: Case
 ) -> Interval | None:
     """The difference to the control of the same sweep on the same rung, from the newest sweep that has both.
 
     Its interval takes the noise of the whole budget for that of the rung.
     """
+    metric = case.metric
     for sweep in dict.fromkeys(trial.sweep for trial in reversed(longest)):
         own = [trial for trial in longest if trial.sweep == sweep]
         share, role = own[0].share, own[0].role
@@ -170,10 +193,22 @@ def _screened(
             half = None if sigma is None else Z * sigma * math.sqrt(1 / len(ours) + 1 / len(theirs))
             low, high = (None, None) if half is None else (effect - half, effect + half)
             level = None if half is None else LEVEL
-            interval: Interval = {"effect": effect, "low": low, "high": high, "confidence": level, "n": len(ours),
-                                  "confirmed": False}  # fmt: skip
+            interval: Interval = {
+                "metric": metric, "budget": part(case.length, share), **_trained(own),
+                "effect": effect, "low": low, "high": high, "confidence": level, "n": len(ours), "confirmed": False,
+            }  # fmt: skip
             return interval
     return None
+
+
+class _Trained(TypedDict):
+    steps: float | None
+    tokens: float | None
+
+
+def _trained(runs: Sequence[BriefTrial]) -> _Trained:
+    """What runs came to, in the mean."""
+    return {"steps": mean([run.steps for run in runs]), "tokens": mean([run.tokens for run in runs])}
 
 
 @cache
@@ -185,17 +220,18 @@ def _values(trials: Iterable[BriefTrial], metric: str) -> list[float]:
     return [value for trial in trials if (value := score(trial, metric)) is not None]
 
 
-def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[ArmEntry]:
+def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[tuple[Case, ArmEntry]]:
     seen = set(known)
     for refusal in snapshot.refusals:
         sweep = snapshot.compared.get(refusal.sweep)
         if sweep is None:
             continue
-        key = ArmKey(sweep.generation, on(sweep), refusal.arm)
+        case = snapshot.case(sweep, refusal.arm)
+        key = case.key
         if key in seen:
             continue
         seen.add(key)
-        yield {
+        entry: ArmEntry = {
             "arm": refusal.arm,
             "on": key.on,
             "types": snapshot.born(key).types,
@@ -204,6 +240,7 @@ def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[ArmEntry]:
             "difference": None,
             "loss": None,
             "share": "1",
+            "budget": str(case.length),
             "runs": 0,
             "flops": None,
             "reason": refusal.reason,
@@ -211,13 +248,15 @@ def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[ArmEntry]:
             "sweep": refusal.sweep,
             "metric": sweep.metric,
         }
+        yield case, entry
 
 
 def _rank(entry: ArmEntry) -> tuple[int, float]:
+    """Those with an interval by its lower end; behind them those without, of which nothing is sure, by their effect."""
     difference = entry["difference"]
     if difference is None:
-        return 1, 0.0
-    return 0, -(difference["effect"] if difference["low"] is None else difference["low"])
+        return 2, 0.0
+    return (1, -difference["effect"]) if difference["low"] is None else (0, -difference["low"])
 
 
 def _rate(type: str, outcomes: Counter[Outcome]) -> KeepRate:

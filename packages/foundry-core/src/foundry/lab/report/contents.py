@@ -5,6 +5,7 @@ A difference is baseline - arm in the metric's own unit, its sign turned where m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, TypedDict
 
 Outcome: TypeAlias = Literal[
@@ -25,9 +26,18 @@ Drawn: TypeAlias = Outcome | Literal["baseline"]
 """Of a run or a curve: what became of its arm, or that it is the control's."""
 
 
+GroupKey: TypeAlias = tuple[str, str]
+"""What may stand on one axis: (budget in words, metric)."""
+
+
 class Interval(TypedDict):
     """A difference with its interval. `confirmed`: from fresh seeds; otherwise from the screening, in which the best of
     many looks better than it is."""
+
+    metric: str
+    budget: str  # that it was measured at, in words: `250 steps`
+    steps: float | None  # that the arm's runs came to, in the mean; None where that was not recorded
+    tokens: float | None
 
     effect: float
     low: float | None  # None where the noise was never measured
@@ -38,12 +48,15 @@ class Interval(TypedDict):
 
 
 class Gain(TypedDict):
-    """The confirmed gains from the first generation to the current one, added."""
+    """The confirmed gains from the first generation to the current one, added: those in one metric."""
 
+    metric: str
+    budgets: list[str]  # that they were measured at, each once
     estimate: float  # too large on average: each comparison ended when its effect looked good
     least: float | None  # the sum of the lower ends: true if every interval holds, whenever its test stopped
     promotions: int
     n: int  # pairs of runs
+    others: int  # promotions by other metrics, which are not in the sum
 
 
 class GenerationEntry(TypedDict):
@@ -57,6 +70,8 @@ class GenerationEntry(TypedDict):
     loss: float | None
     given_up: float
     gain: Interval | None
+    own_budget: str  # that its experiment states
+    below_own_budget: bool | None  # whether its gain was measured at less than the budget of the baseline that it beat
     reason: str
     changes: list[str]
     ancestry: list[str]  # of a manual one: what its file told of the generations before it, one line each
@@ -65,7 +80,7 @@ class GenerationEntry(TypedDict):
 
 
 class ArmEntry(TypedDict):
-    """One candidate against one generation, over all sweeps that tried it."""
+    """One candidate against one generation, over all sweeps that tried it with one budget and by one metric."""
 
     arm: str
     on: str  # what a search had provisionally kept, and the arm comes on top of; "" = the baseline alone
@@ -75,6 +90,7 @@ class ArmEntry(TypedDict):
     difference: Interval | None
     loss: float | None  # mean metric of its runs at the largest share of the budget
     share: str  # that share: 1, 1/3
+    budget: str  # what that share is: `250 steps`
     runs: int
     flops: float | None  # of one run at that share
     reason: str
@@ -91,9 +107,13 @@ class TrialEntry(TypedDict):
     sweep: str
     role: str
     share: str
+    budget: str  # what that share is: `250 steps`
     seed: int
     status: str
-    loss: float | None
+    metric: str  # that its sweep ranks by
+    loss: float | None  # its value of that metric
+    also: Mapping[str, float]  # its values of the other metrics that something was ranked by
+    steps: int | None
     tokens: int | None
     flops: float | None
     seconds: float | None
@@ -109,7 +129,7 @@ class Curve(TypedDict):
     on: str
     generation: int
     outcome: Drawn
-    share: str
+    budget: str
     seeds: int
     flops_per_token: float | None
     tokens: list[int]
@@ -117,6 +137,27 @@ class Curve(TypedDict):
     train_loss: list[float | None]
     expert_usage: list[float | None]  # empty where no layer has experts, see foundry.core.training.expert_load
     expert_unevenness: list[float | None]
+
+
+class BaselineEntry(TypedDict):
+    """What a baseline reaches itself, at the budget and in the metric of a group."""
+
+    generation: int
+    value: float
+    runs: int  # of its own, whose mean that is; 0: it is what its promotion confirmed
+
+
+class Group(TypedDict):
+    """Runs that may be compared: of one budget, by one metric."""
+
+    budget: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    trials: int
+    smallest_decidable: float | None  # the gain that 80 % of such sweeps find
+    curves: Literal["val_loss", "train_loss"] | None  # what its curves show: training loss where none was validated
+    baselines: list[BaselineEntry]  # oldest first; without those that were not measured here
 
 
 class KeepRate(TypedDict):
@@ -131,6 +172,7 @@ class KeepRate(TypedDict):
 class NoiseEntry(TypedDict):
     metric: str
     context: str
+    budget: str | None  # of the runs; None where no sweep tells
     sigma: float
     df: int
     runs: int
@@ -150,12 +192,13 @@ class Errors(TypedDict):
 class Contents(TypedDict):
     project: str
     created: float
-    metric: str
+    metric: str  # of the first group
     unit: str
     higher_is_better: bool
+    groups: list[Group]  # the one with most trainings of a whole budget first
     generations: list[GenerationEntry]  # oldest first
     gain: Gain | None  # None: no promotion stands
-    arms: list[ArmEntry]  # best first: by the lower end of the interval
+    arms: list[ArmEntry]  # of each group best first, by the lower end of the interval; behind them those without one
     trials: list[TrialEntry]  # in the order in which they were asked for
     curves: list[Curve]
     keep_rates: list[KeepRate]  # the last is of all types together

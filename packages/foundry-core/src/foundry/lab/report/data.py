@@ -7,17 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
 
-from foundry.core.contracts import Metric, UsageError
-from foundry.core.metrics import METRICS
+from foundry.core.contracts import UsageError
 from foundry.lab.decide.power import smallest_decidable
 from foundry.lab.decide.rule import Rule
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import Generation, Noise
-from foundry.lab.ledger.sweep_row import SweepRow
+from foundry.lab.ledger.records import Decision, Generation, Noise
 from foundry.lab.report import arms, runs
 from foundry.lab.report.contents import ArmEntry, Contents, Errors, Gain, GenerationEntry, NoiseEntry
+from foundry.lab.report.groups import groups, meaning
+from foundry.lab.report.lengths import UNKNOWN
 from foundry.lab.report.snapshot import ArmKey, Snapshot
 
 
@@ -31,38 +30,28 @@ def read(project: Path) -> Contents:
         return _empty(project)
     with Ledger.look(project) as ledger:
         snapshot = Snapshot(ledger)
-        entries = arms.arms(snapshot)
+        cases = arms.arms(snapshot)
+        entries = [*cases.values()]
         lineage = _lineage(snapshot, entries)
-        metric = Counter(sweep.metric for sweep in snapshot.compared.values()).most_common(1)
-        name = metric[0][0] if metric else "val_loss"
-        newest = next((each for each in reversed(snapshot.compared.values()) if each.metric == name), None)
+        trials = runs.trials(snapshot, cases)
+        curves = runs.curves(snapshot, cases, ledger.curve)
+        found = groups(snapshot, trials, curves)
+        metric = found[0]["metric"] if found else "val_loss"
         return {
             "project": project.resolve().name,
             "created": time.time(),
-            "metric": name,
-            **_meaning(name, newest),
+            "metric": metric,
+            **meaning(snapshot, metric),
+            "groups": found,
             "generations": lineage,
-            "gain": _gain(lineage),
+            "gain": _gain(lineage, metric),
             "arms": entries,
-            "trials": runs.trials(snapshot, entries),
-            "curves": runs.curves(snapshot, entries, ledger.curve),
+            "trials": trials,
+            "curves": curves,
             "keep_rates": arms.keep_rates(entries),
             "noise": [_noise(noise, snapshot) for noise in sorted(ledger.noises(), key=lambda noise: -noise.runs)],
             "errors": _errors(snapshot),
         }
-
-
-class _Meaning(TypedDict):
-    unit: str
-    higher_is_better: bool
-
-
-def _meaning(name: str, sweep: SweepRow | None) -> _Meaning:
-    """Of the metric that a sweep ranked by."""
-    if sweep and sweep.unit is not None and sweep.higher_is_better is not None:
-        return {"unit": sweep.unit, "higher_is_better": sweep.higher_is_better}
-    known = next((metric for metric in METRICS if metric.name == name), Metric(name))  # before sweeps kept what it is
-    return {"unit": known.unit, "higher_is_better": known.higher_is_better}
 
 
 def _empty(project: Path) -> Contents:
@@ -70,7 +59,9 @@ def _empty(project: Path) -> Contents:
         "project": project.resolve().name,
         "created": time.time(),
         "metric": "val_loss",
-        **_meaning("val_loss", None),
+        "unit": "nats",
+        "higher_is_better": False,
+        "groups": [],
         "generations": [],
         "gain": None,
         "arms": [],
@@ -90,11 +81,10 @@ def _lineage(snapshot: Snapshot, entries: Sequence[ArmEntry]) -> list[Generation
     while number is not None:
         standing.add(number)
         number = parents[number]
-    tried = Counter(entry["generation"] for entry in entries)
-    decisions = {decision.id: decision for decision in snapshot.decisions}
+    tried = Counter(entry["generation"] for entry in arms.once_each(entries))
     found = []
     for each in generations:
-        decision = decisions.get(each.decision or "")
+        decision = snapshot.decision_of(each)
         born = snapshot.born(ArmKey(decision.generation, "", decision.arm)) if decision else None
         entry: GenerationEntry = {
             "number": each.number,
@@ -106,7 +96,9 @@ def _lineage(snapshot: Snapshot, entries: Sequence[ArmEntry]) -> list[Generation
             "created": each.created,
             "loss": each.loss,
             "given_up": each.given_up,
-            "gain": arms.interval_of(decision),
+            "gain": arms.interval_of(decision, snapshot),
+            "own_budget": str(snapshot.own_lengths[each.number]),
+            "below_own_budget": _is_below_own(decision, snapshot),
             "reason": decision.reason if decision else "",
             "changes": born.changes if born else [],
             "ancestry": list(each.ancestry),
@@ -115,6 +107,16 @@ def _lineage(snapshot: Snapshot, entries: Sequence[ArmEntry]) -> list[Generation
         }
         found.append(entry)
     return found
+
+
+def _is_below_own(decision: Decision | None, snapshot: Snapshot) -> bool | None:
+    """Whether a promotion rests on runs shorter than the budget of the baseline that it beat: a gain of short trainings
+    may not be one of long ones."""
+    sweep = snapshot.compared.get(decision.sweep) if decision else None
+    if decision is None or sweep is None:
+        return None
+    own = snapshot.own_lengths.get(decision.generation, UNKNOWN)
+    return snapshot.length(sweep).is_below(own, snapshot.runs_of(decision))
 
 
 def _undone_by(number: int, generations: Sequence[Generation], parents: dict[int, int | None]) -> int | None:
@@ -126,24 +128,28 @@ def _undone_by(number: int, generations: Sequence[Generation], parents: dict[int
     return None
 
 
-def _gain(lineage: Sequence[GenerationEntry]) -> Gain | None:
-    """The gains on the way to the current generation, added. Their intervals make no interval of the sum, however they
-    are combined: those gains are here because they looked good, and nobody knows of how many."""
+def _gain(lineage: Sequence[GenerationEntry], metric: str) -> Gain | None:
+    """The gains in one metric on the way to the current generation, added. Their intervals make no interval of the sum,
+    however they are combined: those gains are here because they looked good, and nobody knows of how many."""
     by_number = {entry["number"]: entry for entry in lineage}
-    gains, number = [], lineage[-1]["number"] if lineage else None
+    every, number = [], lineage[-1]["number"] if lineage else None
     while number is not None:
         entry = by_number[number]
         if entry["kind"] == "promoted" and entry["gain"] is not None:
-            gains.append(entry["gain"])
+            every.append(entry["gain"])
         number = entry["parent"]
+    gains = [gain for gain in every if gain["metric"] == metric]
     if not gains:
         return None
     lows = [gain["low"] for gain in gains if gain["low"] is not None]
     return {
+        "metric": metric,
+        "budgets": list(dict.fromkeys(gain["budget"] for gain in reversed(gains))),
         "estimate": math.fsum(gain["effect"] for gain in gains),
         "least": math.fsum(lows) if len(lows) == len(gains) else None,
         "promotions": len(gains),
         "n": sum(gain["n"] for gain in gains),
+        "others": len(every) - len(gains),
     }
 
 
@@ -158,6 +164,7 @@ def _noise(noise: Noise, snapshot: Snapshot) -> NoiseEntry:
     return {
         "metric": noise.metric,
         "context": noise.context,
+        "budget": snapshot.budget_of(noise),
         "sigma": noise.sigma,
         "df": noise.df,
         "runs": noise.runs,

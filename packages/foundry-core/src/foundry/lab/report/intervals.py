@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from foundry.lab.report.contents import Interval
 from foundry.lab.report.markup import Markup, el
@@ -59,14 +60,20 @@ def draw(interval: Interval | None, scale: AxisScale, outcome: str) -> Markup:
     """The interval as a bar, the difference as a dot: full where it comes from fresh seeds, hollow from the screening.
     It is as high as the row that it stands in, so that the lines of a column join. The numbers stand beside it, so a
     screen reader passes over it."""
-    parts = []
-    if scale.decidable is not None:
-        left, right = scale.x(-scale.decidable), scale.x(scale.decidable)
-        parts.append(el("rect", x=left, width=right - left, y=0.0, height="100%", class_="undecidable"))
-    parts += [_upright(scale.x(tick), "zero" if tick == 0 else "grid") for tick in scale.ticks]
+    parts = [*_background(scale)]
     if interval is not None:
         parts.append(el("svg", _marks(interval, scale), y="50%", overflow="visible"))  # whose y = 0 is the middle
     return el("svg", parts, class_=f"interval {outcome}", width=WIDTH, height=HEIGHT, aria_hidden="true")
+
+
+@cache
+def _background(scale: AxisScale) -> tuple[Markup, ...]:
+    """What is behind every interval of a column."""
+    lines = [_upright(scale.x(tick), "zero" if tick == 0 else "grid") for tick in scale.ticks]
+    if scale.decidable is None:
+        return tuple(lines)
+    left, right = scale.x(-scale.decidable), scale.x(scale.decidable)
+    return el("rect", x=left, width=right - left, y=0.0, height="100%", class_="undecidable"), *lines
 
 
 def _marks(interval: Interval, scale: AxisScale) -> Iterator[Markup]:

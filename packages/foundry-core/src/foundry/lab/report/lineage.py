@@ -13,14 +13,15 @@ LANE, LEFT, DOT = 20, 14, 24  # pixels: between lanes, before the first, from a 
 KINDS = {"promoted": ("✓", "promoted"), "manual": ("✎", "by hand"), "rollback": ("↩", "rollback")}
 
 
-def lineage(generations: Sequence[GenerationEntry], decidable: float | None, unit: str) -> Markup:
-    """Every generation with its kind, what changed, and the gain that made it one."""
+def lineage(generations: Sequence[GenerationEntry], metric: str, unit: str) -> Markup:
+    """Every generation with its kind, what changed, and the gain that made it one. Gains in one metric are drawn; those
+    in others are told."""
     lanes = lanes_of(generations)
-    scale = intervals.AxisScale.of((each["gain"] for each in generations), decidable)
-    rows = [_row(each, generations, lanes, scale) for each in reversed(generations)]
-    head = el(
-        "div", el("span", "gain" + (f", {unit}" if unit else "")), intervals.axis(scale), el("span"), class_="gain"
-    )
+    gains = [gain for each in generations if (gain := each["gain"]) and gain["metric"] == metric]
+    scale = intervals.AxisScale.of(gains)
+    rows = [_row(each, generations, lanes, scale, metric) for each in reversed(generations)]
+    axis = intervals.axis(scale) if gains else el("span")
+    head = el("div", el("span", f"gain in {words.named(metric, unit)}"), axis, el("span"), class_="gain")
     width = LEFT + LANE * (max(lanes.values(), default=0) + 1)
     return el("div", head, el("ol", rows), class_="lineage", style=f"--graph: {width}px")
 
@@ -56,15 +57,22 @@ def _ancestry(number: int | None, parents: dict[int, int | None]) -> list[int]:
 
 
 def _row(
-    entry: GenerationEntry, generations: Sequence[GenerationEntry], lanes: dict[int, int], scale: intervals.AxisScale
+    entry: GenerationEntry,
+    generations: Sequence[GenerationEntry],
+    lanes: dict[int, int],
+    scale: intervals.AxisScale,
+    metric: str,
 ) -> Markup:
     number, gain = entry["number"], entry["gain"]
     sign, kind = KINDS[entry["kind"]]
     state = "current" if entry["current"] else "left" if entry["undone_by"] is not None else ""
     notes = [
         words.moment(entry["created"]),
-        f"loss {words.loss(entry['loss'])}" if entry["loss"] is not None else None,
+        f"{gain['metric'] if gain else 'loss'} {words.loss(entry['loss'])}" if entry["loss"] is not None else None,
         words.count(entry["tried"], "arm") + " tried against it" if entry["tried"] else None,
+        f"measured at {gain['budget']}, its own budget is {entry['own_budget']}"
+        if gain and entry["below_own_budget"]
+        else None,
         f"sign held at {entry['guard']}" if entry["guard"] else None,
         f"undone by generation {entry['undone_by']}" if entry["undone_by"] is not None else None,
     ]
@@ -74,6 +82,7 @@ def _row(
         el("code", entry["summary"], class_="summary"),
         el("span", el("span", sign, aria_hidden="true", class_="sign"), kind, class_=f"badge kind-{entry['kind']}"),
         el("span", "current baseline", class_="badge now") if entry["current"] else None,
+        _short(entry) if entry["below_own_budget"] else None,
     )
     return el(
         "li",
@@ -84,17 +93,31 @@ def _row(
             el("div", (el("span", note) for note in notes if note is not None), _more(entry), class_="notes"),
             class_="what",
         ),
-        el("div", intervals.draw(gain, scale, "promoted"), _figures(gain) if gain else None, class_="gain"),
+        el(
+            "div",
+            intervals.draw(gain if gain and gain["metric"] == metric else None, scale, "promoted"),
+            _figures(gain, metric) if gain else None,
+            class_="gain",
+        ),
         class_=f"generation {state}".strip(),
         id=f"generation-{number}",
     )
 
 
-def _figures(gain: Interval) -> Markup:
+def _short(entry: GenerationEntry) -> Markup:
+    """The mark of a gain that was measured in trainings shorter than the baseline's own."""
+    meaning = "The gain of a short training may be none in a long one: confirm it with the whole budget."
+    return el("span", el("span", "△", aria_hidden="true", class_="sign"), "short evidence", class_="badge short",
+              title=meaning)  # fmt: skip
+
+
+def _figures(gain: Interval, metric: str) -> Markup:
     return el(
         "p",
         el("strong", words.signed(gain["effect"])),
-        el("span", f"{words.span(gain)}, {words.count(gain['n'], 'pair')}", class_="muted block"),
+        None if gain["metric"] == metric else el("span", f" {gain['metric']}", class_="muted"),
+        el("span", words.span(gain), class_="muted block"),
+        el("span", f"{words.count(gain['n'], 'pair')} at {words.trained(gain)}", class_="muted block"),
     )
 
 

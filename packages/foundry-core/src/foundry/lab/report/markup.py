@@ -4,7 +4,7 @@ attribute."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import TypeAlias
 
 from foundry.core.printable import printable
@@ -49,6 +49,7 @@ def _attribute(name: str) -> str:
     return name.rstrip("_").replace("_", "-")
 
 
+@lru_cache(maxsize=2048, typed=True)  # typed: True is no 1
 def _quoted(value: str | float | bool) -> str:
     return "" if value is True else text(value).replace("&", "&amp;").replace(">", "&gt;").replace('"', "&quot;")
 

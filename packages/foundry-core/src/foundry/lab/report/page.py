@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
+from collections import defaultdict
+from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
-from typing import Any
 
-from foundry.lab.report import limits, summary, tables, words
-from foundry.lab.report.arms import KEPT
-from foundry.lab.report.contents import Contents, TrialEntry
+from foundry.lab.report import choice, limits, summary, tables, words
+from foundry.lab.report.contents import ArmEntry, Contents, Group, GroupKey
 from foundry.lab.report.lineage import lineage
-from foundry.lab.report.markup import Child, Markup, el, escaped, text
-from foundry.lab.report.runs import spread
+from foundry.lab.report.markup import Child, Markup, el, escaped
+from foundry.lab.report.series import series
 
-SCRIPTS = ("theme.js", "tables.js", "plot.js", "progress.js", "curves.js")
+SCRIPTS = ("theme.js", "tables.js", "plot.js", "groups.js", "progress.js", "curves.js")
 SECTIONS = (
     ("progress", "Progress"),
-    ("lineage", "Lineage"),
     ("best", "Leaderboard"),
     ("curves", "Loss curves"),
+    ("lineage", "Lineage"),
     ("tried", "Tried and not kept"),
     ("rates", "Keep rates"),
     ("chance", "Chance"),
@@ -49,16 +47,15 @@ def render(contents: Contents) -> str:
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{fingerprint}'; base-uri 'none'",
         style=_asset("report.css"),
         body="\n".join(body),
-        series=_series(contents),
+        series=series(contents, contents["groups"][: limits.GROUPS]),
         script=script,
     )
 
 
 def _main(contents: Contents, is_empty: bool) -> Markup:
-    unit, metric = contents["unit"], contents["metric"]
+    groups = contents["groups"][: limits.GROUPS]
+    dots = limits.shared([group["trials"] for group in groups], limits.DOTS)
     current = next((each for each in contents["generations"] if each["current"]), None)
-    noise = next((each for each in contents["noise"] if each["metric"] == metric), None)
-    decidable = noise["smallest_decidable"] if noise else None
     head = el(
         "header",
         el("h1", contents["project"]),
@@ -67,7 +64,7 @@ def _main(contents: Contents, is_empty: bool) -> Markup:
             f"{words.count(len(contents['trials']), 'trial')} and "
             f"{words.count(len(contents['generations']), 'generation')} by ",
             words.moment(contents["created"]),
-            f" UTC, ranked by {metric}" + (f" ({unit})" if unit else ""),
+            " UTC",
         ),
         class_="title",
     )
@@ -77,28 +74,19 @@ def _main(contents: Contents, is_empty: bool) -> Markup:
         "main",
         head,
         summary.tiles(contents),
+        choice.control(groups, len(contents["groups"])),
         _section(
             "progress",
-            "Every run of a whole budget is a dot, the line is the baseline of its time. "
-            + ("Higher is better. " if contents["higher_is_better"] else "Lower is better. ")
-            + _left_out(contents)
-            + "A dot that is better than the line is only a candidate until fresh seeds confirm it.",
-            _chart("progress-chart", f"{metric} of every trial, in order, and the baseline's"),
-        ),
-        _section(
-            "lineage",
-            "Each baseline, newest first, and the gain that made it one: the mean difference on fresh seeds with an "
-            "interval that stays valid whenever the test stopped. What a rollback left behind stands beside the line.",
-            lineage(contents["generations"][-limits.GENERATIONS :], decidable, unit)
-            if current
-            else el("p", "No baseline is recorded yet: the first sweep imports experiments/baseline.yaml."),
+            "",
+            choice.each(groups, lambda group, n: el("p", _of_progress(group, contents, dots[n]), class_="lead")),
+            _chart("progress-chart", "Every trial, in order, and the baseline's own result"),
         ),
         _section(
             "best",
-            "Ranked by the lower end of the interval: by what is sure, to the level beside it. A full dot comes from "
-            "fresh seeds; a hollow one is from the screening, where the best of many looks better than it is. "
-            + ("The shaded band is too small to be decided at this noise." if decidable is not None else ""),
-            tables.leaderboard(contents["arms"], decidable, unit),
+            "Ranked by the lower end of the interval: by what is sure, to the level beside it. Arms without an "
+            "interval stand behind those with one. A full dot comes from fresh seeds; a hollow one is from the "
+            "screening, where the best of many looks better than it is.",
+            _leaderboards(contents["arms"], groups),
         ),
         _section(
             "curves",
@@ -107,7 +95,16 @@ def _main(contents: Contents, is_empty: bool) -> Markup:
             "use the arrow keys, to see whose it is."
             + EXPERTS
             * any(curve["expert_usage"] for curve in contents["curves"]),
-            _chart("curves-chart", f"{metric} of every arm while it trains"),
+            _chart("curves-chart", "The loss of every arm while it trains"),
+        ),
+        _section(
+            "lineage",
+            "Each baseline, newest first, and the gain that made it one: the mean difference on fresh seeds with an "
+            "interval that stays valid whenever the test stopped, and how long the runs were. What a rollback left "
+            "behind stands beside the line.",
+            lineage(contents["generations"][-limits.GENERATIONS :], contents["metric"], contents["unit"])
+            if current
+            else el("p", "No baseline is recorded yet: the first sweep imports experiments/baseline.yaml."),
         ),
         _section(
             "tried",
@@ -123,15 +120,44 @@ def _main(contents: Contents, is_empty: bool) -> Markup:
         _section(
             "chance",
             "",
-            *summary.chance(contents["noise"], contents["errors"], {metric: unit}),
+            *summary.chance(
+                contents["noise"], contents["errors"], {each["metric"]: each["unit"] for each in contents["groups"]}
+            ),
         ),
-        _section("runs", "Training runs, also those that failed.", tables.trials(contents["trials"])),
+        _section(
+            "runs", "Training runs, also those that failed.", tables.trials(contents["trials"], contents["metric"])
+        ),
     )
 
 
-def _left_out(contents: Contents) -> str:
-    many = len(contents["trials"]) > limits.DOTS
-    return "Not all are drawn: what was kept, the best of their time, and some of the rest. " if many else ""
+def _of_progress(group: Group, contents: Contents, dots: int) -> str:
+    """What is to be known of a group's chart.
+
+    Args:
+        dots: that are drawn, at most.
+    """
+    told = [
+        "Every run is a dot, the line is the baseline of its time. A dot that is better than the line is only a "
+        "candidate until fresh seeds confirm it.",
+        "Higher is better." if group["higher_is_better"] else "Lower is better.",
+    ]
+    if not group["baselines"]:
+        told.append(f"There is no line: no baseline has a result of its own at {group['budget']} in {group['metric']}.")
+    elif len(group["baselines"]) < len(contents["generations"]):
+        told.append("The line is missing where the baseline of the time has no result of its own at this budget.")
+    if group["trials"] > dots:
+        told.append("Not all are drawn: what was kept, the best of their time, and some of the rest.")
+    return " ".join(told)
+
+
+def _leaderboards(arms: Sequence[ArmEntry], groups: Sequence[Group]) -> list[Markup]:
+    found: dict[GroupKey, list[ArmEntry]] = defaultdict(list)
+    for arm in arms:
+        if arm["difference"] is not None:
+            found[arm["difference"]["budget"], arm["metric"]].append(arm)
+    of_group = [found[group["budget"], group["metric"]] for group in groups]
+    most = limits.shared([len(its) for its in of_group], limits.ROWS)
+    return choice.each(groups, lambda group, number: tables.leaderboard(of_group[number], group, number, most[number]))
 
 
 def _section(name: str, lead: str, *content: Child) -> Markup:
@@ -188,67 +214,6 @@ def _empty() -> Markup:
         el("ol", (el("li", el("code", command), f" {what}") for command, what in steps)),
         class_="empty",
     )
-
-
-def _series(contents: Contents) -> str:
-    """What the charts are drawn from, as JSON that no content can end: `<` and `>` are escaped."""
-    dots = [
-        [number, trial["generation"], trial["loss"], trial["outcome"], trial["arm"], trial["on"]]
-        for number, trial in _thinned(
-            [
-                (number, trial)
-                for number, trial in enumerate(contents["trials"], 1)
-                if trial["generation"] is not None and trial["role"] != "guard"
-                if trial["status"] == "failed" or (trial["share"] == "1" and trial["loss"] is not None)
-            ],
-            sign=-1 if contents["higher_is_better"] else 1,
-        )
-    ]
-    generations = [[each["number"], each["loss"], each["kind"]] for each in contents["generations"]]
-    names = {name: list(written) for name, written in words.OUTCOMES.items()}
-    series: dict[str, Any] = {
-        "metric": contents["metric"], "unit": contents["unit"], "higher": contents["higher_is_better"],
-        "outcomes": names,
-        "trials": dots, "generations": generations, "curves": contents["curves"],
-    }  # fmt: skip
-    plain = json.dumps(_clean(series), separators=(",", ":"), allow_nan=False)
-    return plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _thinned(dots: list[tuple[int, TrialEntry]], *, sign: int) -> list[tuple[int, TrialEntry]]:
-    """At most DOTS of them: what was kept, what was the best of its time, and of the rest every so many.
-
-    Args:
-        sign: -1 where more is better.
-    """
-    if len(dots) <= limits.DOTS:
-        return dots
-    best = math.inf
-    marked: list[tuple[int, TrialEntry]] = []
-    rest: list[tuple[int, TrialEntry]] = []
-    for dot in dots:
-        loss, outcome = dot[1]["loss"], dot[1]["outcome"]
-        is_best = loss is not None and sign * loss < best
-        best = min(best, math.inf if loss is None else sign * loss)
-        (marked if is_best or outcome in KEPT else rest).append(dot)
-    marked = spread(marked, limits.DOTS // 2)
-    return sorted([*marked, *spread(rest, limits.DOTS - len(marked))], key=lambda dot: dot[0])
-
-
-def _clean(value: Any) -> Any:
-    """Text as it may be shown, and numbers that JSON has: what is not finite becomes null."""
-    match value:
-        case str():
-            return text(value)
-        case float():
-            return value if value - value == 0 else None
-        case dict():
-            return {key: _clean(each) for key, each in value.items()}
-        case list() | tuple():
-            # A curve's points are looked at right here: there are 100,000 of them.
-            return [each if type(each) is float and each - each == 0 else _clean(each) for each in value]
-        case _:
-            return value
 
 
 def _asset(name: str) -> str:

@@ -4,43 +4,52 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from foundry.lab.ledger.records import BriefTrial, Json
 from foundry.lab.report import limits
+from foundry.lab.report.arms import key_of
 from foundry.lab.report.contents import ArmEntry, Curve, Drawn, TrialEntry
-from foundry.lab.report.snapshot import ArmKey, Asked, Snapshot, score
+from foundry.lab.report.lengths import part
+from foundry.lab.report.snapshot import ArmKey, Asked, Case, Snapshot, score
 
 T = TypeVar("T")
+CurveKey: TypeAlias = tuple[ArmKey, str]
+"""An arm, and a budget in words."""
 DRAWN = ("val_loss", "train_loss", "expert_usage", "expert_unevenness")
 END = math.inf
+NOTHING: Mapping[str, float] = {}
 
 
-def trials(snapshot: Snapshot, arms: Iterable[ArmEntry]) -> list[TrialEntry]:
+def trials(snapshot: Snapshot, arms: Mapping[Case, ArmEntry]) -> list[TrialEntry]:
     """Every trial, in the order in which they were asked for."""
-    outcomes = _outcomes(arms)
-    return [_entry(trial, asked, outcomes) for trial, asked in snapshot.trials.values()]
+    metrics = {sweep.metric for sweep in snapshot.compared.values()}
+    others = {metric: metrics - {metric} for metric in {sweep.metric for sweep in snapshot.sweeps}}
+    outcomes = {id(asked): _outcome(arms.get(asked.case)) for asked in snapshot.asked}
+    return [
+        _entry(trial, asked, outcomes[id(asked)], others[asked.case.metric])
+        for trial, asked in snapshot.trials.values()
+    ]
 
 
-def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str], Sequence[Json]]) -> list[Curve]:
+def curves(snapshot: Snapshot, arms: Mapping[Case, ArmEntry], points: Callable[[str], Sequence[Json]]) -> list[Curve]:
     """One curve for every arm and budget: the mean over its seeds.
 
     Args:
         points: the curve of a trial, by its id.
     """
-    arms = list(arms)
-    outcomes = _outcomes(arms)
-    grouped: dict[tuple[ArmKey, str], list[BriefTrial]] = defaultdict(list)
+    grouped: dict[CurveKey, list[tuple[BriefTrial, Asked]]] = defaultdict(list)
     for trial, asked in snapshot.trials.values():
         if trial.status == "finished" and trial.role != "guard":
-            grouped[asked.key, trial.share].append(trial)
+            grouped[asked.case.key, part(asked.case.length, trial.share)].append((trial, asked))
     found = []
-    for key, share in _drawn(list(grouped), arms):
+    for key, budget in _drawn(list(grouped), [*arms.values()]):
         if key.generation is None:
             continue
-        members = grouped[key, share][-limits.SEEDS :]
+        newest = grouped[key, budget][-1][1].case
+        members = [trial for trial, _ in grouped[key, budget][-limits.SEEDS :]]
         rows = _mean([_thinned(points(trial.id)) for trial in members])
         if len(rows) < 2:
             continue
@@ -50,8 +59,8 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
             "arm": key.arm,
             "on": key.on,
             "generation": key.generation,
-            "outcome": outcomes.get(key, "baseline"),
-            "share": share,
+            "outcome": _outcome(arms.get(newest)),
+            "budget": budget,
             "seeds": len(members),
             "flops_per_token": fmean(per_token) if per_token else None,
             "tokens": [row["tokens"] for row in rows],
@@ -64,12 +73,16 @@ def curves(snapshot: Snapshot, arms: Iterable[ArmEntry], points: Callable[[str],
     return found
 
 
-def _drawn(names: Sequence[tuple[ArmKey, str]], arms: Sequence[ArmEntry]) -> list[tuple[ArmKey, str]]:
+def _outcome(arm: ArmEntry | None) -> Drawn:
+    return "baseline" if arm is None else arm["outcome"]
+
+
+def _drawn(names: Sequence[CurveKey], arms: Sequence[ArmEntry]) -> list[CurveKey]:
     """The curves that are drawn, in the order of `names`: all, unless they are too many."""
     names = [name for name in names if name[0].generation is not None]
     if len(names) <= limits.CURVES:
         return names
-    ranks = {ArmKey(arm["generation"], arm["on"], arm["arm"]): rank for rank, arm in enumerate(arms)}
+    ranks = {key_of(arm): rank for rank, arm in reversed([*enumerate(arms)])}
     controls = [name for name in names if name[0] not in ranks][-limits.CURVES // 4 :]
     tried = [name for name in names if name[0] in ranks]
     best = sorted(tried, key=lambda name: ranks[name[0]])[: limits.CURVES // 2]
@@ -78,29 +91,32 @@ def _drawn(names: Sequence[tuple[ArmKey, str]], arms: Sequence[ArmEntry]) -> lis
     return [name for name in names if name in chosen]
 
 
-def _entry(trial: BriefTrial, asked: Asked, outcomes: dict[ArmKey, Drawn]) -> TrialEntry:
+def _entry(trial: BriefTrial, asked: Asked, outcome: Drawn, others: Iterable[str]) -> TrialEntry:
+    (generation, on, arm), length, metric = asked.case
+    _, _, role, share, id, seed, status, attempts, reason, _, _, steps, tokens, flops, seconds = trial
+    also = {name: value for name in others if (value := score(trial, name)) is not None} if others else NOTHING
     return {
-        "id": trial.id,
-        "arm": asked.key.arm,
-        "on": asked.key.on,
-        "generation": asked.key.generation,
+        "id": id,
+        "arm": arm,
+        "on": on,
+        "generation": generation,
         "sweep": asked.sweep.id,
-        "role": trial.role,
-        "share": trial.share,
-        "seed": trial.seed,
-        "status": trial.status,
-        "loss": score(trial, asked.metric),
-        "tokens": trial.tokens,
-        "flops": trial.flops,
-        "seconds": trial.seconds,
-        "attempts": trial.attempts,
-        "outcome": outcomes.get(asked.key, "baseline"),
-        "reason": trial.reason,
+        "role": role,
+        "share": share,
+        "budget": part(length, share),
+        "seed": seed,
+        "status": status,
+        "metric": metric,
+        "loss": score(trial, metric),
+        "also": also,
+        "steps": steps,
+        "tokens": tokens,
+        "flops": flops,
+        "seconds": seconds,
+        "attempts": attempts,
+        "outcome": outcome,
+        "reason": reason,
     }
-
-
-def _outcomes(arms: Iterable[ArmEntry]) -> dict[ArmKey, Drawn]:
-    return {ArmKey(arm["generation"], arm["on"], arm["arm"]): arm["outcome"] for arm in arms}
 
 
 def _thinned(points: Sequence[Json]) -> list[dict]:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from foundry.lab.decide.request import CONTROL, arm_name
 from foundry.lab.ledger.ledger import Ledger
-from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Refusal
+from foundry.lab.ledger.records import BriefTrial, Decision, Generation, Noise, Refusal
 from foundry.lab.ledger.sweep_row import SweepRow
+from foundry.lab.report.lengths import UNKNOWN, Length, part
 
 SELF_TESTS = ("null", "noise")
 """Kinds of sweeps whose arms are the baseline itself."""
@@ -26,20 +27,27 @@ class ArmKey(NamedTuple):
     arm: str
 
 
+class Case(NamedTuple):
+    """An arm as it was asked about: what differs in one of these is not compared."""
+
+    key: ArmKey
+    length: Length  # of its whole trainings
+    metric: str  # that it is ranked by
+
+
 class Asked(NamedTuple):
     """What a sweep asked for of one arm. What holds for all of its trials is read once, not for each of 50,000."""
 
     sweep: SweepRow
-    key: ArmKey
+    case: Case
     is_control: bool
-    metric: str  # what the sweep ranks by
     trials: list[BriefTrial]
 
     @classmethod
-    def of(cls, sweep: SweepRow, arm: str) -> Asked:
+    def of(cls, sweep: SweepRow, arm: str, length: Length) -> Asked:
         is_control = arm == CONTROL or sweep.kind in SELF_TESTS
         key = ArmKey(sweep.generation, on(sweep), CONTROL if is_control else arm)
-        return cls(sweep, key, is_control, sweep.metric, [])
+        return cls(sweep, Case(key, length, sweep.metric), is_control, [])
 
 
 class Snapshot:
@@ -55,11 +63,16 @@ class Snapshot:
         trials = {sweep: list(its) for sweep, its in groupby(ledger.brief_trials(), attrgetter("sweep"))}
         for sweep in self.sweeps:
             arms: dict[str, Asked] = {}
+            length = self.length(sweep)
             for trial in trials.get(sweep.id, ()):
-                asked = arms.get(trial.arm) or arms.setdefault(trial.arm, Asked.of(sweep, trial.arm))
+                asked = arms.get(trial.arm) or arms.setdefault(trial.arm, Asked.of(sweep, trial.arm, length))
                 asked.trials.append(trial)
                 self.trials.setdefault(trial.id, (trial, asked))
             self.asked += arms.values()
+
+    @cached_property
+    def by_id(self) -> dict[str, SweepRow]:
+        return {sweep.id: sweep for sweep in self.sweeps}
 
     @cached_property
     def compared(self) -> dict[str, SweepRow]:
@@ -71,6 +84,65 @@ class Snapshot:
     def promoted(self) -> dict[str, Generation]:
         """Decision -> the generation that came of it."""
         return {each.decision: each for each in self.generations if each.decision is not None}
+
+    @cached_property
+    def own_lengths(self) -> dict[int, Length]:
+        """Generation -> the budget that its experiment states."""
+        return {each.number: Length.own(each.experiment) for each in self.generations}
+
+    def length(self, sweep: SweepRow) -> Length:
+        """Of the whole trainings of a sweep."""
+        return self._lengths[sweep.id]
+
+    @cached_property
+    def _lengths(self) -> dict[str, Length]:
+        """The same budget is one object: to find it in a table of results then takes no comparison."""
+        once: dict[Length, Length] = {}
+        own = self.own_lengths
+        stated = (
+            (sweep.id, Length.asked(sweep.question, own.get(sweep.generation or 0, UNKNOWN))) for sweep in self.sweeps
+        )
+        return {id: once.setdefault(length, length) for id, length in stated}
+
+    def budget_of(self, noise: Noise) -> str | None:
+        """Of the runs that a spread was measured in: its group names the experiment, and a share if it was a part."""
+        _, identity, share, *_ = f"{noise.group}   ".split(" ")
+        length = self._controls.get(identity)
+        return None if length is None else part(length, share or "1")
+
+    @cached_property
+    def _controls(self) -> dict[str, Length]:
+        """The identity of a control -> the budget that it was trained with."""
+        return {sweep.arms[0].identity: self.length(sweep) for sweep in self.sweeps if sweep.arms}
+
+    def case(self, sweep: SweepRow, arm: str) -> Case:
+        """An arm, as a sweep asks about it."""
+        return Case(ArmKey(sweep.generation, on(sweep), arm), self.length(sweep), sweep.metric)
+
+    def decision_of(self, generation: Generation) -> Decision | None:
+        """That made it a baseline."""
+        return self._decisions.get(generation.decision or "")
+
+    @cached_property
+    def _decisions(self) -> dict[str, Decision]:
+        return {decision.id: decision for decision in self.decisions}
+
+    def runs_of(self, decision: Decision) -> list[BriefTrial]:
+        """The trainings of a decided arm that its sweep asked for, of the whole budget."""
+        asked = self._asked.get((decision.sweep, decision.arm))
+        return (
+            [
+                trial
+                for trial in asked.trials
+                if trial.status == "finished" and trial.role != "guard" and trial.share == "1"
+            ]
+            if asked
+            else []
+        )
+
+    @cached_property
+    def _asked(self) -> dict[tuple[str, str], Asked]:
+        return {(each.sweep.id, each.case.key.arm): each for each in self.asked}
 
     def born(self, key: ArmKey) -> Birth:
         """How an arm came about: as its sweep planned it, or, where it was refused, as its name says."""

@@ -6,7 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from foundry.lab.report import words
-from foundry.lab.report.contents import Contents, Errors, Gain, KeepRate, NoiseEntry, Outcome
+from foundry.lab.report.contents import (
+    Contents,
+    Errors,
+    Gain,
+    GenerationEntry,
+    Group,
+    KeepRate,
+    NoiseEntry,
+    Outcome,
+)
 from foundry.lab.report.markup import Child, Markup, el
 
 STACK: tuple[Outcome, ...] = ("promoted", "won", "kept", "inconclusive", "rejected", "screened_out", "failed")
@@ -14,12 +23,12 @@ STACK: tuple[Outcome, ...] = ("promoted", "won", "kept", "inconclusive", "reject
 
 
 def tiles(contents: Contents) -> Markup:
-    """What one wants to know first."""
+    """What one wants to know first, at the budget and in the metric of the first group."""
     current = next((each for each in contents["generations"] if each["current"]), None)
     unit = contents["unit"]
     statuses = Counter(trial["status"] for trial in contents["trials"])
     every = contents["keep_rates"][-1] if contents["keep_rates"] else None
-    noise = next((each for each in contents["noise"] if each["metric"] == contents["metric"]), None)
+    group = next(iter(contents["groups"]), None)
     gain, errors = contents["gain"], contents["errors"]
     rest = ", ".join(f"{n:,} {status}" for status, n in statuses.most_common() if status != "finished")
     return el(
@@ -27,10 +36,7 @@ def tiles(contents: Contents) -> Markup:
         _tile(
             "baseline",
             f"generation {current['number']}" if current else "none yet",
-            (f"{contents['metric']} {words.loss(current['loss'])}: " if current["loss"] is not None else "")
-            + current["summary"]
-            if current
-            else "",
+            _reached(current, group),
         ),
         _tile(
             "gain so far",
@@ -45,15 +51,7 @@ def tiles(contents: Contents) -> Markup:
             else "no arm is judged yet",
         ),
         _tile("trials", f"{len(contents['trials']):,}", f"{statuses['finished']:,} finished" + (rest and f", {rest}")),
-        _tile(
-            "smallest decidable gain",
-            f"{noise['smallest_decidable']:.4f} {unit}"
-            if noise and noise["smallest_decidable"] is not None
-            else words.NOTHING,
-            f"found in 80\u00a0% of sweeps; the noise between seeds is {noise['sigma']:.4f}"
-            if noise
-            else "not measured: foundry noise",
-        ),
+        _tile("smallest decidable gain", *_decidable(contents, group)),
         _tile(
             "expected false promotions",
             f"≤ {errors['expected']:.2g}" if errors["sweeps"] else "0",
@@ -61,6 +59,30 @@ def tiles(contents: Contents) -> Markup:
         ),
         class_="tiles",
     )
+
+
+def _reached(current: GenerationEntry | None, group: Group | None) -> str:
+    """The current baseline's own result in a group, and what made it the baseline."""
+    if current is None:
+        return ""
+    own = [each for each in group["baselines"] if each["generation"] == current["number"]] if group else []
+    reached = (f"{group['metric']} {words.loss(each['value'])} at {group['budget']}: " for each in own if group)
+    return "".join(reached) + current["summary"]
+
+
+def _decidable(contents: Contents, group: Group | None) -> tuple[str, str]:
+    """The smallest gain that sweeps find, and where that holds."""
+    if group and group["smallest_decidable"] is not None:
+        return (
+            f"{group['smallest_decidable']:.4f} {group['unit']}",
+            f"found in 80\u00a0% of sweeps at {group['budget']}",
+        )
+    noise = next((each for each in contents["noise"] if each["metric"] == contents["metric"]), None)
+    if noise is None:
+        return words.NOTHING, "not measured: foundry noise"
+    smallest = noise["smallest_decidable"]
+    figure = words.NOTHING if smallest is None else f"{smallest:.4f} {contents['unit']}"
+    return figure, f"found in 80\u00a0% of sweeps; the noise between seeds is {noise['sigma']:.4f}"
 
 
 def keep_rates(rates: Sequence[KeepRate]) -> Markup:
@@ -101,22 +123,14 @@ def chance(noise: Sequence[NoiseEntry], errors: Errors, units: dict[str, str]) -
     if not noise:
         yield el("p", "The noise between seeds was not measured yet: ", el("code", "foundry noise"), " does it.")
         return
-    words_only, figures = (
-        ("metric", "where"),
-        ("standard deviation", "runs", "degrees of freedom", "smallest decidable gain"),
-    )
+    heads = ("budget", "standard deviation", "runs", "degrees of freedom", "smallest decidable gain")
     rows = (
         el(
             "tr",
-            el("th", each["metric"], scope="row"),
-            el("td", el("code", each["context"][:8], title=each["context"])),
-            el("td", f"{each['sigma']:.5f} {units.get(each['metric'], '')}", class_="number"),
-            el("td", f"{each['runs']}", class_="number"),
-            el("td", f"{each['df']}", class_="number"),
-            el(
-                "td",
-                words.NOTHING if each["smallest_decidable"] is None else f"{each['smallest_decidable']:.4f}",
-                class_="number",
+            el("th", each["metric"], scope="row", title=each["context"]),
+            (
+                el("td", figure, class_="number", data_label=head)
+                for head, figure in zip(heads, _figures(each, units.get(each["metric"], "")), strict=True)
             ),
         )
         for each in noise
@@ -128,15 +142,24 @@ def chance(noise: Sequence[NoiseEntry], errors: Errors, units: dict[str, str]) -
             el("caption", "Noise", class_="hidden"),
             el(
                 "thead",
-                el(
-                    "tr",
-                    (el("th", title, scope="col") for title in words_only),
-                    (el("th", title, scope="col", class_="number") for title in figures),
-                ),
+                el("tr", el("th", "metric", scope="col"), (el("th", h, scope="col", class_="number") for h in heads)),
             ),
             el("tbody", rows),
+            class_="rates",
         ),
         class_="scroll",
+    )
+
+
+def _figures(noise: NoiseEntry, unit: str) -> tuple[str, ...]:
+    """Of a measurement of the noise, in the order of its table."""
+    smallest = noise["smallest_decidable"]
+    return (
+        noise["budget"] or words.NOTHING,
+        f"{noise['sigma']:.5f} {unit}".strip(),
+        f"{noise['runs']}",
+        f"{noise['df']}",
+        words.NOTHING if smallest is None else f"{smallest:.4f}",
     )
 
 
@@ -145,7 +168,9 @@ def _together(gain: Gain) -> str:
     least = "" if gain["least"] is None else f"at least {words.signed(gain['least'])} if every interval holds; "
     of = f"the sum of {gain['promotions']} gains" if gain["promotions"] > 1 else "it"
     why = "is too large on average, because a test stops when it looks good"
-    return f"{least}{of} {why}; {words.count(gain['n'], 'pair')} of runs"
+    at = f"; measured at {' and '.join(gain['budgets'])}" if len(gain["budgets"]) > 1 else ""
+    others = f"; {words.count(gain['others'], 'gain')} in other metrics not counted" if gain["others"] else ""
+    return f"{least}{of} {why}; {words.count(gain['n'], 'pair')} of runs{at}{others}"
 
 
 def _tile(title: str, figure: str, note: str) -> Markup:

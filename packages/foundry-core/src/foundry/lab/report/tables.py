@@ -4,10 +4,11 @@ them; without it they are whole."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from foundry.lab.report import intervals, limits, words
-from foundry.lab.report.contents import ArmEntry, TrialEntry
+from foundry.lab.report.contents import ArmEntry, Group, Interval, TrialEntry
 from foundry.lab.report.lineage import changes
 from foundry.lab.report.markup import Child, Markup, el
 
@@ -34,50 +35,62 @@ class Row(NamedTuple):
     generation: int | None = None
 
 
-def leaderboard(arms: Sequence[ArmEntry], decidable: float | None, unit: str) -> Markup:
-    """Arms by what is sure of them: the lower end of the interval."""
-    every = [arm for arm in arms if arm["difference"] is not None]
-    ranked = every[: limits.ROWS]
-    scale = intervals.AxisScale.of((arm["difference"] for arm in ranked), decidable)
+def leaderboard(arms: Sequence[ArmEntry], group: Group, number: int, most: int) -> Markup:
+    """The arms of a group by what is sure of them, the lower end of the interval; behind them those that have none.
+
+    Args:
+        number: of the group.
+        most: rows.
+    """
+    ranked = arms[:most]
+    # The scale is that of the rows which are seen at first: what is far worse goes beyond its edge.
+    scale = intervals.AxisScale.of((arm["difference"] for arm in ranked[:PAGE]), group["smallest_decidable"])
     columns = (
         Column("#", "number", "ascending"),
         Column("arm"),
         Column("outcome"),
         Column("against", "number", label="against"),
-        Column((f"better by, {unit}" if unit else "better by", intervals.axis(scale)), "figure"),
+        Column((f"better by, {group['unit']}" if group["unit"] else "better by", intervals.axis(scale)), "figure"),
         Column("difference", "number"),
         Column("n", "number", label="n"),
-        Column("loss", "number", label="loss"),
+        Column(el("span", group["metric"], class_="measured"), "number", label=group["metric"]),
+        Column("trained for", "number"),
         Column("FLOPs", "number", label="FLOPs"),
     )
-    rows = []
-    for rank, arm in enumerate(ranked, 1):
-        difference = arm["difference"]
-        assert difference is not None
-        low = difference["effect"] if difference["low"] is None else difference["low"]
-        source = "fresh seeds" if difference["confirmed"] else "screening"
-        if arm["share"] != "1":
-            source += f", {arm['share']} budget"
-        cells = (
-            TableCell(str(rank), rank),
-            _name(arm),
-            TableCell(words.outcome(arm["outcome"]), arm["outcome"]),
-            _generation(arm["generation"]),
-            TableCell(intervals.draw(difference, scale, arm["outcome"]), low),
-            TableCell(
-                (
-                    el("strong", words.signed(difference["effect"])),
-                    el("span", words.span(difference), class_="muted block"),
-                ),
-                difference["effect"],
-            ),
-            TableCell((str(difference["n"]), el("span", source, class_="muted block")), difference["n"]),
-            TableCell(words.loss(arm["loss"]), arm["loss"]),
-            TableCell(words.amount(arm["flops"]), arm["flops"]),
-        )
-        rows.append(Row(cells, arm["outcome"], arm["types"], arm["generation"]))
-    left = _left_out(len(every), "best", "arms", "what=decision")
-    return table("leaderboard", "Arms by the lower end of their interval", columns, rows, "arms", left)
+    rows = [
+        Row(_ranked(rank, arm, difference, scale), arm["outcome"], arm["types"], arm["generation"])
+        for rank, arm in enumerate(ranked, 1)
+        if (difference := arm["difference"]) is not None
+    ]
+    left = _left_out(len(arms), most, "best", "arms", "what=decision")
+    caption = f"Arms by the lower end of their interval, at {group['budget']} by {group['metric']}"
+    return table(f"leaderboard-{number}", caption, columns, rows, "arms", left)
+
+
+def _ranked(rank: int, arm: ArmEntry, difference: Interval, scale: intervals.AxisScale) -> tuple[TableCell, ...]:
+    source = "fresh seeds" if difference["confirmed"] else "screening"
+    sure = difference["low"] is not None
+    figures = (
+        el("strong", words.signed(difference["effect"])),
+        el("span", words.span(difference) or "no interval", class_="muted block"),
+    )
+    return (
+        TableCell(str(rank) if sure else words.NOTHING, rank if sure else None),
+        _name(arm),
+        TableCell(words.outcome(arm["outcome"]), arm["outcome"]),
+        _generation(arm["generation"]),
+        TableCell(intervals.draw(difference, scale, arm["outcome"]), difference["low"]),
+        TableCell(figures, difference["effect"]),
+        TableCell((str(difference["n"]), el("span", source, class_="muted block")), difference["n"]),
+        TableCell(words.loss(arm["loss"]), arm["loss"]),
+        _trained(difference),
+        TableCell(words.amount(arm["flops"]), arm["flops"]),
+    )
+
+
+def _trained(difference: Interval) -> TableCell:
+    first, _, rest = words.trained(difference).partition(", ")
+    return TableCell((first, el("span", rest, class_="muted block") if rest else None), difference["tokens"])
 
 
 def not_kept(arms: Sequence[ArmEntry]) -> Markup:
@@ -107,12 +120,16 @@ def not_kept(arms: Sequence[ArmEntry]) -> Markup:
         )
         for arm in newest
     ]
-    left = _left_out(len(every), "newest", "arms", "what=decision,refusal")
+    left = _left_out(len(every), limits.ROWS, "newest", "arms", "what=decision,refusal")
     return table("not-kept", "Arms that did not become a baseline", columns, rows, "arms", left)
 
 
-def trials(entries: Sequence[TrialEntry]) -> Markup:
-    """Every training run, newest first."""
+def trials(entries: Sequence[TrialEntry], metric: str) -> Markup:
+    """Every training run, newest first.
+
+    Args:
+        metric: what a result is of, where nothing is said beside it.
+    """
     columns = (
         Column("#", "number", "descending"),
         Column("trial"),
@@ -121,7 +138,7 @@ def trials(entries: Sequence[TrialEntry]) -> Markup:
         Column("role"),
         Column("budget", "number", label="budget"),
         Column("status"),
-        Column("loss", "number", label="loss"),
+        Column(metric, "number", label="result"),
         Column("tokens", "number", label="tokens"),
         Column("FLOPs", "number", label="FLOPs"),
         Column("time", "number"),
@@ -135,9 +152,9 @@ def trials(entries: Sequence[TrialEntry]) -> Markup:
                 _name(trial),
                 _generation(trial["generation"]),
                 TableCell(trial["role"]),
-                TableCell(trial["share"], _fraction(trial["share"])),
+                _trained_for(trial),
                 TableCell(el("span", trial["status"], class_=f"status {trial['status']}")),
-                TableCell(words.loss(trial["loss"]), trial["loss"]),
+                _result(trial, metric),
                 TableCell(words.amount(trial["tokens"]), trial["tokens"]),
                 TableCell(words.amount(trial["flops"]), trial["flops"]),
                 TableCell(el("span", words.duration(trial["seconds"]), class_="whole"), trial["seconds"]),
@@ -150,15 +167,15 @@ def trials(entries: Sequence[TrialEntry]) -> Markup:
             [*enumerate(entries[-limits.ROWS :], len(entries) - len(entries[-limits.ROWS :]) + 1)]
         )
     ]
-    left = _left_out(len(entries), "newest", "trials", "what=trial")
+    left = _left_out(len(entries), limits.ROWS, "newest", "trials", "what=trial")
     return table("trials", "Every training run, newest first", columns, rows, "trials", left)
 
 
-def _left_out(found: int, which: str, what: str, terms: str) -> Markup | None:
+def _left_out(found: int, most: int, which: str, what: str, terms: str) -> Markup | None:
     """Where the rest of a table is, if it has one."""
-    if found <= limits.ROWS:
+    if found <= most:
         return None
-    said = f"Here are the {which} {limits.ROWS} of {found:,} {what}. All of them: "
+    said = f"Here are the {which} {most} of {found:,} {what}. All of them: "
     return el("p", said, el("code", f"foundry query {terms} --json"), class_="lead")
 
 
@@ -246,15 +263,23 @@ def _name(entry: ArmEntry | TrialEntry) -> TableCell:
     return TableCell((el("span", entry["arm"], class_="arm"), on), entry["arm"])
 
 
+@cache
 def _generation(number: int | None) -> TableCell:
     if number is None:
         return TableCell(words.NOTHING, None)
     return TableCell(el("a", str(number), href=f"#generation-{number}", aria_label=f"generation {number}"), number)
 
 
-def _fraction(share: str) -> float:
-    above, _, below = share.partition("/")
-    return int(above) / int(below or 1)
+def _trained_for(trial: TrialEntry) -> TableCell:
+    """The budget, and in steps if it says it otherwise."""
+    steps = None if trial["steps"] is None else words.count(trial["steps"], "step")
+    other = el("span", steps, class_="muted block") if steps not in (None, trial["budget"]) else None
+    return TableCell((trial["budget"], other), trial["tokens"])
+
+
+def _result(trial: TrialEntry, metric: str) -> TableCell:
+    other = el("span", trial["metric"], class_="muted block") if trial["metric"] != metric else None
+    return TableCell((words.loss(trial["loss"]), other), trial["loss"])
 
 
 def _note(trial: TrialEntry) -> str:

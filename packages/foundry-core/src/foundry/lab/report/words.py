@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from functools import cache
 
 from foundry.lab.report.contents import Interval
 from foundry.lab.report.markup import Markup, el
@@ -25,6 +26,7 @@ OUTCOMES = {
 MINUS, NOTHING = "−", "–"
 
 
+@cache
 def outcome(name: str) -> Markup:
     """The badge of an outcome: a sign, a word and a colour, of which each alone would do."""
     sign, words, meaning = OUTCOMES[name]
@@ -58,6 +60,21 @@ def amount(value: float | None) -> str:
     power = min(max(int(math.log10(abs(value)) // 3), 0), 6)
     scaled = value / 1000**power
     return f"{scaled:.3g}{['', 'k', 'M', 'G', 'T', 'P', 'E'][power]}" if power else f"{value:.0f}"
+
+
+def trained(interval: Interval) -> str:
+    """At which budget an effect was measured: `250 steps, 32k tokens`."""
+    steps, tokens = interval["steps"], interval["tokens"]
+    parts = (
+        interval["budget"] if steps is None else count(round(steps), "step"),
+        None if tokens is None else f"{amount(tokens)} tokens",
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def named(metric: str, unit: str) -> str:
+    """`val_loss, nats`"""
+    return ", ".join(filter(None, (metric, unit)))
 
 
 def duration(seconds: float | None) -> str:

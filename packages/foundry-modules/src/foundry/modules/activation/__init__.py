@@ -35,7 +35,8 @@ class GEGLUParams(GELUParams):
 
 def _variant(name: str, attribute: str, params: type[ActivationParams], summary: str, reference: str) -> Variant:
     target = f"foundry.modules.activation.{name}:{attribute}"
-    return Variant("activation", name, target, params, summary, reference)
+    plain = f"foundry.modules.activation.plain:{name}"
+    return Variant("activation", name, target, params, summary, reference, plain=plain)
 
 
 VARIANTS = [

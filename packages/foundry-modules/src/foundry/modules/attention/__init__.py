@@ -238,6 +238,7 @@ VARIANTS = [
         params=MHAParams,
         summary="multi-head: every query head has a key/value head of its own",
         reference="arXiv:1706.03762",
+        plain="foundry.modules.attention.plain:Attention",
     ),
     Variant(
         slot="attention",
@@ -246,6 +247,7 @@ VARIANTS = [
         params=GQAParams,
         summary="grouped-query: groups of query heads share a key/value head; a smaller cache",
         reference="arXiv:2305.13245",
+        plain="foundry.modules.attention.plain:Attention",
     ),
     Variant(
         slot="attention",
@@ -254,6 +256,7 @@ VARIANTS = [
         params=SlidingWindowParams,
         summary="a token sees the last `window` tokens only, in time that follows the window",
         reference="arXiv:2310.06825",
+        plain="foundry.modules.attention.plain:Attention",
     ),
     Variant(
         slot="attention",
@@ -262,6 +265,7 @@ VARIANTS = [
         params=SparseParams,
         summary="block-strided: a window, and every stride-th block before it",
         reference="arXiv:1904.10509",
+        plain="foundry.modules.attention.plain:Attention",
     ),
     Variant(
         slot="attention",
@@ -270,6 +274,7 @@ VARIANTS = [
         params=MLAParams,
         summary="multi-head latent: keys and values are made of one small vector per token; only that is cached",
         reference="arXiv:2412.19437",
+        plain="foundry.modules.attention.plain:LatentAttention",
     ),
     Variant(
         slot="attention",
@@ -278,6 +283,7 @@ VARIANTS = [
         params=NSAParams,
         summary="native sparse: compressed blocks, blocks chosen by them, and a window, gated; exact, not yet fast",
         reference="arXiv:2502.11089",
+        plain="foundry.modules.attention.plain:NativeSparseAttention",
     ),
 ]
 

@@ -40,6 +40,7 @@ VARIANTS = [
         params=ConvParams,
         summary="causal depthwise convolutions with a residual, before and inside both sublayers",
         reference="https://ssrn.com/abstract=5240330",
+        plain="foundry.modules.canon.plain:ConvCanon",
     ),
 ]
 

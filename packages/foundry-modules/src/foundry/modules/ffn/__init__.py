@@ -147,6 +147,7 @@ VARIANTS = [
         params=DenseParams,
         summary="one hidden layer, gated if the activation is",
         reference="arXiv:1706.03762, arXiv:2002.05202",
+        plain="foundry.modules.ffn.plain:dense",
     ),
     Variant(
         slot="ffn",
@@ -155,6 +156,7 @@ VARIANTS = [
         params=MoEParams,
         summary="mixture of experts: each token uses top_k of n_experts dense networks; none is dropped",
         reference="arXiv:2401.04088, arXiv:2412.19437",
+        plain="foundry.modules.ffn.plain:MixtureOfExperts",
     ),
     Variant(
         slot="ffn",
@@ -163,6 +165,7 @@ VARIANTS = [
         params=PEERParams,
         summary="parameter-efficient expert retrieval: tiny experts by the thousand, found by product keys",
         reference="arXiv:2407.04153",
+        plain="foundry.modules.ffn.plain:PEER",
     ),
 ]
 

@@ -39,6 +39,7 @@ VARIANTS = [
         params=RMSNormParams,
         summary="divide by the root mean square",
         reference="arXiv:1910.07467",
+        plain="foundry.modules.norm.plain:rmsnorm",
     ),
     Variant(
         slot="norm",
@@ -47,6 +48,7 @@ VARIANTS = [
         params=LayerNormParams,
         summary="subtract the mean, divide by the standard deviation",
         reference="arXiv:1607.06450",
+        plain="foundry.modules.norm.plain:layernorm",
     ),
     Variant(
         slot="norm",
@@ -55,6 +57,7 @@ VARIANTS = [
         params=DyTParams,
         summary="dynamic tanh: bound instead of normalise, without statistics",
         reference="arXiv:2503.10622",
+        plain="foundry.modules.norm.plain:DyT",
     ),
 ]
 

@@ -121,6 +121,7 @@ VARIANTS = [
         params=RoPEParams,
         summary="rotate queries and keys by their position",
         reference="arXiv:2104.09864",
+        plain="foundry.modules.position.plain:RoPE",
     ),
     Variant(
         slot="position",
@@ -129,6 +130,7 @@ VARIANTS = [
         params=ALiBiParams,
         summary="lower a score in proportion to the distance",
         reference="arXiv:2108.12409",
+        plain="foundry.modules.position.plain:ALiBi",
     ),
     Variant(
         slot="position",
@@ -137,6 +139,7 @@ VARIANTS = [
         params=LearnedParams,
         summary="add a learned vector per position",
         reference="GPT-2",
+        plain="foundry.modules.position.plain:Learned",
     ),
     Variant(
         slot="position",
@@ -145,6 +148,7 @@ VARIANTS = [
         params=SinusoidalParams,
         summary="add sines and cosines of the position",
         reference="arXiv:1706.03762",
+        plain="foundry.modules.position.plain:Sinusoidal",
     ),
     Variant(
         slot="position",
@@ -153,5 +157,6 @@ VARIANTS = [
         params=NoPositionParams,
         summary="none: order is known only through the causal mask",
         reference="arXiv:2305.19466",
+        plain="foundry.modules.position.plain:NoPosition",
     ),
 ]

@@ -15,6 +15,7 @@ VARIANTS = [
         params=ResidualParams,
         summary="x + f(norm(x)): an unbroken path from the embeddings to the head",
         reference="GPT-2, arXiv:2002.04745",
+        plain="foundry.modules.residual.plain:pre",
     ),
     Variant(
         slot="residual",
@@ -23,6 +24,7 @@ VARIANTS = [
         params=ResidualParams,
         summary="x + norm(f(x)): what a sublayer adds has one scale (OLMo 2)",
         reference="arXiv:2501.00656",
+        plain="foundry.modules.residual.plain:post",
     ),
     Variant(
         slot="residual",
@@ -31,6 +33,7 @@ VARIANTS = [
         params=ResidualParams,
         summary="norm(x + f(x)): the original transformer; wants warm-up",
         reference="arXiv:1706.03762",
+        plain="foundry.modules.residual.plain:post_add",
     ),
     Variant(
         slot="residual",
@@ -39,5 +42,6 @@ VARIANTS = [
         params=SandwichParams,
         summary="x + norm(f(norm(x))): a norm before and one after (Gemma 2)",
         reference="arXiv:2105.13290, arXiv:2408.00118",
+        plain="foundry.modules.residual.plain:sandwich",
     ),
 ]

@@ -24,5 +24,6 @@ VARIANTS = [
         params=X0Params,
         summary="a learned mix of the stream and the embeddings, two scalars for each layer",
         reference="https://github.com/karpathy/nanochat, https://github.com/KellerJordan/modded-nanogpt",
+        plain="foundry.modules.skip.plain:X0",
     ),
 ]

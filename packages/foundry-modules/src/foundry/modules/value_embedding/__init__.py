@@ -42,6 +42,7 @@ VARIANTS = [
         params=TableParams,
         summary="a table of its own for every other layer",
         reference="https://github.com/KellerJordan/modded-nanogpt, arXiv:2410.17897",
+        plain="foundry.modules.value_embedding.plain:Table",
     ),
     Variant(
         slot="value_embedding",
@@ -50,5 +51,6 @@ VARIANTS = [
         params=GatedParams,
         summary="a table for every other layer, and a gate for each head that the stream opens",
         reference="https://github.com/karpathy/nanochat",
+        plain="foundry.modules.value_embedding.plain:Gated",
     ),
 ]

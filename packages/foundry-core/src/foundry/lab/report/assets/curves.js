@@ -2,31 +2,49 @@
 (() => {
   const figure = document.getElementById("curves-chart");
   if (!figure) return;
-  if (!SERIES.curves.length) { figure.textContent = "No curve is recorded yet."; return; }
+  if (!SERIES.curves.length || !GROUP.now) { figure.textContent = "No curve is recorded yet."; return; }
   const MANY = 8;  // curves of a group from which on it gets a band
   const UNITS = { expert_usage: "share of all", expert_unevenness: "nats" };  // of what is no loss
   const FEW = 8;  // curves up to which each carries its name
-  const state = { x: "tokens", y: "val_loss", range: "end", generation: "", share: SERIES.curves.some(c => c.share === "1") ? "1" : SERIES.curves[0].share };
-  const telling = new Set(SERIES.curves.filter(c => c.share === state.share && c.outcome !== "baseline").map(c => c.generation));
-  if (telling.size) state.generation = String(Math.max(...telling));  // the newest at which there is something to compare
+  const has = key => SERIES.curves.some(curve => key === "flops" ? curve.flops_per_token : curve[key].some(v => v !== null));
+  const state = { x: "tokens", y: has("val_loss") ? "loss" : "train_loss", range: "end", generation: "" };
+  const of = () => SERIES.curves.filter(curve => curve.budget === GROUP.now.budget);
   const hidden = new Set(), controls = make("div", { class: "switches" });
   const place = make("div", { class: "chart", tabindex: 0, id: "curves-plot" });
   const tip = new Tip(place);
-  let plot, drawn = [], chosen = -1, keys;
+  const generation = make("select", { "aria-label": "generation" });
+  let plot, group, drawn = [], chosen = -1, keys;
 
-  const has = key => SERIES.curves.some(curve => key === "flops" ? curve.flops_per_token : curve[key].some(v => v !== null));
-  const counterpart = curve => SERIES.curves.find(c => c.outcome === "baseline" && c.generation === curve.generation && c.on === curve.on && c.share === curve.share);
+  const counterpart = curve => of().find(c => c.outcome === "baseline" && c.generation === curve.generation && c.on === curve.on);
+
+  /* Which loss: the one that was asked for; else the validation's, or the training's where nothing was validated. */
+  const lossKey = () => state.y === "train_loss" ? state.y : GROUP.now.curves;
+  const LOSSES = { val_loss: "validation loss, nats", train_loss: "training loss, nats" };
+  const fallback = () => GROUP.now.curves === "train_loss" ? " (no run here was validated on its way)" : "";
+
+  /* The generations that were trained in this group; at first the newest at which there is something to compare. */
+  function offer() {
+    if (group === GROUP.now) return;
+    group = GROUP.now;
+    const every = [...new Set(of().map(curve => curve.generation))].sort((a, b) => b - a);
+    const telling = of().filter(curve => curve.outcome !== "baseline").map(curve => curve.generation);
+    state.generation = telling.length ? String(Math.max(...telling)) : "";
+    const options = [["", "every generation"], ...every.map(n => [String(n), `against generation ${n}`])];
+    generation.replaceChildren(...options.map(([value, words]) => make("option", { value }, words)));
+    generation.value = state.generation;
+    generation.hidden = every.length < 2;
+  }
 
   /* The points of a curve as they are drawn: [x, y], oldest first. */
   function points(curve) {
     const factor = state.x === "flops" ? curve.flops_per_token : 1;
     const plain = key => curve.tokens.map((n, i) => [n * factor, curve[key][i] ?? null]).filter(point => point[1] !== null && point[0]);
-    if (state.y !== "difference") return plain(state.y);
+    if (state.y !== "difference") return plain(state.y === "loss" ? lossKey() : state.y);
     const base = counterpart(curve);
     if (!base) return [];
     const scale = state.x === "flops" ? base.flops_per_token : 1;
-    const theirs = base.tokens.map((n, i) => [n * scale, base.val_loss[i]]).filter(point => point[1] !== null);
-    return plain("val_loss").map(([x, y]) => [x, at(theirs, x)?.valueOf() - y]).filter(point => Number.isFinite(point[1]));
+    const theirs = base.tokens.map((n, i) => [n * scale, base[lossKey()][i]]).filter(point => point[1] !== null);
+    return plain(lossKey()).map(([x, y]) => [x, at(theirs, x)?.valueOf() - y]).filter(point => Number.isFinite(point[1]));
   }
 
   /* Where a curve is at x, on a straight line between its points; undefined outside. */
@@ -39,17 +57,18 @@
   }
 
   function select() {
-    return SERIES.curves
-      .filter(curve => curve.share === state.share && (!state.generation || String(curve.generation) === state.generation))
+    return of()
+      .filter(curve => !state.generation || String(curve.generation) === state.generation)
       .filter(curve => !(state.y === "difference" && curve.outcome === "baseline"));
   }
 
   function draw() {
-    plot?.svg.remove();
-    place.querySelector(".legend")?.remove();
+    offer();
     choose(-1);
+    place.replaceChildren(tip.box);
     const all = select().map(curve => ({ curve, points: points(curve) })).filter(each => each.points.length > 1);
     drawn = all.filter(each => !hidden.has(each.curve.outcome));
+    if (!all.length) return place.append("No curve of this budget shows that.");
     const xs = drawn.flatMap(each => each.points.map(point => point[0]));
     const x1 = Math.max(...xs, 1), x0 = state.range === "end" ? x1 * 0.3 : 0;
     const ys = drawn.flatMap(each => each.points.filter(point => point[0] >= x0).map(point => point[1])).sort((a, b) => a - b);
@@ -61,8 +80,7 @@
       gutter: named.length && place.clientWidth > 600 ? 130 : 0,
       x: [x0, x1 * 1.005], y: [low - room, high + room], label: figure.dataset.label,
       xTitle: state.x === "flops" ? "training FLOPs" : "tokens",
-      yTitle: difference ? "better than the baseline by, " + SERIES.unit : [state.y, UNITS[state.y] ?? SERIES.unit].filter(Boolean).join(", "),
-      yDigits: high - low < 0.2 ? 3 : 2,
+      yTitle: yTitle(), yDigits: digits(high - low),
     });
     if (difference) plot.line([[x0, 0], [x1 * 1.005, 0]], "zero");
     const groups = Map.groupBy(drawn, each => each.curve.outcome);
@@ -78,6 +96,11 @@
     place.append(legend(tally(all, each => each.curve.outcome), hidden, draw));
     plot.svg.addEventListener("pointermove", event => choose(nearest(...plot.where(event))));
     plot.svg.addEventListener("pointerleave", () => choose(-1));
+  }
+
+  function yTitle() {
+    if (state.y in UNITS) return named(state.y, UNITS[state.y]);
+    return (state.y === "difference" ? "better than the baseline by, in " : "") + LOSSES[lossKey()] + fallback();
   }
 
   /* Names at the ends of curves, far enough from each other to be read. */
@@ -152,22 +175,13 @@
     controls.append(make("fieldset", { class: "segments" }, make("legend", {}, title), ...inputs));
   }
 
-  function menu(title, key, options) {
-    const select = make("select", { "aria-label": title }, ...options.map(([value, words]) => make("option", { value }, words)));
-    select.value = state[key];
-    select.addEventListener("change", () => { state[key] = select.value; draw(); });
-    controls.append(select);
-  }
-
   segments("over", "x", [["tokens", "tokens"], ["flops", "FLOPs", has("flops")]]);
-  const losses = [["val_loss", "validation", has("val_loss")], ["train_loss", "training", has("train_loss")], ["difference", "difference", has("val_loss")]];
+  const losses = [["loss", "validation", has("val_loss")], ["train_loss", "training", has("train_loss")], ["difference", "difference"]];
   const experts = [["expert_usage", "experts used"], ["expert_unevenness", "uneven use"]].filter(([key]) => has(key));
   segments("show", "y", [...losses, ...experts]);
   segments("range", "range", [["end", "end"], ["whole", "whole"]]);
-  const generations = [...new Set(SERIES.curves.map(curve => curve.generation))].sort((a, b) => b - a);
-  if (generations.length > 1) menu("generation", "generation", [["", "every generation"], ...generations.map(n => [n, `against generation ${n}`])]);
-  const shares = [...new Set(SERIES.curves.map(curve => curve.share))].sort();
-  if (shares.length > 1) menu("budget", "share", shares.map(share => [share, share === "1" ? "whole budget" : `${share} of the budget`]));
+  generation.addEventListener("change", () => { state.generation = generation.value; draw(); });
+  controls.append(generation);
   figure.replaceChildren(controls, place);
   keepDrawn(place, draw);
 })();

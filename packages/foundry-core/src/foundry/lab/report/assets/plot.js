@@ -29,6 +29,9 @@ function amount(value) {
 
 const decimals = (value, digits = 4) => value.toFixed(digits).replace("-", "−");
 
+/** Of the numbers beside an axis that is so long. */
+const digits = span => span < 0.02 ? 4 : span < 0.2 ? 3 : span < 20 ? 2 : 0;
+
 /** An arm by its name, and what it came on top of. */
 const called = ({ arm, on }) => on ? `${arm} on top of ${on}` : arm;
 
@@ -56,7 +59,7 @@ class Plot {
     }
     for (const tick of ticks(...x, width / 120)) this.text(this.x(tick), this.bottom + 18, amount(tick), "middle");
     this.text(this.right, height - 6, xTitle, "end");
-    this.text(this.left, this.top - 7, yTitle, "start");
+    this.text(this.left, this.top - 7, yTitle, "start", "y-title");
     this.inside = make("g", { "clip-path": `url(#${this.clip})` });
     this.svg.append(this.inside);
   }
@@ -116,9 +119,10 @@ function tally(items, outcome) {
   return counts;
 }
 
-/** Draw now, and again when the width changes. */
+/** Draw now, and again when the width or the group changes. */
 function keepDrawn(place, draw) {
   let width = place.clientWidth;
+  GROUP.redraw.push(draw);
   draw();
   new ResizeObserver(() => {
     if (Math.abs(place.clientWidth - width) < 2) return;

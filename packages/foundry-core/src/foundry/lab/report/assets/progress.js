@@ -1,48 +1,59 @@
-/* Progress: every run of a whole budget as a dot, the baseline as stairs. */
+/* Progress: every run of a group as a dot, the baseline as stairs. */
 (() => {
   const figure = document.getElementById("progress-chart");
   if (!figure) return;
-  const dots = SERIES.trials.map(([n, generation, loss, outcome, arm, on]) => ({ n, generation, loss, outcome, arm, on }));
-  const finished = dots.filter(dot => dot.loss !== null);
-  if (finished.length < 2) { figure.textContent = "There is too little to draw yet."; return; }
-
-  const losses = finished.map(dot => dot.loss).sort((a, b) => a - b);
-  const low = quantile(losses, SERIES.higher ? 0.04 : 0), high = quantile(losses, SERIES.higher ? 1 : 0.96);
-  const room = (high - low || 0.01) * 0.08;
-  const last = Math.max(...dots.map(dot => dot.n));
+  if (!GROUP.now) { figure.textContent = "There is too little to draw yet."; return; }
   const hidden = new Set(), place = make("div", { class: "chart", tabindex: 0, id: "progress-plot" });
   const tip = new Tip(place);
-  let plot, seen = [], chosen = -1;
+  let plot, group, dots, names, seen = [], chosen = -1;
 
-  /* A baseline's loss: as it was confirmed, else the mean of its own runs. */
-  const measured = new Map();
-  for (const [number, loss] of SERIES.generations) {
-    const own = finished.filter(dot => dot.outcome === "baseline" && !dot.on && dot.generation === number).map(dot => dot.loss);
-    measured.set(number, loss ?? (own.length ? own.reduce((a, b) => a + b) / own.length : null));
+  /* The baselines' own results, as stairs; where one has none here, the line is missing. */
+  function stairs(last) {
+    const measured = new Map(GROUP.now.baselines), found = [];
+    const past = dots.map(dot => [dot.n, measured.get(dot.generation)]);
+    const now = measured.get(SERIES.generations.at(-1));  // promoted a moment ago: no trial has met it yet
+    if (now !== undefined) past.push([last + 0.5, now], [last + 1, now]);
+    let before;
+    for (const [n, value] of past) {
+      if (value !== undefined && before === undefined) found.push([]);
+      else if (value !== undefined && before !== value) found.at(-1).push([n, before]);
+      if (value !== undefined) found.at(-1).push([n, value]);
+      before = value;
+    }
+    return found;
+  }
+
+  /* From the best to the worst, less those few that are so bad that the rest would be squeezed. */
+  function range(losses, higher, own) {
+    const [best, most, worst] = (higher ? [1, 0.04, 0] : [0, 0.96, 1]).map(share => quantile(losses, share));
+    const end = Math.abs(worst - best) <= 2 * Math.abs(most - best) ? worst : most;
+    return [Math.min(best, end, ...own), Math.max(best, end, ...own)];
   }
 
   function draw() {
+    const { metric, unit, higher, baselines } = GROUP.now;
+    choose(-1);
+    dots = GROUP.now.dots.map(([n, generation, loss, outcome, arm, on]) => ({ n, generation, loss, outcome, arm, on }));
+    if (group !== GROUP.now) names = legend(tally(dots, dot => dot.outcome), hidden, draw);
+    group = GROUP.now;
     plot?.svg.remove();
+    place.replaceChildren(tip.box, names);
+    const losses = dots.map(dot => dot.loss).filter(loss => loss !== null).sort((a, b) => a - b);
+    if (!losses.length) { seen = []; return place.append("Nothing has a result here yet."); }
+    const [low, high] = range(losses, higher, baselines.map(([, value]) => value));
+    const room = (high - low || 0.01) * 0.08, first = dots[0].n, last = dots.at(-1).n;
     plot = new Plot(place, {
-      x: [0, last + 1], y: [low - room, high + room], label: figure.dataset.label, xTitle: "trial",
-      yTitle: [SERIES.metric, SERIES.unit].filter(Boolean).join(", "), yDigits: high - low < 0.2 ? 3 : 2,
+      x: [first - 1, last + 1], y: [low - room, high + room], label: figure.dataset.label, xTitle: "trial",
+      yTitle: `${named(metric, unit)} (${higher ? "higher" : "lower"} is better)`, yDigits: digits(high - low),
     });
-    const stairs = [];
-    for (const dot of dots) {
-      const loss = measured.get(dot.generation);
-      if (loss == null) continue;
-      if (stairs.length && stairs.at(-1)[1] !== loss) stairs.push([dot.n, stairs.at(-1)[1]]);
-      stairs.push([dot.n, loss]);
-    }
-    const now = measured.get(SERIES.generations.at(-1)?.[0]);  // promoted a moment ago: no trial has met it yet
-    if (stairs.length && now != null) stairs.push([last + 0.5, stairs.at(-1)[1]], [last + 0.5, now], [last + 1, now]);
     const size = dots.length < 100 ? 4.5 : 3;
     seen = dots.filter(dot => !hidden.has(dot.outcome));
     for (const strong of [false, true]) {
       for (const dot of seen.filter(dot => (MARKED.has(dot.outcome) && dot.outcome !== "baseline") === strong)) {
         dot.x = plot.x(dot.n);
-        dot.off = dot.loss === null || dot.loss > plot.y1;  // crosses at the top edge: crashed, or beyond the scale
-        dot.y = dot.off ? plot.top + 8 : plot.y(dot.loss);
+        // Crosses at the edge where it is worse: crashed, or beyond the scale.
+        dot.off = dot.loss === null || (higher ? dot.loss < plot.y0 : dot.loss > plot.y1);
+        dot.y = dot.off ? (higher ? plot.bottom - 8 : plot.top + 8) : plot.y(dot.loss);
         const kind = `point ${dot.outcome}${strong ? " strong" : ""}`;
         dot.mark = dot.off
           ? make("path", { d: `M${dot.x - 3} ${dot.y - 3}l6 6m0 -6l-6 6`, class: `${kind} cross` })
@@ -50,7 +61,7 @@
         plot.inside.append(dot.mark);
       }
     }
-    if (stairs.length && !hidden.has("baseline")) plot.line(stairs, "stairs");
+    if (!hidden.has("baseline")) for (const line of stairs(last)) plot.line(line, "stairs");
     place.prepend(plot.svg);
     plot.svg.addEventListener("pointermove", event => {
       const [x, y] = plot.where(event);
@@ -70,7 +81,7 @@
     const dot = seen[index];
     if (!dot) return tip.hide();
     dot.mark.classList.add("shown");
-    const reached = dot.loss === null ? "no result" : `${SERIES.metric} ${decimals(dot.loss)}`;
+    const reached = dot.loss === null ? "no result" : `${GROUP.now.metric} ${decimals(dot.loss)}`;
     tip.show(plot, dot.x, dot.y, called(dot), reached, `trial ${dot.n}, ${SERIES.outcomes[dot.outcome][1]}, against generation ${dot.generation}`);
   }
 
@@ -81,7 +92,6 @@
     event.preventDefault();
     choose((chosen + step + seen.length) % seen.length);
   });
-  place.append(legend(tally(dots, dot => dot.outcome), hidden, draw));
   figure.replaceChildren(place);
   keepDrawn(place, draw);
 })();

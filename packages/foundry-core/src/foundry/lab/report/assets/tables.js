@@ -17,7 +17,8 @@ for (const long of document.querySelectorAll(".long")) {
     const shown = new Set(found.slice(0, limit));
     for (const row of rows) row.hidden = !shown.has(row);
     const rest = found.length - shown.size;
-    const total = found.length === rows.length ? `${rows.length} ${what}` : `${found.length} of ${rows.length} ${what}`;
+    const all = `${rows.length} ${rows.length === 1 ? what.replace(/s$/, "") : what}`;
+    const total = found.length === rows.length ? all : `${found.length} of ${all}`;
     count.textContent = rest > 0 ? `the first ${shown.size} of ${total}` : total;
     more.hidden = rest <= 0;
     more.replaceChildren();
