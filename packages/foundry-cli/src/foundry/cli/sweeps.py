@@ -261,9 +261,10 @@ def _row(arm: ArmConclusion) -> list[str]:
     seen = arm.screening[-1] if arm.screening else None
     screened = "" if seen is None else f"{seen.difference:+.4f} at {seen.share}"
     judged = arm.judgement
-    if judged is None or judged.effect is None or not judged.interval:
+    if judged is None:
         return [arm.arm, screened, "", "", "", arm.verdict, arm.reason]
-    return [arm.arm, screened, f"{judged.effect:+.4f}", judged.interval, str(judged.n), arm.verdict, arm.reason]
+    effect = "" if judged.effect is None else f"{judged.effect:+.4f}"
+    return [arm.arm, screened, effect, judged.interval or "too early", str(judged.n), arm.verdict, arm.reason]
 
 
 def _word(value: Any) -> str:
