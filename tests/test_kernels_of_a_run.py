@@ -115,7 +115,9 @@ def test_native_kernels_that_cannot_be_had_are_an_error_that_says_why(project, m
         ("training.precision=bf16", "bf16 on cpu"),
         ("training.compile=true", "fp32 on cpu, compiled"),
     ):
-        with pytest.raises(EnvironmentFailure, match=f"they are for fp32 on cpu, not compiled, and this is {here}"):
+        with pytest.raises(
+            EnvironmentFailure, match=f"they need fp32 on the CPU without compilation, and this is {here}"
+        ):
             resolve(training("training.device=cpu", "training.kernels=native", setting))
 
 

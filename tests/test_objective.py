@@ -140,4 +140,4 @@ def test_a_reference_that_has_become_another_is_refused(project, capsys):
     train(first, "seed=5")
     command = ["train", "experiments/tiny.yaml", "--out", str(second), *(f"--set={each}" for each in sets)]
     assert main(command) == 3
-    assert "holds other weights than those that this training began with" in capsys.readouterr().err
+    assert "no longer has the weights that this training started with" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_what_may_not_be_meant_of_b_is_told_before_it_is_trained(compare):
     code, lines, _ = compare("windowed", "--dry-run")
     assert code == 0
     [remark] = lines[-1]["remarks"]
-    assert remark.startswith("windowed: attention.window: 64 tokens hold a whole row")
+    assert remark.startswith("windowed: attention.window: 64 tokens cover a whole row")
 
 
 def trials(project: Path) -> dict[tuple[str, int], dict]:

@@ -14,7 +14,7 @@ from foundry.lab.decide.conclusion import Conclusion
 from foundry.lab.ledger.records import BriefTrial, Decision
 from foundry.lab.report.contents import ArmEntry, Interval, KeepRate, Outcome
 from foundry.lab.report.lengths import UNKNOWN, mean, part
-from foundry.lab.report.snapshot import ArmKey, Asked, Case, Snapshot, score
+from foundry.lab.report.snapshot import ArmCase, ArmKey, Asked, Snapshot, score
 from foundry.lab.search.rounds import best_of, effects_of
 
 LEVEL = 0.95
@@ -26,17 +26,17 @@ UNJUDGED = ("described", "refused", "open")
 VERDICTS: Mapping[str, Outcome] = {"promote": "won", "reject": "rejected", "inconclusive": "inconclusive"}
 
 
-def arms(snapshot: Snapshot) -> dict[Case, ArmEntry]:
+def arms(snapshot: Snapshot) -> dict[ArmCase, ArmEntry]:
     """Every arm that was compared with a generation, once for each budget and metric, best first."""
     compared = snapshot.compared
-    tried: dict[Case, list[Asked]] = defaultdict(list)
+    tried: dict[ArmCase, list[Asked]] = defaultdict(list)
     controls: dict[str, list[BriefTrial]] = defaultdict(list)
     for each in snapshot.asked:
         if each.sweep.id in compared and each.is_control:
             controls[each.sweep.id] += each.trials
         elif each.sweep.id in compared:
             tried[each.case].append(each)
-    decided: dict[Case, list[Decision]] = defaultdict(list)
+    decided: dict[ArmCase, list[Decision]] = defaultdict(list)
     for decision in snapshot.decisions:
         if decision.sweep in compared:
             decided[snapshot.case(compared[decision.sweep], decision.arm)].append(decision)
@@ -103,7 +103,7 @@ def wilson(kept: int, tried: int) -> tuple[float, float]:
 
 def _entry(
     snapshot: Snapshot,
-    case: Case,
+    case: ArmCase,
     asked: Sequence[Asked],
     decisions: Sequence[Decision],
     controls: Mapping[str, Sequence[BriefTrial]],
@@ -174,7 +174,7 @@ def _reason(failures: Sequence[BriefTrial], decision: Decision | None, outcome: 
 
 
 def _screened(
-    snapshot: Snapshot, longest: Sequence[BriefTrial], controls: Mapping[str, Sequence[BriefTrial]], case: Case
+    snapshot: Snapshot, longest: Sequence[BriefTrial], controls: Mapping[str, Sequence[BriefTrial]], case: ArmCase
 ) -> Interval | None:
     """The difference to the control of the same sweep on the same rung, from the newest sweep that has both.
 
@@ -220,7 +220,7 @@ def _values(trials: Iterable[BriefTrial], metric: str) -> list[float]:
     return [value for trial in trials if (value := score(trial, metric)) is not None]
 
 
-def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[tuple[Case, ArmEntry]]:
+def _refused(snapshot: Snapshot, known: Iterable[ArmKey]) -> Iterator[tuple[ArmCase, ArmEntry]]:
     seen = set(known)
     for refusal in snapshot.refusals:
         sweep = snapshot.compared.get(refusal.sweep)

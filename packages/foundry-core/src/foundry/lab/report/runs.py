@@ -13,7 +13,7 @@ from foundry.lab.report import limits
 from foundry.lab.report.arms import key_of
 from foundry.lab.report.contents import ArmEntry, Curve, Drawn, TrialEntry
 from foundry.lab.report.lengths import part
-from foundry.lab.report.snapshot import ArmKey, Asked, Case, Snapshot, score
+from foundry.lab.report.snapshot import ArmCase, ArmKey, Asked, Snapshot, score
 
 T = TypeVar("T")
 CurveKey: TypeAlias = tuple[ArmKey, str]
@@ -23,7 +23,7 @@ END = math.inf
 NOTHING: Mapping[str, float] = {}
 
 
-def trials(snapshot: Snapshot, arms: Mapping[Case, ArmEntry]) -> list[TrialEntry]:
+def trials(snapshot: Snapshot, arms: Mapping[ArmCase, ArmEntry]) -> list[TrialEntry]:
     """Every trial, in the order in which they were asked for."""
     metrics = {sweep.metric for sweep in snapshot.compared.values()}
     others = {metric: metrics - {metric} for metric in {sweep.metric for sweep in snapshot.sweeps}}
@@ -34,7 +34,9 @@ def trials(snapshot: Snapshot, arms: Mapping[Case, ArmEntry]) -> list[TrialEntry
     ]
 
 
-def curves(snapshot: Snapshot, arms: Mapping[Case, ArmEntry], points: Callable[[str], Sequence[Json]]) -> list[Curve]:
+def curves(
+    snapshot: Snapshot, arms: Mapping[ArmCase, ArmEntry], points: Callable[[str], Sequence[Json]]
+) -> list[Curve]:
     """One curve for every arm and budget: the mean over its seeds.
 
     Args:

@@ -27,7 +27,7 @@ class ArmKey(NamedTuple):
     arm: str
 
 
-class Case(NamedTuple):
+class ArmCase(NamedTuple):
     """An arm as it was asked about: what differs in one of these is not compared."""
 
     key: ArmKey
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
     """What a sweep asked for of one arm. What holds for all of its trials is read once, not for each of 50,000."""
 
     sweep: SweepRow
-    case: Case
+    case: ArmCase
     is_control: bool
     trials: list[BriefTrial]
 
@@ -47,7 +47,7 @@ class Asked(NamedTuple):
     def of(cls, sweep: SweepRow, arm: str, length: Length) -> Asked:
         is_control = arm == CONTROL or sweep.kind in SELF_TESTS
         key = ArmKey(sweep.generation, on(sweep), CONTROL if is_control else arm)
-        return cls(sweep, Case(key, length, sweep.metric), is_control, [])
+        return cls(sweep, ArmCase(key, length, sweep.metric), is_control, [])
 
 
 class Snapshot:
@@ -115,9 +115,9 @@ class Snapshot:
         """The identity of a control -> the budget that it was trained with."""
         return {sweep.arms[0].identity: self.length(sweep) for sweep in self.sweeps if sweep.arms}
 
-    def case(self, sweep: SweepRow, arm: str) -> Case:
+    def case(self, sweep: SweepRow, arm: str) -> ArmCase:
         """An arm, as a sweep asks about it."""
-        return Case(ArmKey(sweep.generation, on(sweep), arm), self.length(sweep), sweep.metric)
+        return ArmCase(ArmKey(sweep.generation, on(sweep), arm), self.length(sweep), sweep.metric)
 
     def decision_of(self, generation: Generation) -> Decision | None:
         """That made it a baseline."""

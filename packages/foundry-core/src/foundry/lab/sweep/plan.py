@@ -228,7 +228,7 @@ def plan_of(
     question, known = replace(question, rule=replace(question.rule, metric=metric)), control.registry.metric(metric)
     tasks = tuple(task_spec(control, task) for task in asked)
     setting = Setting.of(control, jobs, [arm.experiment for arm in arms])
-    scale = Scale(question, yardstick or bare, lambda experiment: count(experiment, setting))
+    scale = TrainedAt(question, yardstick or bare, lambda experiment: count(experiment, setting))
     identities = {arm.experiment.identity for arm in arms}
     entries: list[PlannedArm] = []
     refused: list[Refused] = []
@@ -325,7 +325,7 @@ def _at_other_rates(arm: Arm, factors: Sequence[float], identities: set[str]) ->
 
 
 @dataclass(frozen=True)
-class Scale:
+class TrainedAt:
     """At which settings and for how long the arms of a question are trained."""
 
     question: Question
