@@ -10,7 +10,9 @@ from tests.project import TINY, lines_of_words, working_in, write_project
 from tests.runs import checkpoint
 
 from foundry.cli.__main__ import main
+from foundry.core.config import load_experiment
 from foundry.core.run import Run, list_runs
+from foundry.core.training.longer import kept_for_longer, shared_steps
 
 EXPERIMENT = f"""{TINY}
 training: {{max_iters: 8, batch_size: 4, eval_tokens: 64, eval_interval: 0, threads: 1, schedule: constant, ema: 0.9}}
@@ -63,6 +65,24 @@ def test_it_goes_on_where_the_shorter_one_is_the_same_bit_for_bit(train, schedul
         assert (ours / f"{group}.safetensors").read_bytes() == (theirs / f"{group}.safetensors").read_bytes()
     figures = [{k: v for k, v in each.result().items() if k not in ("run", *CLOCK)} for each in (longer, whole)]
     assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "kept"),
+    [
+        ("{type: wsd, warmup: 2, decay: 0.3}", 8, 6),
+        ("{type: wsd, warmup: 2, decay: 0.25}", 10**9, 750_000_001),  # no step of them may be looked at one by one
+        ("{type: wsd, warmup: 2, decay: 0.9}", 100, 0),  # too little is left
+        ("{type: cosine, warmup: 20}", 100, 0),
+        ("constant", 100, 0),  # the last step is kept anyway
+    ],
+)
+def test_what_is_kept_for_a_longer_one_is_the_last_step_that_they_share(tmp_path, schedule, steps, kept):
+    with working_in(write_project(tmp_path, {"experiments/baseline.yaml": EXPERIMENT})):
+        experiment = load_experiment(None, [f"training.schedule={schedule}", f"training.max_iters={steps}"])
+        assert kept_for_longer(experiment, steps) == kept
+        if steps < 1000 and kept:
+            assert shared_steps(experiment, (steps, 10 * steps)) == kept
 
 
 def test_where_nothing_is_the_same_it_says_so_and_how_to_go_on(train):

@@ -280,6 +280,39 @@ def test_a_rejected_pair_costs_nothing_and_an_undecided_one_goes_on_at_its_next_
     assert second.arm("b").reason == first.arm("b").reason
 
 
+def test_a_pair_with_a_run_that_failed_goes_on_at_its_next_seed():
+    """Else it would be undecided for ever."""
+    rule = Rule(n_max=4, delta=0.01)
+    failed = iter([False, True] + [False] * 99)
+
+    def answer(request):
+        if request.arm != "a":
+            return 3.0
+        return Failure("diverged") if next(failed) else 2.9925
+
+    first, _ = sweep(("a",), answer, rule)
+    assert (first.arm("a").verdict, first.arm("a").judgement.n) == ("inconclusive", 4)
+    known = {pair: Evidence.from_json(json.loads(json.dumps(each.to_json()))) for pair, each in found(first).items()}
+    assert known == found(first)
+    second, asked = sweep(("a",), answer, rule, evidence=known)
+    assert (second.arm("a").judgement.n, len(asked)) == (8, 8)
+    assert second.arm("a").judgement.failed == 1
+    (evidence,) = known.values()
+    assert evidence.scored.differences == evidence.differences[:1]  # what --retry goes on from
+    assert evidence.scored.terms == evidence.terms
+
+
+def test_of_two_the_one_that_failed_once_and_is_far_better_is_not_called_alike():
+    first, second = Contender("first", "1"), Contender("second", "2")
+    failed = iter([True] + [False] * 99)
+    end = play(
+        compare_procedure(first, second, Rule(delta=0.01), 0.01, DF),
+        lambda request: 3.0 if request.arm == "first" else Failure("diverged") if next(failed) else 2.95,
+    )
+    assert end.choice == "undecided"
+    assert "second failed in 1 of 16 pairs: diverged" in end.reason
+
+
 def test_a_pair_that_was_won_before_waits_for_the_others():
     known = known_of("a", *[0.03] * 6)
     end, asked = sweep(("a", "b"), lambda request: 3.0 - 0.1 * (request.arm == "b"), evidence=known)

@@ -207,7 +207,7 @@ def _lengths(text: str | None, baseline: Experiment) -> list[int]:
         return [baseline.model_args.block_size * times for times in (1, 2, 4)]
     words = text.split(",")
     if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
-        raise UsageError(f"--lengths {text}: these are no numbers of tokens", "--lengths 128,512")
+        raise UsageError(f"--lengths {text}: not a list of token counts", "--lengths 128,512")
     return [int(word) for word in words]
 
 

@@ -210,6 +210,8 @@ def _null(lab: Lab, question: Question, arms: int, rounds: int) -> None:
 def _simulated(rule: Rule, sigma: float, arms: int, rounds: int) -> None:
     from foundry.lab import simulate_null
 
+    if not 0 < sigma < float("inf"):
+        raise UsageError(f"--sigma {sigma:g}: must be a number above 0", "for example: --sigma 0.005")
     rates = simulate_null(rule, sigma, 7, arms=arms, rounds=rounds, estimated=True)
     data = {"rounds": rounds, "arms": arms, "false_promotions": round(rates.promoted * rounds), "alpha": rule.alpha}
     _rates({**data, "trials": round(rates.runs * rounds), "sigma": sigma})

@@ -8,6 +8,7 @@ asks which schedule it is: two trainings share the steps in which their factors 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -81,8 +82,12 @@ def shared_steps(short: Experiment, ends: tuple[int | None, int | None]) -> int:
 def kept_for_longer(experiment: Experiment, steps: int | None) -> int:
     """The step after which a checkpoint is worth keeping for a longer training, of one with so many steps: the last
     that the two share. 0: there is none, it is the end, or the longer one would save less than half of these steps."""
-    shared = shared_steps(experiment, (steps, _ENDLESS)) if experiment.checkpoints.before_decay else 0
-    return shared if steps is not None and steps / 2 <= shared < steps else 0
+    if steps is None or not experiment.checkpoints.before_decay:
+        return 0
+    schedule = experiment.registry.build("schedule", experiment.training.schedule)
+    # By halves: `go_on` will look at every step, but a training of many must not wait for that.
+    shared = bisect_left(range(steps), True, key=lambda at: schedule(at, at / steps) != schedule(at, at / _ENDLESS))
+    return shared if steps / 2 <= shared < steps else 0
 
 
 _ENDLESS = 2**62

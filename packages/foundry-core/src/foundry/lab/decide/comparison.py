@@ -82,7 +82,8 @@ def _choice(duel: Duel) -> Choice:
     won = [(each.n, choice) for each, choice in ((forward, "second"), (backward, "first")) if each.verdict == "promote"]
     if won:
         return "second" if min(won)[1] == "second" else "first"
-    return "alike" if forward.verdict == backward.verdict == "reject" else "undecided"
+    hopeless = [each.verdict == "reject" and not duel.test.has_won(each) for each in (forward, backward)]
+    return "alike" if all(hopeless) else "undecided"
 
 
 def _compared(duel: Duel, choice: Choice, reason: str) -> Comparison:

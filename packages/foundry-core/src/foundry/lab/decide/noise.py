@@ -17,9 +17,8 @@ FEW = 20
 
 
 def inflation(df: int) -> float:
-    """What a sigma of `df` degrees of freedom is multiplied with before it decides: 1.25 for 6 runs or more, 2.1 for 3
-    runs, 4 for 2, and 1 from FEW on. Taken at face value, a sigma of 8 runs lets 5.6 % of null sweeps promote where 5 %
-    are stated; like this, 2.3 % (`benchmarks/decisions.py null --rounds 3000`), and with any df fewer than 5 %."""
+    """What a sigma of `df` degrees of freedom is multiplied with before arms are screened out or given up by it: 1.25
+    for 6 runs or more, 2.1 for 3 runs, 4 for 2, and 1 from FEW on. No promotion depends on it."""
     return 1.0 if df >= FEW else max(1.25, 1 + 3 / max(df, 1) ** 1.5)
 
 

@@ -102,7 +102,8 @@ def _conclusion(race: Race) -> Conclusion:
 
 
 def _given_up_by(won: Duel) -> float:
-    """What the promotion of a candidate may lose: never more than the margin. < 0: what it gains at least."""
+    """What the promotion of a candidate may lose in the median, and no more than the margin. < 0: what it gains at
+    least."""
     low = won.judgement.low
     return won.test.margin if low is None else min(won.test.margin, -low)
 

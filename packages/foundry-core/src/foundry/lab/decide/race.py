@@ -167,8 +167,11 @@ class Race:
         if test.margin:
             return f"{'' if holds else 'not '}within {test.margin:.4g} of the baseline{cost}"
         if cheaper:
-            left = max(0.0, min(rule.margin or math.inf, rule.margin_cap - self.given_up))
+            wanted = rule.margin if rule.margin is not None else test.delta
+            left = max(0.0, min(wanted, rule.margin_cap - self.given_up))
             cost += f" but only {left:.4g} left that this may lose: too little to be seen in {rule.n_max} pairs"
+        if not holds and duel.judgement.failed and test.has_won(duel.judgement):
+            return f"better, but it failed more often than its controls{cost}"
         return ("better than the baseline" if holds else f"a gain of {test.delta:.4g} is unlikely") + cost
 
 
@@ -187,8 +190,10 @@ def of_budget(share: Fraction) -> str:
 def disasters(duel: Duel) -> str:
     """What a promotion does not exclude, in words: after n pairs without one, a disaster in 1 - 0.05^(1/n) of the
     candidate's runs would have gone unseen with a probability of 5 %."""
-    n, worst = duel.judgement.n, min(duel.differences[: duel.judgement.n])
-    return f"worst pair {worst:+.4f}; a disaster in fewer than {1 - 0.05 ** (1 / n):.0%} of its runs may not have shown"
+    n = duel.judgement.n
+    scored = [difference for difference in duel.differences[:n] if math.isfinite(difference)]
+    worst = f"worst pair {min(scored):+.4f}; " if scored else ""
+    return f"{worst}a disaster in fewer than {1 - 0.05 ** (1 / n):.0%} of its runs may not have shown"
 
 
 def figures(judgement: Judgement) -> str:
@@ -196,6 +201,7 @@ def figures(judgement: Judgement) -> str:
     if judgement.n == 0:
         return "no pair was run"
     pairs = "1 pair" if judgement.n == 1 else f"{judgement.n} pairs"
-    effect = "half of its runs have no score" if judgement.effect is None else f"{judgement.effect:+.4f}"
+    effect = "no median" if judgement.effect is None else f"{judgement.effect:+.4f}"
     failed = f", in {judgement.failed} of which its run failed" if judgement.failed else ""
-    return f"{effect} {judgement.interval or '(too early for an interval)'} after {pairs}{failed}"
+    failed += f", in {judgement.control_failed} of which its control failed" if judgement.control_failed else ""
+    return f"{effect} {judgement.interval or '(no interval yet)'} after {pairs}{failed}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from foundry.core.contracts import UsageError
 from foundry.lab.decide.noise import sigma_of_difference
-from foundry.lab.decide.sequential import SequentialTest
+from foundry.lab.decide.sequential import SequentialTest, least_pairs
 
 LEAST_GAIN = 0.01
 """A gain below it is not looked for unless the rule says so. 0.01 nats is worth about 7 % of a training budget
@@ -87,10 +87,15 @@ class Rule:
         return self.delta if self.delta is not None else max(LEAST_GAIN, 2 * sigma)
 
     def test(self, sigma: float, df: int, rho: float = 0.0, *, n_max: int | None = None) -> SequentialTest:
-        """The test of one finalist. It always counts as many comparisons as the rule allows finalists, so that what is
-        known of a pair means the same in every sweep."""
+        """The test of one finalist. It counts as many comparisons as the rule allows finalists, however few there
+        are."""
         sigma_d = sigma_of_difference(sigma, df, rho)
         return SequentialTest(self.gain(sigma), sigma_d, self.alpha, self.beta, n_max or self.n_max, self.finalists)
+
+    @property
+    def least_pairs(self) -> int:
+        """Pairs without which no finalist can be promoted."""
+        return least_pairs(self.finalists / self.alpha)
 
     def shares(self, arms: int) -> tuple[Fraction, ...]:
         """The rungs on which `arms` arms are screened. The last one is below 1 by default: it chooses the finalists,

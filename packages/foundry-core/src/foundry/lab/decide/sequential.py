@@ -18,8 +18,8 @@ So a candidate is promoted as soon as W is so large. `comparisons` candidates to
 alpha (Bonferroni). Nothing but the pairs themselves enters: not the noise of the baseline, which may be another than
 the candidate's.
 
-The price is a least number of pairs: with every pair won by delta or more W is about 0.6 x 1.95^n, which is 40 after
-six. `benchmarks/decisions.py bent` has what it takes, and what c and BETS were chosen from.
+The price is a least number of pairs: with every pair won by delta or more W is (1.5^n + 1.9^n + 1.99^n) / 3, which
+passes 40 at the sixth. `benchmarks/decisions.py bent` has what it takes.
 
 A run that failed is worse than any score: a pair whose candidate failed counts as lost (-1), one whose control failed
 as won (+1), both as 0. They are differences of -inf, inf and 0. A candidate that failed more often than its controls is
@@ -35,6 +35,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from statistics import median
 
 from foundry.core.contracts import UsageError
@@ -57,6 +58,7 @@ class Judgement:
     high: float | None = None
     confidence: float = 0.95  # that the interval holds the true median, at every n at once
     failed: int = 0  # of the n pairs, those whose candidate alone has no score
+    control_failed: int = 0  # and those whose control alone has none
 
     @property
     def interval(self) -> str:
@@ -68,7 +70,8 @@ class Judgement:
 class SequentialTest:
     """H0: the candidate gains nothing, pair by pair, where a pair counts for no more than `delta`.
 
-    `margin` > 0 makes it a test of non-inferiority: H0: it is worse by `margin`, in the same sense. Raises UsageError
+    `margin` > 0 makes it a test of non-inferiority: H0: it is worse by `margin`, in the same sense: a pair that is lost
+    by more counts for no more. Raises UsageError
     for values with which nothing can be decided.
     """
 
@@ -95,6 +98,10 @@ class SequentialTest:
         """W from which on H0 is given up."""
         return self.comparisons / self.alpha
 
+    def has_won(self, judged: Judgement) -> bool:
+        """Whether enough was won by betting on the candidate: it is promoted, unless it failed too often."""
+        return math.exp(judged.llr) >= self.promote_at * (1 - 1e-9)
+
     @property
     def confidence(self) -> float:
         """Of the interval: each side is wrong with probability <= alpha / comparisons."""
@@ -109,11 +116,18 @@ class SequentialTest:
         verdict, n, won = self.decide(differences)
         if n == 0:
             return Judgement(None, 0.0, 0, confidence=self.confidence)
-        seen = differences[:n]
+        seen = list(differences[:n])
         low, high = self.interval(seen)
         return Judgement(
-            *(verdict, math.log(won), n, _finite(median(seen)), low, high, self.confidence),
-            failed=sum(each == -math.inf for each in seen),
+            verdict=verdict,
+            llr=math.log(won),
+            n=n,
+            effect=_finite(median(seen)),
+            low=low,
+            high=high,
+            confidence=self.confidence,
+            failed=seen.count(-math.inf),
+            control_failed=seen.count(math.inf),
         )
 
     def decide(self, differences: Sequence[float]) -> tuple[Verdict | None, int, float]:
@@ -152,6 +166,11 @@ class SequentialTest:
                 ranked = sorted(differences[:n])
                 low, high = max(low, ranked[beyond]), min(high, ranked[n - 1 - beyond])
         return (None, None) if low > high else (_finite(low), _finite(high))
+
+
+def least_pairs(needed: float) -> int:
+    """Pairs, all won by delta or more, after which the bets have made `needed` of 1."""
+    return next(n for n in count(1) if math.fsum((1 + bet) ** n for bet in BETS) / len(BETS) >= needed)
 
 
 def _allowed(n: int, needed: float) -> int | None:

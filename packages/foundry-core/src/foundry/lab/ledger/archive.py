@@ -115,13 +115,17 @@ class Archive:
         )
         return rows.evidence(found[0]) if found else None
 
-    def add_evidence(self, evidence: Evidence) -> None:
+    def add_evidence(self, evidence: Evidence, *, anew: bool = False) -> None:
         """Remember more differences of a pair; no more than there are already change nothing. The terms of the first
-        stay."""
+        stay.
+
+        Args:
+            anew: what failed was trained again: others replace those that are known.
+        """
         pair = (evidence.generation, evidence.baseline, evidence.candidate, evidence.metric, evidence.basis)
         with self._store.transaction() as record:
             known = self.evidence(*pair)
-            if len(evidence.differences) > len(known.differences):
+            if len(evidence.differences) > len(known.differences) or (anew and evidence != known):
                 record("evidence_grew", replace(evidence, terms=known.terms or evidence.terms).to_json())
 
     # ----------------------------------------------------------------------------------------------------------------

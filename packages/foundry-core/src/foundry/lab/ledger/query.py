@@ -36,7 +36,7 @@ KEYS = {
     "high": "of the effect's interval",
     "confidence": "of the effect's interval",
     "n": "pairs of runs",
-    "llr": "log-likelihood ratio",
+    "llr": "what speaks against no gain, in nats: the log of what betting on a gain has won",
     "sigma": "over seeds",
     "generation": "of the baseline that it was compared with",
     "role": "noise, screen, confirm, guard or audit",

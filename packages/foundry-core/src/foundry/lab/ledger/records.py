@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from foundry.core.contracts import FoundryError
@@ -204,6 +205,11 @@ class Evidence:
     def pair(self) -> str:
         return digest(self.baseline, self.candidate, self.metric)[:16]
 
+    @property
+    def scored(self) -> Evidence:
+        """What was known before the first run that failed, of either side or of both."""
+        return replace(self, differences=tuple(takewhile(lambda each: math.isfinite(each) and each, self.differences)))
+
     def to_json(self) -> Json:
         """Plain values, for the ledger."""
         return asdict(self) | {"differences": [to_number(each) for each in self.differences]}
@@ -231,7 +237,7 @@ class Decision:
     metric: str
     verdict: Verdict
     reason: str  # one sentence
-    effect: float | None  # mean difference on fresh seeds, > 0 = better
+    effect: float | None  # median difference on fresh seeds, > 0 = better
     low: float | None  # of its interval
     high: float | None
     llr: float | None

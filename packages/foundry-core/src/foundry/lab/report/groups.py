@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -79,7 +80,8 @@ def decidable_by(sweep: SweepRow | None) -> float | None:
     if sweep is None or sweep.sigma is None or not sweep.rule:
         return None
     try:
-        return smallest_decidable(Rule.from_json(sweep.rule).test(sweep.sigma, sweep.df))
+        test = Rule.from_json(sweep.rule).test(sweep.sigma, sweep.df)
+        return smallest_decidable(test, spread=math.sqrt(2) * sweep.sigma, df=sweep.df)
     except UsageError:  # a rule of another version; or no noise at all, and so nothing to test
         return None
 

@@ -40,7 +40,7 @@ class Length(NamedTuple):
             unit = UNITS.get(key.removeprefix("training."))
             if unit is None:
                 held.append(each)
-            elif stated is None and value != "null":
+            elif stated is None and value.lower() not in ("null", "~", ""):
                 length = cls(unit, float(value))
         return length._replace(held=", ".join(held))
 

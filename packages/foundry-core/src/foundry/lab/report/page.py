@@ -99,7 +99,7 @@ def _main(contents: Contents, is_empty: bool) -> Markup:
         ),
         _section(
             "lineage",
-            "Each baseline, newest first, and the gain that made it one: the mean difference on fresh seeds with an "
+            "Each baseline, newest first, and the gain that made it one: the median difference on fresh seeds with an "
             "interval that stays valid whenever the test stopped, and how long the runs were. What a rollback left "
             "behind stands beside the line.",
             lineage(contents["generations"][-limits.GENERATIONS :], contents["metric"], contents["unit"])
@@ -199,7 +199,7 @@ def _footer(contents: Contents) -> Markup:
 
 def _empty() -> Markup:
     steps = (
-        ("foundry noise", "measures how much seeds differ, which every decision rests on."),
+        ("foundry noise", "measures how much seeds differ, and so which gains can be found."),
         ("foundry mutate --list", "lists what can be changed."),
         (
             "foundry sweep activation relu2 geglu --promote",

@@ -84,7 +84,7 @@ class Answer:
     """Of a round: how much better than the control each proposal was, in the metric; None: it has no score. None
     instead of all this: the control itself has no score."""
     verdict: Verdict | None = None  # of an audit
-    effect: float | None = None  # of an audit: its mean difference, > 0 = better
+    effect: float | None = None  # of an audit: its median difference, > 0 = better
     moved: int | None = None  # the baseline is this generation now, and not by this search
     last: bool = False  # no budget is left for another round
 

@@ -113,7 +113,9 @@ class Lab:
     def dry_run(self, question: Question) -> dict[str, Any]:
         """What `sweep` would train: see `foreseen`. Trains nothing."""
         plan, refused, remarks = self.plan(question)
-        return foreseen(informed(plan, self.ledger), refused, remarks, project=self.project, jobs=self.jobs)
+        return foreseen(
+            informed(plan, self.ledger, retry=self.retry), refused, remarks, project=self.project, jobs=self.jobs
+        )
 
     def null_sweeps(self, question: Question, *, arms: int, rounds: int) -> Iterator[Conclusion]:
         """The conclusion of each of so many sweeps in which every arm is the baseline itself: a winner is a false one.
@@ -217,7 +219,7 @@ class Lab:
             goes_on = is_open(row.conclusion) or (self.retry and self.ledger.trials(row.id, status="failed"))
             if not goes_on and not self.ledger.knows_sweep({**following.to_json(), **also}):
                 return row
-            plan = informed(following, self.ledger)
+            plan = informed(following, self.ledger, retry=self.retry)
 
     def conclude(
         self,
@@ -281,7 +283,7 @@ class Lab:
             for decision in decisions_of(sweep, plan, ending):
                 self.ledger.decide(decision)
             for evidence in evidence_of(plan, ending):
-                self.ledger.add_evidence(evidence)
+                self.ledger.add_evidence(evidence, anew=self.retry)
             for noise in noise_of(plan, ending):
                 self.ledger.record_noise(noise)
         for row in self.ledger.trials(sweep, status="finished"):  # what a rung, or who was killed, had left there
@@ -318,14 +320,14 @@ class Lab:
     def with_noise(self, plan: Plan) -> Plan:
         """The plan with what is known; the noise is measured first if nobody ever did for this baseline with this
         metric, budget and data."""
-        known = informed(plan, self.ledger)
+        known = informed(plan, self.ledger, retry=self.retry)
         if known.sigma is None:
             self.reporter.note(
                 f"the noise of {plan.question.rule.metric} between seeds is not known here: "
                 f"{NOISE_SEEDS} runs of the baseline measure it first"
             )
             self.measure_noise(plan)
-            known = informed(plan, self.ledger)
+            known = informed(plan, self.ledger, retry=self.retry)
         return known
 
     def noise(self, question: Question, seeds: int = NOISE_SEEDS) -> MeasuredNoise:

@@ -25,7 +25,7 @@ from foundry.lab.ledger.records import Evidence, Generation, Json, TaskSpec
 from foundry.lab.ledger.sweep_row import stack_from_json
 from foundry.lab.sweep.arms import Arm, Refused, build_arms
 from foundry.lab.sweep.question import Question
-from foundry.lab.sweep.sets import as_trained
+from foundry.lab.sweep.sets import BUDGET_KEYS, as_trained, keys_of
 from foundry.lab.trials.costs import COST_AXES, Costs, Count, equalised
 from foundry.lab.trials.failure import is_of_code, reason_of
 from foundry.lab.trials.fingerprint import data_fingerprint, task_spec, trial_code
@@ -188,6 +188,9 @@ def remarks_on(plan: Plan, question: Question, baseline: Experiment) -> list[str
     baseline = as_trained(baseline, baseline, question.sets)
     cut_alike = metric != COMPARES_TOKENIZERS or question.rule.metric == metric
     of_all = [] if cut_alike else [f"the arms differ in their tokenizer, so {metric} decides"]
+    least = plan.question.rule.least_pairs
+    if plan.kind in ("sweep", "compare") and plan.question.rule.n_max < least:
+        of_all.append(f"a decision that one is better takes {least} pairs at least, and this asks for fewer")
     for entry in plan.entries[1:]:
         experiment = from_plain(entry.experiment, project=baseline.project, registry=baseline.registry)
         for remark in _remarks(baseline, experiment) if entry.arm == entry.family else ():
@@ -263,8 +266,12 @@ def plan_of(
     return plan, refused
 
 
-def informed(plan: Plan, ledger: Ledger) -> Plan:
-    """The plan with what the ledger knows by now of its noise and its pairs."""
+def informed(plan: Plan, ledger: Ledger, *, retry: bool = False) -> Plan:
+    """The plan with what the ledger knows by now of its noise and its pairs.
+
+    Args:
+        retry: what failed is trained again: of a pair counts what was known before its first failure.
+    """
     noise = ledger.noise(plan.context)
     evidence = {}
     controls = [entry for entry in plan.entries if entry.family == CONTROL]
@@ -274,8 +281,8 @@ def informed(plan: Plan, ledger: Ledger) -> Plan:
                 *(plan.generation, control.identity, entry.identity, plan.question.rule.metric),
                 basis=plan.basis(control, entry),
             )
-            if seen.differences:
-                evidence[control.identity, entry.identity] = seen
+            if seen.differences or seen.terms is not None:
+                evidence[control.identity, entry.identity] = seen.scored if retry else seen
     sigma, df = (noise.sigma, noise.df) if noise else (None, 0)
     return replace(plan, sigma=sigma, df=df, evidence=evidence)
 
@@ -293,7 +300,10 @@ def check_question(question: Question, baseline: Experiment) -> None:
     metric_asked(question.rule.metric, question.tasks, tasks_asked(baseline, question.tasks))
     if question.rule.cost and question.rule.cost not in COST_AXES:
         raise UsageError(f"{question.rule.cost!r} is not a cost", f"one of {', '.join(COST_AXES)}")
-    if question.lr_factors and any(each.startswith("training.learning_rate=") for each in question.sets):
+    held = keys_of(question.sets)
+    if question.budget and (twice := held & BUDGET_KEYS):
+        raise UsageError(f"--budget and --set {min(twice)} both say how long to train", "leave one of them out")
+    if question.lr_factors and "training.learning_rate" in held:
         raise UsageError(
             "--lr-grid and --set training.learning_rate both say the learning rate", "leave one of them out"
         )

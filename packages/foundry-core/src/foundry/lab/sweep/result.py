@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import takewhile
 from typing import Any
 
 from foundry.core.digest import digest
@@ -132,8 +130,7 @@ def evidence_of(plan: Plan, conclusion: Conclusion) -> Iterator[Evidence]:
         for duel in arm.duels:
             control, candidate = plan.entry(duel.control), plan.entry(arm.arm)
             pair = (plan.generation, control.identity, candidate.identity, metric)
-            scored = tuple(takewhile(math.isfinite, duel.differences))  # what failed may be trained again, by --retry
-            yield Evidence(*pair, scored, plan.basis(control, candidate), duel.terms)
+            yield Evidence(*pair, duel.differences, plan.basis(control, candidate), duel.terms)
 
 
 def noise_of(plan: Plan, conclusion: Conclusion) -> Iterator[Noise]:

@@ -27,18 +27,24 @@ def as_trained(experiment: Experiment, base: Experiment, sets: Sequence[str]) ->
     """
     if not sets:
         return experiment
-    held = {each.partition("=")[0].strip() for each in sets}
+    held = keys_of(sets)
     if "seed" in held:
         raise UsageError("--set seed: a sweep chooses the seeds of its trials", "leave it out; --seeds says how many")
+    if "training" in held:  # it would replace the budget unseen
+        raise UsageError("--set training: name the setting", "for example: --set training.batch_size=8")
     held |= {change.key for change in difference(base, with_sets(base, sets))}
     for change in difference(base, experiment):
-        if any(_overlap(change.key, key) for key in held) and change.key not in _BUDGET:
+        if any(_overlap(change.key, key) for key in held) and change.key not in BUDGET_KEYS:
             raise InvalidExperiment(f"it changes {change.key}, which --set holds", "leave one of them out")
     return with_sets(experiment, sets)
 
 
-_BUDGET = {f"training.{name}" for name in BUDGETS}
-"""Follows from the arm's sizes: whatever is set, each arm gets what is worth as much."""
+BUDGET_KEYS = {f"training.{name}" for name in BUDGETS}
+"""What follows from an arm's sizes: whatever is set, each arm gets what is worth as much."""
+
+
+def keys_of(sets: Sequence[str]) -> set[str]:
+    return {each.partition("=")[0].strip() for each in sets}
 
 
 def _overlap(one: str, other: str) -> bool:
