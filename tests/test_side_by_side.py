@@ -84,7 +84,7 @@ def test_an_arm_that_cannot_be_had_has_the_reason_in_the_place_of_figures(projec
 @pytest.mark.parametrize("lengths", ["8,x", "0", "-8", "8;16", ""])
 def test_lengths_are_numbers_of_tokens(project, capsys, lengths):
     assert main(["bench", "step", f"--lengths={lengths}"]) == 2
-    assert "these are no numbers of tokens" in capsys.readouterr().err
+    assert "not a list of token counts" in capsys.readouterr().err
 
 
 def test_choices_need_not_be_said(project, monkeypatch):
