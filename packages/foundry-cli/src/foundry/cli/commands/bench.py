@@ -124,7 +124,7 @@ def step(
             "ms/step",
             "from",
             "to",
-            "time, of the first",
+            "x the first",
             "tokens/s",
             "FLOP/s",
             "of the limit",
@@ -167,7 +167,7 @@ def attention(
 
     def draw() -> None:
         _say_where(measured)
-        columns = ("attention", "T", "rows", "ms", "from", "to", "time, of the first", "tokens/s", "kept for backward")
+        columns = ("attention", "T", "rows", "ms", "from", "to", "x the first", "tokens/s", "kept for backward")
         render.table(
             (*columns, "ms, a token more", "KV bytes/token"), [_attention_row(each) for each in measured["arms"]]
         )
