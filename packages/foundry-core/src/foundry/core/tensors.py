@@ -24,7 +24,7 @@ def saved_parts(model: nn.Module) -> dict[str, Tensor]:
 
 
 def whole(part: Tensor) -> Tensor:
-    """All of a tensor of which this rank has a part, as FSDP2 cuts them; one that nobody has cut as it is. Every rank
+    """All of a tensor of which this rank has a part, as FSDP2 cuts them; one that is not cut as it is. Every rank
     must ask."""
     return part.full_tensor() if _is_cut(part) else part  # type: ignore[attr-defined]
 

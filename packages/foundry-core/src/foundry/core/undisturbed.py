@@ -69,6 +69,6 @@ def _working_directory() -> str:
 
 
 def _default_device(torch: Any) -> Any:
-    """None where nobody has chosen one, which is quicker than the same device chosen."""
+    """None where none was chosen, which is quicker than the same device chosen."""
     device = torch.get_default_device()
     return None if device == torch.device("cpu") else device

@@ -4,8 +4,8 @@ Who is promoted is decided in `foundry.lab.decide`.
     current_baseline    what the file says; one that was edited or cloned becomes a generation, never overwritten
     promote, rollback   the ledger's row first, if the baseline is still the one that was decided against; then the file
 
-The row is the truth. A crash between the row and the file is repaired by whoever looks next. The file begins with its
-lineage, so that a clone of the project, which has no ledger, knows where its baseline comes from.
+The row is the truth. A crash between the row and the file is repaired by the next command that looks. The file begins
+with its lineage, so that a clone of the project, which has no ledger, knows where its baseline comes from.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _current(ledger: Ledger, project: Path) -> tuple[Generation, Experiment]:
 
 def _repair(ledger: Ledger, project: Path, newest: Generation) -> Generation:
     """Write the file of a generation whose row is there, unless somebody has edited the file meanwhile: an edit is left
-    to whoever looks next."""
+    to the next command that looks."""
     file = project / BASELINE
     before = {each.number: each.file_hash for each in ledger.generations()}
     there = hash_of(read_regular(file, MAX_BYTES)) if file.exists() else None

@@ -97,7 +97,7 @@ class Pairing:
 
     def run(self, lab: Lab) -> Compared:
         """Train both until a sequential test knows, or look up what the ledger knows. The noise between seeds is
-        measured first, with A, if nobody ever did for A with this metric, budget and data.
+        measured first, with A, if it never was for A with this metric, budget and data.
 
         Raises:
             Stopped: the process was asked to stop; the same call resumes.

@@ -3,7 +3,7 @@
     CACHE/tokenizers/KEY.json     what was learned from a text: KEY = hash of (text, split, what was asked for)
     CACHE/corpora/KEY/            see foundry.data.shards: KEY = hash of (text, split, tokenizer)
 
-A folder appears under its name only when it is complete; whoever dies before leaves a `.part` that the next one
+A folder appears under its name only when it is complete; a process that dies before leaves a `.part` that the next one
 sweeps. Of several processes that want the same corpus one prepares it, and the others wait.
 """
 

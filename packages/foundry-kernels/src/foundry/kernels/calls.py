@@ -14,7 +14,7 @@ def stated(part: Any, name: str) -> Any:
 
 def is_called_plainly(module: nn.Module) -> bool:
     """Whether to call `module` is to call its class's `forward`, and nothing else: nothing stands in its place, and
-    nobody hooks in."""
+    no hook is set."""
     return getattr(module.forward, "__func__", None) is type(module).forward and not has_hooks(module)
 
 

@@ -10,7 +10,7 @@ A layer says in its class that something else may compute it:
 
 What is looked at is looked at here, once: the layer's class, shapes and types of weights, who hooks into it. A step
 looks only at what differs from token to token, and calls the layer itself where that is not what the kernel is for. So
-whoever changes a model's layers, or hooks into them, while a text is written, is heeded in the next one.
+a change of a model's layers, or a hook into them, while a text is written, counts from the next one on.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The face of this package for whoever runs a model: which operators this process computes by other kernels than
+"""What a process that runs a model asks this package: which operators this process computes by other kernels than
 torch's own, and by what a text is written. What there is stands in `foundry.kernels.table`.
 
 `keep_in(folder)` says where kernels in C are kept once they are compiled.

@@ -211,7 +211,7 @@ class Weights(NamedTuple):
 
 def weights_of(*layers: nn.Module) -> list[Weights] | None:
     """Of linear layers; None where one is another one, where something hooks into it, or where the kernels cannot read
-    it. They stay where they are while somebody has them, also where a layer gets others."""
+    it. They stay where they are while they are referenced, also where a layer gets others."""
     found = []
     for layer in layers:
         if type(layer) is not Linear or not is_called_plainly(layer):

@@ -73,7 +73,7 @@ def decides_result(field: Any) -> bool:
 
 
 def default_of(field: Any) -> Any:
-    """What a setting of a `Params` is where nobody says it; None where somebody must."""
+    """What a setting of a `Params` is where it is not written; None where it must be."""
     return None if field.is_required() else field.get_default(call_default_factory=True)
 
 

@@ -59,7 +59,7 @@ SIZES = {
 
 
 def compose(experiment: Experiment, model: GPT) -> str:
-    """The text of a model, which nobody has run yet.
+    """The text of a model, which was not run yet.
 
     Raises:
         UsageError: there is no plain text of a part.

@@ -69,7 +69,7 @@ def materialize(model: nn.Module, device: torch.device | str) -> None:
         for module, other in others:
             setattr(module, other, getattr(first, name))
     with torch.no_grad():
-        for buffer in model.buffers():  # what nobody fills is then seen, see `require_filled`
+        for buffer in model.buffers():  # what is never filled is then seen, see `require_filled`
             buffer.fill_(float("nan") if buffer.is_floating_point() else 0)
     init_buffers(model)
 

@@ -276,7 +276,7 @@ class Registry:
         return ""
 
     def _missing_metrics(self, params: type[TaskParams]) -> str:
-        """Those that a task gives and nobody has told of, in words; empty where there is none."""
+        """Those that a task gives and were not told yet, in words; empty where there is none."""
         return ", ".join(name for name in params.metrics if name not in self.metrics) if params.metrics else "nothing"
 
     def _check_defaults(self) -> None:

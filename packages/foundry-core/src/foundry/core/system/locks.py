@@ -1,7 +1,7 @@
 """One process at a time.
 
-    with locked(path) as file:              # waits until nobody else has it
-    with locked(path, wait=False) as file:  # raises Busy where somebody has
+    with locked(path) as file:              # waits until no other process has it
+    with locked(path, wait=False) as file:  # raises Busy where another process has
 
 By flock, which the system releases when its holder dies. Where a file system has none (NFS without its lock daemon,
 Lustre without its mount option, some that FUSE brings), by a file NAME.held beside it: only one process can create it,

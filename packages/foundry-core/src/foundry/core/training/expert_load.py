@@ -24,7 +24,7 @@ from foundry.core.training.distributed import World
 
 
 class ExpertLoad:
-    """How often each expert was chosen on this rank since somebody asked, for each routed layer."""
+    """How often each expert was chosen on this rank since it was last asked, for each routed layer."""
 
     def __init__(self, world: World) -> None:
         self.world = world

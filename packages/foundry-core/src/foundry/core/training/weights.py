@@ -26,7 +26,7 @@ class Weights:
     ema: MovingAverage | None = None
 
     def of_model(self) -> dict[str, Tensor]:
-        """Parameter or saved buffer -> all of it, as it is now. Of a model that nobody has cut they are its own."""
+        """Parameter or saved buffer -> all of it, as it is now. Of a model that is not cut they are its own."""
         return {name: whole(part) for name, part in saved_parts(self.model).items()}
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:

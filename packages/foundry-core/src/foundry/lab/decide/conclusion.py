@@ -75,7 +75,7 @@ class Conclusion:
     error_rate: str  # in words
     runs: int  # requests, those included that the ledger answered
     cost: Fraction  # full budgets that these runs are worth
-    given_up: float  # Generation.given_up after the winner's promotion; as it was where nobody won
+    given_up: float  # Generation.given_up after the winner's promotion; as it was where no arm won
     controls: Mapping[str, tuple[float, ...]]  # share -> the control's scores on that rung: they measure noise, too
 
     @property

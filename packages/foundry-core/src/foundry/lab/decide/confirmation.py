@@ -23,9 +23,9 @@ def confirm(race: Race) -> Steps:
 
 
 def outdo(race: Race) -> Steps:
-    """Where the control is the baseline at another learning rate, whoever qualified has to beat the baseline as it is,
-    too: that is what it would replace. The rate was chosen by few runs of a part of the budget, and may be worse with
-    all of it; then anything would beat it."""
+    """Where the control is the baseline at another learning rate, an arm that qualified has to beat the baseline as it
+    is, too: that is what it would replace. The rate was chosen by few runs of a part of the budget, and may be worse
+    with all of it; then anything would beat it."""
     if race.control is race.baseline:
         return
     for each in list(race.qualified):

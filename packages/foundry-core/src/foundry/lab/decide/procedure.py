@@ -2,7 +2,7 @@
 
     screen    every arm and the baseline, on one seed or few, on rungs of a growing budget; the best go on
     confirm   the finalists, each against the baseline in pairs of runs on fresh seeds, until a sequential test decides
-    outdo     whoever beat the baseline's best learning rate is compared with the baseline as it is, too
+    outdo     an arm that beat the baseline's best learning rate is compared with the baseline as it is, too
     guard     the winner once more at a larger scale, where the rule asks for it
     conclude  for every arm a verdict and its reason; the winner, if there is one
 

@@ -154,7 +154,7 @@ class SequentialTest:
 
     def interval(self, differences: Sequence[float]) -> tuple[float | None, float | None]:
         """An always-valid confidence interval (a confidence sequence) for the median difference: with probability >=
-        `confidence` it holds the true one at every n at once, so also at the n at which somebody chose to stop.
+        `confidence` it holds the true one at every n at once, so also at the n at which the test stops.
 
         It inverts the same bets on the signs: of m, the median would be larger if more pairs lie above it than chance
         allows. After the first six pairs it is their range, at 95 %; before that there is none. None also where an end

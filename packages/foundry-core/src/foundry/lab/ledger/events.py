@@ -113,7 +113,7 @@ def _cancel_unwanted(db: sqlite3.Connection, event: Event) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Attempts. The seq of the claim is the attempt's id, and the holder is whoever made the last one.
+# Attempts. The seq of the claim is the attempt's id, and the holder is the process that made the last one.
 
 
 @_projection

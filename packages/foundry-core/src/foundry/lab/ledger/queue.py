@@ -89,7 +89,7 @@ class Queue:
         return [sweep for sweep in self._sweeps("ORDER BY seq") if status in (None, sweep.status)]
 
     def _sweeps(self, where: str, values: Sequence[Any] = ()) -> list[SweepRow]:
-        """Without their specs, which are read when somebody asks for one: those of 4,000 take 30 MB."""
+        """Without their specs, which are read when one is asked for: those of 4,000 take 30 MB."""
         found = self._store.tuples(f"SELECT id, status, created, conclusion, outline FROM sweep {where}", values)
         return rows.sweeps(
             found,
@@ -276,7 +276,7 @@ class Queue:
         return {row["trial"]: rows.holder(row) for row in self._running()}
 
     def waiting_for(self, holder: lease.Holder) -> str:
-        """Who holds what somebody waits for, and for how long, in words."""
+        """Which process holds what another waits for, and for how long, in words."""
         silent = holder.beat.age
         left = max(0.0, self.lease_seconds - silent)
         heard = f"was last heard of {silent:.0f} s ago"

@@ -167,7 +167,7 @@ class Generation:
     file_hash: str  # sha256 of the rendered experiments/baseline.yaml
     created: float  # seconds since the epoch
     text: str = field(default="", repr=False)  # the experiment as YAML, as its author or its mutation wrote it
-    loss: float | None = None  # confirmed mean of the metric, None where nobody measured it
+    loss: float | None = None  # confirmed mean of the metric, None where it was not measured
     given_up: float = 0.0  # what non-inferior promotions since the best confirmed loss may have cost, in the metric
     ancestry: tuple[str, ...] = ()  # of a manual one: the lineage that its file told of itself, one line each
     rendered: bool = False  # whether experiments/baseline.yaml holds it, or held it once

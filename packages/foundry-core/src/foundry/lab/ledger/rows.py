@@ -37,7 +37,7 @@ def dicts(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 class Text(Mapping[str, Any]):
-    """JSON that is read when somebody asks for what is in it: who lists 4,000 sweeps reads few of their specs."""
+    """JSON that is read when what is in it is asked for: a list of 4,000 sweeps needs few of their specs."""
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
@@ -155,7 +155,7 @@ def sweeps(
 
     Args:
         found: id, status, created, conclusion, outline.
-        driven: whether somebody drives a sweep now.
+        driven: whether a process drives a sweep now.
         spec: the text of its spec.
     """
     sweeps = []

@@ -82,7 +82,7 @@ def connect(path: Path, can: Abilities) -> sqlite3.Connection:
 
     Args:
         can: what the file system can do. One that cannot lock: SQLite locks nothing, and the caller sees to it that
-            nobody else is at it. Without memory that processes share there is no write-ahead logging.
+            no other process is at it. Without memory that processes share there is no write-ahead logging.
     """
     journal = "WAL" if can.lock and can.map else "DELETE"
     flushes = f"synchronous = {'FULL' if can.flush else 'OFF'}"

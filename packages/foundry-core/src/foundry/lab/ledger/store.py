@@ -291,7 +291,7 @@ def _last_seq(db: sqlite3.Connection) -> int:
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """Which file has this name now; None for one that is not there, or that nobody has written to yet."""
+    """Which file has this name now; None for one that is not there, or that is still empty."""
     try:
         found = os.stat(path)
     except FileNotFoundError:

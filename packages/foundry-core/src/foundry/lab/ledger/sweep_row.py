@@ -67,7 +67,7 @@ def stack_from_json(mutations: Iterable[Sequence[str]]) -> Stack:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A sweep as the ledger knows it now. Its spec is read only where somebody asks for an experiment of it: what is
+    """A sweep as the ledger knows it now. Its spec is read only when an experiment of it is asked for: what is
     typed here comes from the outline, which costs nothing."""
 
     id: str

@@ -1,4 +1,4 @@
-"""How much the page shows: a browser takes a minute for 50,000 rows, and nobody reads them. `foundry query` has all."""
+"""How much the page shows: a browser takes a minute for 50,000 rows, which no reader wants. `foundry query` has all."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _open(lab: Lab, settings: SearchSettings, limits: Limits, tell: Tell, *, beg
     """The newest search with these settings, or a new one from the baseline that holds now.
 
     Args:
-        begin: write a new one down, and measure the noise for it if nobody has.
+        begin: write a new one down, and measure the noise for it if it is not known.
     """
     ledger, asked = lab.ledger, settings.to_json()
     registry(lab.project).variant("proposer", settings.proposer)

@@ -192,7 +192,7 @@ class LedgerSearch:
         return Answer(verdict=audited.verdict, effect=audited.effect), facts
 
     def promoted(self, audit: str) -> Generation | None:
-        """The generation that an audit's winner became. None: somebody else was faster."""
+        """The generation that an audit's winner became. None: another promotion came first."""
         if before := self.promotion_of(audit):
             return before
         try:

@@ -1,7 +1,7 @@
 """A round's comparison: every proposal and the control once, with the full budget, on a seed of this round alone.
 
 The control is fresh every time. A loop that compares with the best number it ever saw compares with luck: its record
-stands until somebody is luckier, and a loop that never trains its baseline again cannot know how lucky that was.
+stands until a luckier run comes, and a loop that never trains its baseline again cannot know how lucky that was.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Lab:
         """Train, compare, decide; with `promote`, make the winner the baseline.
 
         What the ledger knows is not trained again, so the same question about the same baseline is answered at once.
-        If somebody else promotes meanwhile, the arms are compared with the new baseline.
+        If another process promotes meanwhile, the arms are compared with the new baseline.
 
         Raises:
             Stopped: the process was asked to stop; the same call resumes.
@@ -230,7 +230,7 @@ class Lab:
     ) -> Ending:
         """How a sweep ends that this process has begun, or begun again: every kind of sweep is run here. What takes
         part is written down, then the procedure is driven to its end, and what it ended with is kept. Whatever happens,
-        the sweep is left, and somebody else may go on with it.
+        the sweep is left, and another process may go on with it.
 
         Args:
             procedure: of the plan as it was when the sweep began first.
@@ -318,7 +318,7 @@ class Lab:
     # ---- the noise -------------------------------------------------------------------------------------------------
 
     def with_noise(self, plan: Plan) -> Plan:
-        """The plan with what is known; the noise is measured first if nobody ever did for this baseline with this
+        """The plan with what is known; the noise is measured first if it never was for this baseline with this
         metric, budget and data."""
         known = informed(plan, self.ledger, retry=self.retry)
         if known.sigma is None:
@@ -349,7 +349,7 @@ class Lab:
         alone = replace(plan, kind="noise", question=question, entries=plan.entries[:1], sigma=None, df=0, evidence={})
         row = self.newest(alone, seeds=seeds, asked_by=plan.question.to_json() if plan.arms else None)
         spread = self.conclude(row, lambda plan: noise_procedure(identity, seeds), Spread.from_json)
-        # Last: where the noise is known nobody comes back to finish this sweep.
+        # Last: once the noise is known, no process comes back to finish this sweep.
         runs = len(spread.scores)
         self.ledger.record_noise(Noise(metric, plan.context, spread.sigma, spread.df, runs, group=f"noise {identity}"))
         return spread

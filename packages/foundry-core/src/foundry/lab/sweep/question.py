@@ -52,6 +52,6 @@ class Question:
 
     @classmethod
     def behind(cls, sweep: SweepRow) -> Question:
-        """What somebody asked, for which a sweep was begun: of a measurement of the noise, the question that needed
+        """What was asked, for which a sweep was begun: of a measurement of the noise, the question that needed
         it."""
         return cls.from_json(sweep.asked_by or sweep.question)

@@ -62,8 +62,8 @@ class Heartbeat(Background):
 
 
 def wait_for_predecessor(run: Run, tell: Callable[[str], None]) -> None:
-    """Until nobody trains into the folder of a run. A process that is stopped keeps its lock when its lease has ended:
-    once it goes on, it notices and leaves; an executor may end it before.
+    """Until no process trains into the folder of a run. A process that is stopped keeps its lock when its lease has
+    ended: once it goes on, it notices and leaves; an executor may end it before.
 
     Args:
         tell: told once whom it waits for, and how long.

@@ -3,10 +3,10 @@
     python -P -m foundry.lab.trials.worker PROJECT --name w0 [--sweep ID] [--trial-seconds N]
 
 Each line on its standard input is an order: a sweep that has trials in its queue, or an experiment whose costs are to
-be counted. When the input ends, whoever started the worker is gone, and it saves what it trains and leaves. Started by
-hand or by a cluster's scheduler, with --sweep, it serves that sweep until it is finished. On what was its standard
-output it says which attempt it works on, and whom it waits for; on standard error it logs, and there goes what the code
-of a variant prints.
+be counted. When the input ends, the process that started the worker is gone, and it saves what it trains and leaves.
+Started by hand or by a cluster's scheduler, with --sweep, it serves that sweep until it is finished. On what was its
+standard output it says which attempt it works on, and whom it waits for; on standard error it logs, and there goes what
+the code of a variant prints.
 
 A trial is `foundry.core.training.train` in .foundry/trials/ID, as a user would call it. An attempt that was cut short
 goes on where its predecessor's last checkpoint is, bit for bit.
@@ -173,7 +173,7 @@ class _Orders:
         in_thread(lambda: listen(self._order, self._end))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Each order in turn, until there is nobody who could give one."""
+        """Each order in turn, until no process is left that could give one."""
         while not self.ended:
             with self._news:
                 self._news.wait_for(lambda: self._orders or self.ended)
@@ -257,8 +257,8 @@ def _serve(worker: Worker, sweep: str) -> None:
 
 
 def _words() -> Callable[..., None]:
-    """Says something to whoever started us, a line each. From now on nothing else goes there: what a variant prints is
-    logged."""
+    """Says something to the process that started us, a line each. From now on nothing else goes there: what a variant
+    prints is logged."""
     words = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # not only Python writes there
 

@@ -211,7 +211,7 @@ class Local:
 
 
 def suspects(experiment: Experiment) -> str:
-    """Where the code of plugins is that an experiment runs, for when nobody knows which line it was: the variants, each
+    """Where the code of plugins is that an experiment runs, for when the line is not known: the variants, each
     with its file. Empty: there is none."""
     return ", ".join(
         f"{variant.slot} {variant.name} ({place_of(variant.load()) or variant.target})"

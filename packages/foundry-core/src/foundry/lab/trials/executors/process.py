@@ -48,7 +48,7 @@ class WorkerProcess:
     attempt: Mapping[str, Any] | None = None  # what it said last that it works on
     counted: Mapping[str, Any] | None = None  # what it said last of an experiment's costs
     failure: EnvironmentFailure | None = None  # what it said about the machine
-    waits: str = ""  # what it said that it waits for, until somebody was told
+    waits: str = ""  # what it said that it waits for, until it was told
     lost: float | None = None  # since when another may train what it works on
 
     def listen(self) -> None:
