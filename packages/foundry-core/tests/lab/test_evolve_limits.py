@@ -39,12 +39,13 @@ def test_what_is_left_is_counted_in_trainings_like_those_so_far():
 
 
 def test_a_round_needs_room_for_itself_and_an_audit():
-    """3 proposals and their control, and 5 pairs."""
-    policy = Policy(3)
-    assert [room_for_a_round(policy, left) for left in (13, 14)] == [False, True]
-    check_room(policy, Limits(trials=14), 14)
+    """3 proposals and their control, and as many pairs as an audit needs to pass: 5, and 8 of a stricter one."""
+    policy, rule, strict = Policy(3), Rule(finalists=1), Rule(finalists=1, alpha=0.01)
+    assert [room_for_a_round(policy, rule, left) for left in (13, 14)] == [False, True]
+    assert [room_for_a_round(policy, strict, left) for left in (19, 20)] == [False, True]
+    check_room(policy, rule, Limits(trials=14), 14)
     with pytest.raises(UsageError, match="--max-trials 13 leaves no room"):
-        check_room(policy, Limits(trials=13), 13)
+        check_room(policy, rule, Limits(trials=13), 13)
     assert [within(Rule(n_max=16), left).n_max for left in (0, 3, 9, 32, 100)] == [1, 1, 4, 16, 16]
 
 

@@ -16,7 +16,7 @@ from foundry.lab.decide.sequential import BETS, SequentialTest
 from foundry.lab.decide.simulate import SimulatedWorld
 
 TEST = SequentialTest(delta=0.01, sigma_d=0.007, alpha=0.05, beta=0.1, comparisons=2)
-small = st.one_of(st.floats(-0.05, 0.05), st.sampled_from([-math.inf, math.inf]))
+small = st.one_of(st.floats(-0.05, 0.05), st.sampled_from([-math.inf, math.inf, math.nan]))
 tests = st.builds(
     SequentialTest,
     delta=st.floats(0.002, 0.05),
@@ -30,7 +30,9 @@ tests = st.builds(
 
 def bets(differences, test=TEST):
     """What betting on them has made of 1."""
-    scores = [max(-1.0, min(1.0, (each + test.margin) / test.delta)) for each in differences]
+    scores = [
+        0.0 if math.isnan(each) else max(-1.0, min(1.0, (each + test.margin) / test.delta)) for each in differences
+    ]
     return sum(math.prod(1 + bet * score for score in scores) for bet in BETS) / len(BETS)
 
 
@@ -70,7 +72,11 @@ def test_a_candidate_that_failed_more_often_than_its_controls_is_not_promoted():
     assert TEST.judge([*won[:3], -math.inf, *won]).verdict == "reject"
     equal = TEST.judge([*won[:3], -math.inf, math.inf, *won])
     assert (equal.verdict, equal.failed) == ("promote", 1)
-    assert TEST.judge([*won[:3], 0.0, *won]).verdict == "promote"  # both failed
+    assert TEST.judge([*won[:3], math.nan, *won]).verdict == "promote"  # both failed
+    no_worse = replace(TEST, margin=0.01)
+    assert no_worse.judge([0.0] * 16).verdict == "promote"
+    both = no_worse.judge([math.nan] * 16)  # which says of neither that it is as good as the other
+    assert (both.verdict, both.effect, both.low) == ("reject", None, None)
     assert TEST.judge([-math.inf] * 4).verdict == "reject"
     assert TEST.judge([-math.inf] * 2).effect is None
 
@@ -87,7 +93,7 @@ def world(name, draw):
         case "rarely much worse":  # clipped at 0.01: 0.0625 x -1 + 0.9375 x 0.0667
             return -0.5 if draw.random() < 0.0625 else 0.000667
         case "half of the runs fail, on both sides":
-            return draw.choice([-math.inf, math.inf, 0.0, draw.gauss(0, 0.007)])
+            return draw.choice([-math.inf, math.inf, math.nan, draw.gauss(0, 0.007)])
         case "a coin":
             return draw.choice([-0.02, 0.02])
 

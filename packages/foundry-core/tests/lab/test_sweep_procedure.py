@@ -300,6 +300,9 @@ def test_a_pair_with_a_run_that_failed_goes_on_at_its_next_seed():
     (evidence,) = known.values()
     assert evidence.scored.differences == evidence.differences[:1]  # what --retry goes on from
     assert evidence.scored.terms == evidence.terms
+    whole = replace(evidence, differences=(0.0, math.nan, math.inf))  # the second: both failed
+    assert Evidence.from_json(json.loads(json.dumps(whole.to_json(), allow_nan=False))) == whole
+    assert whole.scored.differences == (0.0,)
 
 
 def test_of_two_the_one_that_failed_once_and_is_far_better_is_not_called_alike():

@@ -49,6 +49,19 @@ RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its name in the project's runs/.")
 ]
 
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TYPE VARIANT", help="A mutation type, and its values.", show_default=False),
+]
+MoreAxes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--axis",
+        metavar="TYPE=A,B",
+        help="One more axis: each combination of the axes is an arm. Repeatable.",
+    ),
+]
+
 # What the commands that train trials share.
 
 MOST_RUNS = 1000

@@ -7,7 +7,7 @@ fastest. The others hold models against each other, by the choices that the base
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 from foundry.cli import render
-from foundry.cli.options import Config, Json, Sets, TakesNumbers, stacks, train_command
-from foundry.core.contracts import UsageError
+from foundry.cli.options import Config, Json, MoreAxes, Sets, TakesNumbers, Words, stacks, train_command
+from foundry.core.contracts import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from foundry.core.config import Experiment
@@ -83,14 +83,8 @@ def choices(
 
 @app.command(cls=TakesNumbers)
 def step(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TYPE VARIANT", help="A mutation type, and its values.", show_default=False),
-    ] = None,
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TYPE=A,B", help="One more axis: every combination is an arm. Repeatable."),
-    ] = None,
+    words: Words = None,
+    axis: MoreAxes = None,
     base: Base = None,
     sets: Sets = None,
     lengths: Lengths = None,
@@ -133,7 +127,7 @@ def step(
 
     said = shlex.join([*(words or ()), *(word for each in axis or () for word in ("--axis", each))])
     next_step = f"foundry sweep {said}" if said else "foundry bench step attention mha gqa_1kv"
-    render.result({"name": baseline.name, **measured}, draw, next_step)
+    _end(baseline, measured, draw, next_step)
 
 
 @app.command()
@@ -175,7 +169,7 @@ def attention(
     longest = [each for each in measured["arms"] if each["length"] == max(row["length"] for row in measured["arms"])]
     others = [each for each in longest if "seconds" in each and each["arm"] != "baseline"]
     fastest = min(others, key=lambda each: each["ratio"], default={"arm": "mha"})["arm"]
-    render.result({"name": baseline.name, **measured}, draw, f"foundry bench step attention {fastest}")
+    _end(baseline, measured, draw, f"foundry bench step attention {fastest}")
 
 
 def _row(choice: dict[str, Any]) -> list[str]:
@@ -213,6 +207,12 @@ def _lengths(text: str | None, baseline: Experiment) -> list[int]:
 
 def _note(text: str) -> None:
     render.say(f"... {text}")
+
+
+def _end(baseline: Experiment, measured: dict[str, Any], draw: Callable[[], None], next_step: str) -> None:
+    render.result({"name": baseline.name, **measured}, draw, next_step)
+    if all("error" in arm for arm in measured["arms"]):
+        raise typer.Exit(ExitCode.FAILURE)
 
 
 def _say_where(measured: dict[str, Any]) -> None:

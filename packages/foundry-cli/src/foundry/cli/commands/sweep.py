@@ -15,10 +15,12 @@ from foundry.cli.options import (
     Jobs,
     Json,
     Metric,
+    MoreAxes,
     Retry,
     SweepSets,
     Tasks,
     TrialSeconds,
+    Words,
     given,
     parse_budget,
     stacks,
@@ -32,14 +34,8 @@ if TYPE_CHECKING:
 
 def sweep(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TYPE VARIANT", help="A mutation type, and its values.", show_default=False),
-    ] = None,
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TYPE=A,B", help="One more axis: each combination of the axes is an arm. Repeatable."),
-    ] = None,
+    words: Words = None,
+    axis: MoreAxes = None,
     jobs: Jobs = 1,
     seeds: Annotated[int, typer.Option(min=1, max=MOST_RUNS, metavar="N", help="Runs of each arm in screening.")] = 1,
     budget: BudgetOption = None,

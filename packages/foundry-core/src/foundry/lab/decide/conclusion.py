@@ -10,7 +10,7 @@ from typing import Any
 
 from foundry.lab.decide.request import CONTROL
 from foundry.lab.decide.sequential import Judgement
-from foundry.lab.ledger.records import Terms, Verdict, to_number
+from foundry.lab.ledger.records import Terms, Verdict, from_number, to_number
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _duel_from_json(values: Mapping[str, Any]) -> Duelled:
             **values,
             "judgement": Judgement(**values["judgement"]),
             "terms": Terms(**values["terms"]),
-            "differences": tuple(map(float, values["differences"])),
+            "differences": tuple(map(from_number, values["differences"])),
             "pairs": tuple((float(control), float(arm)) for control, arm in values["pairs"]),
         }
     )

@@ -21,8 +21,8 @@ def scores(pair: Pair, answers: Answers) -> tuple[float, float]:
 
 
 def difference(control: float, candidate: float) -> float:
-    """> 0 = the candidate is better; 0 where both failed."""
-    return 0.0 if control == candidate else control - candidate
+    """> 0 = the candidate is better; nan where both failed, which tells nothing."""
+    return math.nan if control == candidate == math.inf else control - candidate
 
 
 @dataclass

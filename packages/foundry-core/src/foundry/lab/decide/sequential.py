@@ -22,8 +22,8 @@ The price is a least number of pairs: with every pair won by delta or more W is 
 passes 40 at the sixth. `benchmarks/decisions.py bent` has what it takes.
 
 A run that failed is worse than any score: a pair whose candidate failed counts as lost (-1), one whose control failed
-as won (+1), both as 0. They are differences of -inf, inf and 0. A candidate that failed more often than its controls is
-not promoted.
+as won (+1), both as 0, whatever the margin. They are differences of -inf, inf and nan. A candidate that failed more
+often than its controls is not promoted.
 
 To give up costs power, and no error. It is done as soon as a gain of delta is 1 / beta times less likely than none, for
 clipped differences taken as normal (Wald, 1945, doi:10.1214/aoms/1177731118), with the larger of the spread that the
@@ -71,8 +71,7 @@ class SequentialTest:
     """H0: the candidate gains nothing, pair by pair, where a pair counts for no more than `delta`.
 
     `margin` > 0 makes it a test of non-inferiority: H0: it is worse by `margin`, in the same sense: a pair that is lost
-    by more counts for no more. Raises UsageError
-    for values with which nothing can be decided.
+    by more counts for no more. Raises UsageError for values with which nothing can be decided.
     """
 
     delta: float  # the gain to be found, and the most that one pair counts for: fixed before the first of them
@@ -109,6 +108,8 @@ class SequentialTest:
 
     def score(self, difference: float) -> float:
         """What one pair counts for, in [-1, 1]."""
+        if math.isnan(difference):
+            return 0.0
         return min(1.0, max(-1.0, (difference + self.margin) / self.delta))
 
     def judge(self, differences: Sequence[float]) -> Judgement:
@@ -116,13 +117,13 @@ class SequentialTest:
         verdict, n, won = self.decide(differences)
         if n == 0:
             return Judgement(None, 0.0, 0, confidence=self.confidence)
-        seen = list(differences[:n])
+        seen = _told(differences[:n])
         low, high = self.interval(seen)
         return Judgement(
             verdict=verdict,
             llr=math.log(won),
             n=n,
-            effect=_finite(median(seen)),
+            effect=_finite(median(seen)) if seen else None,
             low=low,
             high=high,
             confidence=self.confidence,
@@ -160,17 +161,17 @@ class SequentialTest:
         allows. After the first six pairs it is their range, at 95 %; before that there is none. None also where an end
         is a run without a score.
         """
-        low, high = -math.inf, math.inf
-        for n in range(1, len(differences) + 1):
+        low, high, told = -math.inf, math.inf, _told(differences)
+        for n in range(1, len(told) + 1):
             if (beyond := _allowed(n, self.promote_at)) is not None:
-                ranked = sorted(differences[:n])
+                ranked = sorted(told[:n])
                 low, high = max(low, ranked[beyond]), min(high, ranked[n - 1 - beyond])
         return (None, None) if low > high else (_finite(low), _finite(high))
 
 
 def least_pairs(needed: float) -> int:
     """Pairs, all won by delta or more, after which the bets have made `needed` of 1."""
-    return next(n for n in count(1) if math.fsum((1 + bet) ** n for bet in BETS) / len(BETS) >= needed)
+    return next(n for n in count(1) if _allowed(n, needed) is not None)
 
 
 def _allowed(n: int, needed: float) -> int | None:
@@ -183,6 +184,11 @@ def _allowed(n: int, needed: float) -> int | None:
             break
         found = wrong
     return found
+
+
+def _told(differences: Sequence[float]) -> list[float]:
+    """Those of pairs in which at least one run has a score."""
+    return [each for each in differences if not math.isnan(each)]
 
 
 def _finite(value: float) -> float | None:

@@ -191,7 +191,8 @@ class Terms:
 @dataclass(frozen=True)
 class Evidence:
     """What is known of one pair. `differences[i]` = baseline - candidate at the pair's seed i, > 0 = better, with the
-    sign turned for metrics of which more is better. -inf: the candidate's run failed, inf: the baseline's, 0: both."""
+    sign turned for metrics of which more is better. -inf: the candidate's run failed, inf: the baseline's, nan: both.
+    """
 
     generation: int
     baseline: str  # identity
@@ -208,7 +209,7 @@ class Evidence:
     @property
     def scored(self) -> Evidence:
         """What was known before the first run that failed, of either side or of both."""
-        return replace(self, differences=tuple(takewhile(lambda each: math.isfinite(each) and each, self.differences)))
+        return replace(self, differences=tuple(takewhile(math.isfinite, self.differences)))
 
     def to_json(self) -> Json:
         """Plain values, for the ledger."""
@@ -218,7 +219,7 @@ class Evidence:
     def from_json(cls, values: Mapping[str, Any]) -> Evidence:
         """The evidence that `to_json` wrote."""
         terms = None if values["terms"] is None else Terms(**values["terms"])
-        return cls(**{**values, "differences": tuple(map(float, values["differences"])), "terms": terms})
+        return cls(**{**values, "differences": tuple(map(from_number, values["differences"])), "terms": terms})
 
     def seed(self, i: int) -> int:
         """Fresh seed i of this pair: it cannot be chosen, and screening never uses it."""
@@ -254,8 +255,14 @@ class Decision:
 
 
 def to_number(value: float) -> float | str:
-    """A number for JSON, which has none that is infinite: that is text, which `float` reads."""
+    """A number for JSON, which has neither inf nor nan: those are text."""
     return value if math.isfinite(value) else str(value)
+
+
+def from_number(value: float | str) -> float:
+    """The number that `to_number` wrote. All that are nan are `math.nan`, so that tuples with it are equal."""
+    number = float(value)
+    return math.nan if math.isnan(number) else number
 
 
 def span(low: float | None, high: float | None, confidence: float | None) -> str:

@@ -54,7 +54,7 @@ def _open(lab: Lab, settings: SearchSettings, limits: Limits, tell: Tell, *, beg
         if begin:
             ledger.start_sweep(begun[-1].spec)  # this process drives it from now on
         return LedgerSearch(lab, settings, limits, tell, Start.of(begun[-1]))
-    check_room(settings.policy, limits, limits.left(Spent()))  # before the noise is measured
+    check_room(settings.policy, settings.rule, limits, limits.left(Spent()))  # before the noise is measured
     plan = lab.of_baseline(settings.question(()))
     known = lab.with_noise(plan) if begin else informed(plan, ledger)
     start = Start("new", plan.generation, known.sigma or 0.0, known.df)

@@ -210,7 +210,7 @@ class LedgerSearch:
         else:
             generation, _ = current_baseline(self.lab.ledger, self.lab.project)
             moved = generation.number if generation.number != self.ground.verified.number else None
-            self.closing = not room_for_a_round(self.settings.policy, self.left)
+            self.closing = not self.room_for_a_round
         if moved is not None:
             baseline = self.generation(moved)
             self.ground = Ground(self.lab.project, baseline, baseline)
@@ -248,6 +248,10 @@ class LedgerSearch:
         ahead = 0 if self.ground.verified.number in self.measured else NOISE_SEEDS
         return self.limits.left(self.spent) - ahead
 
+    @property
+    def room_for_a_round(self) -> bool:
+        return room_for_a_round(self.settings.policy, self.settings.rule, self.left)
+
     def has_room(self, step: Step) -> bool:
         """Whether a step is known, or can be afforded.
 
@@ -256,9 +260,9 @@ class LedgerSearch:
         """
         if self.number + 1 in self.recorded:
             return True
-        fits = room_for_a_round(self.settings.policy, self.left) if isinstance(step, Round) else self.left >= 2
+        fits = self.room_for_a_round if isinstance(step, Round) else self.left >= 2
         if not fits and self.number == 0:
-            check_room(self.settings.policy, self.limits, self.left)
+            check_room(self.settings.policy, self.settings.rule, self.limits, self.left)
         self.closing |= not fits
         return fits
 

@@ -114,27 +114,23 @@ class Limits:
         return " ".join(f"--max-{name} {limit:g}" for name, limit in asdict(self).items() if limit is not None)
 
 
-LEAST_PAIRS = 5
-"""Pairs of runs that must fit in after a round, for the audit of what it keeps: with fewer none passes."""
+def room_for_a_round(policy: Policy, rule: Rule, left: float) -> bool:
+    """Whether `left` runs are enough for a round, and for an audit after it that may pass."""
+    return left >= _least(policy, rule)
 
 
-def room_for_a_round(policy: Policy, left: float) -> bool:
-    """Whether `left` runs are enough for a round and an audit after it."""
-    return left >= _least(policy)
-
-
-def check_room(policy: Policy, limits: Limits, left: float) -> None:
+def check_room(policy: Policy, rule: Rule, limits: Limits, left: float) -> None:
     """Raises UsageError if a search could not even begin."""
-    if not room_for_a_round(policy, left):
+    if not room_for_a_round(policy, rule, left):
         raise UsageError(
             f"{limits} leaves no room for a round of {policy.proposals} proposals and an audit",
-            f"they take {_least(policy)} trainings: raise it, or propose fewer at a time with --proposals",
+            f"they take {_least(policy, rule)} trainings: raise it, or propose fewer at a time with --proposals",
         )
 
 
-def _least(policy: Policy) -> int:
-    """Runs of the proposals, of their control, and of the shortest audit."""
-    return policy.proposals + 1 + 2 * LEAST_PAIRS
+def _least(policy: Policy, rule: Rule) -> int:
+    """Runs of the proposals, of their control, and of the shortest audit that passes."""
+    return policy.proposals + 1 + 2 * rule.least_pairs
 
 
 def within(rule: Rule, left: float) -> Rule:

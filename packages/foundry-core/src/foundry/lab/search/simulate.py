@@ -148,7 +148,7 @@ class _World:
         return self.ideas.budget - self.end.runs
 
     def is_last(self) -> bool:
-        return not room_for_a_round(self.policy, self.left)
+        return not room_for_a_round(self.policy, self.rule, self.left)
 
 
 def _best(ideas: GaussianIdeas, random: Random) -> tuple[float, float]:
