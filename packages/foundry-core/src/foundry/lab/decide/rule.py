@@ -100,7 +100,7 @@ class Rule:
     def shares(self, arms: int) -> tuple[Fraction, ...]:
         """The rungs on which `arms` arms are screened. The last one is below 1 by default: it chooses the finalists,
         which then run with the full budget on fresh seeds anyway. Beside 1/3 and 1 one rung of 1/2 finds the best of 8
-        arms as often to 1 in 100, with 0.8 of the training (`benchmarks/decisions.py rungs`)."""
+        arms as often to 3 in 100, with 0.9 of the training (`benchmarks/decisions.py rungs`)."""
         if self.rungs is not None:
             return self.rungs
         return (Fraction(1, 2),) if arms < 12 else (Fraction(1, 8), Fraction(1, 2))
